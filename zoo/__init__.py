@@ -1,0 +1,58 @@
+"""Any pretrained backbone, any vision task, on your data: `create`, `train`, `predict`.
+
+Names are imported when they are first used, so that `import zoo` costs nothing and loads no jax.
+"""
+
+from __future__ import annotations
+
+import importlib
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+if find_spec("zoo.plugins") is None:
+    raise ImportError(
+        f"zoo at {__path__[0]} is a checkout that was never installed, so its plugins cannot be found: "
+        "run `pip install -e .` in it, or start Python in another folder to use an installed zoo."
+    )
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "create": "zoo.compose",
+    "load": "zoo.store",
+    "Model": "zoo.model",
+    "features": "zoo.model",
+    "save": "zoo.store",
+    "cite": "zoo.model",
+    "train": "zoo.training",
+    "evaluate": "zoo.training",
+    "export": "zoo.weights.export",
+    "hookimpl": "zoo.hookspecs",
+    "BackboneSpec": "zoo.spec",
+    "WeightSpec": "zoo.spec",
+    "AdapterSpec": "zoo.spec",
+    "ModelSpec": "zoo.spec",
+    "ZooError": "zoo.errors",
+}
+
+__all__ = list(_HOME)
+
+if TYPE_CHECKING:
+    from zoo.errors import ZooError as ZooError
+    from zoo.hookspecs import hookimpl as hookimpl
+    from zoo.spec import AdapterSpec as AdapterSpec
+    from zoo.spec import BackboneSpec as BackboneSpec
+    from zoo.spec import ModelSpec as ModelSpec
+    from zoo.spec import WeightSpec as WeightSpec
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'zoo' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

@@ -1,0 +1,127 @@
+"""The task contract: what a head on features needs, learns, predicts and reports.
+
+An adapter is a frozen dataclass: its fields are the options a user may set, its methods are everything the task means.
+The core composes, trains, evaluates, saves and serves it without knowing the task.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
+
+import msgspec
+
+from zoo.errors import ConfigError, unknown_name
+from zoo.spec import BackboneSpec
+
+if TYPE_CHECKING:
+    import jax
+    import numpy as np
+    from flax import nnx
+
+    from zoo.data import Dataset, Sample
+
+Arrays = Mapping[str, Any]
+
+
+class Metrics(Protocol):
+    """Accumulates over batches, on the host."""
+
+    def update(self, decoded: Mapping[str, np.ndarray], batch: Mapping[str, np.ndarray]) -> None:
+        """Take in a batch: `decoded` is `Adapter.decode`'s result, `batch` holds the targets and `valid` (b,)."""
+
+    def compute(self) -> dict[str, Any]:
+        """The figures so far; plain floats, ints, lists and dicts, ready for JSON."""
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """Base of every task. Subclasses are frozen dataclasses whose further fields are options with defaults.
+
+    Attributes:
+        labels: the class names, in the order of the outputs.
+    """
+
+    labels: tuple[str, ...] = ()
+
+    targets_from: ClassVar[tuple[str, ...]] = ()
+    """Kinds of data set (`zoo.data.Dataset.kind`) this task can learn from."""
+    primary: ClassVar[str] = "loss"
+    """The metric that tells the better of two models; greater is better."""
+
+    # What it needs of a backbone -------------------------------------------------------------------------------
+    def taps(self, spec: BackboneSpec) -> tuple[str, ...]:
+        """Names of the stages whose outputs the head reads. Raises `ConfigError` when the backbone cannot serve."""
+        raise NotImplementedError
+
+    def build(self, spec: BackboneSpec, shapes: Mapping[str, jax.ShapeDtypeStruct], *, rngs: nnx.Rngs) -> nnx.Module:
+        """The head: `head(head.reduce(features))` gives the outputs, for features {stage: array}.
+
+        `reduce` must be deterministic and without parameters: its result is what the activation cache keeps.
+        `head.reads()` names the affine maps (path in the head -> stage) that read a reduced feature as it is; they
+        are trained as if it were standardised (`zoo.training.precondition`). It may be empty.
+        """
+        raise NotImplementedError
+
+    def checkpoint_paths(self, spec: BackboneSpec) -> Mapping[str, str]:
+        """Module path in the head -> module path in the backbone's own checkpoint, for what a checkpoint may fill."""
+        return {}
+
+    # Learning --------------------------------------------------------------------------------------------------
+    def fitted(self, dataset: Dataset) -> Self:
+        """This adapter, completed by what only the training data can tell (e.g. balanced class weights)."""
+        return self
+
+    def targets(self, sample: Sample) -> dict[str, np.ndarray]:
+        """Arrays of fixed shape that describe a sample's truth; they are batched beside the image."""
+        raise NotImplementedError
+
+    def loss(self, outputs: Any, batch: Arrays) -> jax.Array:
+        """The loss of each image, (b,). `batch` holds the targets and, where images were mixed, `mix`."""
+        raise NotImplementedError
+
+    # Predicting ------------------------------------------------------------------------------------------------
+    def decode(self, outputs: Any) -> dict[str, jax.Array]:
+        """Outputs as predictions in arrays, inside the compiled step."""
+        raise NotImplementedError
+
+    def predictions(self, decoded: Mapping[str, np.ndarray], files: Sequence[str]) -> list[Any]:
+        """Decoded arrays as one typed value (a msgspec.Struct) for each image."""
+        raise NotImplementedError
+
+    def metrics(self) -> Metrics:
+        """A fresh accumulator."""
+        raise NotImplementedError
+
+    def figures(self, evaluation: Any, folder: Path) -> list[Path]:
+        """Draw what one would rather look at than read. `evaluation` is a `zoo.training.Evaluation`."""
+        return []
+
+
+def option_fields(adapter: type[Adapter]) -> dict[str, dataclasses.Field[Any]]:
+    """The options of an adapter: its fields but `labels`."""
+    return {f.name: f for f in dataclasses.fields(adapter) if f.name != "labels"}
+
+
+def configure(adapter: type[Adapter], labels: Sequence[str], options: Mapping[str, Any]) -> Adapter:
+    """An adapter from options as Python values or as strings from a command line.
+
+    Raises:
+        UnknownNameError: for an option it does not have, with the nearest ones.
+        ConfigError: for a value of the wrong type or out of range.
+    """
+    known = option_fields(adapter)
+    for key in options:
+        if key not in known:
+            raise unknown_name(f"option of {adapter.__name__}", key, known)
+    try:
+        return msgspec.convert({"labels": tuple(labels), **options}, adapter, strict=False)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{adapter.__name__}: {error}. {_describe(known)}") from None
+
+
+def _describe(known: Mapping[str, dataclasses.Field[Any]]) -> str:
+    return "Options: " + ", ".join(f"{name} ({field.type})" for name, field in known.items()) + "."

@@ -1,0 +1,120 @@
+"""The backbone contract: an ordered list of named stages, from which the core derives everything else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from functools import lru_cache
+
+import jax
+import numpy as np
+from flax import nnx
+from jax import Array
+
+from zoo.errors import PluginError, unknown_name
+from zoo.spec import BackboneSpec
+
+StageFunction = Callable[[Array], Array]
+
+
+class Backbone(nnx.Module):
+    """Base of every backbone. A subclass says its stages; the names and their order are those of its spec."""
+
+    def stages(self) -> Mapping[str, StageFunction]:
+        """Stage name -> function of the previous stage's output; the first takes images (b, h, w, c)."""
+        raise NotImplementedError
+
+    def __call__(self, x: Array) -> Array:
+        """The last stage's output for normalised images (b, h, w, c)."""
+        for stage in self.stages().values():
+            x = stage(x)
+        return x
+
+
+def run_stages(
+    backbone: nnx.Module, x: Array, at: Collection[str], *, after: str | None = None, remat: bool = False
+) -> dict[str, Array]:
+    """Outputs of the stages named in `at`, computing no stage beyond the last of them.
+
+    Args:
+        x: images (b, h, w, c), or the output of stage `after` where that is given.
+        after: the stage whose output `x` is; stages up to it are skipped.
+        remat: recompute each stage's inner activations in the backward pass instead of keeping them.
+    """
+    stages = dict(backbone.stages())  # type: ignore[attr-defined]
+    for name in [*at, *([after] if after else [])]:
+        if name not in stages:
+            raise unknown_name("stage", name, stages)
+    wanted, started = set(at), after is None
+    found: dict[str, Array] = {}
+    for name, function in stages.items():
+        if not started:
+            started = name == after
+            continue
+        if not wanted - found.keys():
+            break
+        x = nnx.remat(function)(x) if remat else function(x)
+        if name in wanted:
+            found[name] = x
+    if missing := wanted - found.keys():
+        raise unknown_name(f"stage after {after!r}:", sorted(missing)[0], [n for n in stages if n not in missing])
+    return {name: found[name] for name in at}
+
+
+def _traced_rngs() -> nnx.Rngs:
+    """Random streams for use under a trace. Their counter is a NumPy number: a traced one makes flax search the whole
+    program at every draw, which doubles the time for a deep net."""
+    rngs = nnx.Rngs(0)
+    rngs.default.count.set_value(np.zeros((), np.uint32))
+    return rngs
+
+
+@lru_cache(maxsize=64)
+def _built(
+    build: Callable[..., nnx.Module], in_channels: int, options: tuple[tuple[str, object], ...]
+) -> tuple[nnx.GraphDef[nnx.Module], nnx.State]:
+    """Graph and abstract state. Tracing a deep net's constructor takes a second, and one call of `create` asks for it
+    several times."""
+    graphdef, state = nnx.split(
+        nnx.eval_shape(lambda: build(rngs=_traced_rngs(), in_channels=in_channels, **dict(options)))
+    )
+    return graphdef, state
+
+
+def abstract(spec: BackboneSpec, *, in_channels: int = 3, **options: object) -> nnx.Module:
+    """The backbone with shapes in place of arrays: nothing is computed or allocated."""
+    graphdef, state = _built(spec.build, in_channels, tuple(sorted(options.items())))
+    return nnx.merge(graphdef, state, copy=True)
+
+
+def feature_shapes(
+    spec: BackboneSpec, size: tuple[int, int], at: Collection[str], *, in_channels: int = 3, **options: object
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shape and dtype of the named stages for one image of `size` (height, width), without computing anything.
+
+    Raises `PluginError` when the module does not do what its spec says: this is cheap and comes before any download or
+    compilation.
+    """
+    module = abstract(spec, in_channels=in_channels, **options)
+    module.eval()
+    graphdef, state = nnx.split(module)
+    names = list(module.stages())  # type: ignore[attr-defined]
+    if names != [stage.name for stage in spec.stages]:
+        raise PluginError(
+            f"backbone {spec.name} has stages {names}, its spec declares {[s.name for s in spec.stages]}; "
+            "the plugin must make them equal."
+        )
+
+    def forward(state: nnx.State, x: Array) -> dict[str, Array]:
+        return run_stages(nnx.merge(graphdef, state), x, at)
+
+    images = jax.ShapeDtypeStruct((1, *size, in_channels), jax.numpy.float32)
+    shapes = jax.eval_shape(forward, state, images)
+    for name, shape in shapes.items():
+        declared = spec.stage(name)
+        rank = {"map": 4, "tokens": 3, "vector": 2}[declared.kind]
+        if len(shape.shape) != rank or shape.shape[-1] != declared.channels:
+            raise PluginError(
+                f"backbone {spec.name}: stage {name} gives {shape.shape[1:]}, its spec declares kind {declared.kind} "
+                f"with {declared.channels} channels; the plugin must make them equal."
+            )
+    return shapes

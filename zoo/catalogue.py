@@ -1,0 +1,280 @@
+"""The catalogue: which backbones, adapters, weights and models exist, and which module gives each.
+
+It is TOML, read without importing any plugin. There are two kinds of file, both called `registry.toml`:
+
+- A plugin's catalogue, derived from its own tables (`tools/catalogue.py`). zoo's lies at the root of the repository and
+  inside the installed package; a third-party package may ship its own. One table for each plugin module:
+
+      [plugin."zoo.plugins.resnet".weights]
+      "*" = { source = "hf://timm/{name}", license = "Apache-2.0" }
+      "resnet18.a1_in1k" = { crop_pct = 0.95 }
+
+  The row `*` holds what the other rows of its table share, so that 20,000 rows parse in a second. Fields with the
+  default of their spec are left out.
+- A user's overlay, in the working directory and in the configuration folder; the former wins:
+
+      [weights."resnet18.mine"]          # private weights; a relative `source` starts at this file
+      source = "weights/mine.safetensors"
+      [plugins]
+      disable = ["some-plugin"]
+      [prefer]                           # which distribution gives a name that two of them give
+      resnet18 = "my-dist"
+      [pins."resnet18.a1_in1k"]
+      revision = "..."
+      sha256 = "..."
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from zoo import settings, validate
+from zoo.errors import ConfigError, PluginError, nearest
+from zoo.spec import Preprocess, WeightSpec
+
+FILE = "registry.toml"
+SHARED = "*"
+
+_Types = Mapping[str, tuple[type, ...]]
+_PREPROCESS: _Types = {
+    "size": (int, list),
+    "mean": (list,),
+    "std": (list,),
+    "interpolation": (str,),
+    "crop_pct": (float, int),
+    "crop_mode": (str,),
+    "channels": (str,),
+}
+FIELDS: Mapping[str, _Types] = {
+    "backbones": {
+        "family": (str,),
+        "stages": (list,),
+        "params": (int,),
+        "options": (dict,),
+        "pretrained": (str,),
+        "native_layout": (str,),
+        "layouts": (list,),
+        "min_size": (int,),
+        "size_multiple": (int,),
+        "capabilities": (list,),
+        "paper": (str,),
+        "citation": (str,),
+        "code_license": (str,),
+        **_PREPROCESS,
+    },
+    "adapters": {"summary": (str,), "options": (dict,), "paper": (str,), "citation": (str,)},
+    "weights": {
+        "source": (str,),
+        "file": (str,),
+        "revision": (str,),
+        "sha256": (str,),
+        "num_classes": (int,),
+        "labels": (str,),
+        "options": (dict,),
+        "license": (str,),
+        "commercial_use": (str,),
+        "note": (str,),
+        **_PREPROCESS,
+    },
+    "models": {"backbone": (str,), "adapter": (str,), "config": (dict,), "summary": (str,)},
+}
+"""The fields of each kind of row and the TOML types they may have."""
+
+KINDS = tuple(FIELDS)
+_PIN: _Types = {"revision": (str,), "sha256": (str,)}
+_OVERLAY = ("weights", "plugins", "prefer", "pins")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the catalogue: the fields that differ from the defaults of its spec.
+
+    Attributes:
+        kind: `backbones`, `adapters`, `weights` or `models`.
+        module: the plugin module that gives it; empty for a row of a user's overlay.
+        distribution: the installed distribution it belongs to, or the path of the overlay.
+    """
+
+    kind: str
+    name: str
+    module: str
+    distribution: str
+    data: Mapping[str, Any]
+
+    @property
+    def qualified(self) -> str:
+        """`distribution/name`, which stays unambiguous when two distributions give one name."""
+        return f"{self.distribution}/{self.name}"
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """What a user's own `registry.toml` files say, the working directory's before the configuration folder's."""
+
+    files: tuple[Path, ...] = ()
+    weights: Mapping[str, Row] = field(default_factory=dict)
+    disable: Mapping[str, Path] = field(default_factory=dict)
+    prefer: Mapping[str, str] = field(default_factory=dict)
+    pins: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+
+def first_party_path() -> Path | None:
+    """zoo's own catalogue: inside the package of a wheel, beside the package in a checkout; None if it is missing."""
+    package = Path(__file__).resolve().parent
+    if (package / FILE).is_file():
+        return package / FILE
+    root = package.parent
+    return root / FILE if (root / FILE).is_file() and (root / "pyproject.toml").is_file() else None
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The file's contents. Raises `ConfigError`, naming it, when it is not TOML or cannot be read."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}.") from error
+
+
+def read_catalogue(path: Path, distribution: str) -> dict[str, list[Row]]:
+    """A plugin catalogue's rows by plugin module. Raises `ConfigError` naming the file and the key that is wrong."""
+    content = read_toml(path)
+    _check_keys(path, "", content, ("plugin",))
+    rows: dict[str, list[Row]] = {}
+    for module, tables in _table(path, "plugin", content.get("plugin", {})).items():
+        rows[module] = _module_rows(path, module, tables, distribution)
+    return rows
+
+
+def _module_rows(path: Path, module: str, tables: Any, distribution: str) -> list[Row]:
+    place = f'plugin."{module}"'
+    _check_keys(path, place, _table(path, place, tables), KINDS)
+    rows = []
+    for kind, table in tables.items():
+        where = f"{place}.{kind}"
+        shared = _table(path, where, table).get(SHARED, {})
+        for name, own in table.items():
+            _check_fields(path, f'{where}."{name}"', own, FIELDS[kind])
+            if name != SHARED:
+                rows.append(Row(kind, name, module, distribution, _named(name, {**shared, **own})))
+    return rows
+
+
+def _named(name: str, data: dict[str, Any]) -> dict[str, Any]:
+    """The row with `{name}` in its source replaced by its name."""
+    source = data.get("source", "")
+    return {**data, "source": source.replace("{name}", name)} if "{name}" in source else data
+
+
+def read_overlay() -> Overlay:
+    """The user's overlays, merged. A plugin catalogue that lies in the working directory is not one and is passed over.
+
+    Raises `ConfigError` naming the file and the key for anything that is not understood.
+    """
+    merged = Overlay()
+    for path in (Path.cwd() / FILE, settings.config_dir() / FILE):
+        if not path.is_file() or path in merged.files:
+            continue
+        content = read_toml(path)
+        if content.keys() == {"plugin"}:
+            continue
+        merged = _overlaid(merged, _one_overlay(path, content))
+    return merged
+
+
+def _overlaid(first: Overlay, then: Overlay) -> Overlay:
+    """Both overlays; where they disagree, `first` wins."""
+    return Overlay(
+        files=(*first.files, *then.files),
+        weights={**then.weights, **first.weights},
+        disable={**then.disable, **first.disable},
+        prefer={**then.prefer, **first.prefer},
+        pins={**then.pins, **first.pins},
+    )
+
+
+def _one_overlay(path: Path, content: dict[str, Any]) -> Overlay:
+    _check_keys(path, "", content, _OVERLAY)
+    tables = {key: _table(path, key, content.get(key, {})) for key in _OVERLAY}
+    _check_fields(path, "plugins", tables["plugins"], {"disable": (list,)})
+    for name in [name for key in ("weights", "pins") for name in tables[key]]:
+        if "." not in name:
+            raise ConfigError(f'{path}: {name!r} is not a name of weights; write it quoted, as in "resnet18.mine".')
+    for name, fields in tables["pins"].items():
+        _check_fields(path, f'pins."{name}"', fields, _PIN)
+        if not _SHA256.fullmatch(fields.get("sha256", "0" * 64)):
+            raise ConfigError(f'{path}: pins."{name}".sha256 must be 64 lower-case hexadecimal digits.')
+    _check_fields(path, "prefer", tables["prefer"], dict.fromkeys(tables["prefer"], (str,)))
+    return Overlay(
+        files=(path,),
+        weights={name: _private_row(path, name, data) for name, data in tables["weights"].items()},
+        disable=dict.fromkeys(map(str, tables["plugins"].get("disable", [])), path),
+        prefer=tables["prefer"],
+        pins=tables["pins"],
+    )
+
+
+def _private_row(path: Path, name: str, data: dict[str, Any]) -> Row:
+    _check_fields(path, f'weights."{name}"', data, FIELDS["weights"])
+    data = _named(name, data)
+    source = data.get("source", "")
+    if source and "://" not in source:
+        data = {**data, "source": str(path.parent / Path(source).expanduser())}
+    for key in ("size", "mean", "std"):
+        values = data.get(key, [])
+        if isinstance(values, list) and not all(isinstance(v, int | float) for v in values):
+            raise ConfigError(f'{path}: weights."{name}".{key} is {values!r}; it must hold numbers.')
+    row = Row("weights", name, "", str(path), data)
+    try:
+        validate.validate_weights(weight_spec(row))
+    except (ConfigError, PluginError) as error:
+        raise ConfigError(f'{path}: weights."{name}": {error}') from error
+    return row
+
+
+def preprocess_of(data: Mapping[str, Any], base: Preprocess | None = None) -> Preprocess:
+    """The preprocessing a row describes; fields it leaves out are those of `base`."""
+    given: dict[str, Any] = {
+        key: tuple(v) if isinstance(v, list) else v for key, v in data.items() if key in _PREPROCESS
+    }
+    if isinstance(given.get("size"), int):
+        given["size"] = (given["size"], given["size"])
+    return replace(base or Preprocess(), **given)
+
+
+def weight_spec(row: Row, base: WeightSpec | None = None) -> WeightSpec:
+    """The weights a row describes; fields it leaves out are those of `base`."""
+    base = base or WeightSpec(row.name)
+    own = {key: value for key, value in row.data.items() if key not in _PREPROCESS}
+    return replace(base, preprocess=preprocess_of(row.data, base.preprocess), **own)
+
+
+def _table(path: Path, place: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path}: {place} must be a table, not {value!r}.")
+    return value
+
+
+def _check_keys(path: Path, place: str, table: Mapping[str, Any], accepted: tuple[str, ...]) -> None:
+    for key in table:
+        if key not in accepted:
+            where = f"{place}.{key}" if place else key
+            close = nearest(key, accepted, 1)
+            advice = f"did you mean {close[0]}?" if close else f"accepted here: {', '.join(accepted)}."
+            raise ConfigError(f"{path}: unknown key {where}; {advice}")
+
+
+def _check_fields(path: Path, place: str, fields: Any, types: _Types) -> None:
+    _check_keys(path, place, _table(path, place, fields), tuple(types))
+    for key, value in fields.items():
+        if not isinstance(value, types[key]) or isinstance(value, bool):
+            names = {str: "a string", int: "an integer", float: "a number", list: "a list", dict: "a table"}
+            wanted = " or ".join(names[kind] for kind in types[key])
+            raise ConfigError(f"{path}: {place}.{key} is {value!r}; it must be {wanted}.")

@@ -1,0 +1,41 @@
+"""`zoo demo`: what transfer learning is, without a network and without data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from zoo.cli import output
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the app."""
+    app.command()(demo)
+
+
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Folder for drawings, runs and the picture.")] = Path("zoo-demo"),
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the drawings and of both trainings.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Strict JSON.")] = False,
+) -> None:
+    """Train on a handful of drawings, from pretrained weights and from scratch. No network, no data, one minute."""
+    from zoo.demo.compare import compare
+
+    found = compare(out, seed=seed, say=output.note)
+    if as_json:
+        output.print_json(
+            {"accuracy": found.accuracies(), "picture": str(found.picture), "seconds": round(found.seconds, 1)}
+        )
+        return
+    headers = ("start", "training images", "epochs", "new drawings", "accuracy", "macro F1", "seconds")
+    rows = []
+    for name, run in found.runs.items():
+        m, test = run.metrics, run.metrics["test"]
+        figures = (f"{test['accuracy']:.1%}", f"{test['macro_f1']:.3f}", f"{m['seconds']:.1f}")
+        rows.append((name, m["train_images"], m["epochs"], test["images"], *figures))
+    output.print_table(headers, rows, right=headers[1:])
+    drawing = next((out / "drawings" / "test").rglob("*.png"))
+    print(f"\nThe picture is {found.picture} ({found.seconds:.0f} s in all). Use the trained model on a drawing:")
+    print(f"  zoo predict {found.runs['pretrained'].folder} {drawing}")

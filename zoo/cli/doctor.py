@@ -1,0 +1,41 @@
+"""`zoo doctor`: the environment explained."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from zoo.cli import output
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the app."""
+    app.command()(doctor)
+
+
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Strict JSON.")] = False,
+    timeout: Annotated[float, typer.Option(help="Seconds that devices and plugins are each given.")] = 60.0,
+) -> None:
+    """Explain the environment: versions, devices, folders, plugins. Exits with 1 when something is wrong."""
+    from zoo import doctor as examination
+
+    sections = []
+    for section in examination.examine(timeout):
+        sections.append(section)
+        if as_json:
+            continue
+        print(section.title)
+        width = max(map(len, section.facts), default=0)
+        for key, value in section.facts.items():
+            print(f"  {key:<{width}}  {', '.join(map(str, value)) if isinstance(value, list) else value}")
+        for problem in section.problems:
+            print(f"  PROBLEM: {problem}")
+    problems = sum(len(section.problems) for section in sections)
+    if as_json:
+        output.print_json({"ok": not problems, "sections": [asdict(section) for section in sections]})
+    else:
+        print(f"\n{problems} problem{'s' * (problems != 1)}." if problems else "\nNothing is wrong.")
+    raise typer.Exit(int(problems > 0))

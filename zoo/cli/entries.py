@@ -1,0 +1,235 @@
+"""What `zoo list` and `zoo show` say: from catalogues alone, without jax, and without typer, which costs as much."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
+
+from zoo.cli import output
+from zoo.errors import ConfigError, unknown_name
+from zoo.spec import BackboneSpec, Preprocess, WeightSpec, defaults
+
+if TYPE_CHECKING:
+    from zoo.catalogue import Row
+
+KINDS = ("backbones", "weights", "adapters", "models", "plugins")
+_PREPROCESS = defaults(Preprocess)
+_BACKBONE = defaults(BackboneSpec)
+_WEIGHTS = {name: value for name, value in defaults(WeightSpec).items() if name != "preprocess"}
+_RIGHT = ("parameters", "channels", "stride", "weights", "input", "classes")
+
+
+def list_entries(kind: str = "", pattern: str = "", as_json: bool = False) -> None:
+    """Print the entries of `kind` whose name matches, or how many there are of each kind.
+
+    Raises `UnknownNameError` for an unknown kind, or where nothing matches (not for JSON, which is an empty list then).
+    """
+    if kind and kind not in KINDS:
+        raise unknown_name("kind", kind, KINDS)
+    with output.plugins_may_print():
+        found = _entries(kind) if kind else []
+        counts = {} if kind else _counts()
+    _say_what_is_missing()
+    if not kind:
+        _summary(counts, as_json)
+        return
+    entries = [entry for entry in found if _matches(pattern, entry["name"])]
+    if as_json:
+        output.print_json(entries)
+    elif not entries and pattern:
+        raise unknown_name(_singular(kind), pattern, [entry["name"] for entry in found])
+    elif not entries:
+        print(f"There are no {kind}.")
+    else:
+        headers, line = _COLUMNS[kind]
+        output.print_table(headers, [line(entry) for entry in entries], right=_RIGHT)
+
+
+def _counts() -> dict[str, int]:
+    from zoo.registry import registry
+
+    counts = {kind: len(registry().rows(kind)) for kind in KINDS if kind != "plugins"}
+    return {**counts, "plugins": len(registry().records(load=False))}
+
+
+def _summary(counts: Mapping[str, int], as_json: bool) -> None:
+    if as_json:
+        output.print_json(counts)
+        return
+    for kind, number in counts.items():
+        print(f"{number:>6}  {kind:<10} zoo list {kind} [PATTERN] [--json]")
+    print("\nDetails of one: zoo show NAME")
+
+
+def _say_what_is_missing() -> None:
+    from zoo.registry import registry
+
+    broken = [r for r in registry().records(load=False) if r.state in ("failed", "incompatible")]
+    for record in broken:
+        output.note(f"plugin {record.distribution}/{record.name} is set aside ({record.state}): {record.reason}")
+
+
+def _matches(pattern: str, name: str) -> bool:
+    pattern, name = pattern.lower(), name.lower()
+    return fnmatchcase(name, pattern) if any(c in pattern for c in "*?[") else pattern in name
+
+
+def _entries(kind: str) -> list[dict[str, Any]]:
+    from zoo.registry import registry
+
+    if kind == "plugins":
+        registry().rows("backbones")  # loads those that only themselves can describe
+        return [asdict(record) for record in registry().records(load=False)]
+    rows = registry().rows(kind)
+    twice = {name for name, times in Counter(row.name for row in rows).items() if times > 1}
+    entries = [_ENTRY[kind](row) for row in rows]
+    for row, entry in zip(rows, entries, strict=True):
+        entry["name"] = row.qualified if row.name in twice else row.name
+    if kind == "weights":
+        for row, entry in zip(rows, entries, strict=True):
+            entry.update(registry().overlay.pins.get(row.name, {}))
+    if kind == "backbones":
+        weights = Counter(row.name.split(".", 1)[0] for row in registry().rows("weights"))
+        for row, entry in zip(rows, entries, strict=True):
+            entry["weights"] = weights[row.name]
+    return entries
+
+
+def _preprocess(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The preprocessing in full. Plain dictionaries: making 20,000 specs would take longer than reading the rows."""
+    found = {name: data.get(name, default) for name, default in _PREPROCESS.items()}
+    if isinstance(found["size"], int):
+        found["size"] = [found["size"], found["size"]]
+    return found
+
+
+def _backbone(row: Row) -> dict[str, Any]:
+    data = row.data
+    return {
+        "name": row.name,
+        "family": data.get("family", ""),
+        "parameters": data.get("params"),
+        "stages": [_stage(*stage) for stage in data["stages"]],
+        "preprocess": _preprocess(data),
+        "pretrained": data.get("pretrained"),
+        "options": data.get("options", {}),
+        "layouts": [data.get("native_layout", _BACKBONE["native_layout"]), *data.get("layouts", [])],
+        "min_size": data.get("min_size", _BACKBONE["min_size"]),
+        "size_multiple": data.get("size_multiple", _BACKBONE["size_multiple"]),
+        "capabilities": data.get("capabilities", []),
+        "paper": data.get("paper", ""),
+        "citation": data.get("citation", ""),
+        "code_license": data.get("code_license", _BACKBONE["code_license"]),
+        **_origin(row),
+    }
+
+
+def _stage(name: str, channels: int, stride: int, kind: str = "map") -> dict[str, Any]:
+    return {"name": name, "kind": kind, "channels": channels, "stride": stride}
+
+
+def _weights(row: Row) -> dict[str, Any]:
+    own = {name: row.data.get(name, default) for name, default in _WEIGHTS.items()}
+    return {"name": row.name, **own, "preprocess": _preprocess(row.data), **_origin(row)}
+
+
+def _plain(row: Row) -> dict[str, Any]:
+    return {"name": row.name, **row.data, **_origin(row)}
+
+
+def _origin(row: Row) -> dict[str, str]:
+    return {"distribution": row.distribution, "module": row.module}
+
+
+_ENTRY: Mapping[str, Callable[[Row], dict[str, Any]]] = {
+    "backbones": _backbone,
+    "weights": _weights,
+    "adapters": _plain,
+    "models": _plain,
+}
+
+
+def _size(entry: Mapping[str, Any]) -> str:
+    height, width = entry["preprocess"]["size"]
+    return str(height) if height == width else f"{height}x{width}"
+
+
+_COLUMNS: Mapping[str, tuple[Sequence[str], Callable[[Mapping[str, Any]], Sequence[Any]]]] = {
+    "backbones": (
+        ("name", "family", "parameters", "channels", "stride", "input", "weights", "default"),
+        lambda e: (
+            e["name"],
+            e["family"],
+            output.count(e["parameters"]),
+            e["stages"][-1]["channels"],
+            max(stage["stride"] for stage in e["stages"]),
+            _size(e),
+            e["weights"],
+            e["pretrained"],
+        ),
+    ),
+    "weights": (
+        ("name", "input", "classes", "license", "commercial", "source"),
+        lambda e: (
+            e["name"],
+            _size(e),
+            e["num_classes"],
+            e["license"],
+            e["commercial_use"],
+            e["source"] or "a file of yours",
+        ),
+    ),
+    "adapters": (("name", "summary"), lambda e: (e["name"], e.get("summary", ""))),
+    "models": (
+        ("name", "backbone", "adapter", "summary"),
+        lambda e: (e["name"], e["backbone"], e["adapter"], e.get("summary", "")),
+    ),
+    "plugins": (
+        ("name", "distribution", "version", "state", "reason"),
+        lambda e: (e["name"], e["distribution"], e["version"], e["state"], e["reason"]),
+    ),
+}
+
+
+def show_entry(name: str, as_json: bool = False) -> None:
+    """Print all about the entry called `name`. Raises `UnknownNameError`, or `ConfigError` when two are called so."""
+    with output.plugins_may_print():
+        entries = {kind: _entries(kind) for kind in ("backbones", "weights", "adapters", "models")}
+    found = [
+        (kind, entry) for kind, some in entries.items() for entry in some if name in (entry["name"], _qualified(entry))
+    ]
+    if not found:
+        _refuse(name, [entry for some in entries.values() for entry in some])
+    for kind, entry in found:
+        if kind == "backbones":
+            entry["weights"] = [w for w in entries["weights"] if _bare(w).split(".", 1)[0] == _bare(entry)]
+    if as_json:
+        shown = [{"kind": _singular(kind), **entry} for kind, entry in found]
+        output.print_json(shown[0] if len(shown) == 1 else shown)
+        return
+    from zoo.cli import pages
+
+    for kind, entry in found:
+        pages.PAGES[kind](entry, entries)
+
+
+def _singular(kind: str) -> str:
+    return kind if kind == "weights" else kind.removesuffix("s")
+
+
+def _bare(entry: Mapping[str, Any]) -> str:
+    return entry["name"].rpartition("/")[2]
+
+
+def _qualified(entry: Mapping[str, Any]) -> str:
+    return f"{entry['distribution']}/{_bare(entry)}"
+
+
+def _refuse(name: str, entries: list[dict[str, Any]]) -> None:
+    twice = [entry["name"] for entry in entries if entry["name"].endswith(f"/{name}")]
+    if twice:
+        raise ConfigError(f"{name!r} is given by more than one distribution; say {' or '.join(twice)}.")
+    raise unknown_name("name", name, [entry["name"] for entry in entries], "`zoo list` shows what there is.")

@@ -1,0 +1,32 @@
+"""`zoo list` and `zoo show` as typer commands."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from zoo.cli import entries
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the app."""
+    app.command("list")(list_)
+    app.command()(show)
+
+
+def list_(
+    kind: Annotated[str, typer.Argument(help="backbones, weights, adapters, models or plugins.")] = "",
+    pattern: Annotated[str, typer.Argument(help="Part of a name, or a pattern with * and ?.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Strict JSON.")] = False,
+) -> None:
+    """What there is: backbones, weights, adapters, models, plugins."""
+    entries.list_entries(kind, pattern, as_json)
+
+
+def show(
+    name: Annotated[str, typer.Argument(help="A backbone, weights (arch.tag), an adapter or a model.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Strict JSON.")] = False,
+) -> None:
+    """All about one backbone, set of weights, adapter or model."""
+    entries.show_entry(name, as_json)

@@ -1,0 +1,81 @@
+"""`zoo plugins`: how every plugin fared, a conformance check of one, and its catalogue."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from zoo.cli import output
+from zoo.errors import unknown_name
+
+if TYPE_CHECKING:
+    from zoo.loader import Candidate
+
+plugins = typer.Typer(help="How every plugin fared, and why.", rich_markup_mode=None, invoke_without_command=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the app."""
+    app.add_typer(plugins, name="plugins")
+
+
+@plugins.callback()
+def list_(
+    context: typer.Context,
+    as_json: Annotated[bool, typer.Option("--json", help="Strict JSON, with tracebacks.")] = False,
+) -> None:
+    """How every plugin fared, and why. Imports all that are not disabled."""
+    if context.invoked_subcommand:
+        return
+    from zoo.registry import registry
+
+    with output.plugins_may_print():
+        records = registry().records()
+    if as_json:
+        output.print_json([asdict(record) for record in records])
+        return
+    headers = ("name", "state", "distribution", "version", "module", "reason")
+    output.print_table(headers, [tuple(getattr(record, header) for header in headers) for record in records])
+
+
+@plugins.command()
+def check(
+    name: Annotated[str, typer.Argument(help="A plugin: its name, module or distribution/name.")],
+    timeout: Annotated[float, typer.Option(help="Seconds that it may take.")] = 300.0,
+) -> None:
+    """Import a plugin in a process of its own and compare what it builds with what it declares."""
+    _candidate(name)
+    command = [sys.executable, "-m", "zoo.conformance", name]
+    try:
+        code = subprocess.run(command, timeout=timeout, check=False).returncode
+    except subprocess.TimeoutExpired:
+        print(f"{name}: not finished after {timeout:g} s; it hangs, or needs a longer --timeout.")
+        code = 1
+    if code < 0:
+        print(f"{name}: the process that checked it was ended by signal {-code}.")
+    raise typer.Exit(int(code != 0))
+
+
+@plugins.command()
+def catalogue(name: Annotated[str, typer.Argument(help="A plugin: its name, module or distribution/name.")]) -> None:
+    """Print the registry.toml that the plugin's package should ship, so that listing need not import it."""
+    from zoo import derive, loader
+
+    candidate = _candidate(name)
+    with output.plugins_may_print():
+        text = derive.catalogue([(candidate.module, loader.load(candidate))], f"zoo plugins catalogue {name}")
+    sys.stdout.write(text)
+
+
+def _candidate(name: str) -> Candidate:
+    from zoo import loader
+
+    candidates = loader.discover()
+    found = [candidate for candidate in candidates if candidate.answers_to(name)]
+    if not found:
+        raise unknown_name("plugin", name, [candidate.name for candidate in candidates])
+    return found[0]

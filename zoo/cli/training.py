@@ -1,0 +1,328 @@
+"""`zoo train`, `zoo evaluate`, `zoo predict`, `zoo export`: the verbs of the Python API, word for word."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from zoo import settings
+from zoo.cli import output
+from zoo.errors import ConfigError
+
+if TYPE_CHECKING:
+    from zoo.model import Model
+
+Backbone = Annotated[
+    str, typer.Option("--backbone", help="Architecture, arch.tag, or a named model; see `zoo list backbones`.")
+]
+Weights = Annotated[
+    str, typer.Option("--weights", help="A safetensors file, a folder with one, or hf://org/repo[@revision].")
+]
+Task = Annotated[str, typer.Option("--task", help="Task adapter. Without it, the one that learns from such data.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="An option of the adapter, the backbone or the preprocessing."),
+]
+Format = Annotated[str, typer.Option("--format", help="Format of the data, where its layout does not tell.")]
+AcceptLicense = Annotated[
+    bool, typer.Option("--accept-license", help="Take weights whose licence forbids commercial use.")
+]
+Json = Annotated[bool, typer.Option("--json", help="JSON on standard output.")]
+Dtype = Annotated[str, typer.Option("--dtype", help="Arithmetic: float32 or bfloat16.")]
+Size = Annotated[int, typer.Option("--image-size", help="Side of the images in pixels, in place of the weights' own.")]
+
+
+def options(given: list[str] | None) -> dict[str, Any]:
+    """`KEY=VALUE` items as a dict; a value is read as JSON where it is JSON, else as text."""
+    found: dict[str, Any] = {}
+    for item in given or []:
+        key, equals, value = item.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"--set {item!r} is not KEY=VALUE, e.g. --set dropout=0.2.")
+        try:
+            found[key] = json.loads(value)
+        except ValueError:
+            found[key] = value
+    return found
+
+
+def rules(given: list[str] | None) -> list[tuple[str, float | None]] | None:
+    """`PATTERN=MULTIPLIER` or `PATTERN=freeze` items as the rules of `zoo.rules`."""
+    if not given:
+        return None
+    found: list[tuple[str, float | None]] = []
+    for item in given:
+        pattern, _, value = item.rpartition("=")
+        try:
+            found.append((pattern, None if value == "freeze" else float(value)))
+        except ValueError:
+            pattern = ""
+        if not pattern:
+            raise ConfigError(f"--rule {item!r} is not PATTERN=MULTIPLIER or PATTERN=freeze, e.g. 'backbone.*=freeze'.")
+    return found
+
+
+def train(
+    data: Annotated[str, typer.Argument(help="Folder or file with the data.")],
+    backbone: Backbone,
+    out: Annotated[Path, typer.Option("--out", help="The run folder: new, or empty.")],
+    weights: Weights = "",
+    task: Task = "",
+    plan: Annotated[
+        str, typer.Option("--plan", help="head, last:N, all, all:DECAY, bitfit, or several joined by +.")
+    ] = "head+all",
+    epochs: Annotated[int, typer.Option("--epochs", help="Epochs over all phases of the plan.")] = 10,
+    seed: Annotated[int, typer.Option("--seed", help="Of everything random.")] = 0,
+    set_: Set = None,
+    rule: Annotated[
+        list[str] | None,
+        typer.Option("--rule", metavar="PATTERN=X", help="In place of a plan: learning-rate multiplier, or freeze."),
+    ] = None,
+    format: Format = "",
+    scratch: Annotated[bool, typer.Option("--scratch", help="Start from random values, not pretrained ones.")] = False,
+    batch_size: Annotated[int, typer.Option("--batch-size", help="Images in a step.")] = 32,
+    lr: Annotated[float, typer.Option("--lr", help="Peak learning rate of the last phase.")] = 0.0,
+    weight_decay: Annotated[float, typer.Option("--weight-decay", help="Of AdamW.")] = 0.01,
+    clip: Annotated[float, typer.Option("--clip", help="Largest gradient norm of what trains; 0 for none.")] = 1.0,
+    accumulate: Annotated[int, typer.Option("--accumulate", help="Batches averaged into one update.")] = 1,
+    ema: Annotated[float, typer.Option("--ema", help="Decay of a moving average of the parameters; 0 for none.")] = 0.0,
+    patience: Annotated[int, typer.Option("--patience", help="Epochs without progress that end a phase.")] = 0,
+    augment: Annotated[str, typer.Option("--augment", help="auto or none.")] = "auto",
+    batch_norm: Annotated[str, typer.Option("--batch-norm", help="auto, frozen or batch.")] = "auto",
+    val_fraction: Annotated[float, typer.Option("--val-fraction", help="Share validated on without a split.")] = 0.2,
+    dtype: Dtype = "float32",
+    image_size: Size = 0,
+    cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Keep features of a frozen backbone.")] = True,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    accept_license: AcceptLicense = False,
+    as_json: Json = False,
+) -> None:
+    """Train a model on DATA and write a run folder."""
+    from zoo.data import read
+    from zoo.training.batches import training_splits
+
+    given, chosen_rules = options(set_), rules(rule)
+    _refuse_occupied(out, resume)
+    settings.keep_compiled_programs()
+    parts = read(data, format or None)
+    pool, _ = training_splits(parts, val_fraction, seed)
+
+    import zoo
+    from zoo.training.loop import Interrupted
+
+    model = zoo.create(
+        backbone,
+        task or _task_for(pool.kind),
+        weights=weights or None,
+        pretrained=not scratch,
+        labels=pool.classes,
+        image_size=image_size or None,
+        dtype=dtype,
+        seed=seed,
+        accept_license=accept_license,
+        **given,
+    )
+    for note in model.card.notes:
+        output.note(note)
+    try:
+        run = zoo.train(
+            model,
+            parts,
+            plan=plan,
+            rules=chosen_rules,
+            epochs=epochs,
+            lr=lr or None,
+            out=out,
+            resume=resume,
+            val_fraction=val_fraction,
+            augment=augment,
+            batch_norm=batch_norm,
+            batch_size=batch_size,
+            seed=seed,
+            weight_decay=weight_decay,
+            clip=clip or None,
+            accumulate=accumulate,
+            ema=ema,
+            cache=cache,
+            patience=patience or None,
+        )
+    except Interrupted as stop:
+        output.note(f"stopped; go on with the same command and --resume (run folder {out})")
+        raise typer.Exit(128 + stop.number) from None
+    if as_json:
+        output.print_json(run.metrics)
+        return
+    _print_figures(run.metrics, f"best epoch {run.metrics['best_epoch']} of {run.metrics['epochs']}")
+    print(
+        f"\nrun folder: {out}\nnext: zoo predict {out} PHOTO, zoo evaluate {out} DATA, zoo export {out} --format timm"
+    )
+
+
+def evaluate(
+    run: Annotated[str, typer.Argument(help="Run folder, saved model or hf://org/repo; or only DATA.")],
+    data: Annotated[str, typer.Argument(help="Folder or file with the data.")] = "",
+    backbone: Backbone = "",
+    weights: Weights = "",
+    task: Task = "",
+    set_: Set = None,
+    split: Annotated[str, typer.Option("--split", help="Part of the data; else test, val or all there is.")] = "",
+    format: Format = "",
+    batch_size: Annotated[int, typer.Option("--batch-size", help="Images at once.")] = 32,
+    dtype: Dtype = "float32",
+    image_size: Size = 0,
+    accept_license: AcceptLicense = False,
+    as_json: Json = False,
+) -> None:
+    """Figures of a model on DATA: `zoo evaluate RUN DATA`, or `zoo evaluate --backbone NAME --weights SOURCE DATA`."""
+    from zoo.data import read
+
+    places = [place for place in (run, data) if place]
+    if len(places) != (1 if backbone else 2):
+        raise ConfigError("give RUN and DATA, or --backbone NAME [--weights SOURCE] and DATA.")
+    from zoo.training.batches import evaluation_split
+
+    parts = read(places[-1], format or None)
+    part = evaluation_split(parts, split or None)
+    model = _model(places[0], backbone, weights, task or _task_for(part.kind), set_, dtype, image_size, accept_license)
+    from zoo.training import evaluate as run_evaluation
+
+    found = run_evaluation(model, part, batch_size=batch_size)
+    if as_json:
+        output.print_json(found.metrics)
+        return
+    _print_figures(found.metrics, f"{len(part)} images of {part.name}")
+
+
+def predict(
+    run: Annotated[str, typer.Argument(help="Run folder, saved model or hf://org/repo; or the first image.")],
+    images: Annotated[list[str] | None, typer.Argument(help="Photos, or folders of them.")] = None,
+    backbone: Backbone = "",
+    weights: Weights = "",
+    task: Task = "",
+    set_: Set = None,
+    batch_size: Annotated[int, typer.Option("--batch-size", help="Images at once.")] = 32,
+    dtype: Dtype = "float32",
+    image_size: Size = 0,
+    accept_license: AcceptLicense = False,
+    as_json: Json = False,
+) -> None:
+    """What a model sees in photos: `zoo predict RUN IMAGE...`, or with `--backbone NAME --weights SOURCE` for RUN."""
+    from zoo.data import list_images
+
+    places = [run, *(images or [])]
+    photos = places if backbone else places[1:]
+    if not photos:
+        raise ConfigError("give RUN and at least one photo or folder, or --backbone NAME and photos.")
+    files = list_images(photos)
+    model = _model(places[0], backbone, weights, task or _only_task(), set_, dtype, image_size, accept_license)
+    found = model.predict(files, batch_size=batch_size)
+
+    import msgspec
+
+    if as_json:
+        output.print_json(msgspec.to_builtins(found))
+        return
+    rows = [(item.file, item.label, f"{item.score:.1%}", _runners_up(item)) for item in found]
+    output.print_table(("file", "label", "score", "then"), rows, right=("score",))
+
+
+def export(
+    run: Annotated[str, typer.Argument(help="Run folder, saved model or hf://org/repo.")],
+    format: Annotated[str, typer.Option("--format", help="Key layout: timm, torchvision, ...")] = "timm",
+    out: Annotated[Path | None, typer.Option("--out", help="Folder to write; RUN/export-FORMAT without it.")] = None,
+) -> None:
+    """Write a model as other libraries read it: safetensors and config.json."""
+    from zoo.store import load
+    from zoo.weights.export import export as write
+
+    target = out or Path(run) / f"export-{format}"
+    print(write(load(run), target, format=format))
+
+
+def _print_figures(metrics: dict[str, Any], title: str) -> None:
+    """The single figures, then those of each class where there are not too many."""
+    print(title)
+    single = {k: v for k, v in metrics.items() if isinstance(v, float) and k != "seconds"}
+    output.print_table(
+        ("figure", "value"), [(name, f"{value:.4f}") for name, value in single.items()], right=("value",)
+    )
+    classes = metrics.get("per_class", {})
+    if 0 < len(classes) <= 20:
+        print()
+        columns = list(next(iter(classes.values())))
+        rows = [
+            (name, *(f"{row[c]:.3f}" if isinstance(row[c], float) else str(row[c]) for c in columns))
+            for name, row in classes.items()
+        ]
+        output.print_table(("class", *columns), rows, right=tuple(columns))
+    if "test" in metrics:
+        print()
+        _print_figures(metrics["test"], "test data")
+
+
+def _runners_up(item: Any) -> str:
+    return ", ".join(f"{name} {score:.1%}" for name, score in item.top[1:3])
+
+
+def _refuse_occupied(out: Path, resume: bool) -> None:
+    """Say at once, before anything is imported or read, that the run folder cannot be used."""
+    from zoo.errors import RunError
+
+    if not resume and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise RunError(f"{out} exists and is not empty: choose another --out, delete it, or go on with --resume.")
+
+
+def _task_for(kind: str) -> str:
+    """The task that learns from such data. Raises `ConfigError` when none or several do."""
+    from zoo.registry import registry
+
+    fitting = [name for name, spec in registry().adapters().items() if kind in spec.adapter.targets_from]
+    if len(fitting) != 1:
+        raise ConfigError(f"{len(fitting)} tasks learn from {kind} data ({', '.join(fitting)}); name one with --task.")
+    return fitting[0]
+
+
+def _only_task() -> str:
+    """The task of a bare backbone's own weights: the one that takes over the checkpoint's classifier."""
+    return _task_for("class")
+
+
+def _model(
+    run: str,
+    backbone: str,
+    weights: str,
+    task: str,
+    set_: list[str] | None,
+    dtype: str,
+    image_size: int,
+    accept_license: bool,
+) -> Model:
+    import zoo
+
+    settings.keep_compiled_programs()
+    if not backbone:
+        if weights or set_:
+            raise ConfigError("--weights and --set go with --backbone; a run has its own.")
+        return zoo.load(run)
+    model = zoo.create(
+        backbone,
+        task,
+        weights=weights or None,
+        image_size=image_size or None,
+        dtype=dtype,
+        accept_license=accept_license,
+        **options(set_),
+    )
+    for note in model.card.notes:
+        print(note, file=sys.stderr)
+    return model
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the app."""
+    for command in (train, evaluate, predict, export):
+        app.command(command.__name__)(command)

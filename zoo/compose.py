@@ -1,0 +1,342 @@
+"""`zoo.create`: from two names to a model. Everything that can be checked is checked before anything is downloaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from zoo.adapter import Adapter, configure, option_fields
+from zoo.backbone import abstract, feature_shapes
+from zoo.errors import ConfigError, WeightsError, unknown_name
+from zoo.labels import names as label_names
+from zoo.model import DTYPES, Card, Model
+from zoo.registry import registry
+from zoo.spec import AdapterSpec, BackboneSpec, ModelSpec, Preprocess, WeightSpec
+from zoo.weights.fetch import Fetched, fetch, fetch_config
+from zoo.weights.file import TensorFile
+from zoo.weights.file import read as read_tensors
+from zoo.weights.load import LoadReport, assign, recognise
+from zoo.weights.mapping import Path, Slot, dotted, slots
+from zoo.weights.origin import Origin, origin_of
+
+PREPROCESS_OPTIONS = tuple(f.name for f in fields(Preprocess) if f.name != "size")
+
+
+def create(
+    name: str,
+    task: str | None = None,
+    *,
+    weights: str | None = None,
+    pretrained: bool = True,
+    labels: Sequence[str] | None = None,
+    num_classes: int | None = None,
+    in_channels: int = 3,
+    image_size: int | tuple[int, int] | None = None,
+    dtype: str = "float32",
+    seed: int = 0,
+    accept_license: bool = False,
+    **config: Any,
+) -> Model:
+    """A model for a task on a pretrained backbone, in evaluation mode.
+
+    Args:
+        name: an architecture (`resnet18`), published weights of one (`resnet18.a1_in1k`), or a named model.
+        task: a task adapter; a named model brings its own.
+        weights: where to take the weights from in place of the published ones: a safetensors file or a folder with
+            one, or `hf://org/repo[@revision]`.
+        pretrained: False initialises everything at random from `seed`.
+        labels: class names, in the order of the outputs. num_classes: how many, where they have no names. With
+            neither, the weights' own classes.
+        in_channels: channels of the images; the first convolution is adapted.
+        image_size: side, or (height, width), in pixels, in place of the weights' own.
+        dtype: of the arithmetic, `float32` or `bfloat16`; parameters stay in float32.
+        accept_license: take weights whose licence forbids commercial use.
+        **config: options of the adapter, build options of the backbone, and fields of the preprocessing (mean, std,
+            interpolation, crop_pct, crop_mode, channels).
+    Raises:
+        UnknownNameError: for a name or option that does not exist, with the nearest ones.
+        ConfigError: for what cannot work together. WeightsError: for weights that do not fit.
+    """
+    spec, adapter_spec, row, config = _resolve(name, task, weights, pretrained, config)
+    if dtype not in DTYPES:
+        raise unknown_name("dtype", dtype, DTYPES)
+    if labels is not None and num_classes is not None and len(labels) != num_classes:
+        raise ConfigError(f"{len(labels)} labels were given and num_classes={num_classes}; give one of them.")
+    if labels is not None and len(set(labels)) != len(labels):
+        raise ConfigError("labels must be different from one another.")
+    options = _sort_options(spec, adapter_spec, config)
+    classes = tuple(labels) if labels is not None else _numbered(num_classes if num_classes is not None else 2)
+    adapter = configure(adapter_spec.adapter, classes, options.adapter)
+    if row and row.commercial_use == "no" and not accept_license and not weights:
+        raise ConfigError(
+            f"the weights {row.name} are under {row.license}, which forbids commercial use: pass accept_license=True "
+            "(--accept-license) if that suits you, or choose other weights (zoo list weights)."
+        )
+    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    _check(spec, adapter, size or (row.preprocess if row else spec.preprocess).size, in_channels, options.build)
+
+    source = weights or (row.source if row and pretrained else "")
+    if pretrained and not source:
+        raise ConfigError(
+            f"no download is known for {name}: give weights=FILE (--weights FILE), or pretrained=False to start from "
+            "random values."
+        )
+    file, origin = (None, Origin(spec.preprocess)) if not pretrained else _open(spec, row, weights, source)
+    preprocess = replace(origin.preprocess, **options.preprocess).for_channels(in_channels)
+    preprocess = replace(preprocess, size=size or preprocess.size)
+    build = spec.build_options({**origin.options, **options.build})
+    wanted, own = _choose_labels(spec, file, origin, labels, num_classes, build)
+    adapter = configure(adapter_spec.adapter, wanted, options.adapter)
+    taps = adapter.taps(spec)
+    shapes = feature_shapes(spec, preprocess.size, taps, in_channels=in_channels, **build)
+    head = adapter.build(spec, shapes, rngs=nnx.Rngs(seed))
+    if file is None:
+        rngs = nnx.Rngs(jax.random.fold_in(jax.random.key(seed), 1))
+        backbone = spec.build(rngs=rngs, in_channels=in_channels, **build)
+        notes: tuple[str, ...] = ()
+        new_head = True
+    else:
+        backbone = abstract(spec, in_channels=in_channels, **build)
+        report = _fill(spec, backbone, head, adapter, file.tensors, in_channels, keep_head=own == wanted, seed=seed)
+        notes = (*origin.notes, str(report))
+        new_head = bool(report.reinitialised) or own != wanted or not adapter.checkpoint_paths(spec)
+    card = Card(
+        backbone=spec.name,
+        adapter=adapter_spec.name,
+        weights=(weights or (row.name if row else "")) if pretrained else "",
+        preprocess=preprocess,
+        in_channels=in_channels,
+        dtype=dtype,
+        options=build,
+        label_set=_label_set(spec, origin) if wanted == own else "",
+        license=origin.license,
+        sha256=file.fetched.sha256 if file else "",
+        revision=file.fetched.revision if file else "",
+        seed=seed,
+        notes=notes,
+        new_head=new_head,
+    )
+    model = Model(backbone, head, spec=spec, adapter=adapter, card=card)
+    model.eval()
+    return model
+
+
+# Names ---------------------------------------------------------------------------------------------------------
+
+
+def _resolve(
+    name: str, task: str | None, weights: str | None, pretrained: bool, config: Mapping[str, Any]
+) -> tuple[BackboneSpec, AdapterSpec, WeightSpec | None, dict[str, Any]]:
+    """The specs that the names stand for, and the configuration with a named model's own below the user's."""
+    reg, merged = registry(), dict(config)
+    named = _named_model(name)
+    if named is not None:
+        name, task, merged = named.backbone, task or named.adapter, {**named.config, **merged}
+    if task is None:
+        accepted = ", ".join(sorted(row.name for row in reg.rows("adapters")))
+        raise ConfigError(f"which task should {name} be composed for? Accepted: {accepted}.")
+    arch = name.split(".", 1)[0]
+    spec, adapter_spec = reg.backbone(arch), reg.adapter(task)
+    row = reg.weights(name) if "." in name else None
+    if row is None and pretrained and not weights:
+        if spec.pretrained is None:
+            raise ConfigError(
+                f"{arch} has no published weights in the catalogue: give weights=FILE, or pretrained=False to start "
+                "from random values."
+            )
+        row = reg.weights(f"{arch}.{spec.pretrained}")
+    return spec, adapter_spec, row, merged
+
+
+def _named_model(name: str) -> ModelSpec | None:
+    return registry().model(name) if any(row.name == name for row in registry().rows("models")) else None
+
+
+@dataclass(frozen=True)
+class _Options:
+    adapter: dict[str, Any]
+    build: dict[str, Any]
+    preprocess: dict[str, Any]
+
+
+def _sort_options(spec: BackboneSpec, adapter_spec: AdapterSpec, config: Mapping[str, Any]) -> _Options:
+    """Each option to whom it belongs: the adapter, the backbone or the preprocessing."""
+    tables = (tuple(option_fields(adapter_spec.adapter)), tuple(spec.options), PREPROCESS_OPTIONS)
+    sorted_options: tuple[dict[str, Any], ...] = ({}, {}, {})
+    for key, value in config.items():
+        home = next((i for i, table in enumerate(tables) if key in table), None)
+        if home is None:
+            raise unknown_name(
+                f"option for {adapter_spec.name} on {spec.name}", key, [option for table in tables for option in table]
+            )
+        sorted_options[home][key] = value
+    spec.check_options(sorted_options[1])
+    for key in ("mean", "std"):
+        if key in sorted_options[2]:
+            value = sorted_options[2][key]
+            values = [value] if isinstance(value, int | float) else value
+            try:
+                sorted_options[2][key] = tuple(float(v) for v in values)
+            except (TypeError, ValueError):
+                raise ConfigError(f"{key}={value!r} must be one number per channel, e.g. [0.5, 0.5, 0.5].") from None
+    _check_preprocessing(sorted_options[2])
+    return _Options(*sorted_options)
+
+
+def _check_preprocessing(options: Mapping[str, Any]) -> None:
+    """Raise `ZooError` for a value that no preprocessing has; mean and std are checked where their number is known."""
+    for name, kind in get_type_hints(Preprocess).items():
+        if name in options and get_origin(kind) is Literal and options[name] not in get_args(kind):
+            raise unknown_name(name, str(options[name]), get_args(kind))
+    if not isinstance(options.get("crop_pct", 1.0), int | float):
+        raise ConfigError(f"crop_pct is {options['crop_pct']!r}; it must be a number in (0, 1].")
+
+
+def _check(
+    spec: BackboneSpec, adapter: Adapter, size: tuple[int, int], in_channels: int, build: Mapping[str, Any]
+) -> None:
+    """Whether adapter and backbone fit, by their shapes alone."""
+    if in_channels < 1:
+        raise ConfigError(f"in_channels is {in_channels}; it must be at least 1.")
+    spec.check_size(size)
+    adapter.taps(spec)
+
+
+# Weights -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _File:
+    fetched: Fetched
+    header: TensorFile
+    tensors: Mapping[str, np.ndarray]
+
+
+def _open(spec: BackboneSpec, row: WeightSpec | None, weights: str | None, source: str) -> tuple[_File, Origin]:
+    """The weights' file and what is known of where they come from."""
+    if weights or row is None:
+        fetched = fetch(source)
+    else:
+        fetched = fetch(source, row.file, revision=row.revision, sha256=row.sha256)
+    header = read_tensors(fetched.path)
+    tensors = header.load()
+    if "zoo" in header.metadata:  # a saved model: its head belongs to its own task
+        tensors = {name: array for name, array in tensors.items() if not name.startswith("head.")}
+    known = row or next((w for w in registry().weights_for(spec.name) if w.sha256 and w.sha256 == fetched.sha256), None)
+    origin = origin_of(spec, known, fetch_config(source) if weights else None, header.metadata, tensors)
+    return _File(fetched, header, tensors), origin
+
+
+def _own_classes(spec: BackboneSpec, file: _File, build: Mapping[str, Any]) -> int:
+    """How many classes the checkpoint's own classifier has; 0 when it has none."""
+    names = [slot.name for slot in slots(abstract(spec, **build))]
+    path = spec.classifier.path
+    _, _, mapping = recognise(spec, names, file.header.names(), also=(f"{path}.weight",))
+    shape = file.header.shapes().get(mapping[f"{path}.weight"])
+    return shape[0] if shape else 0
+
+
+def _numbered(count: int) -> tuple[str, ...]:
+    if count < 1:
+        raise ConfigError(f"num_classes is {count}; it must be at least 1.")
+    return tuple(map(str, range(count)))
+
+
+def _choose_labels(
+    spec: BackboneSpec,
+    file: _File | None,
+    origin: Origin,
+    labels: Sequence[str] | None,
+    num_classes: int | None,
+    build: Mapping[str, Any],
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(the model's labels, the checkpoint's own labels or () when it has no classifier)."""
+    count = _own_classes(spec, file, build) if file else 0
+    published = origin.labels or spec.classifier.labels
+    own = origin.label_names or (label_names(published) if published else ())
+    if len(own) != count:
+        own = _numbered(count) if count else ()
+    if labels is None and num_classes is None:
+        if not own:
+            raise ConfigError("these weights have no classes of their own: give labels= or num_classes=.")
+        return own, own
+    if labels is None:
+        assert num_classes is not None
+        return (own, own) if num_classes == len(own) else (_numbered(num_classes), own)
+    wanted = tuple(labels)
+    # Classes without names agree when they are equally many.
+    return wanted, (wanted if own == _numbered(len(wanted)) else own) if own else ()
+
+
+def _label_set(spec: BackboneSpec, origin: Origin) -> str:
+    return "" if origin.label_names else origin.labels or spec.classifier.labels
+
+
+def _fill(
+    spec: BackboneSpec,
+    backbone: nnx.Module,
+    head: nnx.Module,
+    adapter: Adapter,
+    tensors: Mapping[str, np.ndarray],
+    in_channels: int,
+    *,
+    keep_head: bool,
+    seed: int,
+) -> LoadReport:
+    """Put a checkpoint's arrays into an abstract backbone and, where `keep_head`, into the head."""
+    body = slots(backbone)
+    paths = adapter.checkpoint_paths(spec) if keep_head else {}
+    tops = [replace(slot, name=_in_checkpoint(slot, paths)) for slot in slots(head) if _in_checkpoint(slot, paths)]
+    reason = "" if tops else "the model has a new classifier" if not keep_head else "the head has another form"
+    arrays, report = assign(
+        spec, [*body, *tops], tensors, first_conv=_first_conv(spec, body, in_channels), head_reason=reason
+    )
+    put(backbone, {slot.path: arrays[slot.name] for slot in body}, seed)
+    put(head, {slot.path: arrays[slot.name] for slot in tops if slot.name in arrays}, seed)
+    return report
+
+
+def _in_checkpoint(slot: Slot, paths: Mapping[str, str]) -> str:
+    """The checkpoint's name of a slot of the head, or an empty string where the checkpoint has nothing for it."""
+    for here, there in paths.items():
+        if slot.name.startswith(here + "."):
+            return there + slot.name[len(here) :]
+    return ""
+
+
+def _first_conv(spec: BackboneSpec, body: Sequence[Slot], in_channels: int) -> str | None:
+    """Name of the kernel that reads the image: the first convolution of the first stage."""
+    stage = spec.stages[0].modules
+    found = [
+        slot
+        for slot in body
+        if len(slot.shape) == 4 and slot.shape[2] == in_channels and any(slot.name.startswith(m + ".") for m in stage)
+    ]
+    return min(found, key=lambda slot: (len(slot.path), dotted(slot.path))).name if found else None
+
+
+def put(module: nnx.Module, arrays: Mapping[Path, np.ndarray], seed: int) -> None:
+    """Set variables of a module, abstract or not, from arrays by path; random streams are started from `seed`.
+
+    Raises `WeightsError` when an abstract variable would be left without a value.
+    """
+    state = nnx.to_flat_state(nnx.state(module))
+    filled = []
+    for index, (path, variable) in enumerate(state):
+        value = variable.get_value()
+        if path in arrays:
+            value = jnp.asarray(np.asarray(arrays[path]), dtype=jnp.float32)
+        elif isinstance(variable, nnx.RngKey):
+            value = jax.random.fold_in(jax.random.key(seed), index)
+        elif isinstance(variable, nnx.RngCount):
+            value = jnp.zeros((), jnp.uint32)
+        elif isinstance(value, jax.ShapeDtypeStruct):
+            raise WeightsError(f"{dotted(path)} got no value from the weights.")
+        filled.append((path, variable.replace(value)))
+    nnx.update(module, nnx.from_flat_state(filled))

@@ -1,0 +1,137 @@
+"""Does a plugin do what it declares? For plugin authors' tests and for `zoo plugins check NAME`.
+
+Everything is compared by shape: nothing is allocated, computed or downloaded.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from zoo.errors import PluginError, ZooError
+from zoo.spec import AdapterSpec, BackboneSpec, WeightSpec
+
+if TYPE_CHECKING:
+    from zoo.loader import Candidate
+
+
+def check_backbone(spec: BackboneSpec) -> list[str]:
+    """What is wrong with a backbone, one sentence each; an empty list when it conforms.
+
+    Its stages' names, kinds, channels and strides must be those declared, for the default options and for each
+    other value of each option, and every parameter must belong to exactly one stage.
+    """
+    variants: list[dict[str, Any]] = [
+        {},
+        *({key: value} for key, values in spec.options.items() for value in values[1:]),
+    ]
+    problems = []
+    for options in variants:
+        said = f"{spec.name}{f' with {options}' if options else ''}"
+        try:
+            found = [*_wrong_shapes(spec, options), *_wrong_owners(spec, options)]
+        except Exception as error:
+            found = [str(error) if isinstance(error, ZooError) else f"{type(error).__name__}: {error}"]
+        problems += [f"{said}: {problem}" for problem in found]
+    return problems
+
+
+def _wrong_shapes(spec: BackboneSpec, options: dict[str, Any]) -> Iterator[str]:
+    """Strides are measured as growth from one image size to a larger one, whatever the padding."""
+    from zoo.backbone import feature_shapes
+
+    names = [stage.name for stage in spec.stages]
+    small = spec.preprocess.size
+    shapes = feature_shapes(spec, small, names, **options)
+    maps = [stage for stage in spec.stages if stage.kind == "map"]
+    if not maps:
+        return
+    step = max(stage.stride for stage in maps) * spec.size_multiple
+    larger = feature_shapes(spec, (small[0] + step, small[1] + step), names, **options)
+    for stage in maps:
+        for axis in (1, 2):
+            grown = larger[stage.name].shape[axis] - shapes[stage.name].shape[axis]
+            if grown * stage.stride != step:
+                actual = f"{step / grown:g}" if grown else "unbounded"
+                yield f"stage {stage.name} declares stride {stage.stride}, but its stride is {actual}."
+                break
+
+
+def _wrong_owners(spec: BackboneSpec, options: dict[str, Any]) -> Iterator[str]:
+    from flax import nnx
+
+    from zoo.backbone import abstract
+
+    for path, _ in nnx.to_flat_state(nnx.state(abstract(spec, **options), nnx.Param)):
+        name = ".".join(map(str, path))
+        owners = [s.name for s in spec.stages if any(f"{name}.".startswith(f"{module}.") for module in s.modules)]
+        if len(owners) != 1:
+            said = f"stages {' and '.join(owners)} own it" if owners else "no stage owns it"
+            yield f"parameter {name} must belong to exactly one stage, but {said}; see Stage.modules."
+
+
+def check_weights(spec: WeightSpec, backbone: BackboneSpec) -> list[str]:
+    """What is wrong with a set of weights for `backbone`: its build options and its image size must be accepted."""
+    try:
+        backbone.check_options(spec.options)
+        backbone.check_size(spec.preprocess.size)
+    except ZooError as error:
+        return [f"weights {spec.name}: {error}"]
+    return []
+
+
+def check_adapter(spec: AdapterSpec) -> list[str]:
+    """What is wrong with a task: it must derive from `zoo.adapter.Adapter` and be frozen."""
+    from zoo.adapter import Adapter
+
+    if not issubclass(spec.adapter, Adapter):
+        return [f"adapter {spec.name}: {spec.adapter.__name__} must derive from zoo.adapter.Adapter."]
+    if not spec.adapter.__dataclass_params__.frozen:  # type: ignore[attr-defined]
+        return [f"adapter {spec.name}: {spec.adapter.__name__} must be a frozen dataclass."]
+    return []
+
+
+def check_plugin(candidate: Candidate) -> Iterator[tuple[str, list[str]]]:
+    """Loads the plugin and yields (what was checked, what is wrong with it), as it goes."""
+    from zoo import loader
+
+    given, _, reason, trace = loader.attempt(candidate)
+    yield f"import of {candidate.module}", [] if given else [f"{reason}\n{trace}".strip()]
+    if given is None:
+        return
+    specs = given.specs
+    for backbone in specs["backbones"].values():
+        problems = check_backbone(backbone)
+        default = f"{backbone.name}.{backbone.pretrained}"
+        if backbone.pretrained and default not in specs["weights"]:
+            problems.append(f"{backbone.name}: its default weights {default} are not given by the same plugin.")
+        yield f"backbone {backbone.name}", problems
+    for weights in specs["weights"].values():
+        owner = specs["backbones"].get(weights.backbone)
+        if owner is not None:
+            yield f"weights {weights.name}", check_weights(weights, owner)
+    for adapter in specs["adapters"].values():
+        yield f"adapter {adapter.name}", check_adapter(adapter)
+
+
+def main(name: str) -> int:
+    """Check the plugins that answer to `name`; 1 when anything is wrong."""
+    from zoo import loader
+
+    found = [candidate for candidate in loader.discover() if candidate.answers_to(name)]
+    if not found:
+        raise PluginError(f"no plugin is called {name!r}.")
+    wrong = 0
+    for candidate in found:
+        for subject, problems in check_plugin(candidate):
+            print(f"{'ok   ' if not problems else 'WRONG'}  {subject}", flush=True)
+            for problem in problems:
+                print(f"       {problem}", flush=True)
+            wrong += len(problems)
+    print(f"{name}: {'conforms' if not wrong else f'{wrong} problems'}.")
+    return int(wrong > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

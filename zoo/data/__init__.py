@@ -1,0 +1,28 @@
+"""Data: from files to batches on the host. Importing it needs neither jax nor grain.
+
+On-device augmentation is in `zoo.data.augment`, which imports jax and is therefore asked for by its own name.
+"""
+
+from zoo.data.dataset import Dataset, Sample
+from zoo.data.decode import decode
+from zoo.data.files import list_images
+from zoo.data.loader import Loader
+from zoo.data.memory import MemoryCache
+from zoo.data.readers import formats, read
+from zoo.data.split import kfold, split
+from zoo.data.transform import prepare, prepare_train
+
+__all__ = [
+    "Dataset",
+    "Loader",
+    "MemoryCache",
+    "Sample",
+    "decode",
+    "formats",
+    "kfold",
+    "list_images",
+    "prepare",
+    "prepare_train",
+    "read",
+    "split",
+]

@@ -1,0 +1,289 @@
+"""Augmentation on the device: whole batches, in JAX, decided by a key. Boxes and masks move with the pixels.
+
+Random resized crops as in Szegedy et al., 2015 (https://arxiv.org/abs/1409.4842); mixup, Zhang et al., 2017
+(https://arxiv.org/abs/1710.09412); cutmix, Yun et al., 2019 (https://arxiv.org/abs/1905.04899); random erasing,
+Zhong et al., 2017 (https://arxiv.org/abs/1708.04896).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import random
+
+from zoo.errors import ConfigError
+
+Size = int | tuple[int, int]
+Batch = dict[str, Any]
+
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, for channels in the order RGB
+
+
+@dataclass(frozen=True)
+class Augment:
+    """What may happen to an image. Everything that is off costs nothing.
+
+    Attributes:
+        hflip: mirror half of the images.
+        scale: smallest and largest share of the image's area that a crop takes; (1, 1) keeps all of it.
+        ratio: smallest and largest width / height of a crop, relative to the image's own.
+        color: brightness, contrast and saturation are multiplied by 1 - color to 1 + color. Saturation (and hue)
+            only where there are three channels.
+        hue: largest turn of the colours, as a share of the full circle.
+        erasing: probability that a rectangle (2 % to 33 % of the area) is replaced by noise.
+        mixup, cutmix: concentration of the Beta distribution that the mixing weight is drawn from, 0 for none. With
+            both, each image of a batch gets one or the other.
+    """
+
+    hflip: bool = True
+    scale: tuple[float, float] = (0.35, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    color: float = 0.2
+    hue: float = 0.0
+    erasing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Raise `ConfigError` for a value out of its range."""
+        if not 0 < self.scale[0] <= self.scale[1] <= 1 or not 0 < self.ratio[0] <= self.ratio[1]:
+            raise ConfigError(f"scale {self.scale} must rise within (0, 1], ratio {self.ratio} be positive and rise.")
+        if not (0 <= self.color <= 1 and 0 <= self.hue <= 0.5 and 0 <= self.erasing <= 1):
+            raise ConfigError(
+                f"color {self.color} and erasing {self.erasing} must lie in [0, 1], hue {self.hue} in [0, 0.5]."
+            )
+        if min(self.mixup, self.cutmix) < 0:
+            raise ConfigError(f"mixup {self.mixup} and cutmix {self.cutmix} must be 0 or positive.")
+
+
+class Draws(NamedTuple):
+    """The random numbers of one image, uniform in [0, 1): all drawn at once, since each draw costs compile time."""
+
+    area: jax.Array
+    ratio: jax.Array
+    top: jax.Array
+    left: jax.Array
+    flip: jax.Array
+    brightness: jax.Array
+    contrast: jax.Array
+    saturation: jax.Array
+    hue: jax.Array
+    erase: jax.Array
+    erase_area: jax.Array
+    erase_ratio: jax.Array
+    erase_top: jax.Array
+    erase_left: jax.Array
+
+
+class Geometry(NamedTuple):
+    """Which part of an image is seen: a rectangle in input pixels, then perhaps mirrored. Scalars, one image."""
+
+    top: jax.Array
+    left: jax.Array
+    height: jax.Array
+    width: jax.Array
+    flip: jax.Array
+
+
+@partial(jax.jit, static_argnames=("config", "size"))
+def augment(config: Augment, key: jax.Array, batch: Mapping[str, Any], size: Size) -> Batch:
+    """An augmented batch. Equal keys give equal batches; an image's result depends on the key and its row alone.
+
+    Args:
+        config: what may happen.
+        key: of this step.
+        batch: `image` uint8 (b, H, W, c) in RGB order, and perhaps `boxes` (b, m, 4) as x1 y1 x2 y2 in pixels, and
+            `mask` (b, H, W) of class or instance numbers. Other entries are passed on.
+        size: of the result, in pixels: a side or (height, width).
+
+    Returns:
+        `image` float32 (b, h, w, c) in [0, 1], `boxes` in pixels of it, clipped (all 0 where nothing is left),
+        `mask` (b, h, w), resampled to the nearest. With mixup or cutmix also `mix`: (partner int32 (b,),
+        weight float32 (b,)); the loss is weight * loss(target) + (1 - weight) * loss(target[partner]).
+
+    Raises:
+        ConfigError: mixup or cutmix with boxes or masks, whose targets cannot be mixed.
+    """
+    height, width = _pair(size)
+    image = batch["image"]
+    rows = jnp.arange(image.shape[0])
+    keys = jax.vmap(random.fold_in, (None, 0))(random.fold_in(key, 0), rows)
+    draws = Draws(*jax.vmap(partial(random.uniform, shape=(len(Draws._fields),)))(keys).T)
+    geometry = jax.vmap(partial(_geometry, config, image.shape[1:3]))(draws)
+    out = dict(batch)
+    out["image"] = jax.vmap(partial(_one_image, config, (height, width)))(image, geometry, draws)
+    if config.erasing:
+        out["image"] = jax.vmap(partial(_erase, config))(keys, out["image"], draws)
+    if "boxes" in batch:
+        out["boxes"] = jax.vmap(partial(_move_boxes, (height, width)))(batch["boxes"], geometry)
+    if "mask" in batch:
+        out["mask"] = jax.vmap(partial(_move_mask, (height, width)))(batch["mask"], geometry)
+    if config.mixup or config.cutmix:
+        if "boxes" in batch or "mask" in batch:
+            raise ConfigError("mixup and cutmix cannot be used with boxes or masks; set both to 0.")
+        out["image"], out["mix"] = _mix(config, random.fold_in(key, 1), out["image"])
+    return out
+
+
+def identity(batch: Mapping[str, Any], size: Size) -> Batch:
+    """The batch without augmentation: `image` float32 (b, h, w, c) in [0, 1], cut to its centre where it is larger.
+
+    `boxes` and `mask` move along. Raises `ConfigError` for images smaller than `size`.
+    """
+    height, width = _pair(size)
+    image = batch["image"]
+    if image.shape[1] < height or image.shape[2] < width:
+        raise ConfigError(f"images of {image.shape[1]}x{image.shape[2]} pixels are smaller than {height}x{width}.")
+    top, left = (round((full - part) / 2) for full, part in zip(image.shape[1:3], (height, width), strict=True))
+    out = {**batch, "image": image[:, top : top + height, left : left + width].astype(jnp.float32) / 255}
+    if "boxes" in batch:
+        boxes = batch["boxes"].astype(jnp.float32)
+        shift = jnp.broadcast_to(jnp.array([left, top, left, top], jnp.float32), boxes.shape)
+        out["boxes"] = _clip_boxes(boxes - shift, height, width)
+    if "mask" in batch:
+        out["mask"] = batch["mask"][:, top : top + height, left : left + width]
+    return out
+
+
+def _pair(size: Size) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else size
+
+
+def _geometry(config: Augment, full: tuple[int, int], draw: Draws) -> Geometry:
+    """A random crop of an image of size `full`. A crop that is too long for one side is cut down to it."""
+    area = _between(draw.area, *config.scale)
+    root = jnp.exp(_between(draw.ratio, *map(math.log, config.ratio)) / 2)
+    height = full[0] * jnp.minimum(jnp.sqrt(area) / root, 1.0)
+    width = full[1] * jnp.minimum(jnp.sqrt(area) * root, 1.0)
+    return Geometry(
+        draw.top * (full[0] - height), draw.left * (full[1] - width), height, width, (draw.flip < 0.5) & config.hflip
+    )
+
+
+def _between(uniform: jax.Array, low: float, high: float) -> jax.Array:
+    return low + uniform * (high - low)
+
+
+def _one_image(config: Augment, size: tuple[int, int], image: jax.Array, at: Geometry, draw: Draws) -> jax.Array:
+    return _color(config, _resample(image.astype(jnp.float32) / 255, at, size), draw)
+
+
+def _resample(image: jax.Array, at: Geometry, size: tuple[int, int]) -> jax.Array:
+    """The seen part at another size, (H, W, c) -> (h, w, c): antialiased linear kernel, as two matrix products."""
+    scale = jnp.array(size, jnp.float32) / jnp.stack([at.height, at.width])
+    shift = -jnp.stack([at.top, at.left]) * scale
+    shape = (*size, image.shape[-1])
+    pixels = jax.image.scale_and_translate(image, shape, (0, 1), scale, shift, method="linear", antialias=True)
+    return jnp.where(at.flip, pixels[:, ::-1], pixels)
+
+
+def _move_boxes(size: tuple[int, int], boxes: jax.Array, at: Geometry) -> jax.Array:
+    """Boxes (m, 4) of the input image in pixels of the result."""
+    height, width = size
+    x1, y1, x2, y2 = jnp.moveaxis(boxes.astype(jnp.float32), -1, 0)
+    x1, x2 = (x1 - at.left) * (width / at.width), (x2 - at.left) * (width / at.width)
+    y1, y2 = (y1 - at.top) * (height / at.height), (y2 - at.top) * (height / at.height)
+    x1, x2 = jnp.where(at.flip, width - x2, x1), jnp.where(at.flip, width - x1, x2)
+    return _clip_boxes(jnp.stack([x1, y1, x2, y2], axis=-1), height, width)
+
+
+def _clip_boxes(boxes: jax.Array, height: int, width: int) -> jax.Array:
+    """Boxes (..., 4) cut at the image's border; all zeros where no area is left."""
+    limits = jnp.broadcast_to(jnp.array([width, height, width, height], jnp.float32), boxes.shape)
+    clipped = jnp.clip(boxes, 0, limits)
+    some = (clipped[..., 2:] > clipped[..., :2]).all(-1, keepdims=True)
+    return jnp.where(some, clipped, 0)
+
+
+def _move_mask(size: tuple[int, int], mask: jax.Array, at: Geometry) -> jax.Array:
+    """A mask (H, W) of the input image as (h, w): the value under each pixel's centre."""
+    columns = jnp.arange(size[1], dtype=jnp.float32)
+    columns = jnp.where(at.flip, size[1] - 1 - columns, columns)
+    y = jnp.floor(at.top + (jnp.arange(size[0], dtype=jnp.float32) + 0.5) * at.height / size[0]).astype(jnp.int32)
+    x = jnp.floor(at.left + (columns + 0.5) * at.width / size[1]).astype(jnp.int32)
+    return mask[jnp.clip(y, 0, mask.shape[0] - 1)[:, None], jnp.clip(x, 0, mask.shape[1] - 1)[None, :]]
+
+
+def _color(config: Augment, pixels: jax.Array, draw: Draws) -> jax.Array:
+    """Brightness, contrast, saturation and hue, in this order, of one image (h, w, c) in [0, 1]."""
+    low, high = 1 - config.color, 1 + config.color
+    colored = pixels.shape[-1] == 3
+    if config.color:
+        pixels = jnp.clip(pixels * _between(draw.brightness, low, high), 0, 1)
+        mean = (_luma(pixels) if colored else pixels).mean()
+        pixels = jnp.clip(mean + _between(draw.contrast, low, high) * (pixels - mean), 0, 1)
+    if config.color and colored:
+        gray = _luma(pixels)
+        pixels = jnp.clip(gray + _between(draw.saturation, low, high) * (pixels - gray), 0, 1)
+    if config.hue and colored:
+        angle = _between(draw.hue, -config.hue, config.hue) * 2 * jnp.pi
+        pixels = jnp.clip(_turn_hue(pixels, angle), 0, 1)
+    return pixels
+
+
+def _luma(pixels: jax.Array) -> jax.Array:
+    """Grey values (h, w, 1)."""
+    return pixels @ jnp.array(_LUMA, pixels.dtype)[:, None]
+
+
+def _turn_hue(pixels: jax.Array, angle: jax.Array) -> jax.Array:
+    """Colours turned about the grey axis by `angle` (Rodrigues' formula), then shifted to keep their luma."""
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    cross = jnp.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]], jnp.float32)
+    turn = cos * jnp.eye(3) + (1 - cos) / 3 + sin / jnp.sqrt(3.0) * cross
+    luma = jnp.array(_LUMA, jnp.float32)
+    return (
+        pixels @ (turn + (luma - luma @ turn)[None]).T
+    )  # written as one matrix: separate passes take three times as long
+
+
+def _rectangle(
+    shape: tuple[int, int], height: jax.Array, width: jax.Array, top: jax.Array, left: jax.Array
+) -> jax.Array:
+    """A boolean (h, w), true in a rectangle of about this size, in whole pixels; `top` and `left` in [0, 1)."""
+    height, width = jnp.round(height), jnp.round(width)
+    first_y, first_x = jnp.floor(top * (shape[0] - height + 1)), jnp.floor(left * (shape[1] - width + 1))
+    y, x = jnp.arange(shape[0], dtype=height.dtype)[:, None], jnp.arange(shape[1], dtype=width.dtype)[None, :]
+    return (y >= first_y) & (y < first_y + height) & (x >= first_x) & (x < first_x + width)
+
+
+def _erase(config: Augment, key: jax.Array, pixels: jax.Array, draw: Draws) -> jax.Array:
+    """With probability `erasing`, noise in a rectangle of 2 % to 33 % of the area and aspect 0.3 to 3.3."""
+    height, width = pixels.shape[:2]
+    root = jnp.exp(_between(draw.erase_ratio, math.log(0.3), math.log(3.3)) / 2)
+    side = jnp.sqrt(_between(draw.erase_area, 0.02, 0.33) * height * width)
+    sides = jnp.minimum(side * root, height), jnp.minimum(side / root, width)
+    hit = _rectangle((height, width), *sides, draw.erase_top, draw.erase_left) & (draw.erase < config.erasing)
+    return jnp.where(hit[..., None], random.uniform(random.fold_in(key, 1), pixels.shape), pixels)
+
+
+def _beta(key: jax.Array, concentration: float, count: int) -> jax.Array:
+    """`count` draws from Beta(a, a), as a ratio of two gammas drawn in one call: it compiles in half the time."""
+    own, other = random.loggamma(key, concentration, (2, count))
+    return jax.nn.sigmoid(own - other)
+
+
+def _mix(config: Augment, key: jax.Array, image: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    """Each image mixed with another of the batch: the images (b, h, w, c), and (partner, weight of its own part)."""
+    partner_key, choice_key, mixup_key, cutmix_key, place_key = random.split(key, 5)
+    b, height, width, _ = image.shape
+    partner = random.permutation(partner_key, b).astype(jnp.int32)
+    other = image[partner]
+    blend = _beta(mixup_key, config.mixup, b) if config.mixup else jnp.ones(b)
+    weight, keep = blend, blend[:, None, None, None]
+    if config.cutmix:
+        side = jnp.sqrt(1 - _beta(cutmix_key, config.cutmix, b))
+        place = random.uniform(place_key, (2, b))
+        inside = jax.vmap(partial(_rectangle, (height, width)))(side * height, side * width, *place)
+        cut = random.bernoulli(choice_key, 0.5 if config.mixup else 1.0, (b,))
+        outside = 1 - inside.astype(jnp.float32)
+        keep = jnp.where(cut[:, None, None, None], outside[..., None], keep)
+        # The share of pixels really kept, rather than the number drawn: a rectangle has whole pixels.
+        weight = jnp.where(cut, outside.mean((1, 2)), blend)
+    return keep * image + (1 - keep) * other, (partner, weight)

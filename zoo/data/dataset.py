@@ -1,0 +1,97 @@
+"""Samples and data sets: which images there are and what is known about each. No pixel is read here."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from zoo.errors import DataError
+
+Kind = Literal["class", "classes", "boxes", "masks"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One image and its target.
+
+    Attributes:
+        image: path of the image file.
+        target: a class index for kind `class`, a tuple of class indexes for kind `classes`.
+        id: unique in the data set and the same on every machine: the path below the data set's root, with `/`.
+    """
+
+    image: Path
+    target: Any
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """Samples in a fixed order, with random access. Small, picklable, and never changed in place.
+
+    Attributes:
+        samples: in the order that every index refers to.
+        classes: names; a target's class index points here.
+        kind: what the targets are: `class` (an int), `classes` (a tuple of ints, possibly empty), ...
+        name: for people, e.g. `ants_bees/train`.
+        root: folder that the ids are relative to.
+    """
+
+    samples: tuple[Sample, ...]
+    classes: tuple[str, ...]
+    kind: Kind
+    name: str
+    root: Path
+
+    def __post_init__(self) -> None:
+        """Raise `DataError` when a target names a class that is not there."""
+        if self.kind not in ("class", "classes"):
+            return
+        for sample in self.samples:
+            for index in self.labels(sample):
+                if not 0 <= index < len(self.classes):
+                    raise DataError(
+                        f"{self.name}: {sample.id} has class index {index}, but there are {len(self.classes)} classes "
+                        f"(0 to {len(self.classes) - 1}). Correct the label or the list of class names."
+                    )
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.samples[index]
+
+    def __iter__(self) -> Iterator[Sample]:
+        return iter(self.samples)
+
+    def labels(self, sample: Sample) -> tuple[int, ...]:
+        """Class indexes of one sample of kind `class` or `classes`."""
+        return (sample.target,) if self.kind == "class" else tuple(sample.target)
+
+    def subset(self, indices: Iterable[int], name: str) -> Dataset:
+        """The samples at `indices`, in that order, under a new name."""
+        return replace(self, samples=tuple(self.samples[int(i)] for i in indices), name=name)
+
+    def counts(self) -> dict[str, int]:
+        """How many samples each class has, in the order of `classes`; classes without any have 0."""
+        found = Counter(index for sample in self.samples for index in self.labels(sample))
+        return {name: found[index] for index, name in enumerate(self.classes)}
+
+    def fingerprint(self) -> str:
+        """A hex digest that changes with ids, order, targets, class names, file sizes or modification times.
+
+        Pixels are not read, so it costs one `stat` a file. Raises `DataError` when a file is gone.
+        """
+        digest = hashlib.sha256(repr((self.kind, self.classes)).encode("utf-8", "surrogateescape"))
+        for sample in self.samples:
+            try:
+                stat = sample.image.stat()
+            except OSError as error:
+                raise DataError(f"{self.name}: {sample.image} cannot be read ({error.strerror}).") from error
+            line = repr((sample.id, sample.target, stat.st_size, stat.st_mtime_ns))
+            digest.update(line.encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()

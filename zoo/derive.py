@@ -1,0 +1,154 @@
+"""Deriving a catalogue from what plugins say about themselves. The reverse of `zoo.catalogue`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from zoo.catalogue import FIELDS, KINDS, SHARED, Row
+from zoo.errors import ConfigError
+from zoo.loader import Contribution
+from zoo.spec import BackboneSpec, Preprocess, Stage, WeightSpec, defaults
+
+HEADER = "# Derived from the plugins' own tables by `{command}`. Do not edit.\n"
+
+Table = Mapping[str, Mapping[str, Any]]
+
+
+def row(kind: str, spec: Any, module: str, distribution: str) -> Row:
+    """The catalogue row of one spec, without its parameter count."""
+    return Row(kind, spec.name, module, distribution, fields(kind, spec))
+
+
+def fields(kind: str, spec: Any) -> dict[str, Any]:
+    """The row's fields that differ from the spec's defaults, as plain TOML values."""
+    own = {f.name: getattr(spec, f.name) for f in dataclasses.fields(spec) if f.name in FIELDS[kind]}
+    usual = defaults(type(spec))
+    found = {name: value for name, value in own.items() if name not in usual or value != usual[name]}
+    if isinstance(spec, BackboneSpec):
+        found |= {"stages": [_stage(stage) for stage in spec.stages], "layouts": sorted(spec.layouts)}
+    elif kind == "adapters":
+        found["options"] = _adapter_options(spec.adapter)
+    if isinstance(spec, BackboneSpec | WeightSpec):
+        found |= _preprocess(spec.preprocess)
+    return {name: _plain(value) for name, value in found.items() if value not in ([], {}, ())}
+
+
+_DEFAULTS = {**defaults(BackboneSpec), **defaults(WeightSpec), **defaults(Preprocess), "size": 224}
+
+
+def _stage(stage: Stage) -> list[Any]:
+    return [stage.name, stage.channels, stage.stride, *([] if stage.kind == "map" else [stage.kind])]
+
+
+def _preprocess(value: Preprocess) -> dict[str, Any]:
+    found = {
+        name: getattr(value, name) for name, usual in defaults(Preprocess).items() if getattr(value, name) != usual
+    }
+    if "size" in found and value.size[0] == value.size[1]:
+        found["size"] = value.size[0]
+    return found
+
+
+def _adapter_options(adapter: type) -> dict[str, str]:
+    """Option name -> its type and default, for people."""
+    options = {}
+    for option in dataclasses.fields(adapter):
+        if not option.init or option.name.startswith("_"):
+            continue
+        default = option.default
+        if callable(option.default_factory):
+            default = option.default_factory()
+        kind = option.type if isinstance(option.type, str) else getattr(option.type, "__name__", str(option.type))
+        options[option.name] = kind if default is dataclasses.MISSING else f"{kind} = {default!r}"
+    return options
+
+
+def _plain(value: Any) -> Any:
+    """`value` in TOML's types; what TOML lacks (None) is written as Python writes it."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(one) for one in value]
+    return value if isinstance(value, bool | int | float | str) else repr(value)
+
+
+def count_params(spec: BackboneSpec) -> int:
+    """Number of trainable parameters of the backbone, without its classifier. Builds shapes only."""
+    import jax
+    from flax import nnx
+
+    from zoo.backbone import abstract
+
+    leaves = jax.tree.leaves(nnx.state(abstract(spec), nnx.Param))
+    return sum(math.prod(leaf.shape) for leaf in leaves)
+
+
+def catalogue(plugins: Iterable[tuple[str, Contribution]], command: str) -> str:
+    """The catalogue file of these plugins, given as (module, what it gives): the same text for the same tables."""
+    parts = [HEADER.format(command=command)]
+    for module, given in sorted(plugins, key=lambda plugin: plugin[0]):
+        tables = {kind: {name: fields(kind, spec) for name, spec in given.specs[kind].items()} for kind in KINDS}
+        for name, spec in given.specs["backbones"].items():
+            tables["backbones"][name]["params"] = count_params(spec)
+        if not any(tables.values()):  # says that the plugin gives nothing, so that it need not be imported to be asked
+            parts.append(f"\n[plugin.{_toml(module)}]\n")
+        parts += [_render(f"plugin.{_toml(module)}.{kind}", kind, table) for kind, table in tables.items() if table]
+    return "".join(parts)
+
+
+def _render(place: str, kind: str, table: Table) -> str:
+    shared, rows = _share(kind, table)
+    if shared:
+        rows = {SHARED: shared, **rows}
+    return f"\n[{place}]\n" + "".join(f"{_toml(name)} = {_toml(data)}\n" for name, data in rows.items())
+
+
+def _share(kind: str, table: Table) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """What most rows of a table have in common, and each row without it.
+
+    A row that leaves the field out says its default instead; where the default cannot be said (None, or none at all),
+    the field is shared only if every row has it.
+    """
+    rows = {name: _templated(kind, name, table[name]) for name in sorted(table)}
+    shared = {}
+    for key in FIELDS[kind]:
+        values = [json.dumps(data[key], sort_keys=True) for data in rows.values() if key in data]
+        sayable = isinstance(_DEFAULTS.get(key), str | int | float)
+        if len(values) < len(rows) and not sayable:
+            continue
+        text, count = (Counter(values).most_common(1) or [("", 0)])[0]
+        if count > 1 and count > len(rows) / 2:
+            shared[key] = json.loads(text)
+    return shared, {name: _without(data, shared) for name, data in rows.items()}
+
+
+def _without(data: Mapping[str, Any], shared: Mapping[str, Any]) -> dict[str, Any]:
+    said = {key: _DEFAULTS[key] for key in shared if key not in data}
+    return {key: value for key, value in {**data, **said}.items() if key not in shared or shared[key] != value}
+
+
+def _templated(kind: str, name: str, data: Mapping[str, Any]) -> dict[str, Any]:
+    if kind == "weights" and name in data.get("source", ""):
+        return {**data, "source": data["source"].replace(name, "{name}")}
+    return dict(data)
+
+
+def _toml(value: Any) -> str:
+    """One TOML value on one line. Strings are written as JSON writes them, which TOML reads alike."""
+    if isinstance(value, Mapping):
+        inner = ", ".join(f"{_key(key)} = {_toml(one)}" for key, one in value.items())
+        return f"{{ {inner} }}" if inner else "{}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{value} cannot stand in a catalogue; give a finite number.")
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str | bool) else repr(value)
+
+
+def _key(key: str) -> str:
+    return key if key.isascii() and key.replace("_", "").replace("-", "").isalnum() else _toml(key)

@@ -1,0 +1,62 @@
+"""Errors a user can act on: what was given, what is accepted, what to do.
+
+The command line prints the sentence and exits with code 2; nothing else of zoo decides an exit code.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class ZooError(Exception):
+    """Base of every error that zoo raises on purpose."""
+
+
+class UnknownNameError(ZooError, LookupError):
+    """A name that no plugin, catalogue or option table knows."""
+
+
+class ConfigError(ZooError, ValueError):
+    """An option, a size or a combination of options that cannot work."""
+
+
+class DataError(ZooError, ValueError):
+    """A data set that cannot be read, or that does not fit the task."""
+
+
+class WeightsError(ZooError, ValueError):
+    """Weights that are unsafe, damaged, or do not fit the model."""
+
+
+class FetchError(ZooError, OSError):
+    """A file that could not be had from its source."""
+
+
+class PluginError(ZooError, RuntimeError):
+    """A plugin that is broken, incompatible, or in conflict with another."""
+
+
+class RunError(ZooError, RuntimeError):
+    """A run folder that cannot be written, read or resumed."""
+
+
+def nearest(given: str, accepted: Iterable[str], count: int = 5) -> list[str]:
+    """The `count` accepted names closest to `given`, best first; names that contain it count as close."""
+    names = sorted(set(accepted))
+    close = difflib.get_close_matches(given, names, n=count, cutoff=0.6)
+    inside = [name for name in names if given and given.lower() in name.lower() and name not in close]
+    return (close + inside)[:count]
+
+
+def unknown_name(kind: str, given: str, accepted: Iterable[str], hint: str = "") -> UnknownNameError:
+    """The error for a name that is not among `accepted`: says the nearest ones, or all of a short list."""
+    names = sorted(set(accepted))
+    close = nearest(given, names)
+    if close:
+        advice = "Nearest: " + ", ".join(close) + "."
+    elif len(names) <= 12:
+        advice = "Accepted: " + (", ".join(names) or "none") + "."
+    else:
+        advice = f"None of the {len(names)} known names is close."
+    return UnknownNameError(f"unknown {kind} {given!r}. {advice}" + (f" {hint}" if hint else ""))

@@ -1,0 +1,74 @@
+"""Class names of published weights, one text file a set: a line per class, optionally `identifier<TAB>name`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from importlib.resources import files
+
+from zoo.errors import DataError, unknown_name
+
+
+def names(label_set: str) -> tuple[str, ...]:
+    """The class names of a set such as `imagenet-1k`, in the order of the outputs."""
+    return tuple(line.split("\t")[-1] for line in _lines(label_set))
+
+
+def _lines(label_set: str) -> list[str]:
+    folder = files("zoo.labels")
+    file = folder / f"{label_set}.txt"
+    if not file.is_file():
+        raise unknown_name("label set", label_set, [f.name[:-4] for f in folder.iterdir() if f.name.endswith(".txt")])
+    return file.read_text("utf-8").splitlines()
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", " ").replace("-", " ").strip().casefold()
+
+
+def align(classes: Sequence[str], labels: Sequence[str], label_set: str = "") -> tuple[int, ...]:
+    """For each class of a data set, the index of the model's label it means.
+
+    Names are compared without regard to case, `_` and `-`; identifiers of the label set (ImageNet's `n01440764`) are
+    names too. A data set whose classes are plain numbers is taken by position, and so is a class of another or a
+    repeated name (ImageNet has two `cardigan`s) in a data set that otherwise lists the model's classes one for one.
+
+    Raises:
+        DataError: naming the classes that the model does not know, or a name that several of its labels have.
+    """
+    if all(name == str(index) for index, name in enumerate(classes)) and len(classes) <= len(labels):
+        return tuple(range(len(classes)))
+    known = {_plain(name): index for index, name in enumerate(labels)}
+    repeated = {name for name, count in Counter(map(_plain, labels)).items() if count > 1}
+    if label_set:
+        known |= {_plain(line.split("\t")[0]): index for index, line in enumerate(_lines(label_set))}
+    if len(classes) == len(labels):
+        positions = {_plain(name) for name in labels}
+        other = [_plain(a) for a, b in zip(classes, labels, strict=True) if _plain(a) != _plain(b)]
+        plain = [_plain(name) for name in classes]
+        # A few names may be spelt differently; one that is another label's name means another order.
+        moved = any(name in positions and plain.count(name) == 1 for name in other)
+        if len(other) <= 0.05 * len(labels) and not moved:
+            return tuple(range(len(classes)))
+    known = {_plain(name): index for index, name in enumerate(labels)}
+    repeated = {name for name, count in Counter(map(_plain, labels)).items() if count > 1}
+    if label_set:
+        known |= {_plain(line.split("\t")[0]): index for index, line in enumerate(_lines(label_set))}
+    if len(classes) == len(labels):
+        same = [index for index, name in enumerate(classes) if _plain(name) == _plain(labels[index])]
+        if len(same) >= 0.95 * len(labels):
+            alike = set(same)
+            return tuple(i if i in alike else known.get(_plain(name), i) for i, name in enumerate(classes))
+    if several := [name for name in classes if _plain(name) in repeated]:
+        raise DataError(
+            f"the model has several classes called {several[0]!r}: name the data's folder by its identifier in the "
+            f"label set{f' {label_set}' if label_set else ''}, or leave it out."
+        )
+    if missing := [name for name in classes if _plain(name) not in known]:
+        shown = ", ".join(map(repr, missing[:5])) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+        own = ", ".join(map(repr, labels[:5])) + (", ..." if len(labels) > 5 else "")
+        raise DataError(
+            f"the data has classes that the model does not know: {shown}. The model's {len(labels)} classes are {own}; "
+            "rename the folders, or train on this data."
+        )
+    return tuple(known[_plain(name)] for name in classes)

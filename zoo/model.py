@@ -1,0 +1,260 @@
+"""A model: backbone, head and all that belongs to its weights, composed in Flax."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import Array
+
+from zoo.adapter import Adapter
+from zoo.backbone import run_stages
+from zoo.data import decode, list_images, prepare
+from zoo.errors import ConfigError
+from zoo.spec import BackboneSpec, Preprocess
+
+Image = str | Path | np.ndarray
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+@dataclass(frozen=True)
+class Card:
+    """Where a model comes from and how it must be used. It is saved with the weights.
+
+    Attributes:
+        backbone: qualified or plain name of the architecture. adapter: name of the task.
+        weights: name, path or hub address of what the parameters started from; empty for random ones.
+        preprocess: how pixels are prepared. in_channels: of the images. dtype: of the arithmetic.
+        options: build options of the backbone. label_set: name of the published label set, where the labels are one.
+        class_names: what the data it was trained on calls its classes, where those are not the labels.
+        license: of the weights. sha256: of the file they came from. seed: of everything initialised at random.
+        notes: what was done to fit the weights to the model, for people. new_head: the head is untrained.
+    """
+
+    backbone: str
+    adapter: str
+    weights: str = ""
+    preprocess: Preprocess = Preprocess()
+    in_channels: int = 3
+    dtype: str = "float32"
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    label_set: str = ""
+    class_names: tuple[str, ...] = ()
+    license: str = "unknown"
+    sha256: str = ""
+    revision: str = ""
+    seed: int = 0
+    notes: tuple[str, ...] = ()
+    new_head: bool = False
+
+
+class Model(nnx.Module):
+    """`model(images)` maps normalised images (b, h, w, c) to the task's outputs; `model.predict` takes photos.
+
+    Attributes:
+        backbone, head: the two modules; every parameter is below one of them.
+        spec: what the backbone's plugin says of it. adapter: the task with its options and labels. card: see `Card`.
+        frozen: paths of the modules that stay in evaluation mode whatever `.train()` is asked.
+    """
+
+    def __init__(self, backbone: nnx.Module, head: nnx.Module, *, spec: BackboneSpec, adapter: Adapter, card: Card):
+        self.backbone = backbone
+        self.head = head
+        self.spec = spec
+        self.adapter = adapter
+        self.card = card
+        self.frozen: tuple[str, ...] = ()
+        self.remat = False
+
+    # Computing -------------------------------------------------------------------------------------------------
+    def normalize(self, images: Array) -> Array:
+        """Pixels, uint8 or float in [0, 1], (b, h, w, c) -> what the backbone takes, in the model's dtype."""
+        x = images.astype(jnp.float32)
+        if images.dtype == jnp.uint8:
+            x = x / 255
+        shape = (1, 1, 1, -1)
+        mean = jnp.asarray(self.card.preprocess.mean, jnp.float32).reshape(shape)
+        std = jnp.asarray(self.card.preprocess.std, jnp.float32).reshape(shape)
+        return (x - mean) / std
+
+    def features(self, x: Array, at: Sequence[str]) -> dict[str, Array]:
+        """Outputs of the named stages for normalised images (b, h, w, c)."""
+        return run_stages(self.backbone, x.astype(DTYPES[self.card.dtype]), at, remat=self.remat)
+
+    def reduced(self, x: Array) -> dict[str, Array]:
+        """What the head computes from, for normalised images: this is what the activation cache keeps."""
+        return self.head.reduce(self.features(x, self.adapter.taps(self.spec)))  # type: ignore[attr-defined]
+
+    def outputs(self, reduced: Mapping[str, Array]) -> Any:
+        """The head's outputs, in float32."""
+        return jax.tree.map(lambda y: y.astype(jnp.float32), self.head(reduced))  # type: ignore[operator]
+
+    def __call__(self, x: Array) -> Any:
+        return self.outputs(self.reduced(x))
+
+    # Modes -----------------------------------------------------------------------------------------------------
+    def train(self, **attributes: Any) -> None:
+        """Training mode for everything that is not frozen. Frozen modules stay in evaluation mode."""
+        super().train(**attributes)
+        self._hold_frozen()
+
+    def freeze(self, modules: Iterable[str]) -> None:
+        """Keep these modules (paths such as `backbone.layer1`) in evaluation mode from now on, whatever is asked."""
+        self.frozen = tuple(modules)
+        self._hold_frozen()
+
+    def _hold_frozen(self) -> None:
+        if not self.frozen:
+            return
+        frozen = set(self.frozen)
+        for path, module in nnx.iter_modules(self):
+            parts = [str(part) for part in path]
+            if any(".".join(parts[:n]) in frozen for n in range(1, len(parts) + 1)):
+                for name in ("use_running_average", "deterministic"):
+                    if hasattr(module, name):
+                        setattr(module, name, True)
+
+    # Using -----------------------------------------------------------------------------------------------------
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Class names, in the order of the outputs."""
+        return self.adapter.labels
+
+    def predict(self, images: Image | Iterable[Image], *, batch_size: int = 32) -> Any:
+        """What the task sees in photos: one prediction for one image, a list for several.
+
+        Args:
+            images: paths, folders, or uint8 arrays (height, width, channels) in RGB; or an iterable of them.
+        Raises:
+            DataError: for a file that is no image, naming it.
+        """
+        single = isinstance(images, np.ndarray) and images.ndim == 3
+        if isinstance(images, str | Path) and not Path(images).is_dir():
+            single = True
+        items = _as_list(images)
+        found: list[Any] = []
+        for start in range(0, len(items), batch_size):
+            chunk = items[start : start + batch_size]
+            pixels = self.prepare(chunk)
+            # A fixed batch keeps one compiled program, however many photos are left over.
+            size = batch_size if len(items) > batch_size else len(chunk)
+            padded = np.concatenate([pixels, np.repeat(pixels[-1:], size - len(chunk), axis=0)])
+            decoded = {k: np.asarray(v)[: len(chunk)] for k, v in decode_pixels(self, padded).items()}
+            names = [str(item) if isinstance(item, Path) else f"image {start + i}" for i, item in enumerate(chunk)]
+            found.extend(self.adapter.predictions(decoded, names))
+        return found[0] if single else found
+
+    def prepare(self, images: Sequence[Path | np.ndarray]) -> np.ndarray:
+        """Files or uint8 images as one uint8 batch (b, h, w, c) in the form the weights were made for."""
+        with ThreadPoolExecutor(4) as pool:
+            return np.stack(list(pool.map(partial(prepare_one, self.card), images)))
+
+    def __repr__(self) -> str:
+        card, size = self.card, self.card.preprocess.size
+        return (
+            f"Model({card.backbone} for {card.adapter}, {len(self.labels)} classes, {size[0]}x{size[1]}, "
+            f"{card.dtype}, weights {card.weights or 'random'})"
+        )
+
+    __str__ = __repr__
+
+
+def prepare_one(card: Card, image: Path | np.ndarray) -> np.ndarray:
+    """One image, ready for normalisation: uint8 (h, w, c)."""
+    pixels = decode(image) if isinstance(image, Path) else image
+    prepared = prepare(pixels, card.preprocess)
+    if prepared.shape[-1] != card.in_channels:
+        raise ConfigError(
+            f"the model takes images of {card.in_channels} channels, and "
+            f"{image if isinstance(image, Path) else 'the array'} has {prepared.shape[-1]}; give arrays of shape "
+            f"(height, width, {card.in_channels})."
+        )
+    return prepared
+
+
+def _as_list(images: Image | Iterable[Image]) -> list[Path | np.ndarray]:
+    """The images one by one, folders and patterns expanded. An array of four axes is a batch."""
+    if isinstance(images, str | Path):
+        return list(list_images(images))
+    if isinstance(images, np.ndarray):
+        if images.ndim not in (3, 4) or images.dtype != np.uint8:
+            raise ConfigError(
+                f"an image array must be uint8 (height, width, channels), or several (n, height, width, channels); "
+                f"this one is {images.dtype} {images.shape}."
+            )
+        return [images] if images.ndim == 3 else list(images)
+    return [item for image in images for item in _as_list(image)]
+
+
+@partial(jax.jit, static_argnums=0)
+def _decode(graphdef: nnx.GraphDef[Model], state: nnx.State, pixels: Array) -> dict[str, Array]:
+    model = nnx.merge(graphdef, state)
+    return model.adapter.decode(model(model.normalize(pixels)))
+
+
+def decode_pixels(model: Model, pixels: np.ndarray) -> dict[str, Array]:
+    """The task's decoded arrays for a uint8 batch (b, h, w, c), by one compiled program, in evaluation mode."""
+    model.eval()
+    graphdef, state = nnx.split(model)
+    return _decode(graphdef, state, pixels)
+
+
+@partial(jax.jit, static_argnums=(0, 3))
+def _features(graphdef: nnx.GraphDef[Any], state: nnx.State, x: Array, at: tuple[str, ...]) -> dict[str, Array]:
+    return run_stages(nnx.merge(graphdef, state), x, at)
+
+
+def features(
+    model_or_backbone: nnx.Module, images: Image | Array | Iterable[Image], at: Sequence[str] | None = None
+) -> dict[str, Array]:
+    """Feature maps of images, by stage.
+
+    Args:
+        model_or_backbone: a `Model`, or a bare backbone.
+        images: for a model, photos as `Model.predict` takes them; for either, a float array (b, h, w, c) that is
+            already normalised.
+        at: names of stages (`zoo show NAME` lists them); the last one if not given.
+    Returns:
+        {stage: array}; maps are (b, h, w, c), tokens (b, n, c), vectors (b, c).
+    """
+    model = model_or_backbone if isinstance(model_or_backbone, Model) else None
+    backbone = model.backbone if model else model_or_backbone
+    stages = list(backbone.stages())  # type: ignore[attr-defined]
+    wanted = tuple(at) if at is not None else (stages[-1],)
+    if hasattr(images, "dtype") and jnp.issubdtype(images.dtype, jnp.floating):  # type: ignore[union-attr]
+        x = jnp.asarray(images)  # type: ignore[arg-type]
+    elif model:
+        x = model.normalize(jnp.asarray(model.prepare(_as_list(images))))  # type: ignore[arg-type]
+    else:
+        raise ConfigError("a bare backbone knows no preprocessing: give it a normalised float array (b, h, w, c).")
+    if x.ndim != 4:
+        raise ConfigError(f"images must be (batch, height, width, channels); this array is {x.shape}.")
+    if model:
+        x = x.astype(DTYPES[model.card.dtype])
+    backbone.eval()
+    graphdef, state = nnx.split(backbone)
+    return _features(graphdef, state, x, wanted)
+
+
+def cite(model: Model | str) -> str:
+    """BibTeX entries of what a model is made of: the backbone's paper and the task's, where it has one."""
+    from zoo.registry import registry
+
+    if isinstance(model, str):
+        name = model.split(".", 1)[0]
+        return registry().backbone(name).citation
+    entries = [model.spec.citation, registry().adapter(model.card.adapter).citation]
+    return "\n\n".join(entry for entry in entries if entry)
+
+
+def parameter_count(module: nnx.Module) -> int:
+    """How many numbers the module's parameters hold."""
+    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(nnx.state(module, nnx.Param)))

@@ -1,0 +1,425 @@
+"""The registry: names to specs, over every plugin that is installed.
+
+A single look-up loads only the plugin that the catalogue names for it; plugins without a catalogue are loaded first,
+because only they themselves know what they give. Two plugins that give one name are never resolved silently.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+from zoo import catalogue, loader, settings
+from zoo.catalogue import KINDS, Overlay, Row
+from zoo.errors import ConfigError, FetchError, PluginError, UnknownNameError, ZooError, unknown_name
+from zoo.loader import Candidate, Contribution, PluginRecord, State
+from zoo.spec import AdapterSpec, BackboneSpec, ModelSpec, WeightSpec
+
+_SINGULAR = {"backbones": "backbone", "adapters": "adapter", "weights": "weights", "models": "model"}
+
+
+@dataclass
+class _Plugin:
+    """A candidate and what has become of it. `rows` is None where no catalogue describes it."""
+
+    candidate: Candidate
+    rows: list[Row] | None
+    state: State = "unloaded"
+    reason: str = "known from its catalogue; not needed yet"
+    traceback: str = ""
+    given: Contribution | None = None
+
+    @property
+    def qualified(self) -> str:
+        return f"{self.candidate.distribution}/{self.candidate.name}"
+
+    def gives(self, kind: str, name: str) -> bool:
+        return self.given is not None and name in self.given.specs[kind]
+
+    @cached_property
+    def _listed(self) -> frozenset[tuple[str, str]]:
+        return frozenset((row.kind, row.name) for row in self.rows or ())
+
+    def lists(self, kind: str, name: str) -> bool:
+        return (kind, name) in self._listed
+
+    def load(self, strict: bool) -> None:
+        if self.state == "unloaded":
+            self.given, self.state, self.reason, self.traceback = loader.attempt(self.candidate)
+        if strict and self.state in ("failed", "incompatible"):
+            raise PluginError(f"plugin {self.qualified} ({self.candidate.module}) {_fate(self)}")
+
+    def record(self) -> PluginRecord:
+        found = self.candidate
+        return PluginRecord(
+            found.name, found.module, found.distribution, found.version, self.state, self.reason, self.traceback
+        )
+
+
+def _fate(plugin: _Plugin) -> str:
+    verb = {"failed": "failed", "incompatible": "is incompatible", "disabled": "is disabled"}[plugin.state]
+    return f"{verb}: {plugin.reason}"
+
+
+class Registry:
+    """Every backbone, adapter, set of weights and model that the installed plugins give.
+
+    Args:
+        plugins: only these plugins, by name, module or `distribution/name`.
+        disable: all plugins but these.
+        strict: raise `PluginError` for a plugin that is broken, instead of setting it aside.
+
+    What is not given comes from the environment (`ZOO_PLUGINS`, `ZOO_DISABLE_PLUGINS`, comma-separated;
+    `ZOO_STRICT_PLUGINS`), then from the user's registry.toml (`[plugins] disable`). The first of the three that says
+    something about a plugin decides; a disabled plugin is not imported.
+    """
+
+    def __init__(
+        self,
+        *,
+        plugins: Iterable[str] | None = None,
+        disable: Iterable[str] | None = None,
+        strict: bool | None = None,
+    ) -> None:
+        self._only = None if plugins is None else frozenset(plugins)
+        self._disable = frozenset(disable or ())
+        self._strict = settings.flag("ZOO_STRICT_PLUGINS") if strict is None else strict
+
+    # -- single look-ups ------------------------------------------------------------------------------------------
+
+    def backbone(self, name: str) -> BackboneSpec:
+        """The backbone called `name` (or `distribution/name`).
+
+        Raises `UnknownNameError` with the nearest names; `PluginError` when its plugin is broken or two give it.
+        """
+        return cast(BackboneSpec, self._find("backbones", name))
+
+    def adapter(self, name: str) -> AdapterSpec:
+        """The task adapter called `name`; raises as `backbone` does."""
+        return cast(AdapterSpec, self._find("adapters", name))
+
+    def model(self, name: str) -> ModelSpec:
+        """The named composition called `name`; raises as `backbone` does."""
+        return cast(ModelSpec, self._find("models", name))
+
+    def weights(self, name: str) -> WeightSpec:
+        """The weights called `name` (`arch.tag`), with the user's own row and pin for them; raises as `backbone` does.
+
+        Private weights of the user's registry.toml that say nothing about preprocessing take the backbone's.
+        """
+        own = self._overlay.weights.get(name)
+        try:
+            found = cast(WeightSpec, self._find("weights", name))
+        except UnknownNameError:
+            if own is None:
+                raise
+            found = self._private_base(name)
+        if own is not None:
+            found = catalogue.weight_spec(own, found)
+        pin = self._overlay.pins.get(found.name)
+        return replace(found, **pin) if pin else found  # type: ignore[arg-type]
+
+    def _private_base(self, name: str) -> WeightSpec:
+        return WeightSpec(name, preprocess=self.backbone(name.split(".", 1)[0]).preprocess)
+
+    def weights_for(self, backbone: str) -> list[WeightSpec]:
+        """All weights of a backbone, by name; an empty list where there are none."""
+        distribution, arch = _split(backbone)
+        prefix = f"{arch}."
+        for plugin in self._plugins:
+            if plugin.rows is None or any(r.kind == "weights" and r.name.startswith(prefix) for r in plugin.rows):
+                plugin.load(self._strict)
+        names = {name for name, _ in self._all_given("weights") if name.startswith(prefix)}
+        names |= {name for name in self._overlay.weights if name.startswith(prefix)}
+        return [self._preferring(name, distribution) for name in sorted(names)]
+
+    def _preferring(self, name: str, distribution: str) -> WeightSpec:
+        given = [plugin for plugin in self._plugins if plugin.gives("weights", name)]
+        if any(loader.same_distribution(plugin.candidate.distribution, distribution) for plugin in given):
+            return self.weights(f"{distribution}/{name}")
+        return self.weights(name)
+
+    def fetch(self, source: str, file: str, revision: str, offline: bool) -> Path | None:
+        """A local path for `file` at `source`, from the first plugin that knows the scheme; None when none does.
+
+        Every plugin is asked on its own. One that fails is passed over; where no other one answers, its error is
+        raised: a `ZooError` as it is, anything else as a `FetchError` naming the plugin.
+        """
+        self.load_all()
+        errors: list[Exception] = []
+        for plugin in self._plugins:
+            if plugin.given is None or plugin.given.fetch is None:
+                continue
+            try:
+                found = plugin.given.fetch(source=source, file=file, revision=revision, offline=offline)
+            except (Exception, SystemExit) as error:
+                errors.append(error if isinstance(error, ZooError) else _fetch_error(plugin, source, error))
+                continue
+            if found is not None:
+                return Path(found)
+        if errors:
+            raise errors[0]
+        return None
+
+    # -- everything -----------------------------------------------------------------------------------------------
+
+    def backbones(self) -> dict[str, BackboneSpec]:
+        """Every backbone by name. A name that two plugins give appears as `distribution/name`, once for each."""
+        return self._everything("backbones")
+
+    def adapters(self) -> dict[str, AdapterSpec]:
+        """Every task adapter by name, as `backbones` does."""
+        return self._everything("adapters")
+
+    def models(self) -> dict[str, ModelSpec]:
+        """Every named composition by name, as `backbones` does."""
+        return self._everything("models")
+
+    def weights_all(self) -> dict[str, WeightSpec]:
+        """All weights by name, the user's own included, as `backbones` does."""
+        names = {*self._everything("weights"), *self._overlay.weights}
+        return {name: self.weights(name) for name in sorted(names)}
+
+    def rows(self, kind: str) -> list[Row]:
+        """Catalogue rows of `kind` for every plugin that is not disabled, by name.
+
+        Reads catalogues. A plugin is imported only when no catalogue describes it.
+        """
+        found = []
+        for plugin in self._plugins:
+            if plugin.rows is None:
+                plugin.load(self._strict)
+            if plugin.state not in ("disabled", "failed", "incompatible"):
+                found += _rows_of(plugin, kind)
+        if kind == "weights":
+            own = self._overlay.weights
+            listed = {row.name for row in found}
+            found = [_overlaid(row, own.get(row.name)) for row in found]
+            found += [row for name, row in own.items() if name not in listed]
+        return sorted(found, key=lambda row: (row.name, row.distribution))
+
+    def records(self, *, load: bool = True) -> list[PluginRecord]:
+        """How every plugin fared. Without `load`, plugins that were not needed yet stay `unloaded`."""
+        if load:
+            self.load_all()
+        shadowed = self._shadowed()
+        records = []
+        for plugin in self._plugins:
+            record = plugin.record()
+            if plugin.qualified in shadowed:
+                record = replace(record, state="shadowed", reason="; ".join(shadowed[plugin.qualified]))
+            records.append(record)
+        return records
+
+    def load_all(self) -> None:
+        """Load every plugin that is not disabled."""
+        for _ in self.loading():
+            pass
+
+    def loading(self) -> Iterator[str]:
+        """`load_all` step by step: yields `distribution/name` of each plugin before it is loaded."""
+        for plugin in self._plugins:
+            yield plugin.qualified
+            plugin.load(self._strict)
+
+    @property
+    def overlay(self) -> Overlay:
+        """What the user's own registry.toml files say."""
+        return self._overlay
+
+    # -- how ------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _overlay(self) -> Overlay:
+        return catalogue.read_overlay()
+
+    @cached_property
+    def _plugins(self) -> list[_Plugin]:
+        candidates = loader.discover()
+        path = catalogue.first_party_path()
+        own = catalogue.read_catalogue(path, loader.FIRST_PARTY) if path else {}
+        plugins = [
+            _Plugin(candidate, own.get(candidate.module)) if candidate.first_party else _third_party(candidate)
+            for candidate in candidates
+        ]
+        self._check_selection(candidates)
+        for plugin in plugins:
+            if reason := self._why_disabled(plugin.candidate):
+                plugin.state, plugin.reason = "disabled", reason
+        return plugins
+
+    def _levels(self) -> list[tuple[frozenset[str] | None, Mapping[str, str]]]:
+        """(only these, these not and why) by argument, environment and registry.toml."""
+        off, only = _listed("ZOO_DISABLE_PLUGINS"), _listed("ZOO_PLUGINS")
+        return [
+            (self._only, dict.fromkeys(self._disable, "disabled by argument")),
+            (only or None, dict.fromkeys(off, "disabled by $ZOO_DISABLE_PLUGINS")),
+            (None, {name: f"disabled in {path}" for name, path in self._overlay.disable.items()}),
+        ]
+
+    def _why_disabled(self, candidate: Candidate) -> str:
+        for only, disabled in self._levels():
+            for name, reason in disabled.items():
+                if candidate.answers_to(name):
+                    return reason
+            if only is not None:
+                chosen = any(candidate.answers_to(name) for name in only)
+                return "" if chosen else f"not among the plugins asked for: {', '.join(sorted(only))}"
+        return ""
+
+    def _check_selection(self, candidates: list[Candidate]) -> None:
+        wanted = (self._only or frozenset()) | _listed("ZOO_PLUGINS")
+        for name in sorted(wanted):
+            if not any(candidate.answers_to(name) for candidate in candidates):
+                raise unknown_name("plugin", name, [candidate.name for candidate in candidates])
+
+    def _find(self, kind: str, name: str) -> Any:
+        distribution, bare = _split(name)
+        listing = [plugin for plugin in self._plugins if plugin.rows is None or plugin.lists(kind, bare)]
+        for plugin in listing:
+            plugin.load(self._strict)
+        found = self._given(kind, bare, distribution)
+        if not found and not any(plugin.lists(kind, bare) for plugin in listing):
+            self.load_all()
+            found = self._given(kind, bare, distribution)
+        if not found:
+            raise self._missing(kind, name)
+        plugin = self._choose(kind, bare, found)
+        assert plugin.given is not None
+        return plugin.given.specs[kind][bare]
+
+    def _given(self, kind: str, name: str, distribution: str) -> list[_Plugin]:
+        found = [plugin for plugin in self._plugins if plugin.gives(kind, name)]
+        if distribution:
+            found = [p for p in found if loader.same_distribution(p.candidate.distribution, distribution)]
+        return found
+
+    def _choose(self, kind: str, name: str, found: list[_Plugin]) -> _Plugin:
+        if len(found) > 1:
+            found = self._preferred(name, found) or found
+        if len(found) == 1:
+            return found[0]
+        plugins = " and ".join(f"{plugin.qualified} ({plugin.candidate.module})" for plugin in found)
+        names = sorted({f"{plugin.candidate.distribution}/{name}" for plugin in found})
+        if len(names) < len(found):
+            advice = "Disable one of them."
+        else:
+            advice = (
+                f"Say {' or '.join(names)}, or prefer one in registry.toml: "
+                f'[prefer] "{name}" = "{found[0].candidate.distribution}".'
+            )
+        raise PluginError(f"the {_SINGULAR[kind]} {name!r} is given by two plugins, {plugins}. {advice}")
+
+    def _preferred(self, name: str, found: list[_Plugin]) -> list[_Plugin]:
+        """Those of the distribution that the user prefers for `name`, or for the backbone it is weights for."""
+        wanted = self._overlay.prefer.get(name) or self._overlay.prefer.get(name.split(".", 1)[0])
+        return [p for p in found if wanted and loader.same_distribution(p.candidate.distribution, wanted)]
+
+    def _shadowed(self) -> dict[str, list[str]]:
+        """For each plugin that lost names to a preferred distribution, one phrase a name."""
+        lost: dict[str, list[str]] = {}
+        for kind in KINDS:
+            for name, found in self._all_given(kind):
+                chosen = self._preferred(name, found) if len(found) > 1 else []
+                for plugin in found if len(chosen) == 1 else ():
+                    if plugin is not chosen[0]:
+                        phrase = f"{_SINGULAR[kind]} {name} is taken from {chosen[0].qualified}"
+                        lost.setdefault(plugin.qualified, []).append(phrase)
+        return lost
+
+    def _all_given(self, kind: str) -> list[tuple[str, list[_Plugin]]]:
+        """Every name of `kind` that a loaded plugin gives, with those that give it."""
+        givers: dict[str, list[_Plugin]] = {}
+        for plugin in self._plugins:
+            for name in plugin.given.specs[kind] if plugin.given else ():
+                givers.setdefault(name, []).append(plugin)
+        return sorted(givers.items())
+
+    def _everything(self, kind: str) -> dict[str, Any]:
+        self.load_all()
+        specs = {}
+        for name, found in self._all_given(kind):
+            chosen = self._preferred(name, found) if len(found) > 1 else found
+            for plugin in chosen or found:
+                assert plugin.given is not None
+                key = name if len(chosen) == 1 else f"{plugin.candidate.distribution}/{name}"
+                specs[key] = plugin.given.specs[kind][name]
+        return specs
+
+    def _missing(self, kind: str, name: str) -> ZooError:
+        """The error for a name that no working plugin gives: its plugin's fate where a catalogue lists it."""
+        bare = _split(name)[1]
+        for plugin in self._plugins:
+            if plugin.lists(kind, bare) and plugin.given is None:
+                return PluginError(
+                    f"{_SINGULAR[kind]} {name!r} comes from plugin {plugin.qualified}, which {_fate(plugin)}"
+                )
+            if plugin.lists(kind, bare) and not plugin.gives(kind, bare):
+                return PluginError(
+                    f"{_SINGULAR[kind]} {name!r} is in the catalogue of plugin {plugin.qualified}, which does not "
+                    "give it; the catalogue is out of date."
+                )
+        names = [known for known, _ in self._all_given(kind)]
+        broken = [plugin.qualified for plugin in self._plugins if plugin.state in ("failed", "incompatible")]
+        hint = f"`zoo list {kind}` lists all."
+        if broken:
+            hint += f" Set aside: {', '.join(broken)}; `zoo plugins` says why."
+        return unknown_name(_SINGULAR[kind], name, names, hint)
+
+
+def _split(name: str) -> tuple[str, str]:
+    """(distribution or nothing, name) of a name that may be qualified."""
+    distribution, _, bare = name.rpartition("/")
+    return distribution, bare
+
+
+def _listed(variable: str) -> frozenset[str]:
+    return frozenset(name.strip() for name in os.environ.get(variable, "").split(",") if name.strip())
+
+
+def _third_party(candidate: Candidate) -> _Plugin:
+    """With the rows of its own catalogue; a catalogue that cannot be read sets the plugin aside, not the host."""
+    path = loader.shipped_catalogue(candidate)
+    try:
+        rows = catalogue.read_catalogue(path, candidate.distribution).get(candidate.module) if path else None
+    except ConfigError as error:
+        return _Plugin(candidate, [], "failed", str(error))
+    return _Plugin(candidate, rows)
+
+
+def _rows_of(plugin: _Plugin, kind: str) -> list[Row]:
+    if plugin.rows is not None:
+        return [row for row in plugin.rows if row.kind == kind]
+    from zoo import derive
+
+    given = plugin.given.specs[kind].values() if plugin.given else ()
+    return [derive.row(kind, spec, plugin.candidate.module, plugin.candidate.distribution) for spec in given]
+
+
+def _overlaid(row: Row, own: Row | None) -> Row:
+    return row if own is None else replace(own, module=row.module, data={**row.data, **own.data})
+
+
+def _fetch_error(plugin: _Plugin, source: str, error: BaseException) -> FetchError:
+    return FetchError(f"plugin {plugin.qualified} failed to fetch {source}: {type(error).__name__}: {error}")
+
+
+_default: Registry | None = None
+
+
+def registry() -> Registry:
+    """The process's registry, made at the first call."""
+    global _default
+    if _default is None:
+        _default = Registry()
+    return _default
+
+
+def reset() -> None:
+    """Forget the process's registry: the next call makes one from the settings as they are then."""
+    global _default
+    _default = None

@@ -1,0 +1,338 @@
+"""Figures: what one would rather look at than read. matplotlib is imported when the first one is asked for.
+
+Class names come from people and their folders, so every text is made drawable first: no mathematics in a `$`, no
+control characters, and a box for what no installed font has.
+"""
+
+from __future__ import annotations
+
+import math
+import textwrap
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from zoo.data.decode import decode
+from zoo.errors import ConfigError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLOURS = ("#1f5fa8", "#d96b0b", "#2f8f5b", "#8a4fa3", "#b5313c", "#6b6f76")
+COLUMNS = 4
+WITH_COUNTS = 20
+"""Most classes for which a confusion matrix says its counts."""
+
+_INK, _PALE = "#2b2d31", "#8b8f96"
+_STYLE: Any = {  # matplotlib's stubs know every key by heart
+    "font.size": 10,
+    "text.color": _INK,
+    "text.parse_math": False,
+    "axes.edgecolor": _PALE,
+    "axes.labelcolor": _INK,
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "grid.color": "#e6e7ea",
+    "grid.linewidth": 0.8,
+    "xtick.color": _PALE,
+    "ytick.color": _PALE,
+    "xtick.labelcolor": _INK,
+    "ytick.labelcolor": _INK,
+    "lines.linewidth": 2.0,
+    "legend.frameon": False,
+    "figure.facecolor": "white",
+    "savefig.dpi": 120,
+}
+# Fonts that have the scripts matplotlib's own one lacks, as the usual systems name them.
+_FURTHER_FONTS = (
+    "Noto Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans CJK KR", "Source Han Sans SC", "WenQuanYi Zen Hei",
+    "Microsoft YaHei", "Malgun Gothic", "Yu Gothic", "PingFang SC", "Hiragino Sans", "Apple SD Gothic Neo",
+    "Arial Unicode MS", "Noto Sans Arabic", "Noto Sans Hebrew", "Noto Sans Devanagari", "Noto Sans Thai",
+    "Noto Sans Symbols2",
+)  # fmt: skip
+
+
+def curves(history: Sequence[Mapping[str, Any]], path: str | Path, metric: str = "") -> Path:
+    """Losses and a metric by epoch, with the phases of the plan set apart by shading.
+
+    Args:
+        history: one mapping an epoch: `epoch`, `phase`, `train_loss`, `val_loss` and metrics, where known.
+        metric: the metric to draw; the first that is neither a loss nor a rate nor a time, if not given.
+    Returns:
+        The PNG file.
+    """
+    if not history:
+        raise ConfigError("there is no epoch to draw curves of.")
+    metric = metric or _first_metric(history[0])
+    panels = [("loss", {"train_loss": "training", "val_loss": "validation"})]
+    panels += [(metric, {metric: "validation"})] if metric else []
+    with figure(4.6 * len(panels), 3.4, 1, len(panels)) as (page, axes):
+        for ax, (title, names) in zip(axes, panels, strict=True):
+            _shade_phases(ax, history)
+            for colour, (name, label) in zip(COLOURS, names.items(), strict=False):
+                _line(ax, [h["epoch"] for h in history], [h.get(name) for h in history], label, colour)
+            best = _mark_best(ax, history, title) if title == metric else ""
+            ax.set_title(_drawable(title.replace("_", " ") + best), pad=18 if _phases(history) else 6)
+            _epochs(ax, [h["epoch"] for h in history])
+            if len(ax.get_legend_handles_labels()[0]) > 1:
+                ax.legend()
+        return write(page, path)
+
+
+def comparison(series: Mapping[str, Sequence[float]], path: str | Path, title: str, ylabel: str) -> Path:
+    """Several runs by epoch in one diagram, each named at the end of its line.
+
+    Args:
+        series: name -> one value an epoch, the first epoch being 1. ylabel: what the values are, with its unit.
+    """
+    if not any(len(values) for values in series.values()):
+        raise ConfigError("there is nothing to compare: every series is empty.")
+    with figure(6.4, 3.8, 1, 1) as (page, (ax,)):
+        draw_lines(ax, series)
+        ax.set_title(_drawable(title))
+        ax.set_ylabel(_drawable(ylabel))
+        return write(page, path)
+
+
+def draw_lines(ax: Axes, series: Mapping[str, Sequence[float]]) -> None:
+    """The lines of `comparison` in axes of one's own. Names stand at the lines' ends, moved apart where they meet."""
+    ends = []
+    for index, (name, values) in enumerate(series.items()):
+        colour = COLOURS[index % len(COLOURS)]
+        _line(ax, range(1, len(values) + 1), values, name, colour)
+        known = [(epoch, value) for epoch, value in enumerate(values, 1) if _finite(value)]
+        if known:
+            ends.append((*known[-1], name, colour))
+    _epochs(ax, range(1, max(map(len, series.values())) + 1))
+    low, high = ax.get_ylim()
+    gap, last = (high - low) * 0.07, -math.inf
+    for epoch, value, name, colour in sorted(ends, key=lambda end: end[1]):
+        last = max(value, last + gap)
+        text = f"{_shortened(_drawable(name), 24)}  {value:.3g}"
+        ax.annotate(
+            text, (epoch, last), (8, 0), textcoords="offset points", color=colour, va="center", fontweight="bold",
+            annotation_clip=False,
+        )  # fmt: skip
+
+
+def confusion_matrix(matrix: np.ndarray, labels: Sequence[str], path: str | Path) -> Path:
+    """Which classes are taken for which: rows are the truth, columns what was predicted.
+
+    Args:
+        matrix: counts, (classes, classes). Colours are shares of a row, so that rare classes show as well; up to
+            20 classes the counts are written in the cells.
+    """
+    matrix = np.asarray(matrix)
+    classes = len(labels)
+    if matrix.shape != (classes, classes):
+        raise ConfigError(f"a confusion matrix of {classes} classes must be {classes}x{classes}, not {matrix.shape}.")
+    cell = 0.55 if classes <= WITH_COUNTS else max(0.15, 0.3 - classes * 0.0015)
+    size = 10 if classes <= WITH_COUNTS else cell * 40
+    names = [_shortened(_drawable(label), 24) for label in labels]
+    side = max(cell * classes, 1.6)
+    with figure(side + 1.6, side + 1.6, 1, 1) as (page, (ax,)):
+        shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+        # Many classes have small confusions only, which the root makes visible; the counts say them elsewhere.
+        shown = shares if classes <= WITH_COUNTS else np.sqrt(shares)
+        ax.pcolormesh(shown, cmap="Blues", vmin=0, vmax=1, edgecolors="#eef0f3", linewidth=0.5)
+        ax.set_aspect("equal")
+        ax.invert_yaxis()
+        centres = np.arange(classes) + 0.5
+        ax.set_xticks(centres, names, rotation=90 if max(map(len, names)) > 4 or classes > 12 else 0)
+        ax.set_yticks(centres, names)
+        ax.tick_params(labelsize=size, length=0)
+        ax.set(xlabel="predicted", ylabel="true")
+        ax.grid(False)
+        ax.spines[:].set_visible(False)
+        accuracy = np.trace(matrix) / max(matrix.sum(), 1)
+        ax.set_title(f"{int(np.trace(matrix)):,} of {int(matrix.sum()):,} right ({accuracy:.1%})")
+        if classes <= WITH_COUNTS:
+            _write_counts(ax, matrix, shares)
+        return write(page, path)
+
+
+def photo_grid(files: Sequence[str | Path], captions: Sequence[str], path: str | Path) -> Path:
+    """Photos in rows of four, each with a caption below.
+
+    Raises:
+        DataError: for a file that is no image, naming it.
+    """
+    if len(files) != len(captions) or not files:
+        raise ConfigError(f"{len(files)} photos and {len(captions)} captions; give at least one, and as many of each.")
+    columns = min(COLUMNS, len(files))
+    rows = -(-len(files) // columns)
+    photos = [thumbnail(decode(file)) for file in files]
+    tallest = [max(p.shape[0] / p.shape[1] for p in photos[i : i + columns]) for i in range(0, len(photos), columns)]
+    heights = [min(ratio, 1.0) for ratio in tallest]
+    inches = sum(2.3 * height + 0.5 for height in heights)
+    with figure(2.3 * columns, inches, rows, columns, heights) as (page, axes):
+        for ax in axes[len(files) :]:
+            ax.set_axis_off()
+        for index, (photo, caption) in enumerate(zip(photos, captions, strict=True)):
+            show_photo(axes[index], photo, caption, heights[index // columns])
+        return write(page, path)
+
+
+def show_photo(ax: Axes, pixels: np.ndarray, caption: str = "", height: float = 1.0) -> None:
+    """An image, uint8 (h, w, 3), at the bottom of a frame `height` times as high as wide, and a caption below.
+
+    Small images keep their pixels visible. A caption has three lines at most.
+    """
+    rows, columns = pixels.shape[:2]
+    ax.imshow(pixels, interpolation="nearest" if max(rows, columns) < 100 else "antialiased")
+    wide = max(columns, rows / height)
+    ax.set_xlim((columns - wide) / 2 - 0.5, (columns + wide) / 2 - 0.5)
+    ax.set_ylim(rows - 0.5, rows - wide * height - 0.5)
+    ax.grid(False)
+    ax.set_xticks([])
+    ax.set_yticks([])
+    ax.spines[:].set_visible(False)
+    lines = textwrap.wrap(_drawable(caption), 30, max_lines=3, placeholder=" …")
+    ax.set_xlabel("\n".join(lines), fontsize=9, labelpad=3)
+
+
+def thumbnail(pixels: np.ndarray, side: int = 280) -> np.ndarray:
+    """An image, uint8 (h, w, 3), reduced to at most `side` pixels along either axis."""
+    from PIL import Image
+
+    image = Image.fromarray(pixels)
+    image.thumbnail((side, side), reducing_gap=2.0)
+    return np.asarray(image)
+
+
+# Parts ---------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def figure(
+    width: float, height: float, rows: int, columns: int, heights: Sequence[float] | None = None
+) -> Iterator[tuple[Figure, list[Axes]]]:
+    """A figure in inches and its axes, row by row, in zoo's style; no window and no global state is involved.
+
+    `heights` are the rows' shares of the height.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context({**_STYLE, "font.family": ["DejaVu Sans", *_fonts()[1]]}):
+        page = Figure(figsize=(width, height), layout="constrained")
+        yield page, list(page.subplots(rows, columns, squeeze=False, height_ratios=heights).flat)
+
+
+def write(page: Figure, path: str | Path) -> Path:
+    """Write a figure as PNG, the same bytes for the same figure, and make its folder if need be."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    page.savefig(path, format="png", metadata={"Software": None}, pil_kwargs={"compress_level": 3})
+    return path
+
+
+def _line(ax: Axes, epochs: Sequence[int] | range, values: Sequence[Any], label: str, colour: str) -> None:
+    points = [(epoch, value) for epoch, value in zip(epochs, values, strict=True) if _finite(value)]
+    if points:
+        # A line of few points would not show where they are, and one of a single point not at all.
+        ax.plot(
+            *zip(*points, strict=True),
+            label=_shortened(_drawable(label), 24),
+            color=colour,
+            marker="o" * (len(points) <= 12),
+        )
+        ax.lines[-1].set_markersize(4)
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float | np.number) and math.isfinite(value)
+
+
+def _epochs(ax: Axes, epochs: Sequence[int] | range) -> None:
+    """Whole numbers below, with half an epoch of room on either side."""
+    from matplotlib.ticker import MaxNLocator
+
+    ax.set_xlabel("epoch")
+    ax.set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+
+
+def _first_metric(row: Mapping[str, Any]) -> str:
+    other = ("epoch", "phase", "step", "rate", "lr", "seconds", "time", "images")
+    names = [name for name, value in row.items() if _finite(value) and not isinstance(value, bool)]
+    return next((n for n in names if "loss" not in n and not n.startswith(other)), "")
+
+
+def _phases(history: Sequence[Mapping[str, Any]]) -> list[tuple[str, int, int]]:
+    """(name, first epoch, last epoch) of each phase; empty when there is but one."""
+    stretches = [(name, list(rows)) for name, rows in groupby(history, lambda h: str(h.get("phase", "")))]
+    found = [(name, rows[0]["epoch"], rows[-1]["epoch"]) for name, rows in stretches]
+    return found if len(found) > 1 else []
+
+
+def _shade_phases(ax: Axes, history: Sequence[Mapping[str, Any]]) -> None:
+    for index, (name, first, last) in enumerate(_phases(history)):
+        if index % 2 == 0:
+            ax.axvspan(first - 0.5, last + 0.5, color="#f1f3f6", zorder=0, linewidth=0)
+        ax.text(
+            (first + last) / 2, 1.01, _drawable(name), transform=ax.get_xaxis_transform(), ha="center", va="bottom",
+            fontsize=8.5, color=_PALE,
+        )  # fmt: skip
+
+
+def _mark_best(ax: Axes, history: Sequence[Mapping[str, Any]], metric: str) -> str:
+    """A ring around the best epoch, the first of equals; what to add to the title."""
+    known = [(h[metric], h["epoch"]) for h in history if _finite(h.get(metric))]
+    if not known:
+        return ""
+    value, epoch = max(known, key=lambda point: (point[0], -point[1]))
+    ax.plot([epoch], [value], "o", color=COLOURS[0], markersize=8, markerfacecolor="white", markeredgewidth=2)
+    return f", best {value:.3g} in epoch {epoch}"
+
+
+def _write_counts(ax: Axes, matrix: np.ndarray, shares: np.ndarray) -> None:
+    for (row, column), count in np.ndenumerate(matrix):
+        if count:
+            colour = "white" if shares[row, column] > 0.55 else _INK
+            size = 10 if count < 10_000 else 7
+            text = ax.text(column + 0.5, row + 0.5, f"{int(count)}", ha="center", va="center", color=colour)
+            text.set(fontsize=size, in_layout=False)  # measuring hundreds of texts would take a second
+
+
+# Texts ---------------------------------------------------------------------------------------------------------
+
+
+@cache
+def _fonts() -> tuple[frozenset[int], tuple[str, ...]]:
+    """(code points that can be drawn, installed families beyond matplotlib's own)."""
+    from matplotlib import font_manager
+
+    installed = {entry.name for entry in font_manager.fontManager.ttflist}
+    further = tuple(name for name in _FURTHER_FONTS if name in installed)
+    points: set[int] = set()
+    for family in ("DejaVu Sans", *further):
+        points |= set(font_manager.get_font(font_manager.findfont(family)).get_charmap())
+    return frozenset(points), further
+
+
+def _drawable(text: str) -> str:
+    """`text` on one line, in characters that the fonts have; a box stands for any other."""
+    points = _fonts()[0]
+    kept = []
+    for character in " ".join(str(text).split()):
+        if unicodedata.category(character) in ("Cc", "Cf", "Mn") and ord(character) not in points:
+            continue  # invisible by itself: joiners, variation selectors
+        kept.append(character if ord(character) in points else "\N{WHITE SQUARE}")
+    return "".join(kept)
+
+
+def _shortened(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"

@@ -1,0 +1,187 @@
+"""Which parameters train, and how fast: ordered rules over parameter paths, first match wins.
+
+A rule is `(pattern, multiplier)`. The pattern is matched against the whole dotted path of a parameter, such as
+`backbone.layer1.0.conv1.kernel`, with `*` for any characters; the multiplier scales the learning rate, None freezes.
+Every parameter must be covered, and a rule that decides nothing is an error: it is a typing mistake, or a layer that
+was thought to be trained and is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import optax
+from flax import nnx
+
+from zoo.errors import ConfigError, nearest
+from zoo.model import Model
+from zoo.weights.mapping import Path, dotted
+
+Rule = tuple[str, float | None]
+
+HEAD: Rule = ("head.*", 1.0)
+REST_FROZEN: Rule = ("*", None)
+REST_TRAINS: Rule = ("*", 1.0)
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What the rules decided for a model.
+
+    Attributes:
+        multipliers: parameter path -> multiplier of the learning rate, or None where it is frozen.
+        frozen_modules: dotted paths of the modules that stay in evaluation mode, none inside another.
+    """
+
+    multipliers: Mapping[Path, float | None]
+    frozen_modules: tuple[str, ...]
+
+    def trains(self, path: Path, _: Any = None) -> bool:
+        """Whether the parameter at `path` trains. This is the nnx filter of the trained parameters."""
+        return self.multipliers.get(path) is not None
+
+    @property
+    def backbone_frozen(self) -> bool:
+        """Whether nothing below the head trains, so that its features can be computed once."""
+        return all(value is None for path, value in self.multipliers.items() if path[0] != "head")
+
+    def labels(self, params: nnx.State) -> nnx.State:
+        """For each parameter, the name of the group it is updated with: what `optax.partition` takes."""
+        flat = nnx.to_flat_state(params)
+        return nnx.from_flat_state([(path, v.replace(group(self.multipliers[path]))) for path, v in flat])
+
+    def transform(self, optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
+        """The masked update: `optimizer` on what trains, times each parameter's multiplier; zero on what is frozen.
+
+        The optimizer keeps no state for frozen parameters, and a clip inside it sees only what trains. Gradients that
+        nothing reads are never computed.
+        """
+        groups = {group(m): m for m in self.multipliers.values()}
+        scales = {name: optax.set_to_zero() if m is None else optax.scale(m) for name, m in groups.items()}
+
+        def trained(params: nnx.State) -> Any:
+            flat = nnx.to_flat_state(params)
+            pick = ("freeze", "train")
+            return nnx.from_flat_state([(p, v.replace(pick[self.multipliers[p] is not None])) for p, v in flat])
+
+        return optax.chain(
+            optax.partition({"train": optimizer, "freeze": optax.set_to_zero()}, trained),
+            optax.partition(scales, self.labels),
+        )
+
+
+def group(multiplier: float | None) -> str:
+    """The name of the parameters that share a multiplier."""
+    return "frozen" if multiplier is None else f"x{multiplier:g}"
+
+
+def assign(model: nnx.Module, rules: Sequence[Rule]) -> Assignment:
+    """Apply rules to a model.
+
+    Raises:
+        ConfigError: naming a rule that decides nothing, or parameters that no rule covers.
+    """
+    paths = [path for path, _ in nnx.to_flat_state(nnx.state(model, nnx.Param))]
+    multipliers: dict[Path, float | None] = {}
+    used = [0] * len(rules)
+    for path in paths:
+        name = dotted(path)
+        for index, (pattern, multiplier) in enumerate(rules):
+            if fnmatchcase(name, pattern):
+                multipliers[path] = multiplier
+                used[index] += 1
+                break
+    names = [dotted(path) for path in paths]
+    for (pattern, multiplier), count in zip(rules, used, strict=True):
+        if multiplier is not None and multiplier <= 0:
+            raise ConfigError(f"rule {pattern!r} has multiplier {multiplier}; it must be positive, or None to freeze.")
+        if not count:
+            raise ConfigError(_matches_nothing(pattern, names))
+    if missing := [dotted(path) for path in paths if path not in multipliers]:
+        raise ConfigError(
+            f"no rule covers {missing[0]}" + (f" and {len(missing) - 1} more" if len(missing) > 1 else "") + ": end "
+            'the rules with ("*", None) to freeze the rest, or ("*", 1.0) to train it.'
+        )
+    if all(value is None for value in multipliers.values()):
+        raise ConfigError("the rules freeze every parameter: nothing would be trained.")
+    return Assignment(multipliers, _frozen_modules(model, multipliers))
+
+
+def _matches_nothing(pattern: str, names: Sequence[str]) -> str:
+    covered = [name for name in names if fnmatchcase(name, pattern)]
+    if covered:
+        return f"rule {pattern!r} decides nothing: earlier rules already match all {len(covered)} of its parameters."
+    stems = sorted({".".join(name.split(".")[:depth]) for name in names for depth in (1, 2, 3)})
+    close = nearest(pattern.rstrip(".*"), stems, 3) or stems[:6]
+    return f"rule {pattern!r} matches no parameter. Paths begin with {', '.join(close)}; `*` stands for any characters."
+
+
+def _frozen_modules(model: nnx.Module, multipliers: Mapping[Path, float | None]) -> tuple[str, ...]:
+    """Modules below which nothing trains, and normalisations of which any parameter is frozen."""
+    trained = {path[:n] for path, value in multipliers.items() if value is not None for n in range(len(path))}
+    some = {path[:n] for path in multipliers for n in range(len(path))}
+    held: list[Path] = []
+    for path, module in sorted(nnx.iter_modules(model), key=lambda item: len(item[0])):
+        if any(path[: len(above)] == above for above in held):
+            continue
+        own = [value for p, value in multipliers.items() if p[:-1] == path]
+        statistics = hasattr(module, "use_running_average") and any(value is None for value in own)
+        if (path in some and path not in trained) or statistics:
+            held.append(path)
+    return tuple(dotted(path) for path in held)
+
+
+def preset(model: Model, name: str) -> tuple[Rule, ...]:
+    """The rules of a preset.
+
+    Args:
+        name: `head`; `last:N`, the head and the last N stages; `all`; `all:D`, everything, each stage at D times the
+            rate of the one after it (layer-wise decay, arXiv:1801.06146, section 3.2); `bitfit`, the head and
+            all biases (arXiv:2106.10199).
+    """
+    stages = model.spec.stages
+    kind, _, argument = name.partition(":")
+    if name == "head":
+        return HEAD, REST_FROZEN
+    if name == "all":
+        return (REST_TRAINS,)
+    if name == "bitfit":
+        return HEAD, ("backbone.*.bias", 1.0), REST_FROZEN
+    if kind == "last" and argument.isdigit() and int(argument) > 0:
+        count = int(argument)
+        if count > len(stages):
+            raise ConfigError(
+                f"plan {name}: {model.spec.name} has {len(stages)} stages ({', '.join(s.name for s in stages)}); "
+                f"use last:1 to last:{len(stages)}, or all."
+            )
+        if count == len(stages):
+            return (REST_TRAINS,)
+        patterns = [f"backbone.{module}.*" for stage in stages[-count:] for module in stage.modules]
+        return HEAD, *((pattern, 1.0) for pattern in patterns), REST_FROZEN
+    if kind == "all" and _is_decay(argument):
+        decay = float(argument)
+        rates = [decay ** (len(stages) - i) for i in range(len(stages))]
+        rows = ((f"backbone.{m}.*", rate) for stage, rate in zip(stages, rates, strict=True) for m in stage.modules)
+        return HEAD, *rows
+    raise ConfigError(f"unknown plan {name!r}. Accepted: head, last:N, all, all:DECAY (0 < DECAY < 1), bitfit.")
+
+
+def _is_decay(text: str) -> bool:
+    try:
+        return 0 < float(text) < 1
+    except ValueError:
+        return False
+
+
+def table(model: nnx.Module, assignment: Assignment, depth: int = 2) -> list[tuple[str, int, str]]:
+    """What trains, for people: (module path, parameters, `frozen` or the multipliers), one row per module."""
+    rows: dict[str, tuple[int, set[str]]] = {}
+    for path, variable in nnx.to_flat_state(nnx.state(model, nnx.Param)):
+        key = dotted(path[: min(depth, len(path) - 1)])
+        count, kinds = rows.setdefault(key, (0, set()))
+        kinds.add(group(assignment.multipliers[path]))
+        rows[key] = (count + int(variable.get_value().size), kinds)
+    return [(key, count, ", ".join(sorted(kinds))) for key, (count, kinds) in rows.items()]

@@ -1,0 +1,208 @@
+"""Training: plans, the compiled step, the loop, the activation cache, checkpoints and the run folder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from zoo.data import Dataset
+from zoo.data.augment import Augment
+from zoo.errors import ConfigError
+from zoo.model import Model
+from zoo.rules import Rule, assign
+from zoo.store import describe, save
+from zoo.training.batches import Data, named_after, relabelled, splits, training_splits
+from zoo.training.evaluation import Evaluation, as_model, evaluate
+from zoo.training.loop import Event, Recipe, Session, check_recipe, fit, stopping, validate
+from zoo.training.plan import Phase, make_plan
+from zoo.training.run import (
+    Run,
+    abandon,
+    finish,
+    prepare_folder,
+    stamp,
+    versions,
+    write_history,
+    write_tensorboard,
+)
+
+__all__ = ["Augment", "Evaluation", "Phase", "Run", "as_model", "evaluate", "train"]
+
+
+def train(
+    model: Model,
+    data: Data,
+    *,
+    plan: str | Sequence[Phase] = "head+all",
+    rules: Sequence[Rule] | None = None,
+    epochs: int = 10,
+    lr: float | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    format: str | None = None,
+    val_fraction: float = 0.2,
+    augment: Augment | str = "auto",
+    batch_norm: str = "auto",
+    batch_size: int = 32,
+    seed: int = 0,
+    weight_decay: float = 0.01,
+    clip: float | None = 1.0,
+    accumulate: int = 1,
+    ema: float = 0.0,
+    cache: bool = True,
+    patience: int | None = None,
+    checkpoint_seconds: float = 60.0,
+    figures: bool = True,
+    show: Callable[[Session], Callable[[Event], None]] | None = None,
+) -> Run:
+    """Train a model on data, in place, and write a run folder.
+
+    Args:
+        data: a folder or file of any format that `zoo.data.formats()` lists, or data sets by split. A part named
+            `val` is validated on, else a stratified share of the training data; a part named `test` only at the end.
+        plan: `head`, `last:N`, `all`, `all:DECAY`, `bitfit`, or several of them joined by `+`; or phases.
+        rules: `(pattern, multiplier or None)` rows of one's own in place of a plan (see `zoo.rules`).
+        epochs: over all phases. lr: peak learning rate of the last phase; without it, by what trains.
+        out: the run folder, which must be empty or new; `runs/<data>-<backbone>-<number>` without it.
+        resume: go on with the run in `out` from its last whole checkpoint.
+        format: the data's format, where its layout does not tell.
+        val_fraction: share of the training data to validate on, where there is no part for it.
+        augment: what happens to images in phases that train the backbone: `auto` (crops and mirror images), `none`,
+            or an `Augment`. Phases that train only the head see every image as it is, so that features are cached.
+        batch_norm: `frozen` keeps the pretrained running statistics of the backbone, `batch` uses and updates them
+            from the batches; `auto` is `frozen` for pretrained weights, `batch` for random ones.
+        batch_size: images in a step. accumulate: batches averaged into one update.
+        weight_decay, clip: of AdamW; the largest norm of the trained parameters' gradients, or None.
+        ema: decay of a moving average of the parameters, which is then what is evaluated and kept; 0 for none.
+        cache: keep the features of a frozen backbone on disk.
+        patience: epochs without a better figure after which a phase ends.
+        checkpoint_seconds: time between two checkpoints. figures: draw the run's pictures.
+        show: makes a display of what happens; progress is shown as plain lines or a bar without it.
+    Returns:
+        The run: its model is the best epoch's, by the task's primary figure.
+    Raises:
+        ConfigError, DataError, RunError: before the first step, for anything that cannot work.
+    """
+    began = time.monotonic()
+    parts = splits(data, format)
+    pool, *others = training_splits(parts, val_fraction, seed)
+    if "test" in parts:
+        others.append(parts["test"])
+    train_set, val_set, *test = (relabelled(part, model, by_position=True) for part in (pool, *others))
+    recipe = Recipe(
+        batch_size=batch_size,
+        seed=seed,
+        weight_decay=weight_decay,
+        clip=clip,
+        accumulate=accumulate,
+        ema=ema,
+        augmentation=_augmentation(augment),
+        statistics=_statistics(batch_norm, model),
+        cache=cache,
+        patience=patience,
+        checkpoint_seconds=checkpoint_seconds,
+    )
+    check_recipe(recipe)
+    phases = make_plan(model, plan, epochs, lr, rules)
+    batches = -(-len(train_set) // batch_size)
+    for phase in phases:
+        assign(model, phase.rules)
+        if phase.epochs * batches < accumulate:
+            raise ConfigError(
+                f"accumulate is {accumulate}, and phase {phase.name} has only {phase.epochs * batches} batches: it "
+                "would never update anything. Use a smaller batch_size, fewer accumulated batches or more epochs."
+            )
+    named_after(model, pool)
+    train_set, val_set, *test = (relabelled(part, model) for part in (pool, *others))
+    model.adapter = model.adapter.fitted(train_set)
+    folder = Path(out) if out is not None else _new_folder(train_set.root.name, model.card.backbone)
+    asked = {
+        "model": describe(model),
+        "data": {"root": str(train_set.root.resolve()), "train": train_set.fingerprint(), "val": val_set.fingerprint()},
+        "plan": [asdict(phase) for phase in phases],
+        "recipe": {k: v for k, v in asdict(recipe).items() if k != "checkpoint_seconds"},
+    }
+    prepare_folder(folder, {"asked": asked, "versions": versions(), "started": stamp()}, resume=resume)
+    if resume and (folder / "metrics.json").is_file():
+        return Run.open(folder)
+    model.card = replace(model.card, notes=())  # they tell of what the model started from
+    session = Session(model, train_set, val_set, phases, recipe, folder)
+    display = (show or _default_display())(session)
+    try:
+        with stopping(session):
+            for event in fit(session, resume=resume):
+                display(event)
+    except Exception:
+        if not session.step and not resume:
+            abandon(folder)
+        raise
+    finally:
+        session.closing()
+    return _finish(session, test, began, figures)
+
+
+def _augmentation(augment: Augment | str) -> Augment | None:
+    if isinstance(augment, Augment):
+        return augment
+    if augment not in ("auto", "none"):
+        raise ConfigError(f"augment is {augment!r}; accepted: auto, none, or a zoo.training.Augment.")
+    return Augment() if augment == "auto" else None
+
+
+def _statistics(batch_norm: str, model: Model) -> bool:
+    if batch_norm not in ("auto", "frozen", "batch"):
+        raise ConfigError(f"batch_norm is {batch_norm!r}; accepted: auto, frozen, batch.")
+    return batch_norm == "batch" or (batch_norm == "auto" and not model.card.weights)
+
+
+def _new_folder(data: str, backbone: str) -> Path:
+    number = 1
+    while (folder := Path("runs") / f"{data}-{backbone}-{number}").exists():
+        number += 1
+    return folder
+
+
+def _default_display() -> Callable[[Session], Callable[[Event], None]]:
+    from zoo.training.progress import display
+
+    return display
+
+
+def _finish(session: Session, test: Sequence[Dataset], began: float, figures: bool) -> Run:
+    """The best model's figures, on the validation data and on test data where there are any, and the run's files."""
+    model, folder = session.model, session.folder
+    assert session.best is not None
+    # The caches hold features of the backbone as it is now; the best epoch's may be an earlier one.
+    cache = session.caches.get("val") if session.best[0]["epoch"] > session.cached_after else None
+    evaluation = validate(model, session.val, cache, session.recipe.batch_size)
+    metrics = {
+        **evaluation.metrics,
+        "best_epoch": session.best[0]["epoch"],
+        "epochs": len(session.history),
+        "steps": session.step,
+        "seconds": round(time.monotonic() - began, 1),
+        "train_images": len(session.train),
+        "val_images": len(session.val),
+    }
+    for part in test:
+        metrics["test"] = validate(model, part, None, session.recipe.batch_size).metrics
+    # Only now: a model of another card is another program to JAX, and would be compiled anew to be evaluated.
+    model.card = replace(model.card, new_head=False)
+    save(model, folder)
+    write_history(folder, session.history)
+    write_tensorboard(folder, session.history)
+    run = Run(folder, model, metrics, session.history)
+    drawn = _draw(session, evaluation) if figures else []
+    finish(run, drawn)
+    return run
+
+
+def _draw(session: Session, evaluation: Evaluation) -> list[Path]:
+    from zoo.report import curves
+
+    folder = session.folder / "figures"
+    folder.mkdir(exist_ok=True)
+    drawn = curves(session.history, folder / "curves.png", session.model.adapter.primary)
+    return [drawn, *session.model.adapter.figures(evaluation, folder)]

@@ -1,0 +1,151 @@
+"""From a data set to what the model learns from: labels in the model's order, splits, and how a sample is prepared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from zoo.data import Dataset, Loader, Sample, decode, prepare_train, read, split
+from zoo.errors import ConfigError, DataError
+from zoo.labels import align
+from zoo.model import Model, prepare_one
+
+if TYPE_CHECKING:
+    from zoo.training.cache import ActivationCache
+
+Data = str | Path | Dataset | Mapping[str, Dataset]
+
+
+def splits(data: Data, format: str | None = None) -> dict[str, Dataset]:
+    """A data set's parts by name, from wherever it is."""
+    if isinstance(data, Dataset):
+        return {"all": data}
+    return dict(data) if isinstance(data, Mapping) else read(data, format)
+
+
+def training_splits(parts: Mapping[str, Dataset], fraction: float, seed: int) -> tuple[Dataset, Dataset]:
+    """(to train on, to validate on): a ready `val`, else a stratified part of the rest; `test` is left alone."""
+    pool = parts.get("train") or parts.get("all")
+    if pool is None:
+        raise DataError(
+            f"there is nothing to train on: found {', '.join(parts)}; a train folder, or no splits, is needed."
+        )
+    return (pool, parts["val"]) if "val" in parts else split(pool, fraction, seed)
+
+
+def evaluation_split(parts: Mapping[str, Dataset], name: str | None = None) -> Dataset:
+    """The part to evaluate on: the named one, else `test`, `val`, or whatever there is."""
+    if name is not None and name not in parts:
+        raise DataError(f"the data has no split {name!r}; it has {', '.join(parts)}.")
+    order = [name] if name else [*(n for n in ("test", "val") if n in parts), *parts]
+    return parts[order[0]]
+
+
+def relabelled(dataset: Dataset, model: Model, *, by_position: bool = False) -> Dataset:
+    """The data set with its targets as indexes of the model's labels.
+
+    Args:
+        by_position: when all names differ but are equally many, take the classes in their order.
+    Raises:
+        ConfigError: when the task cannot learn from this kind of data. DataError: for classes that do not fit.
+    """
+    adapter, labels = model.adapter, model.labels
+    if dataset.kind not in adapter.targets_from:
+        raise ConfigError(
+            f"{model.card.adapter} learns from {', '.join(adapter.targets_from)} targets; {dataset.name} has "
+            f"{dataset.kind}. Choose another task or data format."
+        )
+    if by_position and len(dataset.classes) != len(labels):
+        raise DataError(
+            f"the model has {len(labels)} classes ({_few(labels)}) and {dataset.name} has {len(dataset.classes)} "
+            f"({_few(dataset.classes)}): create the model with labels={list(dataset.classes[:20])}."
+        )
+    mapping = _meaning(dataset, model, by_position)
+    if len(set(mapping)) != len(mapping):
+        raise DataError(f"two classes of {dataset.name} mean the same label of the model; rename one of them.")
+    if dataset.classes == labels:
+        return dataset
+    return replace(
+        dataset, classes=labels, samples=tuple(replace(s, target=_mapped(s.target, mapping)) for s in dataset)
+    )
+
+
+def _meaning(dataset: Dataset, model: Model, by_position: bool) -> tuple[int, ...]:
+    """For each class of the data the model's label that it means."""
+    labels = model.labels
+    try:
+        return align(dataset.classes, labels, model.card.label_set)
+    except DataError:
+        with suppress(DataError):
+            return align(dataset.classes, model.card.class_names)
+        # Where some names agree, the order of the others is anybody's guess.
+        if not by_position or {name.casefold() for name in dataset.classes} & {name.casefold() for name in labels}:
+            raise
+        return tuple(range(len(labels)))
+
+
+def named_after(model: Model, dataset: Dataset) -> None:
+    """Have the model know the classes of the data it is trained on by the data's names: as its labels, where it has
+    but numbers, else beside them. Another data set with these names then means the same."""
+    if dataset.classes == model.labels or len(dataset.classes) != len(model.labels):
+        return
+    if model.labels == tuple(map(str, range(len(model.labels)))):
+        model.adapter = replace(model.adapter, labels=dataset.classes)
+    elif not set(dataset.classes) & set(model.labels):
+        model.card = replace(model.card, class_names=dataset.classes)
+
+
+def _mapped(target: Any, mapping: tuple[int, ...]) -> Any:
+    return tuple(mapping[i] for i in target) if isinstance(target, tuple) else mapping[target]
+
+
+def _few(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
+
+
+def evaluation_load(model: Model) -> Callable[[Sample], dict[str, np.ndarray]]:
+    """Prepares a sample as the weights were made for."""
+    card, targets = model.card, model.adapter.targets
+
+    def load(sample: Sample) -> dict[str, np.ndarray]:
+        return {"image": prepare_one(card, sample.image), **targets(sample)}
+
+    return load
+
+
+def training_load(model: Model) -> Callable[[Sample], dict[str, np.ndarray]]:
+    """Prepares a sample with room around it for random crops on the device."""
+    preprocess, targets = model.card.preprocess, model.adapter.targets
+
+    def load(sample: Sample) -> dict[str, np.ndarray]:
+        return {"image": prepare_train(decode(sample.image), preprocess), **targets(sample)}
+
+    return load
+
+
+def cached_batches(
+    cache: ActivationCache, loader: Loader, targets: Mapping[str, np.ndarray], epoch: int, start: int = 0
+) -> Iterator[dict[str, Any]]:
+    """The batches that `loader` would give for an epoch, with cached features in place of images."""
+    order, size = loader.order(epoch), loader.batch_size
+    for first in range(start * size, len(order), size):
+        rows = order[first : first + size]
+        index = np.concatenate([rows, np.repeat(rows[-1:], size - len(rows))])
+        valid = np.arange(size) < len(rows)
+        yield {
+            **cache.rows(index),
+            **{name: values[index] for name, values in targets.items()},
+            "index": index.astype(np.int32),
+            "valid": valid,
+        }
+
+
+def all_targets(dataset: Dataset, model: Model) -> dict[str, np.ndarray]:
+    """The encoded targets of every sample, stacked."""
+    encoded = [model.adapter.targets(sample) for sample in dataset]
+    return {name: np.stack([row[name] for row in encoded]) for name in encoded[0]}

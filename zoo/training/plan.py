@@ -1,0 +1,97 @@
+"""A plan: phases of training, each with its own rules, length and learning rate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import optax
+
+from zoo.errors import ConfigError
+from zoo.model import Model
+from zoo.rules import Rule, preset
+
+HEAD_RATE = 3e-3
+"""Peak learning rate (AdamW) of a new head on frozen features."""
+FINE_RATE = 3e-5
+"""Peak learning rate of pretrained layers, far below the head's."""
+SCRATCH_RATE = 3e-3
+"""Peak learning rate of a net that starts from random values."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One stretch of training.
+
+    Attributes:
+        name: for people. rules: what trains. epochs: how many. rate: peak learning rate.
+    """
+
+    name: str
+    rules: tuple[Rule, ...]
+    epochs: int
+    rate: float
+
+
+def make_plan(
+    model: Model, plan: str | Sequence[Phase], epochs: int, rate: float | None, rules: Sequence[Rule] | None
+) -> tuple[Phase, ...]:
+    """The phases of a plan.
+
+    Args:
+        plan: a preset of `zoo.rules.preset`, or several joined by `+`, which share the epochs: each but the last
+            takes two fifths of what is left. Or phases of one's own.
+        epochs: in all. rate: peak learning rate of the last phase, else chosen by what it trains.
+        rules: rules of one's own for a single phase, in place of a preset.
+    """
+    if not isinstance(plan, str):
+        return _checked(plan)
+    if epochs < 1:
+        raise ConfigError(f"epochs is {epochs}; it must be at least 1.")
+    if rate is not None and rate <= 0:
+        raise ConfigError(f"lr is {rate}; it must be positive.")
+    if rules is not None:
+        return (Phase("rules", tuple(rules), epochs, rate or FINE_RATE),)
+    names = plan.split("+")
+    if len(names) > epochs:
+        raise ConfigError(f"plan {plan} has {len(names)} phases and needs at least as many epochs; epochs is {epochs}.")
+    phases, left = [], epochs
+    for index, name in enumerate(names):
+        after = len(names) - index - 1
+        count = min(max(1, round(left * 0.4)), left - after) if after else left
+        left -= count
+        chosen = rate if rate is not None and not after else _rate(model, name)
+        rules_of = preset(model, name)
+        if name != "head" and model.card.weights and model.card.new_head:
+            # A new head beside pretrained layers learns at a rate of its own, untrained or after a phase of its own.
+            share = HEAD_RATE / FINE_RATE * (1 if index == 0 else 0.1)
+            rules_of = (("head.*", share), *(rule for rule in rules_of if rule[0] != "head.*"))
+        phases.append(Phase(name, rules_of, count, chosen))
+    return tuple(phases)
+
+
+def _checked(plan: Sequence[Phase]) -> tuple[Phase, ...]:
+    """Phases of a user's own. Raises `ConfigError` for what cannot train."""
+    if not plan:
+        raise ConfigError("the plan has no phases; give at least one, or the name of a preset such as head+all.")
+    for phase in plan:
+        if phase.epochs < 1 or phase.rate <= 0:
+            raise ConfigError(
+                f"phase {phase.name} has {phase.epochs} epochs at rate {phase.rate}; accepted: at least 1, above 0."
+            )
+    return tuple(plan)
+
+
+def _rate(model: Model, name: str) -> float:
+    if name == "head":
+        return HEAD_RATE
+    return FINE_RATE if model.card.weights else SCRATCH_RATE
+
+
+def schedule(phase: Phase, steps_per_epoch: int) -> optax.Schedule:
+    """Warm up linearly over the first tenth (at most one epoch), then fall along a cosine to a hundredth."""
+    total = max(phase.epochs * steps_per_epoch, 1)
+    warm = min(steps_per_epoch, total // 10)
+    return optax.warmup_cosine_decay_schedule(
+        phase.rate / 20 if warm else phase.rate, phase.rate, warm, total, phase.rate / 100
+    )

@@ -1,0 +1,100 @@
+"""What a person sees while a model trains: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from zoo.training.loop import Event, Session
+
+
+def display(session: Session) -> Callable[[Event], None]:
+    """A function that shows events as they come; a bar where standard error is a terminal."""
+    return _bar(session) if sys.stderr.isatty() else _lines(session)
+
+
+def epoch_line(row: dict[str, Any], primary: str) -> str:
+    """One epoch in one line."""
+    losses = f"train loss {row['train_loss']:.4f}  val loss {row['val_loss']:.4f}"
+    figures = f"{losses}  {primary} {row[primary]:.4f}  {row['images_per_second']:.0f} img/s"
+    return f"epoch {row['epoch']:>3}  {row['phase']:<8} {figures}"
+
+
+def phase_line(event: dict[str, Any]) -> str:
+    """What a phase trains, in one line."""
+    how = ", on cached features" if event["cached"] else ""
+    share = event["trained"] / event["parameters"]
+    return (
+        f"phase {event['name']}: {event['epochs']} epochs of {event['batches']} steps, "
+        f"{event['trained']:,} of {event['parameters']:,} parameters train ({share:.1%}){how}"
+    )
+
+
+def _lines(session: Session) -> Callable[[Event], None]:
+    primary, began = session.model.adapter.primary, time.monotonic()
+    seen = 0.0
+
+    def say(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    def features(done: int, total: int) -> None:
+        nonlocal seen
+        now = time.monotonic()
+        if done == total or now - seen > 10:
+            seen = now
+            say(f"features of {done} of {total} images")
+
+    def show(event: Event) -> None:
+        nonlocal seen
+        step, what = event
+        if what["kind"] == "note":
+            say(what["text"])
+        elif what["kind"] == "phase":
+            say(phase_line(what))
+        elif what["kind"] == "epoch":
+            say(epoch_line(what, primary) + f"  {time.monotonic() - began:.0f} s")
+        elif time.monotonic() - seen > 30:
+            seen = time.monotonic()
+            say(f"step {step}  loss {float(what['loss']):.4f}  {time.monotonic() - began:.0f} s")
+
+    session.features = features
+    return show
+
+
+def _bar(session: Session) -> Callable[[Event], None]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console, primary, size = Console(stderr=True), session.model.adapter.primary, session.recipe.batch_size
+    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), "{task.fields[rate]}", TimeRemainingColumn())
+    bar = Progress(*(TextColumn(c) if isinstance(c, str) else c for c in columns), console=console, transient=True)
+    bar.start()
+    task = bar.add_task("preparing", total=None, rate="")
+    began, first = time.monotonic(), 0
+
+    def features(done: int, total: int) -> None:
+        speed = done / max(time.monotonic() - began, 1e-9)
+        bar.update(task, description="features", completed=done, total=total, rate=f"{speed:.0f} img/s")
+        if done == total:
+            bar.update(task, description="training")
+
+    def show(event: Event) -> None:
+        nonlocal began, first
+        step, what = event
+        if what["kind"] == "note":
+            console.print(what["text"])
+        elif what["kind"] == "phase":
+            began, first = time.monotonic(), step
+            bar.reset(task, total=what["epochs"] * what["batches"], description=what["name"], rate="")
+            console.print(phase_line(what), highlight=False)
+        elif what["kind"] == "epoch":
+            console.print(epoch_line(what, primary), highlight=False)
+        else:
+            speed = (step - first) * size / max(time.monotonic() - began, 1e-9)
+            bar.update(task, completed=step - first, rate=f"{speed:.0f} img/s")
+
+    session.features = features
+    session.closing = bar.stop
+    return show

@@ -1,0 +1,123 @@
+"""From a model back to a checkpoint of the reference implementation: the mapping tables run backwards.
+
+The folder holds `model.safetensors` and a `config.json` as timm writes it, so that timm loads it by
+`timm.create_model("local-dir:FOLDER", pretrained=True)` and `zoo.create(ARCH, TASK, weights=FOLDER)` reads all of it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zoo.compose import _first_conv, _in_checkpoint
+from zoo.errors import ConfigError, RunError
+from zoo.model import Model
+from zoo.store import arrays_of, load
+from zoo.weights.file import write
+from zoo.weights.load import layouts_of
+from zoo.weights.mapping import rename, slots
+
+CONFIG = "config.json"
+FILE = "model.safetensors"
+
+
+def export(model_or_run: Any, out: str | Path, format: str = "timm") -> Path:
+    """Write a model's parameters in another library's key layout, with what belongs to them.
+
+    Args:
+        model_or_run: a `Model`, a `Run`, or whatever `zoo.load` takes.
+        out: the folder to write; it must not exist or be empty.
+        format: a key layout of the family (`timm`, `torchvision`, `original`). Only timm reads the `config.json`; who
+            loads another layout must set build options such as the padding by hand.
+    Returns:
+        The folder.
+    Raises:
+        ConfigError: for a layout that the family does not have, or a head that its checkpoints have no place for.
+        RunError: when `out` is there and not empty.
+    """
+    model = model_or_run if isinstance(model_or_run, Model) else getattr(model_or_run, "model", None)
+    if not isinstance(model, Model):
+        model = load(model_or_run)
+    layouts = layouts_of(model.spec)
+    if format not in layouts:
+        raise ConfigError(f"{model.spec.name} cannot be exported as {format!r}; its layouts are {', '.join(layouts)}.")
+    _check(model)
+    folder = Path(out)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RunError(f"{folder} is there already and not empty; name a folder that is not.")
+    config = config_of(model)
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {rename(name, layouts[format]): array for name, array in native_tensors(model)}
+    write(folder / FILE, tensors, {"format": "pt"})
+    (folder / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    return folder
+
+
+def _check(model: Model) -> None:
+    """Whether the layout has a place for everything the model does."""
+    spec = model.spec
+    paths = model.adapter.checkpoint_paths(spec)
+    if any(not _in_checkpoint(slot, paths) for slot in slots(model.head)):
+        raise ConfigError(
+            f"this head has no place in a checkpoint of {spec.name}, whose classifier is of the form "
+            f"{spec.classifier.form!r} on average-pooled features: train with the options head=auto and pool=avg to "
+            "export it."
+        )
+    if model.card.preprocess.channels == "BGR":
+        raise ConfigError("this model takes its colours in the order BGR, which the configuration cannot say.")
+
+
+def native_tensors(model: Model) -> Iterator[tuple[str, np.ndarray]]:
+    """(name, array) of every parameter and statistic, in the family's native layout."""
+    paths = model.adapter.checkpoint_paths(model.spec)
+    for module, is_head in ((model.backbone, False), (model.head, True)):
+        arrays = arrays_of(module)
+        for slot in slots(module):
+            yield _in_checkpoint(slot, paths) if is_head else slot.name, slot.write(arrays[slot.path])
+
+
+def config_of(model: Model) -> dict[str, Any]:
+    """What timm keeps beside a model's weights."""
+    card, spec, classes = model.card, model.spec, len(model.labels)
+    prepared = card.preprocess
+    pretrained: dict[str, Any] = {
+        "input_size": [card.in_channels, *prepared.size],
+        "mean": list(prepared.mean),
+        "std": list(prepared.std),
+        "interpolation": prepared.interpolation,
+        "crop_pct": prepared.crop_pct,
+        "crop_mode": prepared.crop_mode,
+        "num_classes": classes,
+        "label_names": list(model.labels),
+        "classifier": spec.classifier.path,
+        "license": card.license,
+    }
+    arguments = _model_args(model)
+    if card.in_channels == 3:
+        # timm adapts what is named here from three channels, which would spoil a convolution made for others.
+        first = _first_conv(spec, slots(model.backbone), card.in_channels)
+        pretrained["first_conv"] = first.rpartition(".")[0] if first else None
+    else:
+        arguments["in_chans"] = card.in_channels
+    return {
+        "architecture": spec.name,
+        "num_classes": classes,
+        "num_features": spec.features,
+        "pretrained_cfg": pretrained,
+        "model_args": arguments,
+    }
+
+
+def _model_args(model: Model) -> dict[str, Any]:
+    """The build options in the words of timm's constructor."""
+    arguments: dict[str, Any] = {}
+    for option, value in model.card.options.items():
+        said = model.spec.export_args.get(option, {})
+        if value not in said and value != model.spec.options[option][0]:
+            raise ConfigError(f"{option}={value!r} of {model.spec.name} has no counterpart in other libraries.")
+        arguments |= said.get(value, {})
+    return arguments

@@ -1,0 +1,283 @@
+"""Weight files, read and written safely. Only safetensors: numbers and names, nothing that can run.
+
+The header alone gives names, shapes and dtypes; tensors stay on disk (memory-mapped) until they are used. Checks that
+the format's own library leaves out are made here: duplicate names, and values that are not finite.
+
+Format: https://github.com/huggingface/safetensors#format
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import mmap
+import os
+import re
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import ml_dtypes
+import numpy as np
+
+from zoo.errors import WeightsError
+from zoo.weights.disk import sha256, write_whole
+from zoo.weights.sniff import MAX_HEADER, require_safetensors
+
+__all__ = ["DTYPES", "Entry", "TensorFile", "read", "sha256", "write"]
+
+DTYPES: dict[str, np.dtype] = {
+    "F64": np.dtype("<f8"),
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+    "F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn),
+    "F8_E5M2": np.dtype(ml_dtypes.float8_e5m2),
+    "C64": np.dtype("<c8"),
+    "I64": np.dtype("<i8"),
+    "I32": np.dtype("<i4"),
+    "I16": np.dtype("<i2"),
+    "I8": np.dtype("i1"),
+    "U64": np.dtype("<u8"),
+    "U32": np.dtype("<u4"),
+    "U16": np.dtype("<u2"),
+    "U8": np.dtype("u1"),
+    "BOOL": np.dtype("?"),
+}
+"""The format's dtype names and what they are in memory."""
+
+_CODES = {dtype: code for code, dtype in DTYPES.items()}
+_SHARD_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*\.safetensors")
+_INDEX = ".index.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Where one tensor lies: bytes [start, end) of `path`."""
+
+    path: Path
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class TensorFile:
+    """A safetensors file, or the shards of one checkpoint, of which only the header was read.
+
+    Attributes:
+        path: as given. entries: tensor name -> where it lies, sorted by name. metadata: the file's own words.
+    """
+
+    path: Path
+    entries: Mapping[str, Entry] = field(repr=False)
+    metadata: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def names(self) -> list[str]:
+        """Tensor names, sorted."""
+        return list(self.entries)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Tensor name -> shape."""
+        return {name: entry.shape for name, entry in self.entries.items()}
+
+    def dtypes(self) -> dict[str, np.dtype]:
+        """Tensor name -> NumPy dtype (bfloat16 and float8 are ml_dtypes')."""
+        return {name: entry.dtype for name, entry in self.entries.items()}
+
+    def load(self, *, check_finite: bool = True) -> dict[str, np.ndarray]:
+        """Tensor name -> read-only array on the memory-mapped file.
+
+        Raises:
+            WeightsError: naming the first tensor that holds a NaN or an infinity, unless `check_finite` is off.
+        """
+        maps = {path: _map(path) for path in dict.fromkeys(entry.path for entry in self.entries.values())}
+        tensors = {}
+        for name, entry in self.entries.items():
+            raw = maps[entry.path][entry.start : entry.end]
+            tensors[name] = raw.view(entry.dtype).reshape(entry.shape)
+            if check_finite:
+                _require_finite(entry.path, name, tensors[name])
+        return tensors
+
+
+def read(path: str | os.PathLike[str]) -> TensorFile:
+    """Open a safetensors file, a shard index (`*.index.json`), or a folder that holds either; reads the header only.
+
+    Raises:
+        WeightsError: for a file of any other format (a pickle above all, whatever its suffix), a damaged one, or
+            shards that do not agree with their index.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = _file_in(path)
+    if not path.is_file():
+        raise WeightsError(f"there is no weight file {path}.")
+    if path.name.endswith(_INDEX):
+        return _read_shards(path)
+    with path.open("rb") as stream:
+        entries, metadata = _read_header(path, stream)
+    return TensorFile(path, entries, metadata)
+
+
+def write(path: str | os.PathLike[str], tensors: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> None:
+    """Write arrays (NumPy or JAX) as one safetensors file. The same input always gives the same bytes.
+
+    The file appears under its name only when it is complete and on disk; a file that was there is replaced.
+
+    Raises:
+        WeightsError: for a dtype that the format lacks, a reserved name, or metadata that is not text.
+    """
+    path = Path(path)
+    for key, value in (metadata or {}).items():
+        if not isinstance(key, str) or not isinstance(value, str):
+            raise WeightsError(f"metadata must be text; {key!r} is {value!r}. Write it as JSON text.")
+    arrays = {name: _storable(name, tensors[name]) for name in sorted(tensors)}
+    header: dict[str, Any] = {name: _describe(array) for name, array in arrays.items()}
+    offset = 0
+    # Wide dtypes come first, so that every tensor is aligned to its own size when the file is mapped.
+    order = sorted(arrays, key=lambda name: (-arrays[name].dtype.itemsize, name))
+    for name in order:
+        header[name]["data_offsets"] = [offset, offset + arrays[name].nbytes]
+        offset += arrays[name].nbytes
+    if metadata:
+        header = {"__metadata__": dict(sorted(metadata.items())), **header}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    write_whole(
+        path, [struct.pack("<Q", len(text)), text, *(arrays[name].reshape(-1).view(np.uint8) for name in order)]
+    )
+
+
+def _file_in(folder: Path) -> Path:
+    """The one checkpoint of a folder: model.safetensors, else its index, else the only candidate."""
+    for name in ("model.safetensors", "model.safetensors" + _INDEX):
+        if (folder / name).is_file():
+            return folder / name
+    found = sorted(folder.glob("*" + _INDEX)) or sorted(folder.glob("*.safetensors"))
+    if len(found) == 1:
+        return found[0]
+    names = ", ".join(path.name for path in found) or "none"
+    raise WeightsError(f"{folder} must hold model.safetensors or exactly one *.safetensors file; it has: {names}.")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, unless it says one key twice: then parsers disagree about what the file holds."""
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        names = [key for key, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise WeightsError(f"the name {twice!r} occurs twice")
+    return result
+
+
+def _parse(path: Path, text: bytes, what: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text, object_pairs_hook=_unique)
+    except WeightsError as error:
+        raise WeightsError(f"{path} is damaged: in its {what}, {error}.") from None
+    except (ValueError, RecursionError) as error:
+        raise WeightsError(f"{path} is damaged: its {what} is not JSON ({error}).") from None
+    if not isinstance(value, dict):
+        raise WeightsError(f"{path} is damaged: its {what} is no JSON object.")
+    return value
+
+
+def _read_header(path: Path, stream: BinaryIO) -> tuple[dict[str, Entry], dict[str, str]]:
+    require_safetensors(path)
+    length = struct.unpack("<Q", stream.read(8))[0]
+    if length > MAX_HEADER:
+        raise WeightsError(f"{path} has a header of {length} bytes; zoo accepts up to {MAX_HEADER}.")
+    header = _parse(path, stream.read(length), "header")
+    metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise WeightsError(f"{path} is damaged: its metadata must be text by name.")
+    base = 8 + length
+    entries = {name: _read_entry(path, base, name, header[name]) for name in sorted(header)}
+    _require_whole(path, base, entries)
+    return entries, metadata
+
+
+def _read_entry(path: Path, base: int, name: str, item: Any) -> Entry:
+    try:
+        code, shape, (start, end) = item["dtype"], tuple(item["shape"]), item["data_offsets"]
+        numbers = (*shape, start, end)
+        sound = isinstance(code, str) and all(type(number) is int and number >= 0 for number in numbers)
+    except (TypeError, KeyError, ValueError):
+        sound = False
+    if not sound:
+        raise WeightsError(
+            f"{path} is damaged: tensor {name!r} needs dtype, shape and data_offsets, not {item!r:.200}."
+        )
+    if code not in DTYPES:
+        raise WeightsError(f"{path}: tensor {name!r} has dtype {code!r}; zoo reads {', '.join(DTYPES)}.")
+    dtype = DTYPES[code]
+    if end - start != math.prod(shape) * dtype.itemsize:
+        raise WeightsError(f"{path} is damaged: tensor {name!r} of shape {shape} and {code} has {end - start} bytes.")
+    return Entry(path, dtype, shape, base + start, base + end)
+
+
+def _require_whole(path: Path, base: int, entries: Mapping[str, Entry]) -> None:
+    """The tensors must cover the data exactly: no gap, no overlap, nothing missing, nothing hidden at the end."""
+    position = base
+    for name, entry in sorted(entries.items(), key=lambda item: (item[1].start, item[1].end)):
+        if entry.start != position:
+            raise WeightsError(f"{path} is damaged: tensor {name!r} overlaps another or leaves a gap before it.")
+        position = entry.end
+    size = path.stat().st_size
+    if size != position:
+        what = "is truncated" if size < position else "has extra bytes at its end"
+        raise WeightsError(f"{path} {what}: {size} bytes where its header says {position}. Copy or download it again.")
+
+
+def _read_shards(index: Path) -> TensorFile:
+    """One checkpoint in several files, which all lie beside their index."""
+    if index.stat().st_size > MAX_HEADER:
+        raise WeightsError(f"{index} has {index.stat().st_size} bytes; zoo accepts an index of up to {MAX_HEADER}.")
+    places = _parse(index, index.read_bytes(), "text").get("weight_map")
+    if not isinstance(places, dict) or not places:
+        raise WeightsError(f"{index} is no shard index: it has no 'weight_map' from tensor names to files.")
+    entries: dict[str, Entry] = {}
+    metadata: dict[str, str] = {}
+    for shard in sorted({str(name) for name in places.values()}):
+        if not _SHARD_NAME.fullmatch(shard):
+            raise WeightsError(f"{index} names the shard {shard!r}; a shard is a *.safetensors file beside its index.")
+        part = read(index.parent / shard)
+        expected = {name for name, place in places.items() if place == shard}
+        if wrong := sorted(expected ^ part.entries.keys()):
+            raise WeightsError(f"{index} and {shard} disagree about {len(wrong)} tensors, e.g. {wrong[0]!r}.")
+        entries |= part.entries
+        metadata |= part.metadata
+    return TensorFile(index, dict(sorted(entries.items())), metadata)
+
+
+def _map(path: Path) -> np.ndarray:
+    """The file's bytes as a read-only array that the system pages in when they are used."""
+    with path.open("rb") as stream:
+        return np.frombuffer(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ), dtype=np.uint8)
+
+
+def _require_finite(path: Path, name: str, array: np.ndarray) -> None:
+    # ml_dtypes' floats are of kind "V" for NumPy, and integers are always finite.
+    if array.dtype.kind in "fcV" and not np.isfinite(array).all():
+        count = int(array.size - np.isfinite(array).sum())
+        raise WeightsError(f"{path}: tensor {name!r} holds {count} values that are NaN or infinite.")
+
+
+def _storable(name: str, value: Any) -> np.ndarray:
+    array = np.asarray(value)
+    array = np.ascontiguousarray(array).reshape(array.shape)  # ascontiguousarray makes a scalar one-dimensional
+    if array.dtype.byteorder == ">":
+        array = array.astype(array.dtype.newbyteorder("<"))
+    if array.dtype not in _CODES:
+        raise WeightsError(f"tensor {name!r} has dtype {array.dtype}; safetensors holds {', '.join(DTYPES)}.")
+    if name == "__metadata__":
+        raise WeightsError("a tensor cannot be called '__metadata__': the format reserves that name.")
+    return array
+
+
+def _describe(array: np.ndarray) -> dict[str, Any]:
+    return {"dtype": _CODES[array.dtype], "shape": list(array.shape), "data_offsets": [0, 0]}

@@ -1,0 +1,103 @@
+"""From NNX modules to checkpoint tensors, and back, by one table per module type.
+
+Because a family's attribute names are its source checkpoint's names, the name of a tensor is the module's path plus the
+leaf's name there, and its axes are permuted as the module's type says. Nothing here knows a family.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from flax import nnx
+
+from zoo.layers import BatchNorm
+
+Path = tuple[Any, ...]
+"""Where a variable lies in a module: attribute names and list positions."""
+
+_NORM = {"scale": ("weight", None), "bias": ("bias", None)}
+_BATCH_NORM = {**_NORM, "mean": ("running_mean", None), "var": ("running_var", None)}
+# Module type -> leaf here -> (leaf in the checkpoint, axes of the checkpoint's tensor in the order we keep them).
+TABLES: tuple[tuple[tuple[type, ...], Mapping[str, tuple[str, tuple[int, ...] | None]]], ...] = (
+    ((nnx.Conv,), {"kernel": ("weight", (2, 3, 1, 0)), "bias": ("bias", None)}),
+    ((nnx.Linear,), {"kernel": ("weight", (1, 0)), "bias": ("bias", None)}),
+    ((BatchNorm, nnx.BatchNorm), _BATCH_NORM),
+    ((nnx.LayerNorm, nnx.GroupNorm, nnx.RMSNorm), _NORM),
+    ((nnx.Embed,), {"embedding": ("weight", None)}),
+)
+UNUSED_LEAVES = {"num_batches_tracked": "a batch counter, which only torch's cumulative averaging reads"}
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One array of a module and the checkpoint tensor it corresponds to.
+
+    Attributes:
+        path: of the variable in the module's state. name: of the tensor in the native checkpoint layout.
+        shape: of the array here. axes: permutation from the checkpoint's axes to ours; None keeps them.
+        owner: type name of the module that holds it.
+    """
+
+    path: Path
+    name: str
+    shape: tuple[int, ...]
+    axes: tuple[int, ...] | None
+    owner: str
+
+    def read(self, tensor: np.ndarray) -> np.ndarray:
+        """The checkpoint's tensor with our axes."""
+        return tensor if self.axes is None or tensor.ndim != len(self.axes) else tensor.transpose(self.axes)
+
+    def write(self, array: np.ndarray) -> np.ndarray:
+        """Our array with the checkpoint's axes, contiguous."""
+        axes = self.axes
+        return np.ascontiguousarray(array if axes is None else array.transpose(np.argsort(axes)))
+
+
+def dotted(path: Iterable[Any]) -> str:
+    """A path as `a.0.b`."""
+    return ".".join(map(str, path))
+
+
+def slots(module: nnx.Module) -> list[Slot]:
+    """Every parameter and running statistic of `module` (abstract or not)."""
+    nodes = dict(nnx.iter_graph(module))
+    found = []
+    for path, node in nodes.items():
+        if not isinstance(node, nnx.Param | nnx.BatchStat):
+            continue
+        owner, leaf = nodes[path[:-1]], str(path[-1])
+        table = next((table for types, table in TABLES if isinstance(owner, types)), {})
+        name, axes = table.get(leaf, (leaf, None))
+        shape = tuple(node.get_value().shape)
+        found.append(Slot(path, dotted((*path[:-1], name)), shape, axes, type(owner).__name__))
+    return found
+
+
+def rename(name: str, modules: Mapping[str, str]) -> str:
+    """`name` with its module path replaced by the longest matching entry of `modules` (path here -> path there)."""
+    parts = name.split(".")
+    for cut in range(len(parts) - 1, 0, -1):
+        if (there := modules.get(".".join(parts[:cut]))) is not None:
+            return ".".join([there, *parts[cut:]])
+    return name
+
+
+def common_wrapper(names: Iterable[str], expected: set[str]) -> str:
+    """The prefix, such as `module.` or `state_dict.model.`, to strip so that most names are expected ones.
+
+    Saving a wrapped module (data parallelism, a training framework) puts such a prefix before every name.
+    """
+    names = list(names)
+    # A wrapper shows on any name that ends in an expected one; a handful of names is enough to see it.
+    candidates = {""}
+    for name in names[:8] + names[-8:]:
+        candidates |= {name[: -len(end)] for end in expected if name.endswith("." + end)}
+
+    def covered(prefix: str) -> int:
+        return sum(name.startswith(prefix) and name[len(prefix) :] in expected for name in names)
+
+    return max(sorted(candidates, key=len), key=covered)

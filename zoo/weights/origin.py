@@ -1,0 +1,123 @@
+"""What belongs to a set of weights: preprocessing, build options, labels, licence, and how that is known.
+
+In this order: the catalogue's row, a zoo file's own card, a timm-style `config.json` beside the file, the marks of
+another framework that the family declares, and last the family's defaults.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from zoo.errors import WeightsError
+from zoo.spec import BackboneSpec, Preprocess, WeightSpec
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What travels with weights.
+
+    Attributes:
+        preprocess, options, license: as in `WeightSpec`. labels: name of a label set. label_names: the names
+            themselves, where the file brings its own. notes: how this is known, for people.
+    """
+
+    preprocess: Preprocess = Preprocess()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    labels: str = ""
+    label_names: tuple[str, ...] = ()
+    license: str = "unknown"
+    notes: tuple[str, ...] = ()
+
+
+def origin_of(
+    spec: BackboneSpec,
+    row: WeightSpec | None,
+    config: Mapping[str, Any] | None,
+    metadata: Mapping[str, str],
+    tensors: Mapping[str, np.ndarray],
+) -> Origin:
+    """What is known of weights for `spec`.
+
+    Args:
+        row: the catalogue's, where one was named or recognised by its sha256.
+        config: the `config.json` beside the file. metadata: of the file's header. tensors: its arrays.
+    """
+    if row is not None:
+        note = f"preprocessing and options of {row.name}"
+        return Origin(row.preprocess, row.options, row.labels, (), row.license, (note,))
+    if "zoo" in metadata:
+        return _from_zoo(metadata["zoo"])
+    if config and ("pretrained_cfg" in config or "mean" in config):
+        return _from_timm(spec, config)
+    for convention in spec.conventions:
+        if convention.recognise(tensors):
+            note = (
+                f"recognised as {convention.name} weights by their values: mean {convention.preprocess.mean}, "
+                f"{', '.join(f'{k}={v}' for k, v in convention.options.items()) or 'default options'} "
+                "(options and preprocessing can be set by hand)"
+            )
+            return Origin(convention.preprocess, convention.options, notes=(note,))
+    note = f"nothing is known of the file's preprocessing: {spec.family}'s default is used"
+    return Origin(spec.preprocess, notes=(note,))
+
+
+def _from_zoo(text: str) -> Origin:
+    try:
+        saved = json.loads(text)
+        preprocess = msgspec.convert(saved["card"]["preprocess"], Preprocess)
+        card = saved["card"]
+        return Origin(
+            preprocess,
+            card["options"],
+            card["label_set"],
+            tuple(saved["labels"]),
+            card["license"],
+            (f"saved by zoo from {card['backbone']}",),
+        )
+    except (KeyError, TypeError, ValueError, msgspec.ValidationError) as error:
+        raise WeightsError(f"the file says it was saved by zoo, but its description is damaged: {error!r}.") from None
+
+
+def _from_timm(spec: BackboneSpec, config: Mapping[str, Any]) -> Origin:
+    """From timm's `config.json`: the fields of `pretrained_cfg` over those of the top level."""
+    cfg = {**config, **config.get("pretrained_cfg", {})}
+    architecture = config.get("architecture", spec.name)
+    if architecture != spec.name:
+        raise WeightsError(
+            f"the config.json beside the weights says they are for {architecture}, not {spec.name}; use that name."
+        )
+    base = spec.preprocess
+    try:
+        preprocess = Preprocess(
+            size=tuple(cfg.get("input_size", (3, *base.size))[1:]),  # type: ignore[arg-type]
+            mean=tuple(cfg.get("mean", base.mean)),
+            std=tuple(cfg.get("std", base.std)),
+            interpolation=cfg.get("interpolation", base.interpolation),
+            crop_pct=float(cfg.get("crop_pct", base.crop_pct)),
+            crop_mode=cfg.get("crop_mode", base.crop_mode),
+            channels="L" if len(cfg.get("mean", base.mean)) == 1 else "RGB",
+        )
+    except (TypeError, ValueError) as error:
+        raise WeightsError(f"the config.json beside the weights has a field that cannot be read: {error}") from None
+    arguments = {**config.get("model_args", {})}
+    options = {
+        option: value
+        for option, values in spec.export_args.items()
+        for value, wanted in values.items()
+        if wanted.items() <= arguments.items()
+    }
+    names = tuple(cfg.get("label_names") or ())
+    return Origin(
+        preprocess,
+        options,
+        "",
+        names,
+        str(cfg.get("license") or "unknown"),
+        ("preprocessing of the config.json beside the file",),
+    )

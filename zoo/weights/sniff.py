@@ -1,0 +1,95 @@
+"""What a file is, told by its bytes and never by its name. Nothing is unpickled, imported or executed here."""
+
+from __future__ import annotations
+
+import struct
+import zipfile
+from pathlib import Path
+from typing import BinaryIO
+
+from zoo.errors import WeightsError
+
+MAX_HEADER = 32 * 1024 * 1024
+"""Longest accepted safetensors header in bytes: about 300,000 tensors, and no more than a second to parse."""
+
+_PICKLE = (
+    "a Python pickle ({}), which can run any program when it is opened, so zoo never opens one. Convert it in a "
+    "separate environment that has torch: `from safetensors.torch import save_file; "
+    "save_file(torch.load(FILE, weights_only=True), 'model.safetensors')`"
+)
+
+_MAGIC: tuple[tuple[int, bytes, str], ...] = (
+    (0, b"\x93NUMPY", "a NumPy .npy array"),
+    (0, b"\x89HDF\r\n\x1a\n", "an HDF5 (.h5, Keras) file"),
+    (0, b"GGUF", "a GGUF file"),
+    (4, b"TFL3", "a TensorFlow Lite model"),
+    (0, b"\x1f\x8b", "a gzip archive"),
+    (257, b"ustar", "a tar archive"),
+    (0, b"version https://git-lfs", "a Git LFS pointer, not the file itself: run `git lfs pull` in its repository"),
+)
+
+_MARKUP = (b"<!doctype html", b"<html", b"<?xml", b"<head", b"<!--")
+
+
+def is_safetensors(path: Path) -> bool:
+    """Whether the file starts as safetensors does: a plausible header length, then a JSON object."""
+    with path.open("rb") as stream:
+        start = stream.read(9)
+    return len(start) == 9 and start[8:] == b"{" and 2 <= struct.unpack("<Q", start[:8])[0] <= path.stat().st_size - 8
+
+
+def describe(path: Path) -> str:
+    """What a file that is not safetensors is, as a phrase with its way out where there is one."""
+    with path.open("rb") as stream:
+        start = stream.read(512)
+        if not start:
+            return "an empty file"
+        for offset, magic, phrase in _MAGIC:
+            if start[offset:].startswith(magic):
+                return phrase
+        if start.startswith(b"PK\x03\x04"):
+            return _describe_zip(path)
+        if start.lstrip().lower().startswith(_MARKUP):
+            return "a web page, most likely the login page of a network or a proxy's error"
+        # Protocols 2 to 5 open with their number; 0 and 1 only with an opcode, and all end with the STOP opcode ".".
+        if start[0] == 0x80 and len(start) > 1 and 2 <= start[1] <= 5:
+            return _PICKLE.format(f"protocol {start[1]}")
+        if start[:1] in b"(c]}" and _last_byte(stream) == b".":
+            return _PICKLE.format("protocol 0 or 1")
+        # An ONNX file opens with field 1 (ir_version, a small number), then field 2 (producer) or 7 (graph).
+        if start[0] == 0x08 and len(start) > 2 and start[1] < 32 and start[2] in (0x12, 0x3A):
+            return "an ONNX model"
+    return "no format that zoo knows, or damaged in its first bytes"
+
+
+def require_safetensors(path: Path) -> None:
+    """Raise `WeightsError`, naming what the file is, unless it starts as safetensors does."""
+    if is_safetensors(path):
+        return
+    with path.open("rb") as stream:
+        start = stream.read(9)
+    if start[8:] == b"{":
+        length = struct.unpack("<Q", start[:8])[0]
+        raise WeightsError(
+            f"{path} is truncated or damaged: its header claims {length} bytes, the file has {path.stat().st_size}. "
+            "Copy or download it again."
+        )
+    raise WeightsError(f"{path} is not a safetensors file, the only format zoo reads: it is {describe(path)}.")
+
+
+def _describe_zip(path: Path) -> str:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except zipfile.BadZipFile:
+        return "a damaged zip archive (PyTorch and NumPy files are zip archives)"
+    if any(name.endswith("data.pkl") for name in names):
+        return _PICKLE.format("inside PyTorch's zip archive")
+    if names and all(name.endswith(".npy") for name in names):
+        return "a NumPy .npz archive"
+    return "a zip archive" + (f" that holds {names[0]!r}" if names else "")
+
+
+def _last_byte(stream: BinaryIO) -> bytes:
+    stream.seek(-1, 2)
+    return stream.read(1)
