@@ -1,0 +1,326 @@
+"""Image classification: one label for an image, or several.
+
+Pooling over the last map, dropout, and a linear map, a small MLP or the form of the checkpoint's own classifier.
+Losses: softmax cross-entropy with label smoothing (arXiv:1512.00567, section 7) and class weights; sigmoid
+cross-entropy for several labels. Figures: accuracy, top-5, precision, recall and F1 for each class and as their
+unweighted (macro) mean, confusion matrix, expected calibration error (arXiv:1706.04599, eq. 3).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import jax
+import jax.numpy as jnp
+import msgspec
+import numpy as np
+import optax
+from flax import nnx
+from jax import Array
+
+from zoo.adapter import Adapter
+from zoo.data import Dataset, Sample
+from zoo.errors import ConfigError, DataError
+from zoo.hookspecs import hookimpl
+from zoo.layers import Conv, Linear, Normal
+from zoo.spec import AdapterSpec, BackboneSpec
+
+Pool = Literal["avg", "max", "avgmax"]
+
+
+class Classification(msgspec.Struct, frozen=True):
+    """What was seen in one image.
+
+    Attributes:
+        file: the image. label: the likeliest class. score: its probability.
+        top: the likeliest classes with their probabilities, best first. labels: for several labels, those at or above
+            the threshold.
+    """
+
+    file: str
+    label: str
+    score: float
+    top: list[tuple[str, float]]
+    labels: list[str] | None = None
+
+
+def pool_features(x: Array, kind: Pool) -> Array:
+    """A map (b, h, w, c), tokens (b, n, c) or a vector (b, c) -> (b, c), or (b, 2c) for `avgmax`."""
+    axes = tuple(range(1, x.ndim - 1))
+    if not axes:
+        return x
+    if kind == "avg":
+        return jnp.mean(x, axes)
+    top = jnp.max(x, axes)
+    return top if kind == "max" else jnp.concatenate([jnp.mean(x, axes), top], axis=-1)
+
+
+class PooledHead(nnx.Module):
+    """Pool, drop out, then an affine map (`fc`), after a hidden layer where there is one."""
+
+    def __init__(
+        self, stage: str, features: int, classes: int, pool: Pool, dropout: float, hidden: int, *, rngs: nnx.Rngs
+    ):
+        self.stage, self.pool = stage, pool
+        features = features * (2 if pool == "avgmax" else 1)
+        self.hidden = (
+            Linear(features, hidden, kernel_init=Normal(math.sqrt(2 / features)), rngs=rngs) if hidden else None
+        )
+        self.dropout = nnx.Dropout(dropout, rngs=rngs) if dropout else None
+        inputs = hidden or features
+        self.fc = Linear(inputs, classes, kernel_init=Normal(0.5 / math.sqrt(inputs)), rngs=rngs)
+
+    def reduce(self, features: Mapping[str, Array]) -> dict[str, Array]:
+        return {self.stage: pool_features(features[self.stage], self.pool)}
+
+    def reads(self) -> dict[str, str]:
+        return {"fc" if self.hidden is None else "hidden": self.stage}
+
+    def __call__(self, features: Mapping[str, Array]) -> Array:
+        x = features[self.stage]
+        if self.hidden is not None:
+            x = jax.nn.relu(self.hidden(x))
+        return self.fc(x if self.dropout is None else self.dropout(x))
+
+
+class ConvHead(nnx.Module):
+    """A 1x1 convolution (`conv`) on the map, ReLU, then the mean: the logits of SqueezeNet (arXiv:1602.07360)."""
+
+    def __init__(self, stage: str, features: int, classes: int, dropout: float, *, rngs: nnx.Rngs):
+        self.stage = stage
+        self.dropout = nnx.Dropout(dropout, rngs=rngs) if dropout else None
+        self.conv = Conv(features, classes, 1, kernel_init=Normal(0.01), rngs=rngs)
+
+    def reduce(self, features: Mapping[str, Array]) -> dict[str, Array]:
+        return {self.stage: features[self.stage]}
+
+    def reads(self) -> dict[str, str]:
+        return {"conv": self.stage}
+
+    def __call__(self, features: Mapping[str, Array]) -> Array:
+        x = features[self.stage]
+        x = self.conv(x if self.dropout is None else self.dropout(x))
+        return jnp.mean(jax.nn.relu(x), axis=(1, 2))
+
+
+@dataclass(frozen=True)
+class Classifier(Adapter):
+    """Options of the classifier.
+
+    Attributes:
+        head: `linear`, `mlp` (one hidden layer), `conv` (1x1 convolution, ReLU, mean), or `auto`: the form of the
+            checkpoint's own classifier, so that it can be kept, and exported again.
+        pool: how a map becomes a vector; `avg` is what the checkpoints use.
+        dropout: rate before the last layer.
+        hidden: width of the hidden layer of `mlp`; 0 takes the number of features.
+        multi_label: several labels for an image (set by data with several).
+        threshold: probability from which a label of several counts as predicted.
+        label_smoothing: share of the target spread over all classes.
+        class_weights: a factor for each class's loss, or `balanced`: inversely to how often it occurs.
+    """
+
+    head: Literal["auto", "linear", "mlp", "conv"] = "auto"
+    pool: Pool = "avg"
+    dropout: float = 0.0
+    hidden: int = 0
+    multi_label: bool = False
+    threshold: float = 0.5
+    label_smoothing: float = 0.0
+    class_weights: Literal["balanced"] | tuple[float, ...] | None = None
+
+    targets_from = ("class", "classes")
+    primary = "accuracy"
+
+    def __post_init__(self) -> None:
+        for name in ("dropout", "label_smoothing"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must lie in [0, 1).")
+        if not 0 < self.threshold < 1 or self.hidden < 0:
+            raise ConfigError(
+                f"threshold is {self.threshold} and hidden {self.hidden}; accepted: (0, 1), and 0 or more."
+            )
+        if isinstance(self.class_weights, tuple) and self.labels and len(self.class_weights) != len(self.labels):
+            raise ConfigError(
+                f"{len(self.class_weights)} class_weights for {len(self.labels)} classes; give one for each."
+            )
+
+    def _form(self, spec: BackboneSpec) -> str:
+        return spec.classifier.form if self.head == "auto" else self.head
+
+    def taps(self, spec: BackboneSpec) -> tuple[str, ...]:
+        if self._form(spec) == "conv" and spec.stages[-1].kind != "map":
+            raise ConfigError(
+                f"head=conv needs a map, and {spec.name} ends in {spec.stages[-1].kind}; use head=linear."
+            )
+        return (spec.stages[-1].name,)
+
+    def build(self, spec: BackboneSpec, shapes: Mapping[str, jax.ShapeDtypeStruct], *, rngs: nnx.Rngs) -> nnx.Module:
+        (stage, shape) = next(iter(shapes.items()))
+        features, classes = shape.shape[-1], len(self.labels)
+        form = self._form(spec)
+        if form == "conv":
+            return ConvHead(stage, features, classes, self.dropout, rngs=rngs)
+        hidden = (self.hidden or features) if form == "mlp" else 0
+        return PooledHead(stage, features, classes, self.pool, self.dropout, hidden, rngs=rngs)
+
+    def checkpoint_paths(self, spec: BackboneSpec) -> Mapping[str, str]:
+        if self._form(spec) != spec.classifier.form or (spec.classifier.form == "linear" and self.pool != "avg"):
+            return {}
+        return {"conv" if spec.classifier.form == "conv" else "fc": spec.classifier.path}
+
+    def fitted(self, dataset: Dataset) -> Self:
+        multi_label = self.multi_label or dataset.kind == "classes"
+        weights = self.class_weights
+        if weights == "balanced":
+            counts = np.array(list(dataset.counts().values()), np.float64)
+            if not counts.all():
+                empty = self.labels[int(np.argmin(counts))]
+                raise DataError(
+                    f"class_weights=balanced needs images of every class; {dataset.name} has none of {empty!r}."
+                )
+            weights = tuple((counts.sum() / (len(counts) * counts)).tolist())
+        return replace(self, multi_label=multi_label, class_weights=weights)
+
+    def targets(self, sample: Sample) -> dict[str, np.ndarray]:
+        if not self.multi_label:
+            return {"label": np.asarray(sample.target, np.int32)}
+        hot = np.zeros(len(self.labels), np.float32)
+        hot[list(sample.target) if isinstance(sample.target, tuple) else [sample.target]] = 1
+        return {"label": hot}
+
+    def loss(self, outputs: Array, batch: Mapping[str, Any]) -> Array:
+        classes = len(self.labels)
+        hot = batch["label"] if self.multi_label else jax.nn.one_hot(batch["label"], classes, dtype=outputs.dtype)
+        weights = jnp.ones(classes, outputs.dtype)
+        if isinstance(self.class_weights, tuple):
+            weights = jnp.asarray(self.class_weights, outputs.dtype)
+        if self.multi_label:
+            smooth = hot * (1 - self.label_smoothing) + 0.5 * self.label_smoothing
+            mixed = _mixed(smooth, batch)
+            return jnp.mean(optax.sigmoid_binary_cross_entropy(outputs, mixed) * weights.reshape(1, -1), axis=-1)
+        # As in torch: the share of the target that lies on a class carries that class's weight.
+        smooth = optax.smooth_labels(hot, self.label_smoothing) if self.label_smoothing else hot
+        mixed = _mixed(smooth, batch)
+        return -jnp.sum(mixed * weights.reshape(1, -1) * jax.nn.log_softmax(outputs), axis=-1)
+
+    def decode(self, outputs: Array) -> dict[str, Array]:
+        probabilities = jax.nn.sigmoid(outputs) if self.multi_label else jax.nn.softmax(outputs)
+        return {"logits": outputs, "probabilities": probabilities}
+
+    def predictions(self, decoded: Mapping[str, np.ndarray], files: Sequence[str]) -> list[Classification]:
+        found = []
+        for file, scores in zip(files, decoded["probabilities"], strict=True):
+            order = np.argsort(-scores, kind="stable")[:5]
+            top = [(self.labels[i], float(scores[i])) for i in order]
+            several = [self.labels[i] for i in np.flatnonzero(scores >= self.threshold)] if self.multi_label else None
+            found.append(Classification(file, *top[0], top, several))
+        return found
+
+    def metrics(self) -> ClassificationMetrics:
+        return ClassificationMetrics(self.labels, self.multi_label, self.threshold)
+
+    def figures(self, evaluation: Any, folder: Path) -> list[Path]:
+        from zoo.report import confusion_matrix, photo_grid
+
+        drawn = []
+        metrics = evaluation.metrics
+        if "confusion" in metrics:
+            drawn.append(confusion_matrix(np.asarray(metrics["confusion"]), self.labels, folder / "confusion.png"))
+        worst = evaluation.worst(16)
+        captions = []
+        for file, decoded, batch in worst:
+            shown = self.predictions({k: v[None] for k, v in decoded.items()}, [str(file)])[0]
+            truth = [
+                self.labels[i]
+                for i in np.atleast_1d(np.flatnonzero(batch["label"]) if self.multi_label else batch["label"])
+            ]
+            captions.append(f"{', '.join(truth) or 'none'} as {shown.label} {shown.score:.0%}")
+        if worst:
+            drawn.append(photo_grid([file for file, *_ in worst], captions, folder / "worst.png"))
+        return drawn
+
+
+def _mixed(targets: Array, batch: Mapping[str, Any]) -> Array:
+    """Targets of images that were blended two by two (mixup, cutmix), in the same shares."""
+    if "mix" not in batch:
+        return targets
+    partner, share = batch["mix"]
+    share = share.reshape(-1, 1)
+    return share * targets + (1 - share) * targets[partner]
+
+
+class ClassificationMetrics:
+    """Keeps every image's probabilities and truth, on the host; figures are computed at the end."""
+
+    def __init__(self, labels: Sequence[str], multi_label: bool, threshold: float):
+        self.labels, self.multi_label, self.threshold = tuple(labels), multi_label, threshold
+        self._scores: list[np.ndarray] = []
+        self._truth: list[np.ndarray] = []
+
+    def update(self, decoded: Mapping[str, np.ndarray], batch: Mapping[str, np.ndarray]) -> None:
+        keep = np.asarray(batch["valid"], bool)
+        self._scores.append(np.asarray(decoded["probabilities"], np.float64)[keep])
+        self._truth.append(np.asarray(batch["label"])[keep])
+
+    def compute(self) -> dict[str, Any]:
+        scores, truth = np.concatenate(self._scores), np.concatenate(self._truth)
+        return self._several(scores, truth) if self.multi_label else self._single(scores, truth)
+
+    def _single(self, scores: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
+        classes, predicted = len(self.labels), scores.argmax(1)
+        confusion = np.zeros((classes, classes), np.int64)
+        np.add.at(confusion, (truth, predicted), 1)
+        hits = np.diag(confusion).astype(np.float64)
+        top5 = (np.argsort(-scores, axis=1, kind="stable")[:, :5] == truth[:, None]).any(1).mean()
+        figures = {
+            "accuracy": float((predicted == truth).mean()),
+            **({"top5_accuracy": float(top5)} if classes > 5 else {}),
+            **self._by_class(hits, confusion.sum(0), confusion.sum(1)),
+            "calibration_error": calibration_error(scores.max(1), predicted == truth),
+            "images": len(truth),
+        }
+        # A thousand classes square would drown the figures it stands beside.
+        return figures | ({"confusion": confusion.tolist()} if classes <= 100 else {})
+
+    def _several(self, scores: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
+        predicted, truth = scores >= self.threshold, truth > 0.5
+        hits = (predicted & truth).sum(0).astype(np.float64)
+        return {
+            "accuracy": float((predicted == truth).all(1).mean()),
+            "label_accuracy": float((predicted == truth).mean()),
+            **self._by_class(hits, predicted.sum(0), truth.sum(0)),
+            "images": len(truth),
+        }
+
+    def _by_class(self, hits: np.ndarray, predicted: np.ndarray, actual: np.ndarray) -> dict[str, Any]:
+        """Precision, recall and F1; 0 where undefined. The macro mean is over the classes that occur in the data."""
+        precision = hits / np.maximum(predicted, 1)
+        recall = hits / np.maximum(actual, 1)
+        f1 = 2 * hits / np.maximum(predicted + actual, 1)
+        seen = actual > 0
+        rows = {"precision": precision, "recall": recall, "f1": f1}
+        macro = {f"macro_{name}": float(values[seen].mean()) if seen.any() else 0.0 for name, values in rows.items()}
+        per_class = {
+            label: {**{name: float(values[i]) for name, values in rows.items()}, "support": int(actual[i])}
+            for i, label in enumerate(self.labels)
+            if seen[i] or predicted[i]
+        }
+        return {**macro, "per_class": per_class}
+
+
+def calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = 15) -> float:
+    """Expected calibration error: the gap between confidence and accuracy, averaged over equal bins of confidence
+    weighted by how many images fall in each (arXiv:1706.04599, eq. 3)."""
+    index = np.minimum((confidence * bins).astype(int), bins - 1)
+    counts = np.bincount(index, minlength=bins)
+    gap = np.bincount(index, confidence, bins) - np.bincount(index, correct.astype(np.float64), bins)
+    return float(np.abs(gap).sum() / max(counts.sum(), 1))
+
+
+@hookimpl
+def zoo_adapters() -> list[AdapterSpec]:
+    return [AdapterSpec("classifier", Classifier, "One label for an image, or several.")]

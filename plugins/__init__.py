@@ -1,0 +1,1 @@
+"""Backbone plugins: one file a family. The registry finds every module of this package."""
