@@ -1,0 +1,38 @@
+"""Fixtures for all tests. JAX is set up by environment variables, so that tests without it do not import it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".jax_cache"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+# Axes are never added behind anybody's back, neither here nor in the processes that tests start.
+os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
+
+
+@pytest.fixture(scope="session")
+def assets() -> Path:
+    """The folder of real weights and photos beside the repository; not part of it."""
+    path = ROOT.parent / "shared" / "assets"
+    if not path.is_dir():
+        message = f"real weights and photos are not at {path}"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    return path
+
+
+@pytest.fixture
+def strict_dtypes() -> Iterator[None]:
+    """Nor are dtypes mixed. For everything but training: optax itself raises a float to an integer power."""
+    import jax
+
+    with jax.numpy_dtype_promotion("strict"):
+        yield

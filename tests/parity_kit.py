@@ -1,0 +1,178 @@
+"""What the tests of backbones and weights share: models filled with name-seeded weights, and the goldens."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import seeded
+from flax import nnx
+from jax import Array
+
+from zoo.adapter import configure
+from zoo.backbone import abstract, run_stages
+from zoo.compose import _fill, _in_checkpoint
+from zoo.labels import names as label_names
+from zoo.layers import Chain
+from zoo.model import Card, Model
+from zoo.registry import registry
+from zoo.spec import BackboneSpec
+from zoo.weights.load import LoadReport
+from zoo.weights.mapping import Slot, slots
+
+GOLDEN = Path(__file__).parent / "golden"
+TOLERANCE = 1e-4
+
+
+@cache
+def backbones() -> dict[str, BackboneSpec]:
+    """Every backbone of zoo itself, by name."""
+    return dict(registry().backbones())
+
+
+def cases() -> list[tuple[str, str]]:
+    """(backbone, case) for the defaults and for every other value of every option; cf. `tools/golden_backbones.py`."""
+    return [
+        (name, case)
+        for name, spec in backbones().items()
+        for case in ("default", *(f"{option}={v}" for option, values in spec.options.items() for v in values[1:]))
+    ]
+
+
+def one_per_family() -> list[str]:
+    """The smallest backbone of every family, by the golden's parameter counts."""
+    smallest: dict[str, str] = {}
+    for name, spec in sorted(backbones().items(), key=lambda item: golden(item[0])["params"]):
+        smallest.setdefault(spec.family, name)
+    return list(smallest.values())
+
+
+@cache
+def _goldens(file: str) -> dict[str, Any]:
+    path = GOLDEN / file
+    return json.loads(path.read_text())["variants"] if path.exists() else {}
+
+
+def golden(name: str, case: str = "default") -> dict[str, Any]:
+    """The reference's figures; fails, saying how to make them, where there are none."""
+    found = _goldens(seeded.family_file(backbones()[name].family)).get(name, {}).get(case)
+    if found is None:
+        pytest.fail(
+            f"no golden for {name} ({case}): run python tools/golden_backbones.py --reference PYTHON {name}, where "
+            "PYTHON has torch, torchvision and timm."
+        )
+    return found
+
+
+def options_of(spec: BackboneSpec, case: str) -> dict[str, Any]:
+    """Build options of a case's name."""
+    if case == "default":
+        return {}
+    option, text = case.split("=")
+    return {option: next(value for value in spec.options[option] if str(value) == text)}
+
+
+def composed(
+    spec: BackboneSpec,
+    options: Mapping[str, Any] | None = None,
+    *,
+    in_channels: int = 3,
+    labels: tuple[str, ...] | None = None,
+    dtype: str = "float32",
+) -> Model:
+    """An abstract classifier on a backbone, by default with the checkpoint's own classes.
+
+    The head is built for the declared stages; `test_backbones.py` shows that those are the real ones.
+    """
+    adapter_spec = registry().adapter("classifier")
+    adapter = configure(adapter_spec.adapter, labels or label_names(spec.classifier.labels), {})
+    stages = [spec.stage(name) for name in adapter.taps(spec)]
+    rank = {"map": 4, "tokens": 3, "vector": 2}
+    shapes = {s.name: jax.ShapeDtypeStruct((*[1] * (rank[s.kind] - 1), s.channels), np.float32) for s in stages}
+    head = nnx.eval_shape(lambda: adapter.build(spec, shapes, rngs=nnx.Rngs(0)))
+    backbone = abstract(spec, in_channels=in_channels, **(options or {}))
+    preprocess = spec.preprocess.for_channels(in_channels)
+    card = Card(
+        spec.name,
+        adapter_spec.name,
+        preprocess=preprocess,
+        in_channels=in_channels,
+        dtype=dtype,
+        options=spec.build_options(options or {}),
+    )
+    return Model(backbone, head, spec=spec, adapter=adapter, card=card)
+
+
+def checkpoint_slots(model: Model) -> list[tuple[str, Slot]]:
+    """(name in the native checkpoint, slot) of every array of a composed model."""
+    paths = model.adapter.checkpoint_paths(model.spec)
+    tops = [(_in_checkpoint(slot, paths), slot) for slot in slots(model.head)]
+    return [(slot.name, slot) for slot in slots(model.backbone)] + tops
+
+
+def checkpoint_shapes(model: Model) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of the native checkpoint, with the checkpoint's axes."""
+    return {
+        name: slot.shape if slot.axes is None else tuple(slot.shape[i] for i in np.argsort(slot.axes))
+        for name, slot in checkpoint_slots(model)
+    }
+
+
+def checkpoint(spec: BackboneSpec, scales: list[float] | None = None) -> dict[str, np.ndarray]:
+    """A native checkpoint of name-seeded tensors."""
+    return seeded.tensors(checkpoint_shapes(composed(spec)), scales)
+
+
+def load(model: Model, tensors: Mapping[str, np.ndarray], *, keep_head: bool = True) -> LoadReport:
+    """Put a checkpoint into a composed model, as `zoo.create` does, and set it to evaluation mode."""
+    report = _fill(
+        model.spec,
+        model.backbone,
+        model.head,
+        model.adapter,
+        tensors,
+        model.card.in_channels,
+        keep_head=keep_head,
+        seed=0,
+    )
+    model.eval()
+    return report
+
+
+@partial(jax.jit, static_argnums=0)
+def _compiled(graphdef: nnx.GraphDef[nnx.Module], state: nnx.State, x: Array) -> Array:
+    return nnx.merge(graphdef, state)(x)  # type: ignore[operator]
+
+
+def _block_by_block(chain: Chain, x: Array) -> Array:
+    for layer in chain:
+        x = _compiled(*nnx.split(layer), x) if isinstance(layer, nnx.Module) else layer(x)
+    return x
+
+
+def outputs(model: Model, x: np.ndarray) -> dict[str, np.ndarray]:
+    """Every stage's output, the pooled features and the logits for normalised images.
+
+    The blocks of a chain are compiled one by one, the rest runs as it comes: equal blocks, also of other variants,
+    share one program, while a whole deep net costs more to compile than to run. `test_backbones.py` compiles some.
+    """
+    with mock.patch.object(Chain, "__call__", _block_by_block):
+        found = run_stages(model.backbone, jnp.asarray(x), [stage.name for stage in model.spec.stages])
+    last = found[model.spec.stages[-1].name]
+    found["pooled"] = last.mean(tuple(range(1, last.ndim - 1)))
+    found["logits"] = model.outputs(model.head.reduce({name: found[name] for name in model.adapter.taps(model.spec)}))
+    return {name: np.asarray(y) for name, y in found.items()}
+
+
+def errors(found: Mapping[str, np.ndarray], wanted: Mapping[str, Any]) -> dict[str, float]:
+    """Deviation of each output from the golden, in units of that output's standard deviation."""
+    assert found.keys() == wanted.keys()
+    return {name: seeded.error(found[name], wanted[name]) for name in wanted}

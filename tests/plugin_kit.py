@@ -1,0 +1,72 @@
+"""Makes installed distributions with a zoo plugin, as files on a path: what an installer leaves, without one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def distribution(folder: Path, name: str, source: str, *, catalogue: str = "", version: str = "1.0") -> str:
+    """Writes the package `<name>_plugin` with `source` and the metadata of distribution `name`; gives its module."""
+    module = f"{name.replace('-', '_')}_plugin"
+    package = folder / module
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(source)
+    if catalogue:
+        (package / "registry.toml").write_text(catalogue)
+    info = folder / f"{module}-{version}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    (info / "entry_points.txt").write_text(f"[zoo.plugins]\n{name} = {module}\n")
+    return module
+
+
+def weights_plugin(*names: str, extra: str = "") -> str:
+    """Source of a plugin that gives weights of these names and needs no jax."""
+    return (
+        "import zoo\n\n@zoo.hookimpl\ndef zoo_weights():\n"
+        f"    return [zoo.WeightSpec(name, source='hf://org/' + name) for name in {list(names)!r}]\n{extra}\n"
+    )
+
+
+def backbone_plugin(*names: str) -> str:
+    """Source of a plugin that declares backbones of these names and needs no jax before one is built."""
+    return (
+        "import zoo\nfrom zoo.spec import ClassifierLayout, Stage\n\n"
+        "def build(**options):\n    raise NotImplementedError\n\n@zoo.hookimpl\ndef zoo_backbones():\n"
+        "    return [zoo.BackboneSpec(name, 'Test', build, (Stage('stem', 8, 2, modules=('stem',)),), "
+        f"ClassifierLayout('fc')) for name in {list(names)!r}]\n"
+    )
+
+
+def run(
+    *command: str, paths: tuple[Path, ...] = (), cwd: Path | None = None, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Runs python with `paths` in front, in an environment without settings of the user's."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("ZOO_")}
+    environment |= {"PYTHONPATH": os.pathsep.join(map(str, paths)), "ZOO_CONFIG": "/nonexistent", **variables}
+    return subprocess.run(
+        [sys.executable, *command],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=cwd or ROOT,
+        timeout=120,
+        check=False,
+    )
+
+
+def zoo(*args: str, **where: object) -> subprocess.CompletedProcess[str]:
+    """Runs the command line in a process of its own."""
+    return run("-m", "zoo", *args, **where)  # type: ignore[arg-type]
+
+
+def records(result: subprocess.CompletedProcess[str]) -> dict[str, dict[str, str]]:
+    """The plugin records that `zoo plugins --json` printed, by name."""
+    assert result.returncode == 0, result.stderr
+    return {record["name"]: record for record in json.loads(result.stdout)}

@@ -1,0 +1,178 @@
+"""Every registered backbone is what its specification says. A new family is tested by existing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import parity_kit as kit
+import pytest
+import seeded
+from flax import nnx
+
+import zoo
+from zoo.backbone import feature_shapes, run_stages
+from zoo.conformance import check_backbone
+from zoo.errors import ConfigError, PluginError, UnknownNameError
+from zoo.model import Model
+from zoo.spec import BackboneSpec
+
+pytestmark = pytest.mark.usefixtures("strict_dtypes")
+
+ALL = sorted(kit.backbones())
+FAMILIES = kit.one_per_family()
+
+
+def _odd_size(spec: BackboneSpec) -> tuple[int, int]:
+    """A small size that is not square, odd where the family takes odd sides, and not below its least."""
+    least, multiple = spec.min_size, spec.size_multiple
+    return tuple(-(-(least + extra) // multiple) * multiple for extra in (33, 14))  # type: ignore[return-value]
+
+
+def _model(name: str, **kwargs: object) -> Model:
+    spec = kit.backbones()[name]
+    model = kit.composed(spec, **kwargs)  # type: ignore[arg-type]
+    kit.load(model, seeded.tensors(kit.checkpoint_shapes(model), kit.golden(name)["scales"]))
+    return model
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_stages_have_the_declared_channels_strides_and_parameters(name: str) -> None:
+    """At the weights' own size and a larger one, for every build option; each parameter belongs to one stage."""
+    assert check_backbone(kit.backbones()[name]) == []
+
+
+@pytest.mark.parametrize(("name", "channels"), [*((name, 1) for name in ALL), *((name, 4) for name in FAMILIES)])
+def test_other_image_channels_and_odd_sizes(name: str, channels: int) -> None:
+    spec = kit.backbones()[name]
+    names, size = [stage.name for stage in spec.stages], _odd_size(spec)
+    shapes = feature_shapes(spec, size, names, in_channels=channels)
+    for stage in spec.stages:
+        shape = shapes[stage.name].shape
+        assert (shape[0], shape[-1]) == (1, stage.channels)
+        if stage.kind == "map":
+            # Unpadded convolutions lose up to a kernel at the edges; none gives more than a pixel for each stride.
+            for side, out in zip(size, shape[1:3], strict=True):
+                assert 1 <= out <= -(-side // stage.stride)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_least_size_is_accepted_and_one_less_is_not(name: str) -> None:
+    spec = kit.backbones()[name]
+    least = -(-spec.min_size // spec.size_multiple) * spec.size_multiple
+    spec.check_size((least, least))
+    shapes = feature_shapes(spec, (least, least), [spec.stages[-1].name])
+    assert min(shapes[spec.stages[-1].name].shape) >= 1
+    with pytest.raises(ConfigError, match=str(spec.min_size)):
+        spec.check_size((spec.min_size - 1, least))
+
+
+def _features_and_logits(model: Model) -> tuple[np.ndarray, np.ndarray]:
+    """The last stage's output, by one compiled program as in real use, and the logits."""
+    last = model.spec.stages[-1].name
+    found = zoo.features(model, jnp.asarray(seeded.images(2, *kit.golden(model.spec.name)["size"])))
+    logits = model.outputs(model.head.reduce(found))
+    return np.asarray(found[last]), np.asarray(logits)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_one_compiled_program_gives_the_references_logits(name: str) -> None:
+    """`test_parity.py` compiles block by block."""
+    model, wanted = _model(name), kit.golden(name)["outputs"]
+    features, logits = _features_and_logits(model)
+    assert seeded.error(features, wanted[model.spec.stages[-1].name]) < kit.TOLERANCE
+    assert seeded.error(logits, wanted["logits"]) < kit.TOLERANCE
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_bfloat16_stays_bfloat16_in_every_stage(name: str) -> None:
+    spec = kit.backbones()[name]
+
+    def forward(x: jax.Array) -> dict[str, jax.Array]:
+        module = spec.build(rngs=nnx.Rngs(0))
+        module.eval()
+        return run_stages(module, x, [stage.name for stage in spec.stages])
+
+    shapes = jax.eval_shape(forward, jax.ShapeDtypeStruct((1, *_odd_size(spec), 3), jnp.bfloat16))
+    assert {shape.dtype for shape in shapes.values()} == {jnp.dtype(jnp.bfloat16)}
+
+
+def test_bfloat16_is_close_to_float32_and_gives_float32_logits() -> None:
+    name = FAMILIES[0]
+    features, logits = _features_and_logits(_model(name, dtype="bfloat16"))
+    assert (features.dtype, logits.dtype) == (jnp.bfloat16, np.float32)
+    assert 1e-5 < seeded.error(logits, kit.golden(name)["outputs"]["logits"]) < 0.25
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_saved_and_loaded_is_bit_for_bit_the_same(name: str, tmp_path: Path) -> None:
+    model = _model(name)
+    again = zoo.load(zoo.save(model, tmp_path / "model.safetensors"))
+    assert again.labels == model.labels
+    assert (again.card.preprocess, again.card.options) == (model.card.preprocess, model.card.options)
+    one, two = nnx.state(model), nnx.state(again)
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b), one, two)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_random_weights_give_finite_features_that_differ_by_image(name: str) -> None:
+    features, _ = _features_and_logits(zoo.create(name, "classifier", pretrained=False, num_classes=2, seed=1))
+    assert np.isfinite(features).all() and features.std() > 1e-3
+    assert np.abs(features[0] - features[1]).max() > 1e-3
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_training_moves_every_statistic_once(name: str) -> None:
+    model = _model(name)
+    x = jnp.asarray(seeded.images(2, *kit.golden(name)["size"]))
+
+    def statistics() -> list[np.ndarray]:
+        return [np.asarray(leaf) for leaf in jax.tree.leaves(nnx.state(model.backbone, nnx.BatchStat))]
+
+    before = statistics()
+    model.train()
+    nnx.jit(lambda backbone, x: backbone(x))(model.backbone, x)
+    assert not any(map(np.array_equal, before, statistics()))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_stage_can_start_from_the_output_of_the_one_before(name: str) -> None:
+    model, size = kit.composed(kit.backbones()[name]), kit.golden(name)["size"]
+    model.eval()
+    stages = [stage.name for stage in model.spec.stages]
+    graphdef, state = nnx.split(model.backbone)
+
+    def both(state: nnx.State, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        backbone = nnx.merge(graphdef, state)
+        whole = run_stages(backbone, x, stages[-2:])
+        return whole[stages[-1]], run_stages(backbone, whole[stages[-2]], stages[-1:], after=stages[-2])[stages[-1]]
+
+    at_once, in_two = jax.eval_shape(both, state, jax.ShapeDtypeStruct((1, *size, 3), jnp.float32))
+    assert at_once == in_two
+    with pytest.raises(UnknownNameError):
+        run_stages(model.backbone, jnp.zeros((1, *size, 3)), stages[:1], after=stages[-1])
+    with pytest.raises(UnknownNameError, match="layer99"):
+        run_stages(model.backbone, jnp.zeros((1, *size, 3)), ["layer99"])
+
+
+def test_starting_in_the_middle_gives_the_same_values() -> None:
+    model = _model(FAMILIES[0])
+    stages = [stage.name for stage in model.spec.stages]
+    whole = run_stages(model.backbone, jnp.asarray(seeded.images(1, 32, 32)), stages[-2:])
+    part = run_stages(model.backbone, whole[stages[-2]], stages[-1:], after=stages[-2])
+    assert np.array_equal(part[stages[-1]], whole[stages[-1]])
+
+
+def test_a_specification_that_is_not_true_is_refused() -> None:
+    spec = kit.backbones()[FAMILIES[0]]
+    last = spec.stages[-1]
+    lie = replace(spec, stages=(*spec.stages[:-1], replace(last, channels=last.channels + 1)))
+    with pytest.raises(PluginError, match=last.name):
+        feature_shapes(lie, spec.preprocess.size, [last.name])
+    stride = replace(spec, stages=(*spec.stages[:-1], replace(last, stride=last.stride * 2)))
+    assert any("stride" in problem for problem in check_backbone(stride))
+    owner = replace(spec, stages=(*spec.stages[:-1], replace(last, modules=())))
+    assert any("no stage owns it" in problem for problem in check_backbone(owner))

@@ -1,0 +1,277 @@
+"""The activation cache: computed once, kept, resumed, verified, and never mistaken for another one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+from training_kit import draw_folder, draw_splits, installed, own_cache, picture, tinynet  # noqa: F401  (fixtures)
+
+import zoo
+import zoo.model
+from zoo import settings
+from zoo.data import Dataset, read
+from zoo.errors import DataError, RunError
+from zoo.model import Model
+from zoo.training import Augment
+from zoo.training.cache import BLOCK, cache_key, open_cache
+from zoo.training.step import FEATURES
+
+COUNT = 75
+FAST: dict[str, Any] = {"figures": False, "augment": "none", "show": lambda session: lambda event: None}
+
+
+class Decoded(list):
+    """The files that were decoded, in any order."""
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> Decoded:
+    seen, decode = Decoded(), zoo.model.decode
+
+    def counting(path: Path) -> np.ndarray:
+        seen.append(path)
+        return decode(path)
+
+    monkeypatch.setattr(zoo.model, "decode", counting)
+    return seen
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """150 images: two whole blocks of the cache and a part of a third."""
+    return read(draw_folder(tmp_path_factory.mktemp("many"), count=COUNT))["all"]
+
+
+@pytest.fixture(scope="module")
+def model(tinynet: Path) -> Model:  # noqa: F811
+    return create()
+
+
+def create(**options: Any) -> Model:
+    return zoo.create("tinynet", "classifier", labels=("disc", "frame"), pretrained=False, **options)
+
+
+def direct(model: Model, dataset: Dataset, rows: list[int]) -> np.ndarray:
+    """What the head reads, computed without a cache."""
+    pixels = model.prepare([dataset[i].image for i in rows])
+    return np.asarray(model.reduced(model.normalize(jax.numpy.asarray(pixels)))["body"])
+
+
+def test_features_are_computed_once(model: Model, dataset: Dataset, decoded: Decoded):
+    progress: list[tuple[int, int]] = []
+    first = open_cache(model, dataset, progress=lambda *at: progress.append(at))
+    assert sorted(decoded) == sorted(sample.image for sample in dataset)
+    assert progress[-1] == (150, 150) and first.reused == 0
+    decoded.clear()
+    second = open_cache(model, dataset)
+    assert decoded == [] and second.reused == 150
+    np.testing.assert_array_equal(second.arrays["body"], first.arrays["body"])
+
+
+def test_rows_are_those_of_the_images(model: Model, dataset: Dataset):
+    cache = open_cache(model, dataset)
+    index = np.array([149, 0, 64, 63, 0])
+    (rows,) = cache.rows(index).values()
+    assert list(cache.rows(index)) == [FEATURES + "body"] and rows.shape == (5, 16)
+    np.testing.assert_allclose(rows, direct(model, dataset, list(index)), rtol=1e-4, atol=1e-5)
+
+
+def test_memory_stays_flat(model: Model, dataset: Dataset):
+    """The arrays are files that the system maps, however large: only what is asked for is copied."""
+    cache = open_cache(model, dataset)
+    assert all(isinstance(array, np.memmap) for array in cache.arrays.values())
+    (rows,) = cache.rows(np.arange(4)).values()
+    assert not isinstance(rows, np.memmap)
+
+
+def interrupted(model: Model, dataset: Dataset, at: int) -> None:
+    def stop(done: int, total: int) -> None:
+        if done >= at:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        open_cache(model, dataset, progress=stop)
+
+
+def test_an_interrupted_computation_goes_on(model: Model, dataset: Dataset, decoded: Decoded):
+    interrupted(model, dataset, 96)
+    decoded.clear()
+    cache = open_cache(model, dataset)
+    assert cache.reused == BLOCK  # whole blocks only
+    # A set: the reading threads of the interrupted computation may just have been a few images ahead.
+    assert set(decoded) == {sample.image for sample in list(dataset)[BLOCK:]}
+    np.testing.assert_allclose(cache.arrays["body"], direct(model, dataset, list(range(150))), rtol=1e-4, atol=1e-5)
+
+
+def files(model: Model, dataset: Dataset) -> tuple[Path, Path]:
+    folder = settings.cache_dir() / "activations" / cache_key(model, dataset)[:32]
+    return folder / "body.npy", folder / "progress.json"
+
+
+def flip(file: Path, offset: int) -> None:
+    data = bytearray(file.read_bytes())
+    data[offset] ^= 1
+    file.write_bytes(data)
+
+
+@pytest.mark.parametrize(("row", "kept"), [(0, 0), (70, 64), (149, 128)])
+def test_a_flipped_bit_is_computed_anew(model: Model, dataset: Dataset, row: int, kept: int):
+    good = np.array(open_cache(model, dataset).arrays["body"])
+    array, _ = files(model, dataset)
+    flip(array, -(150 - row) * 16 * 4)
+    cache = open_cache(model, dataset)
+    assert cache.reused == kept  # from the damaged block on
+    np.testing.assert_array_equal(cache.arrays["body"], good)
+
+
+def emptied(array: Path, progress: Path) -> None:
+    array.write_bytes(b"")
+
+
+def removed(array: Path, progress: Path) -> None:
+    array.unlink()
+
+
+def no_progress(array: Path, progress: Path) -> None:
+    progress.write_text('{"blocks": [')
+
+
+def other_shape(array: Path, progress: Path) -> None:
+    np.save(array, np.zeros((150, 15), np.float32))
+
+
+def other_dtype(array: Path, progress: Path) -> None:
+    np.save(array, np.zeros((150, 16), np.float64))
+
+
+def test_a_truncated_file_keeps_what_is_whole(model: Model, dataset: Dataset):
+    good = np.array(open_cache(model, dataset).arrays["body"])
+    array, _ = files(model, dataset)
+    array.write_bytes(array.read_bytes()[:-100])
+    cache = open_cache(model, dataset)
+    assert cache.reused == 128
+    np.testing.assert_array_equal(cache.arrays["body"], good)
+
+
+@pytest.mark.parametrize("damage", [emptied, removed, no_progress, other_shape, other_dtype])
+def test_a_broken_cache_is_computed_anew(model: Model, dataset: Dataset, damage: Any):
+    good = np.array(open_cache(model, dataset).arrays["body"])
+    damage(*files(model, dataset))
+    cache = open_cache(model, dataset)
+    assert cache.reused == 0
+    np.testing.assert_array_equal(cache.arrays["body"], good)
+
+
+def test_everything_it_depends_on_is_in_its_name(model: Model, dataset: Dataset, tmp_path: Path):
+    keys = {"itself": cache_key(model, dataset)}
+    assert cache_key(create(), dataset) == keys["itself"]
+    # What only the head does with the features is not.
+    assert cache_key(create(dropout=0.5, label_smoothing=0.1), dataset) == keys["itself"]
+    for name, other in {
+        "weights": create(seed=1),
+        "size": create(image_size=24),
+        "mean": create(mean=[0.4, 0.4, 0.4]),
+        "interpolation": create(interpolation="bicubic"),
+        "crop": create(crop_pct=0.9),
+        "dtype": create(dtype="bfloat16"),
+        "reduction": create(pool="max"),
+        "stages": create(head="conv"),
+    }.items():
+        keys[name] = cache_key(other, dataset)
+    statistics = create()
+    statistics.backbone.bn1.mean[...] = statistics.backbone.bn1.mean[...] + 1e-6
+    keys["statistics"] = cache_key(statistics, dataset)
+    keys["fewer images"] = cache_key(model, dataset.subset(range(149), dataset.name))
+    keys["another order"] = cache_key(model, dataset.subset(range(149, -1, -1), dataset.name))
+    copy = read(draw_folder(tmp_path / "copy", count=2))["all"]
+    keys["copy"] = cache_key(model, copy)
+    picture("disc", 99).save(copy[0].image)
+    keys["changed image"] = cache_key(model, copy)
+    assert len(set(keys.values())) == len(keys), keys
+
+
+def test_a_full_disk_is_said_before_anything_is_written(
+    model: Model, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+):
+    class Usage:
+        free = 1000
+
+    monkeypatch.setattr("zoo.training.cache.shutil.disk_usage", lambda folder: Usage)
+    with pytest.raises(RunError, match=r"needs 0\.0 GB .*ZOO_CACHE.*--no-cache"):
+        open_cache(model, dataset)
+    assert not files(model, dataset)[0].exists()
+
+
+def test_an_unreadable_image_is_named_and_the_rest_kept(model: Model, tmp_path: Path, decoded: Decoded):
+    data = read(draw_folder(tmp_path / "data", count=COUNT))["all"]
+    bad = data[140].image
+    good = bad.read_bytes()
+    stat = bad.stat()
+    bad.write_bytes(good[:50] + bytes(len(good) - 50))
+    import os
+
+    os.utime(bad, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # the same file for the key, repaired below
+    with pytest.raises(DataError, match=bad.name):
+        open_cache(model, data)
+    bad.write_bytes(good)
+    os.utime(bad, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert open_cache(model, data).reused == BLOCK
+
+
+# In training -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def splits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw_splits(tmp_path_factory.mktemp("splits"), train=10, val=5)
+
+
+@pytest.mark.parametrize("options", [{}, {"head": "conv"}, {"head": "mlp", "pool": "avgmax"}], ids=str)
+def test_training_from_it_equals_training_from_images(splits: Path, tmp_path: Path, options: dict):
+    runs = [
+        zoo.train(
+            create(**options),
+            splits,
+            plan="head",
+            epochs=3,
+            out=tmp_path / str(cache),
+            cache=cache,
+            batch_size=8,
+            **FAST,
+        )
+        for cache in (True, False)
+    ]
+    for cached, plain in zip(*(run.history for run in runs), strict=True):
+        for name in ("train_loss", "val_loss", "accuracy", "macro_f1", "calibration_error"):
+            assert cached[name] == pytest.approx(plain[name], abs=1e-5), (cached["epoch"], name)
+    kernels = [np.asarray(jax.tree.leaves(nnx.state(run.model.head, nnx.Param))[-1]) for run in runs]
+    np.testing.assert_allclose(*kernels, atol=1e-5)
+
+
+def test_a_second_run_decodes_nothing(splits: Path, tmp_path: Path, decoded: Decoded):
+    common = {"plan": "head", "epochs": 2, **FAST}
+    zoo.train(create(), splits, out=tmp_path / "first", **common)
+    assert len(decoded) == len(set(decoded)) == 30
+    decoded.clear()
+    zoo.train(create(dropout=0.3), splits, out=tmp_path / "second", **common)
+    assert decoded == []
+
+
+def test_random_augmentation_is_not_cached(splits: Path, tmp_path: Path):
+    """A phase on cached features sees every image as it is; the phase that trains the backbone augments it anew."""
+    strong = Augment(scale=(0.1, 0.2), color=0.9)
+    common = {"epochs": 2, "batch_size": 8}
+    plain = zoo.train(create(), splits, plan="head", out=tmp_path / "a", **common, **FAST)
+    augmented = zoo.train(create(), splits, plan="head", out=tmp_path / "b", **common, **{**FAST, "augment": strong})
+    assert [r["train_loss"] for r in plain.history] == [r["train_loss"] for r in augmented.history]
+
+
+def test_without_a_cache_nothing_is_written(splits: Path, tmp_path: Path):
+    zoo.train(create(), splits, plan="head", epochs=1, out=tmp_path / "run", cache=False, **FAST)
+    zoo.train(create(), splits, plan="all", epochs=1, out=tmp_path / "all", **FAST)
+    assert not (settings.cache_dir() / "activations").exists()

@@ -1,0 +1,212 @@
+"""The catalogue file: derived from the plugins, checked, and read with errors that name the file and the key."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import sys
+import tomllib
+from pathlib import Path
+
+import plugin_kit as kit
+import pytest
+
+from zoo import catalogue, derive, loader
+from zoo.catalogue import FIELDS, KINDS, Row
+from zoo.errors import ConfigError
+from zoo.loader import Contribution
+from zoo.spec import ModelSpec, Preprocess, WeightSpec
+
+
+@pytest.fixture
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """(working directory, configuration folder), both empty."""
+    here, config = tmp_path / "here", tmp_path / "config"
+    here.mkdir()
+    config.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("ZOO_CONFIG", str(config))
+    return here, config
+
+
+def given(**specs) -> Contribution:
+    return Contribution({kind: {spec.name: spec for spec in specs.get(kind, ())} for kind in KINDS})
+
+
+def test_the_repository_s_catalogue_is_what_the_plugins_say():
+    """All but the parameter counts, which take half a minute to build; `make check` compares those too."""
+    rows = catalogue.read_catalogue(kit.ROOT / "registry.toml", "flax-zoo")
+    own = [candidate for candidate in loader.discover() if candidate.first_party]
+    assert set(rows) == {candidate.module for candidate in own}
+    for candidate in own:
+        specs = loader.load(candidate).specs
+        listed = {(row.kind, row.name): row for row in rows[candidate.module]}
+        assert set(listed) == {(kind, name) for kind in KINDS for name in specs[kind]}
+        for kind, name in listed:
+            said = {k: v for k, v in listed[kind, name].data.items() if k != "params"}
+            usual = {**derive._DEFAULTS}
+            expected = derive.fields(kind, specs[kind][name])
+            assert {k: v for k, v in said.items() if k in expected or v != usual.get(k)} == expected
+
+
+def test_parameters_are_counted_without_the_classifier():
+    rows = catalogue.read_catalogue(kit.ROOT / "registry.toml", "flax-zoo")
+    found = {row.name: row.data["params"] for some in rows.values() for row in some if row.kind == "backbones"}
+    # Published sizes (torchvision's model table) less the 1000-class head: 512 or 1280 or 2048 features and a bias.
+    assert found["resnet18"] == 11_689_512 - 513 * 1000
+    assert found["resnet50"] == 25_557_032 - 2049 * 1000
+    assert found["mobilenetv2_100"] == 3_504_872 - 1281 * 1000
+    assert found["squeezenet1_1"] == 1_235_496 - 513 * 1000
+
+
+def test_a_count_of_a_real_backbone():
+    squeezenet = next(c for c in loader.discover() if c.name == "squeezenet")
+    spec = loader.load(squeezenet).specs["backbones"]["squeezenet1_1"]
+    assert derive.count_params(spec) == 1_235_496 - 513 * 1000
+
+
+WEIGHTS = [
+    WeightSpec(
+        f"net.{tag}",
+        source=f"hf://org/net.{tag}",
+        license="mit",
+        commercial_use="yes",
+        preprocess=Preprocess(size=size, interpolation="bicubic", mean=mean),
+        options=options,
+        note=note,
+    )
+    for tag, size, mean, options, note in [
+        ("a", (224, 224), (0.5, 0.5, 0.5), {}, ""),
+        ("b", (160, 96), (0.5, 0.5, 0.5), {"padding": "same"}, 'says "quoted", ümlaut\nand a line'),
+        ("c", (256, 256), (0.485, 0.456, 0.406), {"depth": 3, "wide": True}, ""),
+    ]
+] + [WeightSpec("net.file", sha256="0" * 64)]
+
+
+def test_rows_come_back_as_the_specs_they_were_derived_from(tmp_path: Path):
+    text = derive.catalogue([("m", given(weights=WEIGHTS))], "test")
+    assert derive.catalogue([("m", given(weights=WEIGHTS[::-1]))], "test") == text
+    (tmp_path / "registry.toml").write_text(text)
+    rows = catalogue.read_catalogue(tmp_path / "registry.toml", "dist")["m"]
+    assert [row.name for row in rows] == ["net.a", "net.b", "net.c", "net.file"]
+    for row, spec in zip(rows, WEIGHTS, strict=True):
+        assert catalogue.weight_spec(row) == spec
+        assert dict(catalogue.weight_spec(row).options) == dict(spec.options)
+    shared = tomllib.loads(text)["plugin"]["m"]["weights"]["*"]
+    assert shared == {
+        "source": "hf://org/{name}",
+        "license": "mit",
+        "commercial_use": "yes",
+        "interpolation": "bicubic",
+    }
+
+
+def test_a_plugin_that_gives_nothing_is_still_catalogued(tmp_path: Path):
+    (tmp_path / "registry.toml").write_text(derive.catalogue([("m", given())], "test"))
+    assert catalogue.read_catalogue(tmp_path / "registry.toml", "dist") == {"m": []}
+
+
+def test_models_are_catalogued(tmp_path: Path):
+    model = ModelSpec("detector", "resnet18", "boxes", {"levels": [3, 4], "free": None}, "Finds things.")
+    (tmp_path / "registry.toml").write_text(derive.catalogue([("m", given(models=[model]))], "test"))
+    (row,) = catalogue.read_catalogue(tmp_path / "registry.toml", "dist")["m"]
+    assert row == Row(
+        "models",
+        "detector",
+        "m",
+        "dist",
+        {
+            "backbone": "resnet18",
+            "adapter": "boxes",
+            "config": {"levels": [3, 4], "free": "None"},
+            "summary": "Finds things.",
+        },
+    )
+
+
+def test_every_field_of_a_spec_can_be_in_its_row():
+    """A field that is added to a spec must be added to the catalogue, or be named here with its reason."""
+    in_code = {"name", "build", "classifier", "preprocess", "adapter"}
+    for kind, spec in (("weights", WeightSpec), ("models", ModelSpec)):
+        names = {field.name for field in dataclasses.fields(spec)} - (in_code if kind == "weights" else {"name"})
+        assert names <= set(FIELDS[kind]), kind
+    assert {field.name for field in dataclasses.fields(Preprocess)} <= set(FIELDS["weights"])
+
+
+BAD_OVERLAYS = {
+    "[weights\n": "is not valid TOML",
+    "[weight]\n": "unknown key weight; did you mean weights?",
+    "[plugin.x]\n[prefer]\n": "unknown key plugin; did you mean plugins?",
+    "[weights.resnet18.mine]\nsource = 'x'\n": "'resnet18' is not a name of weights; write it quoted",
+    '[weights."resnet18.mine"]\nsorce = "x"\n': 'unknown key weights."resnet18.mine".sorce; did you mean source?',
+    '[weights."resnet18.mine"]\nsource = 3\n': 'weights."resnet18.mine".source is 3; it must be a string',
+    '[weights."resnet18.mine"]\nnum_classes = true\n': "is True; it must be an integer",
+    '[weights."resnet18.mine"]\ninterpolation = "cubic"\n': "interpolation is 'cubic'; accepted: bilinear, bicubic",
+    '[weights."resnet18.mine"]\nmean = [0.5]\n': "mean has 1 values and std 3",
+    '[weights."resnet18.mine"]\nsize = [1, 2, 3]\n': "size",
+    '[weights."resnet18.mine"]\nsize = ["a", 2]\n': "size",
+    "plugins = 3\n": "plugins must be a table",
+    "[plugins]\ndisable = 'x'\n": "plugins.disable is 'x'; it must be a list",
+    "[prefer]\nresnet18 = 1\n": "prefer.resnet18 is 1; it must be a string",
+    "[pins.\"a.b\"]\nsha256 = 'abc'\n": 'pins."a.b".sha256 must be 64 lower-case hexadecimal digits',
+}
+
+
+@pytest.mark.parametrize("text", BAD_OVERLAYS)
+def test_a_bad_overlay_names_the_file_and_the_key(folders: tuple[Path, Path], text: str):
+    here, _ = folders
+    (here / "registry.toml").write_text(text)
+    with pytest.raises(ConfigError) as error:
+        catalogue.read_overlay()
+    assert str(here / "registry.toml") in str(error.value)
+    assert BAD_OVERLAYS[text] in str(error.value)
+
+
+def test_an_overlay_that_is_not_text(folders: tuple[Path, Path]):
+    (folders[0] / "registry.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        catalogue.read_overlay()
+
+
+def test_the_working_directory_wins_over_the_configuration_folder(folders: tuple[Path, Path]):
+    here, config = folders
+    (here / "registry.toml").write_text('[prefer]\na = "one"\n[plugins]\ndisable = ["x"]\n')
+    (config / "registry.toml").write_text('[prefer]\na = "two"\nb = "two"\n[plugins]\ndisable = ["y"]\n')
+    overlay = catalogue.read_overlay()
+    assert overlay.prefer == {"a": "one", "b": "two"}
+    assert set(overlay.disable) == {"x", "y"}
+    assert overlay.files == (here / "registry.toml", config / "registry.toml")
+
+
+def test_a_catalogue_in_the_working_directory_is_not_an_overlay(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("ZOO_CONFIG", str(tmp_path))
+    monkeypatch.chdir(kit.ROOT)
+    assert catalogue.read_overlay().files == ()
+
+
+def test_the_tool_says_what_is_out_of_date(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """For squeezenet alone, which takes seconds; its catalogue is then damaged in one number."""
+    place = importlib.util.spec_from_file_location("catalogue_tool", kit.ROOT / "tools" / "catalogue.py")
+    assert place is not None and place.loader is not None
+    tool = importlib.util.module_from_spec(place)
+    place.loader.exec_module(tool)
+    squeezenet = [candidate for candidate in loader.discover() if candidate.name == "squeezenet"]
+    monkeypatch.setattr(loader, "discover", lambda: squeezenet)
+    path = tmp_path / "registry.toml"
+    monkeypatch.setattr(tool, "PATH", path)
+
+    def run(*args: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["catalogue.py", *args])
+        return tool.main()
+
+    assert run("--check") == 1
+    assert not path.exists()
+    assert (run(), run("--check")) == (0, 0)
+    capsys.readouterr()
+    path.write_text(path.read_text().replace("params = 7", "params = 8", 1))
+    assert run("--check") == 1
+    said = capsys.readouterr()
+    assert "params = 8" in said.out
+    assert "run `python tools/catalogue.py`" in said.err

@@ -1,0 +1,110 @@
+"""Preprocessing equals timm's and torchvision's, pixel for pixel."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from zoo.data import decode, prepare, prepare_train
+from zoo.errors import DataError
+from zoo.spec import Preprocess
+
+ROOT = Path(__file__).resolve().parent.parent
+GOLDEN = json.loads((ROOT / "tests" / "golden" / "preprocess.json").read_text())["cases"]
+_spec = importlib.util.spec_from_file_location("golden_preprocess", ROOT / "tools" / "golden_preprocess.py")
+golden = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(golden)
+
+
+@pytest.mark.parametrize("number", range(len(golden.CASES)))
+def test_equals_timm(number):
+    height, width, size, crop_pct, interpolation, crop_mode = golden.CASES[number]
+    preprocess = Preprocess(size=size, crop_pct=crop_pct, interpolation=interpolation, crop_mode=crop_mode)
+    found = golden.summary(prepare(golden.golden_image(height, width), preprocess))
+    assert found["shape"] == GOLDEN[number]["shape"]
+    assert found["pixels"] == GOLDEN[number]["pixels"]
+    assert found["sha256"] == GOLDEN[number]["sha256"]
+
+
+def test_the_goldens_tell_settings_apart():
+    assert len({case["sha256"] for case in GOLDEN}) == len(GOLDEN)
+    image = golden.golden_image(375, 500)
+    right = prepare(image, Preprocess())
+    for wrong in (Preprocess(interpolation="bicubic"), Preprocess(crop_pct=0.9), Preprocess(crop_mode="squash")):
+        assert not np.array_equal(prepare(image, wrong), right)
+
+
+def by_hand(image, size, resized, kernel):
+    """The centre of the image resized to shorter side `resized`, with Pillow alone."""
+    height, width = image.shape[:2]
+    scale = resized / min(height, width)
+    new = (resized, int(resized * width / height)) if height <= width else (int(resized * height / width), resized)
+    assert abs(new[0] - height * scale) < 1 and abs(new[1] - width * scale) < 1
+    top, left = int(round((new[0] - size) / 2.0)), int(round((new[1] - size) / 2.0))
+    picture = Image.fromarray(image).resize((new[1], new[0]), kernel)
+    return np.asarray(picture)[top : top + size, left : left + size]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_equals_pillow_by_hand(seed):
+    rng = np.random.default_rng(seed)
+    height, width = (int(n) for n in rng.integers(20, 300, 2))
+    image = rng.integers(0, 256, (height, width, 3), np.uint8)
+    preprocess = Preprocess(size=(64, 64), crop_pct=0.875, interpolation="bicubic")
+    np.testing.assert_array_equal(prepare(image, preprocess), by_hand(image, 64, 73, Image.Resampling.BICUBIC))
+
+
+def test_real_photos_equal_pillow(assets):
+    for path in sorted((assets / "datasets" / "hymenoptera" / "val" / "bees").iterdir())[:8]:
+        image = np.asarray(Image.open(path).convert("RGB"))
+        ours = prepare(decode(path), Preprocess())
+        np.testing.assert_array_equal(ours, by_hand(image, 224, 256, Image.Resampling.BILINEAR))
+
+
+def test_channels():
+    image = golden.golden_image(90, 120)
+    size = {"size": (32, 32)}
+    rgb = prepare(image, Preprocess(**size))
+    bgr = prepare(image, Preprocess(**size, channels="BGR"))
+    np.testing.assert_array_equal(bgr, rgb[..., ::-1])
+    grey = np.asarray(Image.fromarray(image).convert("L"))[..., None]
+    one = {"mean": (0.5,), "std": (0.5,), "channels": "L"}
+    np.testing.assert_array_equal(prepare(image, Preprocess(**size, **one)), prepare(grey, Preprocess(**size, **one)))
+    for channels in (1, 2, 4, 7):
+        bands = np.concatenate([image] * 3, -1)[..., :channels]
+        done = prepare(bands, Preprocess(**size))
+        np.testing.assert_array_equal(done, np.concatenate([rgb] * 3, -1)[..., :channels])
+
+
+def test_prepare_train_keeps_room_around_the_same_centre():
+    image = golden.golden_image(300, 400)
+    preprocess = Preprocess(size=(224, 224), crop_pct=0.875)
+    train, evaluated = prepare_train(image, preprocess), prepare(image, preprocess)
+    assert train.shape == (256, 256, 3)
+    np.testing.assert_array_equal(train[16:240, 16:240], evaluated)
+    assert prepare_train(image, preprocess, scale=1.25).shape == (320, 320, 3)
+    assert prepare_train(image, Preprocess(size=(96, 128), crop_pct=1.0)).shape == (96, 128, 3)
+    whole = prepare_train(image, Preprocess(size=(64, 64), crop_mode="squash", crop_pct=1.0))
+    np.testing.assert_array_equal(whole, np.asarray(Image.fromarray(image).resize((64, 64), Image.Resampling.BILINEAR)))
+
+
+@pytest.mark.parametrize("size", [(1, 4000), (4000, 1), (1, 1), (2, 3000)])
+def test_thin_images_cost_no_memory(size):
+    rng = np.random.default_rng(0)
+    image = np.repeat(np.repeat(rng.integers(0, 256, (*size, 3), np.uint8), 1, 0), 1, 1)
+    done = prepare(image, Preprocess())
+    assert done.shape == (224, 224, 3)
+    if size == (2, 3000):
+        full = by_hand(image[:, 1400:1600], 224, 256, Image.Resampling.BILINEAR)
+        assert np.abs(full.astype(int) - done).max() <= 1
+
+
+def test_other_arrays_are_refused():
+    for wrong in (np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32), np.zeros((0, 4, 3), np.uint8)):
+        with pytest.raises(DataError, match="an image is uint8"):
+            prepare(wrong, Preprocess())

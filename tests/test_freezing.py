@@ -1,0 +1,222 @@
+"""The promise about what trains, for every family that is installed.
+
+Frozen parameters are bit-identical after training, normalisation statistics untouched; the optimizer keeps nothing
+for them, their backward pass is not in the compiled step, and a later `.train()` does not undo it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+import zoo
+from zoo.model import Model
+from zoo.registry import registry
+from zoo.rules import Assignment, assign, preset
+from zoo.training.step import Program, TrainState, install, optimizer, start
+
+SIZE = 32
+
+
+def smallest_of_each_family() -> list[str]:
+    rows = [row for row in registry().rows("backbones") if row.distribution == "flax-zoo"]
+    families: dict[str, list[tuple[int, str]]] = {}
+    for row in rows:
+        families.setdefault(row.data["family"], []).append((row.data["params"], row.name))
+    return [min(members)[1] for members in families.values()]
+
+
+NAMES = smallest_of_each_family()
+
+
+def compose(name: str) -> Model:
+    """The smallest model of a family, with values that a careless update would disturb."""
+    model = zoo.create(name, "classifier", num_classes=3, pretrained=False, image_size=SIZE)
+    for path, variable in nnx.to_flat_state(nnx.state(model, (nnx.Param, nnx.BatchStat))):
+        if path[0] == "backbone":
+            value = np.array(variable.get_value())
+            value.reshape(-1)[::7] = -0.0  # 0.0 + -0.0 is 0.0: an update by zero must not touch it either
+            nnx.update(model, nnx.from_flat_state([(path, variable.replace(jnp.asarray(value)))]))
+    return model
+
+
+def held(model: Model) -> dict[tuple, bytes]:
+    """Every parameter and statistic as its bytes."""
+    state = nnx.to_flat_state(nnx.state(model, (nnx.Param, nnx.BatchStat)))
+    return {path: np.asarray(variable.get_value()).tobytes() for path, variable in state}
+
+
+def batch(seed: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 256, (4, SIZE, SIZE, 3), dtype=np.uint8)
+    return {"image": images, "label": np.array([0, 1, 2, 1], np.int32), "valid": np.ones(4, bool)}
+
+
+def flops(program: jax.stages.Compiled | jax.stages.Lowered) -> float:
+    analysis = program.cost_analysis()
+    analysis = analysis[0] if isinstance(analysis, list) else analysis
+    assert analysis is not None
+    return analysis["flops"]
+
+
+@dataclass
+class Trained:
+    """A model of a family, trained for a few harsh steps with a preset."""
+
+    name: str
+    plan: str
+
+    @cached_property
+    def model(self) -> Model:
+        return compose(self.name)
+
+    @cached_property
+    def assignment(self) -> Assignment:
+        return assign(self.model, preset(self.model, self.plan))
+
+    @cached_property
+    def started(self) -> tuple[TrainState, Program]:
+        # Decay and rate are so large that whatever they reach moves at once.
+        transform = optimizer(0.1, weight_decay=0.5, clip=1.0, accumulate=1, assignment=self.assignment)
+        settings = {"augmentation": None, "ema": 0.0, "norm_statistics": False}
+        return start(self.model, self.assignment, transform, **settings)
+
+    @cached_property
+    def compiled(self) -> jax.stages.Compiled:
+        state, program = self.started
+        return program.run.lower(state, program.frozen, batch(0), jax.random.key(0)).compile()
+
+    @cached_property
+    def before_and_after(self) -> tuple[dict[tuple, bytes], dict[tuple, bytes]]:
+        state, program = self.started
+        before = held(self.model)
+        # A copy: the step uses its state up, and its size is looked at by another test.
+        state = jax.tree.map(jnp.copy, state)
+        for seed in range(3):
+            state, metrics = self.compiled(state, program.frozen, batch(seed), jax.random.key(0))
+            assert np.isfinite(float(metrics["loss"]))
+        install(self.model, state)
+        return before, held(self.model)
+
+
+_made: dict[tuple[str, str], Trained] = {}
+
+
+@pytest.fixture(params=[(name, plan) for name in NAMES for plan in ("head", "last:1")], ids="-".join)
+def trained(request: pytest.FixtureRequest) -> Trained:
+    return _made.setdefault(request.param, Trained(*request.param))
+
+
+def test_every_family_is_here():
+    assert len(NAMES) >= 4 and len(set(NAMES)) == len(NAMES)
+
+
+def test_frozen_parameters_are_bit_identical(trained: Trained):
+    before, after = trained.before_and_after
+    frozen = [path for path, multiplier in trained.assignment.multipliers.items() if multiplier is None]
+    assert frozen and all(before[path] == after[path] for path in frozen)
+    assert any(np.signbit(v[v == 0]).any() for v in (np.frombuffer(after[path], np.float32) for path in frozen))
+
+
+def test_what_trains_moves(trained: Trained):
+    before, after = trained.before_and_after
+    moving = [path for path, multiplier in trained.assignment.multipliers.items() if multiplier is not None]
+    assert moving and all(before[path] != after[path] for path in moving)
+    assert any(path[0] == "backbone" for path in moving) == (trained.plan != "head")
+
+
+def test_statistics_are_untouched(trained: Trained):
+    """Of the frozen stages because they are frozen, of the others because pretrained statistics are kept."""
+    before, after = trained.before_and_after
+    statistics = [path for path, _ in nnx.to_flat_state(nnx.state(trained.model, nnx.BatchStat))]
+    assert [path for path in statistics if before[path] != after[path]] == []
+
+
+def test_the_optimizer_keeps_nothing_for_frozen_parameters(trained: Trained):
+    state, program = trained.started
+    sizes = {path: v.get_value().size for path, v in nnx.to_flat_state(nnx.state(trained.model, nnx.Param))}
+    moving = sum(size for path, size in sizes.items() if trained.assignment.trains(path))
+    kept = sum(leaf.size for leaf in jax.tree.leaves(state.opt_state))
+    assert 2 * moving <= kept <= 2 * moving + 8  # two moments, and a few counters
+    assert sum(leaf.size for leaf in jax.tree.leaves(nnx.filter_state(program.frozen, nnx.Param))) == (
+        sum(sizes.values()) - moving
+    )
+
+
+def test_a_later_train_call_does_not_undo_it(trained: Trained):
+    _ = trained.started
+    model = trained.model
+    model.train()
+    below = [
+        module
+        for path, module in nnx.iter_modules(model)
+        if any(".".join(map(str, path[:n])) in model.frozen for n in range(1, len(path) + 1))
+    ]
+    switched = [module for module in below if hasattr(module, "use_running_average")]
+    assert all(module.use_running_average for module in switched)
+    # Only what the preset trains goes into training mode.
+    norms = [module for _, module in nnx.iter_modules(model.backbone) if hasattr(module, "use_running_average")]
+    assert {id(m) for m in norms if m.use_running_average} == {id(m) for m in switched}
+    model.eval()
+
+
+def test_a_forward_in_training_mode_moves_no_frozen_statistic(trained: Trained):
+    _ = trained.started
+    model = trained.model
+    model.train()
+    graphdef, state = nnx.split(model)
+    model.eval()
+
+    @jax.jit
+    def forward(state: nnx.State) -> nnx.State:
+        live = nnx.merge(graphdef, state)
+        live(live.normalize(jnp.asarray(batch(1)["image"])))
+        return nnx.state(live, nnx.BatchStat)
+
+    before = {path: np.asarray(v.get_value()) for path, v in nnx.to_flat_state(nnx.state(model, nnx.BatchStat))}
+    after = {path: np.asarray(v.get_value()) for path, v in nnx.to_flat_state(forward(state))}
+    moved = {path for path in before if not np.array_equal(before[path], after[path])}
+    free = {path for path in before if trained.assignment.multipliers[(*path[:-1], "scale")] is not None}
+    assert moved == free
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_backward_pass_of_what_is_frozen_is_not_in_the_step(name: str):
+    head = _made.setdefault((name, "head"), Trained(name, "head"))
+    everything = Trained(name, "all")
+    graphdef, state = nnx.split(head.model)
+
+    def loss(state: nnx.State, images: jax.Array) -> jax.Array:
+        model = nnx.merge(graphdef, state)
+        return model(model.normalize(images))
+
+    forward = flops(jax.jit(loss).lower(state, batch(0)["image"]))
+    state, program = everything.started
+    full = flops(program.run.lower(state, program.frozen, batch(0), jax.random.key(0)))
+    assert flops(head.compiled) < 1.2 * forward
+    assert full > 2 * forward
+
+
+def test_the_last_stage_costs_less_than_everything():
+    """The cut lies where the rules say: only the trained stages have a backward pass."""
+    last, full = (_made.setdefault((NAMES[0], plan), Trained(NAMES[0], plan)) for plan in ("last:1", "all"))
+    costs = []
+    for trained in (last, full):
+        state, program = trained.started
+        costs.append(flops(program.run.lower(state, program.frozen, batch(0), jax.random.key(0))))
+    assert costs[0] < 0.8 * costs[1]
+
+
+def test_the_test_would_see_a_naive_mask():
+    """`optax.masked` passes the raw gradients of what is masked out on, as updates: the trap this design avoids."""
+    params = {"head": jnp.ones(2), "backbone": jnp.ones(2)}
+    naive = optax.masked(optax.sgd(0.1), {"head": True, "backbone": False})
+    updates, _ = naive.update(params, naive.init(params), params)
+    assert float(updates["backbone"][0]) == 1.0

@@ -1,0 +1,227 @@
+"""Layers behave as torch's do. Goldens: `tools/golden_layers.py`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import parity_kit as kit
+import pytest
+import seeded
+from flax import nnx
+from jax import lax
+
+from zoo.layers import (
+    AvgPool,
+    BatchNorm,
+    Chain,
+    Conv,
+    HeNormal,
+    Linear,
+    MaxPool,
+    Normal,
+    Padding,
+    avg_pool,
+    depthwise_conv,
+    global_avg_pool,
+    max_pool,
+    resolve_padding,
+)
+
+pytestmark = pytest.mark.usefixtures("strict_dtypes")
+
+TOLERANCE = 2e-5
+
+
+@cache
+def golden() -> dict[str, Any]:
+    return json.loads((kit.GOLDEN / "layers.json").read_text())
+
+
+def image(key: str) -> jax.Array:
+    """The image whose size a golden's key starts with, e.g. `(9, 12) 3 2 ...`."""
+    height, width = key[key.index("(") + 1 : key.index(")")].split(",")
+    return jnp.asarray(seeded.images(2, int(height), int(width), 8))
+
+
+def arguments(key: str) -> list[str]:
+    return key[key.index(")") + 2 :].split()
+
+
+# Pooling -----------------------------------------------------------------------------------------------------------
+
+
+def test_pooling_equals_torch_for_every_mode() -> None:
+    wrong = {}
+    for key, wanted in golden()["pools"].items():
+        window, stride, padding, ceil, *count = arguments(key)
+        sizes = int(window), int(stride), int(padding)
+        if key.startswith("max"):
+            found = max_pool(image(key), *sizes, ceil_mode=ceil == "True")
+            assert np.array_equal(found, MaxPool(*sizes, ceil_mode=ceil == "True")(image(key)))
+        else:
+            mode = {"ceil_mode": ceil == "True", "count_padding": count == ["True"]}
+            found = avg_pool(image(key), *sizes, **mode)
+            assert np.array_equal(found, AvgPool(*sizes, **mode)(image(key)))
+        if (deviation := seeded.error(np.asarray(found), wanted)) > TOLERANCE:
+            wrong[key] = (deviation, found.shape, wanted["shape"])
+    assert not wrong
+    assert len(golden()["pools"]) == 36
+
+
+def test_average_over_same_padding_counts_what_is_there() -> None:
+    """TensorFlow's rule: the mean over the pixels inside the image."""
+    x = jnp.ones((1, 5, 4, 2))
+    assert np.allclose(avg_pool(x, 3, 2, "same", count_padding=False), 1)
+
+
+def test_global_average() -> None:
+    x = jnp.asarray(seeded.images(2, 3, 4, 5))
+    assert np.allclose(global_avg_pool(x), np.asarray(x).mean((1, 2)), atol=1e-6)
+
+
+# Convolution -------------------------------------------------------------------------------------------------------
+
+
+def conv(kernel: int, stride: int, padding: int, dilation: int, groups: int) -> Conv:
+    layer = nnx.eval_shape(
+        lambda: Conv(8, 8, kernel, stride, padding, dilation=dilation, groups=groups, bias=False, rngs=nnx.Rngs(0))
+    )
+    layer.kernel.set_value(
+        jnp.asarray(seeded.tensor("conv.weight", (8, 8 // groups, kernel, kernel)).transpose(2, 3, 1, 0))
+    )
+    return layer
+
+
+def test_convolutions_and_their_gradients_equal_torch() -> None:
+    wrong = {}
+    for key, wanted in golden()["convs"].items():
+        graphdef, params = nnx.split(conv(*map(int, arguments(key))))
+
+        def loss(
+            params: nnx.State, x: jax.Array, graphdef: nnx.GraphDef[Conv] = graphdef
+        ) -> tuple[jax.Array, jax.Array]:
+            y = nnx.merge(graphdef, params)(x)
+            return jnp.sum(jnp.square(y)), y
+
+        (of_kernel, of_input), y = jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))(params, image(key))
+        found = {"output": y, "input_gradient": of_input, "kernel_gradient": of_kernel["kernel"].get_value()}
+        for name, array in found.items():
+            if (deviation := seeded.error(np.asarray(array), wanted[name])) > TOLERANCE:
+                wrong[key, name] = deviation
+    assert not wrong
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride", "padding"),
+    [
+        ((7, 10), (3, 3), (1, 1), 1),
+        ((7, 10), (3, 3), (2, 2), "same"),
+        ((8, 5), (3, 3), (2, 2), 1),
+        ((6, 5), (5, 5), (2, 1), (2, 0)),
+        ((7, 9), (3, 3), (3, 3), 0),
+        ((4, 4), (1, 3), (1, 2), (2, 1)),
+    ],
+)
+def test_depthwise_convolution_and_its_gradients_equal_the_librarys(
+    size: tuple[int, int], kernel: tuple[int, int], stride: tuple[int, int], padding: Padding
+) -> None:
+    x = jnp.asarray(seeded.images(2, *size, 4))
+    taps = jnp.asarray(seeded.tensor("dw.weight", (4, 1, *kernel)).transpose(2, 3, 1, 0))
+    pads = resolve_padding(padding, size, kernel, stride)
+
+    def library(x: jax.Array, taps: jax.Array) -> jax.Array:
+        return lax.conv_general_dilated(
+            x, taps, stride, pads, dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=4
+        )
+
+    @partial(jax.jit, static_argnums=0)
+    def run(function: Callable[..., jax.Array], x: jax.Array, taps: jax.Array) -> tuple[jax.Array, ...]:
+        y, back = jax.vjp(function, x, taps)
+        return y, *back(jnp.cos(1 + jnp.arange(y.size, dtype=y.dtype)).reshape(y.shape))
+
+    ours = run(lambda x, taps: depthwise_conv(x, taps, stride, pads), x, taps)
+    for a, b in zip(ours, run(library, x, taps), strict=True):
+        assert a.shape == b.shape
+        assert np.abs(a - b).max() < TOLERANCE * max(1, float(np.abs(b).max()))
+
+
+def test_depthwise_is_lowered_for_each_platform_to_what_is_fast_there() -> None:
+    x, taps = jnp.zeros((1, 8, 8, 4)), jnp.zeros((3, 3, 1, 4))
+    traced = jax.jit(lambda x, k: depthwise_conv(x, k, (1, 1), ((1, 1), (1, 1)))).trace(x, taps)
+    # A tunable library kernel where there is one; slices and sums on CPU.
+    assert "stablehlo.convolution" not in traced.lower(lowering_platforms=("cpu",)).as_text()
+    assert "stablehlo.convolution" in traced.lower(lowering_platforms=("tpu",)).as_text()
+
+
+def test_same_padding_puts_the_odd_pixel_last() -> None:
+    assert resolve_padding("same", (8, 9), (3, 3), (2, 2)) == ((0, 1), (1, 1))
+    assert resolve_padding("same", (8, 8), (3, 3), (1, 1), (2, 2)) == ((2, 2), (2, 2))
+    assert resolve_padding("same", (4, 4), (1, 1), (2, 2)) == ((0, 0), (0, 0))
+    assert resolve_padding((2, 1), (8, 9), (3, 3), (2, 2)) == ((2, 2), (1, 1))
+
+
+def test_arithmetic_follows_the_input_and_parameters_stay_in_float32() -> None:
+    rngs = nnx.Rngs(0)
+    net = Chain([Conv(3, 4, 3, 1, 1, rngs=rngs), BatchNorm(4, rngs=rngs), Conv(4, 4, 3, 1, 1, groups=4, rngs=rngs)])
+    x = jnp.ones((2, 6, 6, 3), jnp.bfloat16)
+    assert net(x).dtype == Linear(4, 2, rngs=rngs)(net(x)).dtype == jnp.bfloat16
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(nnx.state(net)))
+
+
+# Normalisation -----------------------------------------------------------------------------------------------------
+
+
+def norm() -> BatchNorm:
+    layer = BatchNorm(8, rngs=nnx.Rngs(0))
+    for variable, name in (
+        (layer.scale, "weight"),
+        (layer.bias, "bias"),
+        (layer.mean, "running_mean"),
+        (layer.var, "running_var"),
+    ):
+        variable.set_value(jnp.asarray(seeded.tensor(f"bn.{name}", (8,))))
+    return layer
+
+
+def test_batch_norm_trains_and_evaluates_as_torchs() -> None:
+    wanted, layer = golden()["batch_norm"], norm()
+    outputs = [layer(image("(9, 12)")), layer(image("(10, 7)"))]
+    layer.eval()
+    before = np.asarray(layer.mean[...])
+    outputs.append(layer(image("(5, 6)")))
+    for found, one in zip(outputs, wanted["outputs"], strict=True):
+        assert seeded.error(np.asarray(found), one) < TOLERANCE
+    assert seeded.error(np.asarray(layer.mean[...]), wanted["mean"]) < TOLERANCE
+    assert seeded.error(np.asarray(layer.var[...]), wanted["var"]) < TOLERANCE, "unbiased variance of the batch"
+    assert np.array_equal(before, layer.mean[...]), "evaluation leaves the statistics alone"
+
+
+def test_batch_norm_of_a_single_value_keeps_finite_statistics() -> None:
+    layer = norm()
+    layer(jnp.ones((1, 1, 1, 8)))
+    assert np.isfinite(np.asarray(layer.var[...])).all()
+
+
+# Initialisation ----------------------------------------------------------------------------------------------------
+
+
+def test_initialisers_have_the_variance_they_say() -> None:
+    key = jax.random.key(0)
+    assert float(jnp.std(Normal(0.02)(key, (200, 200)))) == pytest.approx(0.02, rel=0.02)
+    truncated = Normal(1.0, truncated=True)(key, (200, 200))
+    assert float(jnp.abs(truncated).max()) <= 2
+    assert float(jnp.std(HeNormal()(key, (3, 3, 64, 128)))) == pytest.approx((2 / (9 * 128)) ** 0.5, rel=0.02)
+    assert float(jnp.std(HeNormal(64)(key, (3, 3, 1, 6400)))) == pytest.approx((2 / (9 * 100)) ** 0.5, rel=0.02)
+    assert np.array_equal(Normal(1.0)(key, (5,)), Normal(1.0)(key, (5,)))
+    assert not np.array_equal(Normal(1.0)(key, (5,)), Normal(1.0)(jax.random.key(1), (5,)))
+
+
+def test_initialisers_work_under_a_trace() -> None:
+    traced = jax.jit(lambda key: HeNormal()(key, (3, 3, 16, 32)))(jax.random.key(0))
+    assert float(jnp.std(traced)) == pytest.approx((2 / (9 * 32)) ** 0.5, rel=0.1)

@@ -1,0 +1,109 @@
+"""Every backbone computes what the reference implementation computes, shown with name-seeded weights.
+
+The goldens come from timm, torchvision and torch by `tools/golden_backbones.py`. A new family is tested by existing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+import numpy as np
+import parity_kit as kit
+import pytest
+import seeded
+from flax import nnx
+
+from zoo.layers import BatchNorm, Conv
+from zoo.model import Model, parameter_count
+from zoo.weights.load import layouts_of
+from zoo.weights.mapping import rename
+
+pytestmark = pytest.mark.usefixtures("strict_dtypes")
+
+
+@pytest.mark.parametrize(("name", "case"), kit.cases())
+def test_equals_the_reference(name: str, case: str) -> None:
+    spec, golden = kit.backbones()[name], kit.golden(name, case)
+    model = kit.composed(spec, kit.options_of(spec, case))
+    shapes = kit.checkpoint_shapes(model)
+    for layout, digest in golden["keys"].items():
+        renamed = {rename(n, layouts_of(spec)[layout]): shape for n, shape in shapes.items()}
+        assert seeded.digest(renamed) == digest, f"tensor names and shapes of the {layout} layout"
+    assert parameter_count(model.backbone) == golden["params"]
+    kit.load(model, seeded.tensors(shapes, golden["scales"]))
+    found = kit.errors(kit.outputs(model, seeded.images(2, *golden["size"])), golden["outputs"])
+    assert max(found.values()) <= kit.TOLERANCE, found
+
+
+# What the goldens can see ----------------------------------------------------------------------------------------
+
+
+def _convs(model: Model) -> list[Conv]:
+    return [node for _, node in nnx.iter_modules(model.backbone) if isinstance(node, Conv)]
+
+
+def _norms(model: Model) -> list[BatchNorm]:
+    return [node for _, node in nnx.iter_modules(model.backbone) if isinstance(node, BatchNorm)]
+
+
+def _swap_image_axes(model: Model) -> None:
+    conv = next(conv for conv in _convs(model) if conv.kernel.shape[0] > 1)
+    conv.kernel[...] = jnp.swapaxes(conv.kernel[...], 0, 1)
+
+
+def _transpose_square_kernel(model: Model) -> None:
+    square = [c for c in _convs(model) if c.kernel.shape[2] == c.kernel.shape[3] > 1]
+    square[-1].kernel[...] = jnp.swapaxes(square[-1].kernel[...], 2, 3)
+
+
+def _wrong_eps(model: Model) -> None:
+    norms = _norms(model)
+    norms[0].eps = 1e-3
+    for norm in norms:
+        norm.eps = 1e-3
+
+
+def _swap_mean_and_var(model: Model) -> None:
+    norm = _norms(model)[-1]
+    mean, var = norm.mean[...], norm.var[...]
+    norm.mean[...], norm.var[...] = var, jnp.abs(mean)
+
+
+def _shift_padding(model: Model) -> None:
+    strided = next(conv for conv in _convs(model) if conv.strides == (2, 2) and conv.kernel.shape[0] > 1)
+    strided.torch_padding = "same"
+
+
+def _drop_bias(model: Model) -> None:
+    nodes = [*_norms(model), *(conv for conv in _convs(model) if conv.bias is not None)]
+    nodes[0].bias[...] = jnp.zeros_like(nodes[0].bias[...])
+
+
+FAULTS = (_swap_image_axes, _transpose_square_kernel, _wrong_eps, _swap_mean_and_var, _shift_padding, _drop_bias)
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__.strip("_"))
+@pytest.mark.parametrize("name", kit.one_per_family())
+def test_a_fault_is_seen_by_the_golden(name: str, fault: Callable[[Model], None]) -> None:
+    spec, golden = kit.backbones()[name], kit.golden(name)
+    model = kit.composed(spec)
+    kit.load(model, kit.checkpoint(spec, golden["scales"]))
+    try:
+        fault(model)
+    except (IndexError, StopIteration):
+        pytest.skip(f"{name} has no layer that this fault could be made in")
+    found = kit.errors(kit.outputs(model, seeded.images(2, *golden["size"])), golden["outputs"])
+    assert found["logits"] > 10 * kit.TOLERANCE, found
+
+
+def test_the_fill_depends_on_names_alone() -> None:
+    a = seeded.tensor("layer1.0.conv1.weight", (4, 3, 3, 3))
+    assert np.array_equal(a, seeded.tensor("layer1.0.conv1.weight", (4, 3, 3, 3)))
+    assert not np.array_equal(a, seeded.tensor("layer1.0.conv2.weight", (4, 3, 3, 3)))
+    # Written down once, so that another release of NumPy that draws other numbers is noticed here and not in a golden.
+    assert seeded.generator("x").standard_normal(3, np.float32).tolist() == [
+        -0.258577823638916,
+        0.7759139537811279,
+        0.4367695450782776,
+    ]

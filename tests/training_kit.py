@@ -1,0 +1,124 @@
+"""A net that compiles in a moment, as an installed plugin, and drawn data sets to train it on."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import plugin_kit
+import pytest
+from PIL import Image, ImageDraw
+
+import zoo.registry
+
+TINYNET = '''
+"""TinyNet: two convolutions with normalisation, for tests of training."""
+
+import functools
+
+from flax import nnx
+
+import zoo
+from zoo.backbone import Backbone
+from zoo.layers import BatchNorm, Conv
+from zoo.spec import ClassifierLayout, Preprocess, Stage, WeightSpec
+
+ZOO_API = 1
+
+
+class TinyNet(Backbone):
+    def __init__(self, *, rngs, in_channels=3, width=8):
+        self.conv1 = Conv(in_channels, width, 3, 2, 1, bias=False, rngs=rngs)
+        self.bn1 = BatchNorm(width, rngs=rngs)
+        self.conv2 = Conv(width, 16, 3, 2, 1, bias=False, rngs=rngs)
+        self.bn2 = BatchNorm(16, rngs=rngs)
+
+    def stages(self):
+        return {"stem": self.stem, "body": self.body}
+
+    def stem(self, x):
+        return nnx.relu(self.bn1(self.conv1(x)))
+
+    def body(self, x):
+        return nnx.relu(self.bn2(self.conv2(x)))
+
+
+@zoo.hookimpl
+def zoo_backbones():
+    return [
+        zoo.BackboneSpec(
+            name="tinynet",
+            family="TinyNet",
+            build=TinyNet,
+            stages=(
+                Stage("stem", 8, 2, modules=("conv1", "bn1")),
+                Stage("body", 16, 4, modules=("conv2", "bn2")),
+            ),
+            classifier=ClassifierLayout("fc", labels=""),
+            preprocess=Preprocess(size=(16, 16), crop_pct=1.0),
+            min_size=8,
+            citation="@misc{tinynet}",
+        )
+    ]
+'''
+
+DRAW: dict[str, Callable[[ImageDraw.ImageDraw, list[int]], None]] = {
+    "disc": lambda draw, box: draw.ellipse(box, fill="white"),
+    "frame": lambda draw, box: draw.rectangle(box, outline="red", width=2),
+    "stripe": lambda draw, box: draw.rectangle([0, box[1], 40, box[1] + 3], fill="yellow"),
+    "wedge": lambda draw, box: draw.polygon([box[0], box[3], box[2], box[3], box[2], box[1]], fill="blue"),
+}
+"""What tells the classes apart."""
+
+
+def picture(kind: str, seed: int, side: int = 20) -> Image.Image:
+    """A drawn image; equal arguments give equal images."""
+    rng = np.random.default_rng([seed, *kind.encode()])
+    image = Image.fromarray(rng.integers(60, 120, (side, side, 3), dtype=np.uint8))
+    x, y = (int(v) for v in rng.integers(1, side // 3, 2))
+    DRAW[kind](ImageDraw.Draw(image), [x, y, x + side // 2, y + side // 2])
+    return image
+
+
+def draw_folder(root: Path, classes: Sequence[str] = ("disc", "frame"), count: int = 8, start: int = 0) -> Path:
+    """A folder of `count` images of each class, numbered from `start`."""
+    for kind in classes:
+        (root / kind).mkdir(parents=True, exist_ok=True)
+        for i in range(start, start + count):
+            picture(kind, i).save(root / kind / f"{i}.png")
+    return root
+
+
+def draw_splits(root: Path, classes: Sequence[str] = ("disc", "frame"), **counts: int) -> Path:
+    """A folder with ready splits, e.g. `train=16, val=8`; no image is in two of them."""
+    start = 0
+    for split, count in counts.items():
+        draw_folder(root / split, classes, count, start)
+        start += count
+    return root
+
+
+@pytest.fixture(scope="session")
+def tinynet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the plugin as an installer leaves it, for the path of another process."""
+    folder = tmp_path_factory.mktemp("site")
+    plugin_kit.distribution(folder, "tinynet", TINYNET)
+    return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def installed(tinynet: Path) -> Iterator[None]:
+    """The plugin in this process, for the time of a module."""
+    sys.path.insert(0, str(tinynet))
+    zoo.registry.reset()
+    yield
+    sys.path.remove(str(tinynet))
+    zoo.registry.reset()
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test finds features or downloads of another one."""
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "zoo-cache"))

@@ -1,0 +1,88 @@
+"""Write tests/golden/backbone_<family>.json: what the reference implementations compute with name-seeded weights.
+
+    python tools/golden_backbones.py --reference PYTHON [NAME ...]
+
+PYTHON is an interpreter with torch, torchvision and timm, which zoo itself does not need. Without names every backbone
+of the registry is done; with names only theirs are replaced.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+
+import seeded  # noqa: E402
+
+from zoo.registry import registry  # noqa: E402
+from zoo.spec import BackboneSpec  # noqa: E402
+
+
+def cases(spec: BackboneSpec) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(name of the case, build options): the defaults, then every other value of every option."""
+    yield "default", {}
+    for option, values in spec.options.items():
+        yield from ((f"{option}={value}", {option: value}) for value in values[1:])
+
+
+def job(spec: BackboneSpec, options: dict[str, Any]) -> dict[str, Any]:
+    args: dict[str, Any] = {}
+    for option, value in options.items():
+        args |= spec.export_args[option][value]
+    return {
+        "name": spec.name,
+        "family": spec.family,
+        "layout": spec.native_layout,
+        "other_layouts": sorted(spec.layouts),
+        "args": args,
+        "size": seeded.image_size(spec.preprocess.size[0], spec.min_size, spec.size_multiple),
+        "stages": {stage.name: stage.modules for stage in spec.stages},
+        "classifier": spec.classifier.path,
+    }
+
+
+def answers(python: str, jobs: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """What the reference's process says: versions first, then one answer for each job."""
+    command = [python, str(ROOT / "tools" / "reference_backbones.py")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin and process.stdout
+        process.stdin.write(json.dumps(jobs))
+        process.stdin.close()
+        yield from map(json.loads, process.stdout)
+    if process.returncode:
+        raise SystemExit(f"the reference ended with {process.returncode}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--reference", required=True, metavar="PYTHON")
+    parser.add_argument("names", nargs="*")
+    given = parser.parse_args()
+    specs = registry().backbones()
+    chosen = [specs[name] for name in given.names or sorted(specs)]
+    wanted = [(spec, case, job(spec, options)) for spec in chosen for case, options in cases(spec)]
+    replies = answers(given.reference, [one for *_, one in wanted])
+    versions, goldens = next(replies), {}
+    for (spec, case, _), reply in zip(wanted, replies, strict=True):
+        path = ROOT / "tests" / "golden" / seeded.family_file(spec.family)
+        if path not in goldens:
+            goldens[path] = json.loads(path.read_text()) if path.exists() else {"variants": {}}
+        goldens[path]["source"] = versions
+        goldens[path]["variants"].setdefault(spec.name, {})[case] = reply
+        print(f"{spec.name} {case}: logits' standard deviation {reply['outputs']['logits']['std']:.3g}", flush=True)
+    for path, golden in goldens.items():
+        golden["variants"] = dict(sorted(golden["variants"].items()))
+        lines = [f'  "{name}": {json.dumps(data)}' for name, data in golden["variants"].items()]
+        source = json.dumps(golden["source"])
+        path.write_text(f'{{"source": {source}, "variants": {{\n' + ",\n".join(lines) + "\n}}\n")
+
+
+if __name__ == "__main__":
+    main()
