@@ -25,8 +25,8 @@ from zoo.layers import Chain
 from zoo.model import Card, Model
 from zoo.registry import registry
 from zoo.spec import BackboneSpec
-from zoo.weights.load import LoadReport
-from zoo.weights.mapping import Slot, slots
+from zoo.weights.load import LoadReport, layouts_of
+from zoo.weights.mapping import Slot, locate, slots, split
 
 GOLDEN = Path(__file__).parent / "golden"
 TOLERANCE = 1e-4
@@ -43,7 +43,7 @@ def cases() -> list[tuple[str, str]]:
     return [
         (name, case)
         for name, spec in backbones().items()
-        for case in ("default", *(f"{option}={v}" for option, values in spec.options.items() for v in values[1:]))
+        for case in ("default", *(f"{option}={v}" for option, values in spec.options.items() for v in list(values)[1:]))
     ]
 
 
@@ -88,12 +88,13 @@ def composed(
     labels: tuple[str, ...] | None = None,
     dtype: str = "float32",
 ) -> Model:
-    """An abstract classifier on a backbone, by default with the checkpoint's own classes.
+    """An abstract classifier on a backbone, by default with the checkpoint's own classes, or a few where it has none.
 
     The head is built for the declared stages; `test_backbones.py` shows that those are the real ones.
     """
     adapter_spec = registry().adapter("classifier")
-    adapter = configure(adapter_spec.adapter, labels or label_names(spec.classifier.labels), {})
+    own = label_names(spec.classifier.labels) if spec.classifier.labels else map(str, range(seeded.CLASSES))
+    adapter = configure(adapter_spec.adapter, labels or tuple(own), {})
     stages = [spec.stage(name) for name in adapter.taps(spec)]
     rank = {"map": 4, "tokens": 3, "vector": 2}
     shapes = {s.name: jax.ShapeDtypeStruct((*[1] * (rank[s.kind] - 1), s.channels), np.float32) for s in stages}
@@ -120,10 +121,13 @@ def checkpoint_slots(model: Model) -> list[tuple[str, Slot]]:
 
 def checkpoint_shapes(model: Model) -> dict[str, tuple[int, ...]]:
     """Name -> shape of the native checkpoint, with the checkpoint's axes."""
-    return {
-        name: slot.shape if slot.axes is None else tuple(slot.shape[i] for i in np.argsort(slot.axes))
-        for name, slot in checkpoint_slots(model)
-    }
+    return {name: slot.native_shape for name, slot in checkpoint_slots(model)}
+
+
+def in_layout(spec: BackboneSpec, layout: str, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """A native checkpoint as another key layout of the family has it."""
+    entries = layouts_of(spec)[layout]
+    return {there: part for name, whole in tensors.items() for there, part in split(whole, locate(name, entries))}
 
 
 def checkpoint(spec: BackboneSpec, scales: list[float] | None = None) -> dict[str, np.ndarray]:

@@ -43,6 +43,8 @@ def tensor(name: str, shape: Sequence[int], scale: float = 1.0) -> np.ndarray:
         return np.float32(0.5) + np.float32(0.1) * values
     if len(shape) < 2:
         return np.float32(0.1) * values
+    if leaf not in ("weight", "in_proj_weight"):  # position embeddings, class tokens, tables of biases
+        return np.float32(0.5) * values
     axes = tuple(range(1, len(shape)))
     values -= np.float32(0.4) * values.mean(axes, keepdims=True, dtype=np.float64).astype(np.float32)
     return values * np.float32(math.sqrt(2 / math.prod(shape[1:])))
@@ -78,8 +80,12 @@ def images(count: int, height: int, width: int, channels: int = 3) -> np.ndarray
 
 def image_size(native: int, min_size: int, multiple: int) -> tuple[int, int]:
     """(height, width) for a parity run: small and not square, odd somewhere on the way down, where it may be."""
-    wanted = (native + 2, native - 3) if native <= 64 else (72, 56)
+    wanted = (native + 2, native - 3) if native <= 64 else (max(72, min_size + 16), max(56, min_size))
     return tuple(-(-max(side, min_size) // multiple) * multiple for side in wanted)  # type: ignore[return-value]
+
+
+CLASSES = 10
+"""Classes that a model is given where its checkpoints have none of their own."""
 
 
 def summary(values: np.ndarray) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from zoo import registry as registry_module
 from zoo.errors import ConfigError, FetchError, PluginError, UnknownNameError
 from zoo.registry import Registry
 
-FLAX_ZOO = {"embedded", "mobilenetv2", "resnet", "squeezenet", "classifier"}
+ROOT = Path(__file__).resolve().parent.parent
+FLAX_ZOO = {path.stem for folder in ("plugins", "adapters") for path in (ROOT / folder).glob("[!_]*.py")}
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ def cases(spec: BackboneSpec) -> Iterator[tuple[str, dict[str, Any]]]:
     """(name of the case, build options): the defaults, then every other value of every option."""
     yield "default", {}
     for option, values in spec.options.items():
-        yield from ((f"{option}={value}", {option: value}) for value in values[1:])
+        yield from ((f"{option}={value}", {option: value}) for value in list(values)[1:])
 
 
 def job(spec: BackboneSpec, options: dict[str, Any]) -> dict[str, Any]:
@@ -44,7 +44,10 @@ def job(spec: BackboneSpec, options: dict[str, Any]) -> dict[str, Any]:
         "args": args,
         "size": seeded.image_size(spec.preprocess.size[0], spec.min_size, spec.size_multiple),
         "stages": {stage.name: stage.modules for stage in spec.stages},
+        "kinds": {stage.name: stage.kind for stage in spec.stages},
         "classifier": spec.classifier.path,
+        "classes": None if spec.classifier.labels else seeded.CLASSES,
+        "ignored": sorted(spec.ignored),
     }
 
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -25,43 +27,41 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tools")]
 
 import seeded  # noqa: E402
-from reference_cifar_resnet import CifarResNet  # noqa: E402
+from reference_libraries import LIBRARIES  # noqa: E402
 
 # Where a stage's output is not that of the last module that owns its parameters: (family, stage) -> module.
-OUTPUTS = {("ResNet", "stem"): "act1", ("CIFAR ResNet", "stem"): "act1", ("SqueezeNet", "stem"): "features.1"}
-
-
-def torchvision_model(name: str, **args: Any) -> nn.Module:
-    """torchvision's model of an architecture that timm or torchvision names so. Raises `LookupError` for none."""
-    if name.startswith("mobilenetv2"):
-        if name.endswith("d"):
-            raise LookupError(f"torchvision has no {name}")
-        return torchvision.models.mobilenet_v2(width_mult=int(name[-3:]) / 100, **args).eval()
-    if name == "resnext101_32x4d":
-        block = torchvision.models.resnet.Bottleneck
-        return torchvision.models.ResNet(block, [3, 4, 23, 3], groups=32, width_per_group=4, **args).eval()
-    return torchvision.models.get_model(name, **args).eval()
+OUTPUTS = {
+    ("ResNet", "stem"): "act1",
+    ("CIFAR ResNet", "stem"): "act1",
+    ("SqueezeNet", "stem"): "features.1",
+}
+# Families whose maps have their channels last in torch as well.
+CHANNELS_LAST: set[str] = set()
+# Arguments of timm's constructor that let a family take the small images of these runs.
+ARGS: dict[str, dict[str, Any]] = {}
 
 
 def reference(name: str, layout: str, args: dict[str, Any]) -> nn.Module:
-    """The reference model in evaluation mode; with its own number of classes where `args` do not say another."""
-    if layout == "timm":
-        return timm.create_model(name, **args).eval()
-    if layout == "original":
-        return CifarResNet(int(name.removeprefix("resnet")), **args).eval()
-    return torchvision_model(name, **args)
+    """The reference model in evaluation mode; with its own number of classes where `args` do not say another.
+
+    Raises `LookupError` where the layout's library has no such architecture.
+    """
+    return LIBRARIES[layout](name, **args).eval()
 
 
-def shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
-    return {n: tuple(t.shape) for n, t in model.state_dict().items() if not n.endswith("num_batches_tracked")}
+def shapes(model: nn.Module, ignored: Sequence[str] = ()) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of what a checkpoint holds, but for batch counters and what zoo has no use for."""
+    globs = ("*num_batches_tracked", *ignored)
+    tensors = model.state_dict().items()
+    return {n: tuple(t.shape) for n, t in tensors if not any(fnmatchcase(n, glob) for glob in globs)}
 
 
-def fill(model: nn.Module, x: torch.Tensor) -> list[float]:
+def fill(model: nn.Module, x: torch.Tensor, ignored: Sequence[str] = ()) -> list[float]:
     """Give the model its seeded tensors, every batch norm with the variance of what reaches it for `x`.
 
     Returns those variances in sorted order of the norms' names.
     """
-    wanted = shapes(model)
+    wanted = shapes(model, ignored)
     model.load_state_dict({n: torch.from_numpy(t) for n, t in seeded.tensors(wanted).items()}, strict=False)
     norms = {n: m for n, m in model.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)}
     found = dict.fromkeys(seeded.norm_names(wanted), 1.0)
@@ -90,21 +90,31 @@ def outputs(model: nn.Module, job: dict[str, Any], x: torch.Tensor) -> dict[str,
     def keep(name: str):
         def after(module: nn.Module, inputs: Any, output: torch.Tensor) -> None:
             array = output.detach().numpy().copy()  # a copy: an in-place activation may follow
-            kept[name] = array.transpose(0, 2, 3, 1) if array.ndim == 4 else array
+            channels_first = array.ndim == 4 and job["family"] not in CHANNELS_LAST
+            kept[name] = array.transpose(0, 2, 3, 1) if channels_first else array
 
         return after
 
+    def keep_input(name: str):
+        def before(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+            kept[name] = inputs[0].detach().numpy().copy()
+
+        return before
+
     modules = dict(model.named_modules())
     for name, owned in job["stages"].items():
-        modules[OUTPUTS.get((job["family"], name), owned[-1])].register_forward_hook(keep(name))
+        if job["kinds"][name] != "vector":
+            modules[OUTPUTS.get((job["family"], name), owned[-1])].register_forward_hook(keep(name))
+    # What reaches the classifier: pooled features, which are the last stage where that is a vector.
+    modules[job["classifier"]].register_forward_pre_hook(keep_input("pooled"))
     logits = model(x).numpy()
-    last = kept[list(job["stages"])[-1]]
-    if job["layout"] == "timm":
-        pooled = model.forward_head(torch.from_numpy(np.ascontiguousarray(last.transpose(0, 3, 1, 2))), pre_logits=True)
-        kept["pooled"] = pooled.numpy()
-    else:
-        kept["pooled"] = last.mean((1, 2))
-    return kept | {"logits": logits}
+    last = list(job["stages"])[-1]
+    if job["kinds"][last] == "vector":
+        kept[last] = kept["pooled"]
+    elif kept["pooled"].ndim == 4:  # the classifier is a convolution, before any pooling
+        kept["pooled"] = kept[last].mean((1, 2))
+    order = [*job["stages"], "pooled"]
+    return {name: kept[name] for name in order} | {"logits": logits}
 
 
 def depends_on_input(name: str, array: np.ndarray) -> None:
@@ -116,20 +126,23 @@ def depends_on_input(name: str, array: np.ndarray) -> None:
 
 @torch.no_grad()
 def run(job: dict[str, Any]) -> dict[str, Any]:
-    model = reference(job["name"], job["layout"], job["args"])
+    classes = {"num_classes": job["classes"]} if job["classes"] else {}
+    model = reference(job["name"], job["layout"], ARGS.get(job["family"], {}) | classes | job["args"])
     x = torch.from_numpy(np.ascontiguousarray(seeded.images(2, *job["size"]).transpose(0, 3, 1, 2)))
-    scales = fill(model, x)
+    scales = fill(model, x, job["ignored"])
     found = outputs(model, job, x)
     for name, array in found.items():
         depends_on_input(f"{job['name']} {name}", array)
     classifier = model.get_submodule(job["classifier"])
     head = sum(p.numel() for p in classifier.parameters())
-    digests = {job["layout"]: seeded.digest(shapes(model))}
+    digests = {job["layout"]: seeded.digest(shapes(model, job["ignored"]))}
     for layout in job["other_layouts"]:
         try:
-            digests[layout] = seeded.digest(shapes(reference(job["name"], layout, {})))
+            with torch.device("meta"):  # only names and shapes matter
+                other = reference(job["name"], layout, classes)
         except LookupError:
             continue
+        digests[layout] = seeded.digest(shapes(other, job["ignored"]))
     return {
         "size": job["size"],
         "params": sum(p.numel() for p in model.parameters()) - head,

@@ -23,15 +23,27 @@ class Backbone(nnx.Module):
         """Stage name -> function of the previous stage's output; the first takes images (b, h, w, c)."""
         raise NotImplementedError
 
+    def stages_for(self, size: tuple[int, int] | None) -> Mapping[str, StageFunction]:
+        """The stages for images of `size` (height, width), None where that is not known. For a backbone whose later
+        stages need it and cannot tell it from their input, such as rotary position embeddings; also for one whose
+        checkpoint calls a module `stages`, which then stands in place of the method."""
+        return self.stages()
+
     def __call__(self, x: Array) -> Array:
         """The last stage's output for normalised images (b, h, w, c)."""
-        for stage in self.stages().values():
+        for stage in self.stages_for((x.shape[1], x.shape[2])).values():
             x = stage(x)
         return x
 
 
 def run_stages(
-    backbone: nnx.Module, x: Array, at: Collection[str], *, after: str | None = None, remat: bool = False
+    backbone: nnx.Module,
+    x: Array,
+    at: Collection[str],
+    *,
+    after: str | None = None,
+    remat: bool = False,
+    size: tuple[int, int] | None = None,
 ) -> dict[str, Array]:
     """Outputs of the stages named in `at`, computing no stage beyond the last of them.
 
@@ -39,8 +51,11 @@ def run_stages(
         x: images (b, h, w, c), or the output of stage `after` where that is given.
         after: the stage whose output `x` is; stages up to it are skipped.
         remat: recompute each stage's inner activations in the backward pass instead of keeping them.
+        size: (height, width) of the images, where `x` is not they.
     """
-    stages = dict(backbone.stages())  # type: ignore[attr-defined]
+    if after is None:
+        size = (x.shape[1], x.shape[2])
+    stages = dict(backbone.stages_for(size))  # type: ignore[attr-defined]
     for name in [*at, *([after] if after else [])]:
         if name not in stages:
             raise unknown_name("stage", name, stages)
@@ -52,12 +67,22 @@ def run_stages(
             continue
         if not wanted - found.keys():
             break
-        x = nnx.remat(function)(x) if remat else function(x)
+        x = _recomputed(backbone, name, size, x) if remat else function(x)
         if name in wanted:
             found[name] = x
     if missing := wanted - found.keys():
         raise unknown_name(f"stage after {after!r}:", sorted(missing)[0], [n for n in stages if n not in missing])
     return {name: found[name] for name in at}
+
+
+def _recomputed(backbone: nnx.Module, name: str, size: tuple[int, int] | None, x: Array) -> Array:
+    """One stage under rematerialisation. The backbone is an argument, so that what the stage changes in it (running
+    statistics, random streams) is carried out of the inner trace."""
+
+    def stage(backbone: nnx.Module, x: Array) -> Array:
+        return backbone.stages_for(size)[name](x)  # type: ignore[attr-defined]
+
+    return nnx.remat(stage)(backbone, x)
 
 
 def _traced_rngs() -> nnx.Rngs:
@@ -97,7 +122,7 @@ def feature_shapes(
     module = abstract(spec, in_channels=in_channels, **options)
     module.eval()
     graphdef, state = nnx.split(module)
-    names = list(module.stages())  # type: ignore[attr-defined]
+    names = list(module.stages_for(None))  # type: ignore[attr-defined]
     if names != [stage.name for stage in spec.stages]:
         raise PluginError(
             f"backbone {spec.name} has stages {names}, its spec declares {[s.name for s in spec.stages]}; "

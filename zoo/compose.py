@@ -237,9 +237,9 @@ def _own_classes(spec: BackboneSpec, file: _File, build: Mapping[str, Any]) -> i
     """How many classes the checkpoint's own classifier has; 0 when it has none."""
     names = [slot.name for slot in slots(abstract(spec, **build))]
     path = spec.classifier.path
-    _, _, mapping = recognise(spec, names, file.header.names(), also=(f"{path}.weight",))
-    shape = file.header.shapes().get(mapping[f"{path}.weight"])
-    return shape[0] if shape else 0
+    place = recognise(spec, names, file.header.names(), also=(f"{path}.weight",)).places[f"{path}.weight"]
+    shapes = file.header.shapes()
+    return sum(shapes[name][0] for name in place.names) if shapes.keys() >= set(place.names) else 0
 
 
 def _numbered(count: int) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ def check_backbone(spec: BackboneSpec) -> list[str]:
     """
     variants: list[dict[str, Any]] = [
         {},
-        *({key: value} for key, values in spec.options.items() for value in values[1:]),
+        *({key: value} for key, values in spec.options.items() for value in list(values)[1:]),
     ]
     problems = []
     for options in variants:

@@ -288,6 +288,39 @@ class BatchNorm(nnx.Module):
         return mean, var
 
 
+class LayerNorm(nnx.Module):
+    """Normalisation of the last axis (arXiv:1607.06450) with the biased variance; statistics in float32.
+
+    Where the checkpoint has a norm over the channels of a map, this is it: channels are last here.
+    """
+
+    def __init__(self, channels: int, *, eps: float, rngs: nnx.Rngs):
+        del rngs  # taken so that every layer is built alike
+        self.scale = nnx.Param(jnp.ones((channels,), jnp.float32))
+        self.bias = nnx.Param(jnp.zeros((channels,), jnp.float32))
+        self.eps = eps
+
+    def __call__(self, x: Array) -> Array:
+        wide = x.astype(jnp.float32)
+        centred = wide - jnp.mean(wide, -1, keepdims=True)
+        y = centred * lax.rsqrt(jnp.mean(jnp.square(centred), -1, keepdims=True) + self.eps)
+        last = (1,) * (x.ndim - 1) + (-1,)
+        return (y * self.scale[...].reshape(last) + self.bias[...].reshape(last)).astype(x.dtype)
+
+
+class DropPath(nnx.Dropout):
+    """Stochastic depth (arXiv:1603.09382): in training the whole of an image's residual branch is dropped with
+    probability `rate`, else scaled by 1 / (1 - rate). The identity in evaluation, or with rate 0."""
+
+    def __init__(self, rate: float, *, rngs: nnx.Rngs):
+        super().__init__(rate, rngs=rngs if rate else None)
+
+    def __call__(self, x: Array) -> Array:  # type: ignore[override]
+        if self.rate == 0 or self.deterministic:
+            return x
+        return x * super().__call__(jnp.ones((x.shape[0],) + (1,) * (x.ndim - 1), x.dtype))
+
+
 class Linear(nnx.Linear):
     """Affine map of the last axis: (..., in) -> (..., out); kernel (in, out)."""
 

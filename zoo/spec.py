@@ -7,7 +7,7 @@ which family it has before it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any, Literal
 
@@ -29,6 +29,8 @@ class Stage:
         stride: input pixels for each output position, along either axis (1 for kind `vector`).
         kind: `map` gives (batch, height, width, channels), `tokens` (batch, tokens, channels),
             `vector` (batch, channels).
+        prefix: of tokens, how many lead that stand for no place in the image (class token, registers); the others
+            are the map's rows one after the other.
         modules: attribute paths below the backbone that own this stage's parameters, e.g. `("conv1", "bn1")`.
     """
 
@@ -37,6 +39,41 @@ class Stage:
     stride: int
     kind: StageKind = "map"
     modules: tuple[str, ...] = ()
+    prefix: int = 0
+
+
+@dataclass(frozen=True)
+class Range:
+    """The accepted values of a build option that is a number: from `low` to below `high`; `default` if not given."""
+
+    default: float
+    low: float = 0.0
+    high: float = 1.0
+
+    def __contains__(self, value: object) -> bool:
+        return isinstance(value, int | float) and not isinstance(value, bool) and self.low <= value < self.high
+
+    def __iter__(self) -> Iterator[float]:
+        yield self.default
+
+    def __len__(self) -> int:
+        return 1
+
+    def __repr__(self) -> str:
+        return f"{self.default} (from {self.low} to below {self.high})"
+
+
+@dataclass(frozen=True)
+class Stored:
+    """How another key layout stores one tensor of ours, with the checkpoint's axes.
+
+    Attributes:
+        names: of the tensors there; several are equal parts of ours, in order along the first axis (query, key, value).
+        shape: of each, where it differs from ours in more than the number of parts; one side may be -1.
+    """
+
+    names: tuple[str, ...]
+    shape: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +170,16 @@ class BackboneSpec:
         classifier: the checkpoint's own classifier.
         preprocess: used where the weights do not say (random initialisation, a bare file).
         options: keyword arguments of `build` that a user or a set of weights may set, with their accepted values,
-            the default first, e.g. `{"padding": ("torch", "same")}`.
+            the default first, e.g. `{"padding": ("torch", "same")}`; a `Range` of numbers for what matters in training
+            alone, e.g. `{"drop_path_rate": Range(0.0)}`.
         pretrained: tag of the default weights, or None.
         native_layout: name of the key layout that the attribute names follow: `timm`, `torchvision`, `original`.
         layouts: other key layouts this family's checkpoints come in. Each value is a function of no arguments that
-            returns a one-to-one map from module paths here (classifier included) to module paths there.
+            returns a one-to-one map from module paths here (classifier included) to module paths there, and from names
+            of single tensors, which count more, to a name or a `Stored`.
+        ignored: glob of tensor names, in any layout, that a file may hold and the net has no use for -> why.
+        resampled: glob of tensor names whose shape follows the image size -> `f(array, shape)`, which gives a
+            checkpoint's array, with its axes, in another shape.
         conventions: other origins of checkpoints, each with its preprocessing and build options.
         export_args: option -> value -> the keyword arguments of timm's constructor that mean the same.
         min_size: smallest accepted image side in pixels.
@@ -152,10 +194,16 @@ class BackboneSpec:
     stages: tuple[Stage, ...]
     classifier: ClassifierLayout
     preprocess: Preprocess = Preprocess()
-    options: Mapping[str, tuple[Any, ...]] = field(default_factory=dict, compare=False)
+    options: Mapping[str, tuple[Any, ...] | Range] = field(default_factory=dict, compare=False)
     pretrained: str | None = None
     native_layout: str = "timm"
-    layouts: Mapping[str, Callable[[], Mapping[str, str]]] = field(default_factory=dict, compare=False, repr=False)
+    layouts: Mapping[str, Callable[[], Mapping[str, str | Stored]]] = field(
+        default_factory=dict, compare=False, repr=False
+    )
+    ignored: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+    resampled: Mapping[str, Callable[[Any, tuple[int, ...]], Any]] = field(
+        default_factory=dict, compare=False, repr=False
+    )
     conventions: tuple[Convention, ...] = field(default=(), compare=False, repr=False)
     export_args: Mapping[str, Mapping[Any, Mapping[str, Any]]] = field(default_factory=dict, compare=False, repr=False)
     min_size: int = 32
@@ -168,7 +216,7 @@ class BackboneSpec:
     def build_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Every build option with its value: the given one, else the default."""
         self.check_options(options)
-        return {key: options.get(key, accepted[0]) for key, accepted in self.options.items()}
+        return {key: options.get(key, next(iter(accepted))) for key, accepted in self.options.items()}
 
     @property
     def features(self) -> int:
@@ -188,8 +236,9 @@ class BackboneSpec:
             if key not in self.options:
                 accepted = ", ".join(self.options) or "none"
                 raise ConfigError(f"{self.name} has no option {key!r}; it accepts: {accepted}.")
-            if value not in self.options[key]:
-                accepted = ", ".join(map(repr, self.options[key]))
+            values = self.options[key]
+            if value not in values:
+                accepted = repr(values) if isinstance(values, Range) else ", ".join(map(repr, values))
                 raise ConfigError(f"{self.name}: {key}={value!r} is not accepted; choose from {accepted}.")
 
     def check_size(self, size: tuple[int, int]) -> None:
@@ -271,6 +320,7 @@ class ModelSpec:
 STATISTICS = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
 }
 """Means and standard deviations that most published weights use, by the names `weight_table` accepts."""
 

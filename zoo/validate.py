@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any, get_args, get_type_hints
 
 from zoo.errors import PluginError
-from zoo.spec import AdapterSpec, BackboneSpec, ClassifierLayout, ModelSpec, Preprocess, Stage, WeightSpec
+from zoo.spec import AdapterSpec, BackboneSpec, ClassifierLayout, ModelSpec, Preprocess, Range, Stage, WeightSpec
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _WEIGHTS_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*\.[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -34,11 +34,16 @@ def validate_backbone(spec: Any) -> None:
     _validate_preprocess(where, spec.preprocess)
     for key, values in _mapping(where, "options", spec.options).items():
         _require(
-            isinstance(values, tuple) and len(values) > 0,
-            f"{where}: option {key!r} must have a tuple of accepted values, the default first, not {values!r}",
+            isinstance(values, Range) or (isinstance(values, tuple) and len(values) > 0),
+            f"{where}: option {key!r} must have a tuple of accepted values, the default first, or a Range; "
+            f"not {values!r}",
         )
     for key, layout in _mapping(where, "layouts", spec.layouts).items():
         _require(callable(layout), f"{where}: layout {key!r} must be a function of no arguments, not {layout!r}")
+    for key, reason in _mapping(where, "ignored", spec.ignored).items():
+        _require(isinstance(reason, str) and bool(reason), f"{where}: ignored {key!r} must say why, not {reason!r}")
+    for key, function in _mapping(where, "resampled", spec.resampled).items():
+        _require(callable(function), f"{where}: resampled {key!r} must be a function, not {function!r}")
     for key in ("min_size", "size_multiple"):
         value = getattr(spec, key)
         _require(_is_count(value), f"{where}: {key} must be a positive integer, not {value!r}")

@@ -97,6 +97,7 @@ def train(
     dtype: Dtype = "float32",
     image_size: Size = 0,
     cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Keep features of a frozen backbone.")] = True,
+    remat: Annotated[bool, typer.Option("--remat", help="Less memory, more time: recompute stages.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     accept_license: AcceptLicense = False,
     as_json: Json = False,
@@ -148,6 +149,7 @@ def train(
             accumulate=accumulate,
             ema=ema,
             cache=cache,
+            remat=remat,
             patience=patience or None,
         )
     except Interrupted as stop:

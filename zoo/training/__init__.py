@@ -52,6 +52,7 @@ def train(
     accumulate: int = 1,
     ema: float = 0.0,
     cache: bool = True,
+    remat: bool = False,
     patience: int | None = None,
     checkpoint_seconds: float = 60.0,
     figures: bool = True,
@@ -77,6 +78,7 @@ def train(
         weight_decay, clip: of AdamW; the largest norm of the trained parameters' gradients, or None.
         ema: decay of a moving average of the parameters, which is then what is evaluated and kept; 0 for none.
         cache: keep the features of a frozen backbone on disk.
+        remat: compute each stage of the backbone anew in the backward pass, which takes less memory and more time.
         patience: epochs without a better figure after which a phase ends.
         checkpoint_seconds: time between two checkpoints. figures: draw the run's pictures.
         show: makes a display of what happens; progress is shown as plain lines or a bar without it.
@@ -101,6 +103,7 @@ def train(
         augmentation=_augmentation(augment),
         statistics=_statistics(batch_norm, model),
         cache=cache,
+        remat=remat,
         patience=patience,
         checkpoint_seconds=checkpoint_seconds,
     )

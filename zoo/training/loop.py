@@ -47,8 +47,9 @@ class Recipe:
         batch_size: images in a step. seed: of order, augmentation and dropout.
         weight_decay, clip, accumulate, ema: see `zoo.training.step`.
         augmentation: in phases that train the backbone. statistics: whether norms use and update batch statistics.
-        cache: keep the features of a frozen backbone on disk. patience: epochs without a better figure after which a
-            phase ends. checkpoint_seconds: time between two checkpoints.
+        cache: keep the features of a frozen backbone on disk. remat: see `zoo.backbone.run_stages`.
+        patience: epochs without a better figure after which a phase ends. checkpoint_seconds: time between two
+            checkpoints.
     """
 
     batch_size: int = 32
@@ -60,6 +61,7 @@ class Recipe:
     augmentation: Augment | None = None
     statistics: bool = False
     cache: bool = True
+    remat: bool = False
     patience: int | None = None
     checkpoint_seconds: float = 60.0
 
@@ -173,6 +175,7 @@ def _phase(session: Session, index: int, phase: Phase, resumed: Resumed | None) 
         augmentation=None if assignment.backbone_frozen else recipe.augmentation,
         ema=recipe.ema,
         norm_statistics=recipe.statistics,
+        remat=recipe.remat,
         accumulate=recipe.accumulate,
     )
     at = Place(index)

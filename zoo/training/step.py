@@ -103,6 +103,7 @@ def start(
     augmentation: Augment | None,
     ema: float,
     norm_statistics: bool,
+    remat: bool = False,
     accumulate: int = 1,
 ) -> tuple[TrainState, Program]:
     """The first state of a phase and its compiled step.
@@ -112,8 +113,10 @@ def start(
         ema: decay of the moving average of the parameters, 0 for none.
         norm_statistics: whether normalisation layers that train use the batch's statistics and update the running
             ones; otherwise they keep the pretrained ones.
+        remat: see `zoo.backbone.run_stages`.
         accumulate: steps in one update of `transform`; the moving average moves with the updates.
     """
+    model.remat = remat
     model.freeze(assignment.frozen_modules)
     model.train()
     if not norm_statistics:
@@ -122,6 +125,7 @@ def start(
     params, mutable, frozen = parts
     size = model.card.preprocess.size
     model.eval()
+    model.remat = False
     # The step gives its state's memory away, so it must not be the model's own.
     params, mutable = jax.tree.map(jnp.copy, (params, mutable))
     with lenient():

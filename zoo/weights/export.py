@@ -16,10 +16,11 @@ import numpy as np
 from zoo.compose import _first_conv, _in_checkpoint
 from zoo.errors import ConfigError, RunError
 from zoo.model import Model
+from zoo.spec import Range
 from zoo.store import arrays_of, load
 from zoo.weights.file import write
 from zoo.weights.load import layouts_of
-from zoo.weights.mapping import rename, slots
+from zoo.weights.mapping import locate, slots, split
 
 CONFIG = "config.json"
 FILE = "model.safetensors"
@@ -51,7 +52,11 @@ def export(model_or_run: Any, out: str | Path, format: str = "timm") -> Path:
         raise RunError(f"{folder} is there already and not empty; name a folder that is not.")
     config = config_of(model)
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {rename(name, layouts[format]): array for name, array in native_tensors(model)}
+    tensors = {
+        name: array
+        for native, whole in native_tensors(model)
+        for name, array in split(whole, locate(native, layouts[format]))
+    }
     write(folder / FILE, tensors, {"format": "pt"})
     (folder / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", "utf-8")
     return folder
@@ -117,7 +122,10 @@ def _model_args(model: Model) -> dict[str, Any]:
     arguments: dict[str, Any] = {}
     for option, value in model.card.options.items():
         said = model.spec.export_args.get(option, {})
-        if value not in said and value != model.spec.options[option][0]:
+        accepted = model.spec.options[option]
+        if isinstance(accepted, Range):  # it changes nothing but training
+            continue
+        if value not in said and value != accepted[0]:
             raise ConfigError(f"{option}={value!r} of {model.spec.name} has no counterpart in other libraries.")
         arguments |= said.get(value, {})
     return arguments

@@ -6,14 +6,16 @@ leaf's name there, and its axes are permuted as the module's type says. Nothing 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from flax import nnx
 
-from zoo.layers import BatchNorm
+from zoo.layers import BatchNorm, LayerNorm
+from zoo.spec import Stored
 
 Path = tuple[Any, ...]
 """Where a variable lies in a module: attribute names and list positions."""
@@ -25,7 +27,7 @@ TABLES: tuple[tuple[tuple[type, ...], Mapping[str, tuple[str, tuple[int, ...] | 
     ((nnx.Conv,), {"kernel": ("weight", (2, 3, 1, 0)), "bias": ("bias", None)}),
     ((nnx.Linear,), {"kernel": ("weight", (1, 0)), "bias": ("bias", None)}),
     ((BatchNorm, nnx.BatchNorm), _BATCH_NORM),
-    ((nnx.LayerNorm, nnx.GroupNorm, nnx.RMSNorm), _NORM),
+    ((LayerNorm, nnx.LayerNorm, nnx.GroupNorm, nnx.RMSNorm), _NORM),
     ((nnx.Embed,), {"embedding": ("weight", None)}),
 )
 UNUSED_LEAVES = {"num_batches_tracked": "a batch counter, which only torch's cumulative averaging reads"}
@@ -46,6 +48,11 @@ class Slot:
     shape: tuple[int, ...]
     axes: tuple[int, ...] | None
     owner: str
+
+    @property
+    def native_shape(self) -> tuple[int, ...]:
+        """The shape with the checkpoint's axes."""
+        return self.shape if self.axes is None else tuple(self.shape[i] for i in np.argsort(self.axes))
 
     def read(self, tensor: np.ndarray) -> np.ndarray:
         """The checkpoint's tensor with our axes."""
@@ -77,13 +84,29 @@ def slots(module: nnx.Module) -> list[Slot]:
     return found
 
 
-def rename(name: str, modules: Mapping[str, str]) -> str:
-    """`name` with its module path replaced by the longest matching entry of `modules` (path here -> path there)."""
+def locate(name: str, layout: Mapping[str, str | Stored]) -> Stored:
+    """Where another layout keeps the tensor `name`: as its own entry says, else with its module path replaced by that
+    of the longest matching entry (path here -> path there)."""
     parts = name.split(".")
-    for cut in range(len(parts) - 1, 0, -1):
-        if (there := modules.get(".".join(parts[:cut]))) is not None:
-            return ".".join([there, *parts[cut:]])
-    return name
+    for cut in range(len(parts), 0, -1):
+        there = layout.get(".".join(parts[:cut]))
+        if isinstance(there, Stored):
+            return there
+        if there is not None:
+            return Stored((".".join([there, *parts[cut:]]),))
+    return Stored((name,))
+
+
+def join(parts: Sequence[np.ndarray], stored: Stored, shape: tuple[int, ...]) -> np.ndarray:
+    """The tensor that a layout stores as `parts`; `shape` is that of the native checkpoint."""
+    whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    return whole.reshape(shape) if stored.shape is not None and whole.size == math.prod(shape) else whole
+
+
+def split(whole: np.ndarray, stored: Stored) -> Iterator[tuple[str, np.ndarray]]:
+    """The reverse of `join`: (name there, array)."""
+    for name, part in zip(stored.names, np.split(whole, len(stored.names)), strict=True):
+        yield name, part if stored.shape is None else part.reshape(stored.shape)
 
 
 def common_wrapper(names: Iterable[str], expected: set[str]) -> str:

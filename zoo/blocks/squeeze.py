@@ -1,0 +1,68 @@
+"""Squeeze-and-excitation (arXiv:1709.01507): channels weighed by what the whole map says.
+
+The paper's two maps are 1x1 convolutions here, as in the checkpoints. Which names they go by differs between
+published checkpoints, so there is one class for each pair of names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from zoo.layers import Conv
+
+
+def hard_sigmoid(x: Array) -> Array:
+    """min(max(x + 3, 0), 6) / 6, the piecewise linear sigmoid of arXiv:1905.02244, section 5.2."""
+    return jax.nn.relu6(x + 3) / 6
+
+
+def _weigh(
+    x: Array, reduce: Conv, expand: Conv, act: Callable[[Array], Array], gate: Callable[[Array], Array]
+) -> Array:
+    """x (b, h, w, c) times the gate of its mean over the image, (b, 1, 1, c)."""
+    return x * gate(expand(act(reduce(jnp.mean(x, axis=(1, 2), keepdims=True)))))
+
+
+class SqueezeExcite(nnx.Module):
+    """Maps called `conv_reduce` and `conv_expand`: the names in nets of inverted residuals."""
+
+    def __init__(
+        self,
+        channels: int,
+        reduced: int,
+        *,
+        act: Callable[[Array], Array] = jax.nn.relu,
+        gate: Callable[[Array], Array] = jax.nn.sigmoid,
+        rngs: nnx.Rngs,
+    ):
+        self.conv_reduce = Conv(channels, reduced, 1, rngs=rngs)
+        self.conv_expand = Conv(reduced, channels, 1, rngs=rngs)
+        self.act, self.gate = act, gate
+
+    def __call__(self, x: Array) -> Array:
+        return _weigh(x, self.conv_reduce, self.conv_expand, self.act, self.gate)
+
+
+class SqueezeExciteFc(nnx.Module):
+    """Maps called `fc1` and `fc2`: the names in residual nets."""
+
+    def __init__(
+        self,
+        channels: int,
+        reduced: int,
+        *,
+        act: Callable[[Array], Array] = jax.nn.relu,
+        gate: Callable[[Array], Array] = jax.nn.sigmoid,
+        rngs: nnx.Rngs,
+    ):
+        self.fc1 = Conv(channels, reduced, 1, rngs=rngs)
+        self.fc2 = Conv(reduced, channels, 1, rngs=rngs)
+        self.act, self.gate = act, gate
+
+    def __call__(self, x: Array) -> Array:
+        return _weigh(x, self.fc1, self.fc2, self.act, self.gate)
