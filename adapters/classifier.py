@@ -48,6 +48,17 @@ class Classification(msgspec.Struct, frozen=True):
     labels: list[str] | None = None
 
 
+class Features(msgspec.Struct, frozen=True):
+    """The pooled features of one image, by a model without classes.
+
+    Attributes:
+        file: the image. features: the vector before where a classifier would stand.
+    """
+
+    file: str
+    features: list[float]
+
+
 def pool_features(x: Array, kind: Pool) -> Array:
     """A map (b, h, w, c), tokens (b, n, c) or a vector (b, c) -> (b, c), or (b, 2c) for `avgmax`."""
     axes = tuple(range(1, x.ndim - 1))
@@ -60,7 +71,7 @@ def pool_features(x: Array, kind: Pool) -> Array:
 
 
 class PooledHead(nnx.Module):
-    """Pool, drop out, then an affine map (`fc`), after a hidden layer where there is one."""
+    """Pool, drop out, then an affine map (`fc`), after a hidden layer where there is one. With no classes, pool."""
 
     def __init__(
         self, stage: str, features: int, classes: int, pool: Pool, dropout: float, hidden: int, *, rngs: nnx.Rngs
@@ -72,16 +83,19 @@ class PooledHead(nnx.Module):
         )
         self.dropout = nnx.Dropout(dropout, rngs=rngs) if dropout else None
         inputs = hidden or features
-        self.fc = Linear(inputs, classes, kernel_init=Normal(0.5 / math.sqrt(inputs)), rngs=rngs)
+        init = Normal(0.5 / math.sqrt(inputs))
+        self.fc = Linear(inputs, classes, kernel_init=init, rngs=rngs) if classes else None
 
     def reduce(self, features: Mapping[str, Array]) -> dict[str, Array]:
         return {self.stage: pool_features(features[self.stage], self.pool)}
 
     def reads(self) -> dict[str, str]:
-        return {"fc" if self.hidden is None else "hidden": self.stage}
+        return {} if self.fc is None else {"fc" if self.hidden is None else "hidden": self.stage}
 
     def __call__(self, features: Mapping[str, Array]) -> Array:
         x = features[self.stage]
+        if self.fc is None:
+            return x
         if self.hidden is not None:
             x = jax.nn.relu(self.hidden(x))
         return self.fc(x if self.dropout is None else self.dropout(x))
@@ -109,7 +123,7 @@ class ConvHead(nnx.Module):
 
 @dataclass(frozen=True)
 class Classifier(Adapter):
-    """Options of the classifier.
+    """Options of the classifier. Without labels it gives pooled features in place of classes.
 
     Attributes:
         head: `linear`, `mlp` (one hidden layer), `conv` (1x1 convolution, ReLU, mean), or `auto`: the form of the
@@ -162,17 +176,23 @@ class Classifier(Adapter):
         (stage, shape) = next(iter(shapes.items()))
         features, classes = shape.shape[-1], len(self.labels)
         form = self._form(spec)
+        if not classes:
+            return PooledHead(stage, features, 0, self.pool, 0.0, 0, rngs=rngs)
         if form == "conv":
             return ConvHead(stage, features, classes, self.dropout, rngs=rngs)
         hidden = (self.hidden or features) if form == "mlp" else 0
         return PooledHead(stage, features, classes, self.pool, self.dropout, hidden, rngs=rngs)
 
     def checkpoint_paths(self, spec: BackboneSpec) -> Mapping[str, str]:
+        if not self.labels:
+            return {}
         if self._form(spec) != spec.classifier.form or (spec.classifier.form == "linear" and self.pool != "avg"):
             return {}
         return {"conv" if spec.classifier.form == "conv" else "fc": spec.classifier.path}
 
     def fitted(self, dataset: Dataset) -> Self:
+        if not self.labels:
+            raise ConfigError("this model has no classes (num_classes=0) and cannot learn any: create it with labels.")
         multi_label = self.multi_label or dataset.kind == "classes"
         weights = self.class_weights
         if weights == "balanced":
@@ -208,10 +228,16 @@ class Classifier(Adapter):
         return -jnp.sum(mixed * weights.reshape(1, -1) * jax.nn.log_softmax(outputs), axis=-1)
 
     def decode(self, outputs: Array) -> dict[str, Array]:
+        if not self.labels:
+            return {"features": outputs}
         probabilities = jax.nn.sigmoid(outputs) if self.multi_label else jax.nn.softmax(outputs)
         return {"logits": outputs, "probabilities": probabilities}
 
-    def predictions(self, decoded: Mapping[str, np.ndarray], files: Sequence[str]) -> list[Classification]:
+    def predictions(
+        self, decoded: Mapping[str, np.ndarray], files: Sequence[str]
+    ) -> list[Classification] | list[Features]:
+        if not self.labels:
+            return [Features(file, row.tolist()) for file, row in zip(files, decoded["features"], strict=True)]
         found = []
         for file, scores in zip(files, decoded["probabilities"], strict=True):
             order = np.argsort(-scores, kind="stable")[:5]
@@ -234,6 +260,7 @@ class Classifier(Adapter):
         captions = []
         for file, decoded, batch in worst:
             shown = self.predictions({k: v[None] for k, v in decoded.items()}, [str(file)])[0]
+            assert isinstance(shown, Classification)
             truth = [
                 self.labels[i]
                 for i in np.atleast_1d(np.flatnonzero(batch["label"]) if self.multi_label else batch["label"])

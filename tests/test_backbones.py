@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,11 +16,11 @@ import seeded
 from flax import nnx
 
 import zoo
-from zoo.backbone import feature_shapes, run_stages
+from zoo.backbone import abstract, feature_shapes, run_stages
 from zoo.conformance import check_backbone
 from zoo.errors import ConfigError, PluginError, UnknownNameError
 from zoo.model import Model
-from zoo.spec import BackboneSpec
+from zoo.spec import BackboneSpec, Range
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
 
@@ -45,12 +47,15 @@ def test_stages_have_the_declared_channels_strides_and_parameters(name: str) -> 
     assert check_backbone(kit.backbones()[name]) == []
 
 
-@pytest.mark.parametrize(("name", "channels"), [*((name, 1) for name in ALL), *((name, 4) for name in FAMILIES)])
-def test_other_image_channels_and_odd_sizes(name: str, channels: int) -> None:
+@pytest.mark.parametrize(("channels", "dtype"), [(1, jnp.float32), (4, jnp.bfloat16)], ids=["grey", "4-bfloat16"])
+@pytest.mark.parametrize("name", ALL)
+def test_other_image_channels_dtypes_and_odd_sizes(name: str, channels: int, dtype: Any) -> None:
+    """bfloat16 stays bfloat16 in every stage."""
     spec = kit.backbones()[name]
     names, size = [stage.name for stage in spec.stages], _odd_size(spec)
-    shapes = feature_shapes(spec, size, names, in_channels=channels)
+    shapes = feature_shapes(spec, size, names, in_channels=channels, dtype=dtype)
     for stage in spec.stages:
+        assert shapes[stage.name].dtype == dtype
         shape = shapes[stage.name].shape
         assert (shape[0], shape[-1]) == (1, stage.channels)
         if stage.kind == "map":
@@ -78,26 +83,21 @@ def _features_and_logits(model: Model) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(found[last]), np.asarray(logits)
 
 
+def _pooled(spec: BackboneSpec, last: np.ndarray) -> np.ndarray:
+    """What a classifier without classes makes of the last stage's output."""
+    bare = kit.composed(spec, labels=())
+    assert not jax.tree.leaves(nnx.state(bare.head))
+    return np.asarray(bare.outputs(bare.head.reduce({spec.stages[-1].name: jnp.asarray(last)})))
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_one_compiled_program_gives_the_references_logits(name: str) -> None:
-    """`test_parity.py` compiles block by block."""
+    """`test_parity.py` compiles block by block. With `num_classes=0` the pooled features are the output."""
     model, wanted = _model(name), kit.golden(name)["outputs"]
     features, logits = _features_and_logits(model)
     assert seeded.error(features, wanted[model.spec.stages[-1].name]) < kit.TOLERANCE
     assert seeded.error(logits, wanted["logits"]) < kit.TOLERANCE
-
-
-@pytest.mark.parametrize("name", FAMILIES)
-def test_bfloat16_stays_bfloat16_in_every_stage(name: str) -> None:
-    spec = kit.backbones()[name]
-
-    def forward(x: jax.Array) -> dict[str, jax.Array]:
-        module = spec.build(rngs=nnx.Rngs(0))
-        module.eval()
-        return run_stages(module, x, [stage.name for stage in spec.stages])
-
-    shapes = jax.eval_shape(forward, jax.ShapeDtypeStruct((1, *_odd_size(spec), 3), jnp.bfloat16))
-    assert {shape.dtype for shape in shapes.values()} == {jnp.dtype(jnp.bfloat16)}
+    assert seeded.error(_pooled(model.spec, features), wanted["pooled"]) < kit.TOLERANCE
 
 
 def test_bfloat16_is_close_to_float32_and_gives_float32_logits() -> None:
@@ -156,6 +156,47 @@ def test_a_stage_can_start_from_the_output_of_the_one_before(name: str) -> None:
         run_stages(model.backbone, jnp.zeros((1, *size, 3)), stages[:1], after=stages[-1])
     with pytest.raises(UnknownNameError, match="layer99"):
         run_stages(model.backbone, jnp.zeros((1, *size, 3)), ["layer99"])
+
+
+def _loss_and_statistics(
+    graphdef: nnx.GraphDef[Any], remat: bool, params: nnx.State, rest: nnx.State, x: jax.Array
+) -> tuple[jax.Array, nnx.State]:
+    backbone = nnx.merge(graphdef, params, rest, copy=True)
+    last = list(backbone.stages_for(None))[-1]
+    y = run_stages(backbone, x, [last], remat=remat)[last]
+    return jnp.mean(jnp.square(y)), nnx.state(backbone, (nnx.BatchStat, nnx.RngState))
+
+
+def _gradient(name: str, remat: bool, **options: object) -> tuple[Any, tuple[nnx.State, nnx.State, jax.Array]]:
+    """A jitted gradient in training mode, and its arguments (abstract)."""
+    spec = kit.backbones()[name]
+    backbone = abstract(spec, **options)
+    backbone.train()
+    graphdef, params, rest = nnx.split(backbone, nnx.Param, ...)
+    x = jax.ShapeDtypeStruct((2, *kit.golden(name)["size"], 3), jnp.float32)
+    function = partial(_loss_and_statistics, graphdef, remat)
+    return jax.jit(jax.value_and_grad(function, has_aux=True)), (params, rest, x)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_recomputing_stages_costs_a_second_forward_pass(name: str) -> None:
+    """With everything random that the family has: its streams move inside the recomputed stages."""
+    random = {key: 0.5 for key, values in kit.backbones()[name].options.items() if isinstance(values, Range)}
+    costs = []
+    for remat in (False, True):
+        function, arguments = _gradient(name, remat, **random)
+        costs.append(function.lower(*arguments).cost_analysis()["flops"])
+    assert 1.15 * costs[0] < costs[1] < 1.6 * costs[0]
+
+
+def test_recomputing_stages_changes_no_value() -> None:
+    model = _model(FAMILIES[0])
+    x = jnp.asarray(seeded.images(2, *kit.golden(FAMILIES[0])["size"]))
+    _, params, rest = nnx.split(model.backbone, nnx.Param, ...)
+    found = [_gradient(FAMILIES[0], remat)[0](params, rest, x) for remat in (False, True)]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), *found)
+    before = nnx.state(model.backbone, nnx.BatchStat)
+    assert not any(map(np.array_equal, jax.tree.leaves(before), jax.tree.leaves(found[1][0][1])))
 
 
 def test_starting_in_the_middle_gives_the_same_values() -> None:

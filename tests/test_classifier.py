@@ -13,6 +13,7 @@ import pytest
 from flax import nnx
 from zoo.adapters.classifier import Classifier, ConvHead, PooledHead, calibration_error, pool_features
 
+import zoo
 from zoo.adapter import configure
 from zoo.data import Dataset, Sample
 from zoo.errors import ConfigError, DataError, UnknownNameError, ZooError
@@ -274,3 +275,27 @@ def test_a_conv_head_needs_a_map():
     vector = dataclasses.replace(spec, stages=(*spec.stages[:-1], dataclasses.replace(spec.stages[-1], kind="vector")))
     with pytest.raises(ConfigError, match="head=conv needs a map.*use head=linear"):
         Classifier(LABELS, head="conv").taps(vector)
+
+
+# Features without classes --------------------------------------------------------------------------------------------
+
+
+def test_no_classes_give_the_features_of_photos(tmp_path: Path):
+    model = zoo.create("resnet20", "classifier", pretrained=False, num_classes=0)
+    photos = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
+    wanted = zoo.features(model, model.normalize(jnp.asarray(photos)))["layer3"].mean((1, 2))
+    found = model.predict(photos)
+    assert [one.file for one in found] == ["image 0", "image 1", "image 2"]
+    np.testing.assert_allclose([one.features for one in found], wanted, rtol=1e-4, atol=1e-5)
+    again = zoo.load(zoo.save(model, tmp_path / "model.safetensors"))
+    assert again.predict(photos[0]).features == model.predict(photos[0]).features
+
+
+@pytest.mark.parametrize("head", ["linear", "mlp", "conv"])
+def test_no_classes_have_no_head_to_train(head: str):
+    model = zoo.create("resnet20", "classifier", pretrained=False, num_classes=0, head=head)
+    assert not jax.tree.leaves(nnx.state(model.head))
+    with pytest.raises(ConfigError, match="no classes"):
+        model.adapter.fitted(dataset([0, 1], ("a", "b")))
+    with pytest.raises(ConfigError, match="num_classes is -1"):
+        zoo.create("resnet20", "classifier", pretrained=False, num_classes=-1)

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from flax import nnx
 from jax import Array
+from jax.typing import DTypeLike
 
 from zoo.errors import PluginError, unknown_name
 from zoo.spec import BackboneSpec
@@ -112,9 +113,15 @@ def abstract(spec: BackboneSpec, *, in_channels: int = 3, **options: object) -> 
 
 
 def feature_shapes(
-    spec: BackboneSpec, size: tuple[int, int], at: Collection[str], *, in_channels: int = 3, **options: object
+    spec: BackboneSpec,
+    size: tuple[int, int],
+    at: Collection[str],
+    *,
+    in_channels: int = 3,
+    dtype: DTypeLike = np.float32,
+    **options: object,
 ) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shape and dtype of the named stages for one image of `size` (height, width), without computing anything.
+    """Shape and dtype of the named stages for one image of `size` (height, width) and `dtype`, nothing computed.
 
     Raises `PluginError` when the module does not do what its spec says: this is cheap and comes before any download or
     compilation.
@@ -132,7 +139,7 @@ def feature_shapes(
     def forward(state: nnx.State, x: Array) -> dict[str, Array]:
         return run_stages(nnx.merge(graphdef, state), x, at)
 
-    images = jax.ShapeDtypeStruct((1, *size, in_channels), jax.numpy.float32)
+    images = jax.ShapeDtypeStruct((1, *size, in_channels), dtype)
     shapes = jax.eval_shape(forward, state, images)
     for name, shape in shapes.items():
         declared = spec.stage(name)

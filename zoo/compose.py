@@ -51,8 +51,8 @@ def create(
         weights: where to take the weights from in place of the published ones: a safetensors file or a folder with
             one, or `hf://org/repo[@revision]`.
         pretrained: False initialises everything at random from `seed`.
-        labels: class names, in the order of the outputs. num_classes: how many, where they have no names. With
-            neither, the weights' own classes.
+        labels: class names, in the order of the outputs. num_classes: how many, where they have no names; 0 for a
+            classifier without classes, whose output is the pooled features. With neither, the weights' own classes.
         in_channels: channels of the images; the first convolution is adapted.
         image_size: side, or (height, width), in pixels, in place of the weights' own.
         dtype: of the arithmetic, `float32` or `bfloat16`; parameters stay in float32.
@@ -243,8 +243,8 @@ def _own_classes(spec: BackboneSpec, file: _File, build: Mapping[str, Any]) -> i
 
 
 def _numbered(count: int) -> tuple[str, ...]:
-    if count < 1:
-        raise ConfigError(f"num_classes is {count}; it must be at least 1.")
+    if count < 0:
+        raise ConfigError(f"num_classes is {count}; it must be 0, for features alone, or more.")
     return tuple(map(str, range(count)))
 
 
@@ -293,7 +293,11 @@ def _fill(
     body = slots(backbone)
     paths = adapter.checkpoint_paths(spec) if keep_head else {}
     tops = [replace(slot, name=_in_checkpoint(slot, paths)) for slot in slots(head) if _in_checkpoint(slot, paths)]
-    reason = "" if tops else "the model has a new classifier" if not keep_head else "the head has another form"
+    reason = "the model has a new classifier" if not keep_head else "the head has another form"
+    if tops:
+        reason = ""
+    elif not slots(head):
+        reason = "the model has no classifier"
     arrays, report = assign(
         spec, [*body, *tops], tensors, first_conv=_first_conv(spec, body, in_channels), head_reason=reason
     )
