@@ -24,7 +24,9 @@ def timm_model(name: str, **args: Any) -> nn.Module:
 
 
 # Names that torchvision spells in another way than timm does.
-TORCHVISION_NAMES: dict[str, str] = {}
+TORCHVISION_NAMES: dict[str, str] = {
+    f"vit_{size}_patch{patch}_224": f"vit_{size[0]}_{patch}" for size in ("base", "large") for patch in (16, 32)
+}
 
 
 def torchvision_model(name: str, **args: Any) -> nn.Module:
@@ -62,6 +64,58 @@ for size, args in CONVNEXT_SIZES.items():
     TRANSFORMERS[f"convnextv2_{size}"] = ("ConvNextV2ForImageClassification", "ConvNextV2Config", args)
     TRANSFORMERS[f"convnext_{size}"] = ("ConvNextForImageClassification", "ConvNextConfig", args)
 
+# Scale -> (width, depth, channels of the head): arXiv:1905.11946 by way of the published configurations.
+for scale, (width, depth, head) in {
+    "b0": (1.0, 1.0, 1280),
+    "b1": (1.0, 1.1, 1280),
+    "b2": (1.1, 1.2, 1408),
+    "b3": (1.2, 1.4, 1536),
+    "b4": (1.4, 1.8, 1792),
+}.items():
+    args = {"width_coefficient": width, "depth_coefficient": depth, "hidden_dim": head}
+    TRANSFORMERS[f"tf_efficientnet_{scale}"] = ("EfficientNetForImageClassification", "EfficientNetConfig", args)
+
+# Plain vision transformers: (dim, depth, heads).
+TRANSFORMER_SIZES = {
+    "tiny": (192, 12, 3),
+    "small": (384, 12, 6),
+    "base": (768, 12, 12),
+    "large": (1024, 24, 16),
+}
+
+
+def add_plain_transformers(model: str, config: str, names: str, sizes: str, patch: int, side: int) -> None:
+    """Rows of `TRANSFORMERS` for `names`, in which {} stands for each of `sizes`."""
+    for size in sizes.split():
+        dim, depth, heads = TRANSFORMER_SIZES[size]
+        args = {"hidden_size": dim, "num_hidden_layers": depth, "num_attention_heads": heads}
+        args |= {"intermediate_size": 4 * dim, "patch_size": patch, "image_size": side}
+        TRANSFORMERS[names.format(size)] = (model, config, args)
+
+
+for patch, side, sizes in (
+    (32, 224, "small base large"),
+    (32, 384, "small base large"),
+    (16, 224, "tiny small base large"),
+    (16, 384, "tiny small base large"),
+    (8, 224, "small base"),
+):
+    names = f"vit_{{}}_patch{patch}_{side}"
+    add_plain_transformers("ViTForImageClassification", "ViTConfig", names, sizes, patch, side)
+
+# Models whose files come with and without the name of the body before its tensors; their layouts leave it out.
+BODIES = {"ViTForImageClassification": "vit."}
+
+
+def names_in_files(model: nn.Module) -> nn.Module:
+    """`model` with a `state_dict` as transformers writes it to files, whose names are not always its attributes'."""
+    from transformers.core_model_loading import revert_weight_conversion
+
+    tensors = revert_weight_conversion(model, model.state_dict())
+    body = BODIES.get(type(model).__name__, "")
+    model.state_dict = lambda: {name.removeprefix(body): tensor for name, tensor in tensors.items()}
+    return model
+
 
 def transformers_model(name: str, num_classes: int = 1000) -> nn.Module:
     if name not in TRANSFORMERS:
@@ -69,7 +123,7 @@ def transformers_model(name: str, num_classes: int = 1000) -> nn.Module:
     import transformers
 
     model, config, args = TRANSFORMERS[name]
-    return getattr(transformers, model)(getattr(transformers, config)(num_labels=num_classes, **args))
+    return names_in_files(getattr(transformers, model)(getattr(transformers, config)(num_labels=num_classes, **args)))
 
 
 LIBRARIES: dict[str, Callable[..., nn.Module]] = {

@@ -227,7 +227,7 @@ def features(
     """
     model = model_or_backbone if isinstance(model_or_backbone, Model) else None
     backbone = model.backbone if model else model_or_backbone
-    stages = list(backbone.stages())  # type: ignore[attr-defined]
+    stages = list(backbone.stages_for(None))  # type: ignore[attr-defined]
     wanted = tuple(at) if at is not None else (stages[-1],)
     if hasattr(images, "dtype") and jnp.issubdtype(images.dtype, jnp.floating):  # type: ignore[union-attr]
         x = jnp.asarray(images)  # type: ignore[arg-type]
