@@ -29,16 +29,38 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tools")]
 import seeded  # noqa: E402
 from reference_libraries import LIBRARIES  # noqa: E402
 
+TRANSFORMER_FAMILIES = ("ViT", "DeiT", "DINOv2", "CLIP", "SigLIP", "EVA-02")
 # Where a stage's output is not that of the last module that owns its parameters: (family, stage) -> module.
 OUTPUTS = {
     ("ResNet", "stem"): "act1",
     ("CIFAR ResNet", "stem"): "act1",
     ("SqueezeNet", "stem"): "features.1",
+    **{(family, "embed"): "norm_pre" for family in TRANSFORMER_FAMILIES},
 }
+
+
+def vgg_outputs() -> dict[tuple[str, str], str]:
+    """VGG's stages: every ReLU and every pool, which stand at other places in each variant."""
+    found = {}
+    for name, layers in timm.models.vgg.cfgs.items():
+        for suffix, length in (("", 2), ("_bn", 3)):
+            group, number, index = 1, 0, -1
+            for layer in layers:
+                if layer == "M":
+                    number, index = 0, index + 1
+                    found[name + suffix, f"pool{group}"] = f"features.{index}"
+                    group += 1
+                else:
+                    number, index = number + 1, index + length
+                    found[name + suffix, f"relu{group}_{number}"] = f"features.{index}"
+    return found
+
+
+OUTPUTS |= vgg_outputs()  # by the variant's name in place of the family's
 # Families whose maps have their channels last in torch as well.
 CHANNELS_LAST: set[str] = set()
 # Arguments of timm's constructor that let a family take the small images of these runs.
-ARGS: dict[str, dict[str, Any]] = {}
+ARGS: dict[str, dict[str, Any]] = {family: {"dynamic_img_size": True} for family in TRANSFORMER_FAMILIES}
 
 
 def reference(name: str, layout: str, args: dict[str, Any]) -> nn.Module:
@@ -104,7 +126,8 @@ def outputs(model: nn.Module, job: dict[str, Any], x: torch.Tensor) -> dict[str,
     modules = dict(model.named_modules())
     for name, owned in job["stages"].items():
         if job["kinds"][name] != "vector":
-            modules[OUTPUTS.get((job["family"], name), owned[-1])].register_forward_hook(keep(name))
+            said = OUTPUTS.get((job["name"], name)) or OUTPUTS.get((job["family"], name))
+            modules[said or owned[-1]].register_forward_hook(keep(name))
     # What reaches the classifier: pooled features, which are the last stage where that is a vector.
     modules[job["classifier"]].register_forward_pre_hook(keep_input("pooled"))
     logits = model(x).numpy()
