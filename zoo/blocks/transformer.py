@@ -1,8 +1,8 @@
 """The plain vision transformer: patches, position embeddings, equal blocks, and one vector at the end.
 
 Paper: An Image is Worth 16x16 Words, arXiv:2010.11929. Families that differ from it in numbers only are rows of
-`TransformerConfig`. Attribute names are those of timm's VisionTransformer. Tokens are (b, n, c): the prefix (class token,
-registers), then the map's rows one after the other.
+`TransformerConfig`. Attribute names are those of timm's VisionTransformer. Tokens are (b, n, c): the prefix (class
+token, registers), then the map's rows one after the other.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from jax import Array, lax
 from zoo.backbone import Backbone, StageFunction
 from zoo.errors import WeightsError
 from zoo.layers import Conv, DropPath, LayerNorm, Linear, Normal
-from zoo.spec import BackboneSpec, ClassifierLayout, Range, Stage, Stored
+from zoo.spec import BackboneSpec, ClassifierLayout, Range, Stage, Stored, WeightSpec
 
 
 def gelu(x: Array) -> Array:
@@ -100,14 +100,16 @@ class TransformerConfig:
         return (*tokens, Stage("head", self.dim, 1, "vector", head))
 
 
-def attend(q: Array, k: Array, v: Array) -> Array:
-    """softmax(q k' / sqrt(d)) v over the last two axes, (b, heads, n, d) each; the softmax in float32.
+def attend(q: Array, k: Array, v: Array, bias: Array | None = None) -> Array:
+    """softmax(q k' / sqrt(d) + bias) v over the last two axes, (b, heads, n, d) each; the softmax in float32.
 
     The sum of the exponentials divides the result and not the weights, which are n times as many: on CPU that takes
     two fifths of `jax.nn.dot_product_attention`'s time.
     """
     q = q * q.dtype.type(1 / math.sqrt(q.shape[-1]))
     scores = jnp.matmul(q, k.swapaxes(-1, -2), preferred_element_type=jnp.float32)
+    if bias is not None:
+        scores = scores + bias
     weights = jnp.exp(scores - lax.stop_gradient(scores.max(-1, keepdims=True)))
     mixed = jnp.matmul(weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
     return (mixed / weights.sum(-1, keepdims=True)).astype(v.dtype)
@@ -307,28 +309,33 @@ def resample_checkpoint(embedding: np.ndarray, shape: tuple[int, ...], *, prefix
 
 
 def plain_spec(
-    name: str, config: TransformerConfig, *, build: Callable[..., nnx.Module] = PlainTransformer, **fields: Any
+    config: TransformerConfig,
+    weights: WeightSpec,
+    *,
+    build: Callable[..., nnx.Module] = PlainTransformer,
+    **fields: Any,
 ) -> BackboneSpec:
-    """The spec of a transformer with what follows from its numbers filled in; `fields` say the rest."""
+    """The spec of a transformer with what follows from its numbers and its default `weights` filled in; `fields` say
+    the rest."""
     prefix = config.prefix if config.embed_prefix else 0
     given: dict[str, Any] = {
         "build": partial(build, config),
         "stages": config.stages(),
-        "classifier": ClassifierLayout("head"),
+        "classifier": ClassifierLayout("head", labels=weights.labels),
+        "preprocess": weights.preprocess,
+        "pretrained": weights.tag,
         "options": {"drop_path_rate": Range(0.0)},
         "min_size": config.patch,
         "size_multiple": config.patch,
         "resampled": {"pos_embed": partial(resample_checkpoint, prefix=prefix)},
     }
-    return BackboneSpec(name=name, **(given | fields))
+    return BackboneSpec(name=weights.backbone, **(given | fields))
 
 
 Layout = dict[str, str | Stored]
 
 
-def block_layout(
-    depth: int, there: str, names: Mapping[str, str], qkv: tuple[str, str, str] | None = None
-) -> Layout:
+def block_layout(depth: int, there: str, names: Mapping[str, str], qkv: tuple[str, str, str] | None = None) -> Layout:
     """What another key layout calls the parts of the blocks.
 
     Args:
@@ -360,8 +367,6 @@ def transformers_layout(config: TransformerConfig, names: Mapping[str, str] | No
         "cls_token": "embeddings.cls_token",
         "pos_embed": "embeddings.position_embeddings",
         "patch_embed.proj": "embeddings.patch_embeddings.projection",
-        **block_layout(
-            config.depth, "encoder.layer", {"attn.proj": "attention.output.dense", **(names or vit)}, qkv
-        ),
+        **block_layout(config.depth, "encoder.layer", {"attn.proj": "attention.output.dense", **(names or vit)}, qkv),
         "norm": "layernorm",
     }
