@@ -39,7 +39,7 @@ def tensor(name: str, shape: Sequence[int], scale: float = 1.0) -> np.ndarray:
         return np.float32(scale) * np.exp(np.float32(0.2) * values)
     if leaf == "running_mean":
         return np.float32(0.2 * math.sqrt(scale)) * values
-    if leaf == "weight" and len(shape) == 1:
+    if leaf in ("weight", "gamma") and len(shape) == 1:  # of a norm, or a layer scale
         return np.float32(0.5) + np.float32(0.1) * values
     if len(shape) < 2:
         return np.float32(0.1) * values

@@ -5,8 +5,10 @@ The goldens come from timm, torchvision and torch by `tools/golden_backbones.py`
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import parity_kit as kit
@@ -14,7 +16,8 @@ import pytest
 import seeded
 from flax import nnx
 
-from zoo.layers import BatchNorm, Conv
+from zoo.backbone import feature_shapes
+from zoo.layers import BatchNorm, Conv, LayerNorm, Linear
 from zoo.model import Model, parameter_count
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
@@ -42,8 +45,8 @@ def _convs(model: Model) -> list[Conv]:
     return [node for _, node in nnx.iter_modules(model.backbone) if isinstance(node, Conv)]
 
 
-def _norms(model: Model) -> list[BatchNorm]:
-    return [node for _, node in nnx.iter_modules(model.backbone) if isinstance(node, BatchNorm)]
+def _norms(model: Model) -> list[BatchNorm | LayerNorm]:
+    return [node for _, node in nnx.iter_modules(model.backbone) if isinstance(node, BatchNorm | LayerNorm)]
 
 
 def _swap_image_axes(model: Model) -> None:
@@ -51,20 +54,21 @@ def _swap_image_axes(model: Model) -> None:
     conv.kernel[...] = jnp.swapaxes(conv.kernel[...], 0, 1)
 
 
-def _transpose_square_kernel(model: Model) -> None:
-    square = [c for c in _convs(model) if c.kernel.shape[2] == c.kernel.shape[3] > 1]
-    square[-1].kernel[...] = jnp.swapaxes(square[-1].kernel[...], 2, 3)
+def _transpose_square_matrix(model: Model) -> None:
+    nodes = [node for _, node in nnx.iter_modules(model.backbone) if isinstance(node, Conv | Linear)]
+    square = [node for node in nodes if node.kernel.shape[-2] == node.kernel.shape[-1] > 1]
+    square[-1].kernel[...] = jnp.swapaxes(square[-1].kernel[...], -2, -1)
 
 
 def _wrong_eps(model: Model) -> None:
     norms = _norms(model)
-    norms[0].eps = 1e-3
+    norms[0].eps *= 100
     for norm in norms:
-        norm.eps = 1e-3
+        norm.eps *= 100
 
 
 def _swap_mean_and_var(model: Model) -> None:
-    norm = _norms(model)[-1]
+    norm = [norm for norm in _norms(model) if isinstance(norm, BatchNorm)][-1]
     mean, var = norm.mean[...], norm.var[...]
     norm.mean[...], norm.var[...] = var, jnp.abs(mean)
 
@@ -80,7 +84,7 @@ def _drop_bias(model: Model) -> None:
     nodes[0].bias[...] = jnp.zeros_like(nodes[0].bias[...])
 
 
-FAULTS = (_swap_image_axes, _transpose_square_kernel, _wrong_eps, _swap_mean_and_var, _shift_padding, _drop_bias)
+FAULTS = (_swap_image_axes, _transpose_square_matrix, _wrong_eps, _swap_mean_and_var, _shift_padding, _drop_bias)
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__.strip("_"))
@@ -95,6 +99,29 @@ def test_a_fault_is_seen_by_the_golden(name: str, fault: Callable[[Model], None]
         pytest.skip(f"{name} has no layer that this fault could be made in")
     found = kit.errors(kit.outputs(model, seeded.images(2, *golden["size"])), golden["outputs"])
     assert found["logits"] > 10 * kit.TOLERANCE, found
+
+
+@pytest.mark.parametrize("name", kit.one_per_family())
+def test_a_tanh_gelu_is_seen_by_the_golden(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error function is replaced by what makes of the exact GELU its tanh approximation (arXiv:1606.08415)."""
+    spec, golden = kit.backbones()[name], kit.golden(name)
+    calls: list[object] = []
+
+    def like_tanh(z: jax.Array) -> jax.Array:
+        calls.append(z)
+        x = z * math.sqrt(2)
+        return jnp.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))
+
+    monkeypatch.setattr(jax.lax, "erf", like_tanh)
+    feature_shapes(spec, tuple(golden["size"]), [spec.stages[-1].name])
+    if not calls:
+        pytest.skip(f"{name} has no exact GELU")
+    model = kit.composed(spec)
+    kit.load(model, kit.checkpoint(spec, golden["scales"]))
+    jax.clear_caches()  # of programs traced with the exact one
+    found = kit.errors(kit.outputs(model, seeded.images(2, *golden["size"])), golden["outputs"])
+    jax.clear_caches()
+    assert found["logits"] > kit.TOLERANCE, found
 
 
 def test_the_fill_depends_on_names_alone() -> None:
