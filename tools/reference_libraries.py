@@ -6,6 +6,7 @@ raises `LookupError` for an architecture that it lacks.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -25,11 +26,20 @@ def timm_model(name: str, **args: Any) -> nn.Module:
 
 # Names that torchvision spells in another way than timm does.
 TORCHVISION_NAMES: dict[str, str] = {
-    f"vit_{size}_patch{patch}_224": f"vit_{size[0]}_{patch}" for size in ("base", "large") for patch in (16, 32)
+    "mobilenetv3_large_100": "mobilenet_v3_large",
+    "mobilenetv3_small_100": "mobilenet_v3_small",
+    "efficientnetv2_s": "efficientnet_v2_s",
+    "swin_tiny_patch4_window7_224": "swin_t",
+    "swin_small_patch4_window7_224": "swin_s",
+    "swin_base_patch4_window7_224": "swin_b",
+    **{f"vit_{size}_patch{patch}_224": f"vit_{size[0]}_{patch}" for size in ("base", "large") for patch in (16, 32)},
 }
+# Arguments of torchvision's constructors, for what has no place in zoo: the auxiliary classifier.
+TORCHVISION_ARGS: dict[str, dict[str, Any]] = {"inception_v3": {"aux_logits": False, "init_weights": False}}
 
 
 def torchvision_model(name: str, **args: Any) -> nn.Module:
+    args = TORCHVISION_ARGS.get(name, {}) | args
     if name.startswith("mobilenetv2"):
         if name.endswith("d"):
             raise LookupError(f"torchvision has no {name}")
@@ -41,6 +51,27 @@ def torchvision_model(name: str, **args: Any) -> nn.Module:
         return torchvision.models.get_model(TORCHVISION_NAMES.get(name, name), **args)
     except ValueError as error:
         raise LookupError(str(error)) from None
+
+
+def legacy_torchvision_model(name: str, **args: Any) -> nn.Module:
+    """DenseNet with the names in the files that torchvision publishes, which its loader translates (`norm.1`)."""
+    if not name.startswith("densenet"):
+        raise LookupError(f"torchvision has one spelling for {name}")
+    model = torchvision_model(name, **args)
+
+    def rename(tensors: dict[str, Any], pattern: str, new: str) -> None:
+        for key in list(tensors):
+            tensors[re.sub(pattern, new, key)] = tensors.pop(key)
+
+    def saving(module: nn.Module, tensors: dict[str, Any], *_: Any) -> None:
+        rename(tensors, r"(denselayer\d+\.(?:norm|conv))([12])\.", r"\1.\2.")
+
+    def loading(module: nn.Module, tensors: dict[str, Any], *_: Any) -> None:
+        rename(tensors, r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.")
+
+    model.register_state_dict_post_hook(saving)
+    model.register_load_state_dict_pre_hook(loading)
+    return model
 
 
 def original_model(name: str, **args: Any) -> nn.Module:
@@ -60,6 +91,16 @@ CONVNEXT_SIZES = {
     "base": {"depths": [3, 3, 27, 3], "hidden_sizes": [128, 256, 512, 1024]},
     "large": {"depths": [3, 3, 27, 3], "hidden_sizes": [192, 384, 768, 1536]},
 }
+SWIN_SIZES = {
+    "tiny": (96, [2, 2, 6, 2], [3, 6, 12, 24]),
+    "small": (96, [2, 2, 18, 2], [3, 6, 12, 24]),
+    "base": (128, [2, 2, 18, 2], [4, 8, 16, 32]),
+    "large": (192, [2, 2, 18, 2], [6, 12, 24, 48]),
+}
+for size, (dim, depths, heads) in SWIN_SIZES.items():
+    for window, side in ((7, 224), (12, 384)):
+        args = {"embed_dim": dim, "depths": depths, "num_heads": heads, "window_size": window, "image_size": side}
+        TRANSFORMERS[f"swin_{size}_patch4_window{window}_{side}"] = ("SwinForImageClassification", "SwinConfig", args)
 for size, args in CONVNEXT_SIZES.items():
     TRANSFORMERS[f"convnextv2_{size}"] = ("ConvNextV2ForImageClassification", "ConvNextV2Config", args)
     TRANSFORMERS[f"convnext_{size}"] = ("ConvNextForImageClassification", "ConvNextConfig", args)
@@ -104,7 +145,14 @@ for patch, side, sizes in (
     add_plain_transformers("ViTForImageClassification", "ViTConfig", names, sizes, patch, side)
 
 # Models whose files come with and without the name of the body before its tensors; their layouts leave it out.
-BODIES = {"ViTForImageClassification": "vit."}
+BODIES = {
+    "ViTForImageClassification": "vit.",
+    "ConvNextForImageClassification": "convnext.",
+    "ConvNextV2ForImageClassification": "convnextv2.",
+    "SwinForImageClassification": "swin.",
+    "ResNetForImageClassification": "resnet.",
+    "RegNetForImageClassification": "regnet.",
+}
 
 
 def names_in_files(model: nn.Module) -> nn.Module:
@@ -129,6 +177,7 @@ def transformers_model(name: str, num_classes: int = 1000) -> nn.Module:
 LIBRARIES: dict[str, Callable[..., nn.Module]] = {
     "timm": timm_model,
     "torchvision": torchvision_model,
+    "torchvision-legacy": legacy_torchvision_model,
     "original": original_model,
     "transformers": transformers_model,
 }
