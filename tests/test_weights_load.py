@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -15,9 +16,10 @@ import seeded
 
 import zoo
 from zoo.errors import WeightsError
+from zoo.labels import names as label_names
 from zoo.spec import Preprocess
 from zoo.weights.file import write
-from zoo.weights.load import adapt_first_kernel, layouts_of
+from zoo.weights.load import adapt_first_kernel, assign, layouts_of
 from zoo.weights.mapping import common_wrapper, slots
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
@@ -317,3 +319,77 @@ def test_without_any_word_the_familys_defaults_are_used_and_said(tmp_path: Path)
     card = create(saved(tmp_path, tensors())).card
     assert card.preprocess == SPEC.preprocess
     assert any("nothing is known" in note for note in card.notes)
+
+
+# Other libraries' files --------------------------------------------------------------------------------------------
+
+STATISTICS = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]}
+# What image processors of transformers write, old and new, and what it means.
+PROCESSORS = {
+    "both sides": ({"size": {"height": 96, "width": 64}, "resample": 3}, ((96, 64), 1.0, "squash", "bicubic")),
+    "one number": ({"size": 64, "resample": 2}, ((64, 64), 1.0, "squash", "bilinear")),
+    "shortest side and crop": (
+        {"size": {"shortest_edge": 80}, "do_center_crop": True, "crop_size": {"height": 64, "width": 64}},
+        ((64, 64), 0.8, "center", "bilinear"),
+    ),
+    "numbers and crop": (
+        {"size": 80, "do_center_crop": True, "crop_size": 64, "resample": 1},
+        ((64, 64), 0.8, "center", "lanczos"),
+    ),
+    "crop share": ({"size": {"shortest_edge": 64}, "crop_pct": 0.875}, ((64, 64), 0.875, "center", "bilinear")),
+    "large and crop share": (
+        {"size": {"shortest_edge": 384}, "crop_pct": 0.875},
+        ((384, 384), 1.0, "squash", "bilinear"),
+    ),
+}
+
+
+def transformers_folder(folder: Path, processor: object = None, **config: object) -> str:
+    source = saved(folder, tensors(), {"model_type": "vit", "transformers_version": "5.0", **config})
+    if processor is not None:
+        (folder / "preprocessor_config.json").write_text(json.dumps(processor))
+    return source
+
+
+@pytest.mark.parametrize("kind", PROCESSORS)
+def test_the_image_processor_of_transformers_is_honoured(kind: str, tmp_path: Path) -> None:
+    processor, (size, crop_pct, crop_mode, interpolation) = PROCESSORS[kind]
+    card = create(transformers_folder(tmp_path, {**STATISTICS, **processor})).card
+    assert card.preprocess == Preprocess(size, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), interpolation, crop_pct, crop_mode)
+    assert any("preprocessor_config.json" in note for note in card.notes)
+
+
+def test_the_classes_of_transformers_are_honoured_where_they_have_names(tmp_path: Path) -> None:
+    count = len(label_names(SPEC.classifier.labels))
+    named = transformers_folder(tmp_path / "a", id2label={str(i): f"kind {i}" for i in range(count)})
+    assert create(named).labels == tuple(f"kind {i}" for i in range(count))
+    bare = transformers_folder(tmp_path / "b", id2label={str(i): f"LABEL_{i}" for i in range(count)})
+    model = create(bare)
+    assert model.labels == label_names(SPEC.classifier.labels)
+    assert any("nothing is known" in note for note in model.card.notes)
+
+
+@pytest.mark.parametrize("processor", [{"size": "large"}, {"size": {}}, {"size": 64, "resample": 9}, {"image_mean": 3}])
+def test_a_damaged_image_processor_is_one_sentence(processor: dict[str, object], tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="preprocessor_config.json"):
+        create(transformers_folder(tmp_path, processor))
+
+
+def test_a_classifier_beside_what_the_body_is_wrapped_in_is_found(tmp_path: Path) -> None:
+    """As in transformers: `vit.encoder...` and `classifier`."""
+    arrays = {n if n.startswith(HEAD + ".") else f"vit.{n}": a for n, a in tensors().items()}
+    notes = " ".join(create(saved(tmp_path / "a", arrays)).card.notes)
+    assert f"{len(arrays)} tensors loaded" in notes and "re-initialised" not in notes
+    outer = {f"module.{n}": a for n, a in arrays.items()}
+    assert f"{len(arrays)} tensors loaded" in " ".join(create(saved(tmp_path / "b", outer)).card.notes)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_file_without_a_head_in_any_layout_starts_a_new_one_and_says_so(name: str) -> None:
+    spec, arrays = kit.backbones()[name], tensors(name)
+    headless = {n: a for n, a in arrays.items() if not n.startswith(spec.classifier.path + ".")}
+    places = [replace(slot, name=there) for there, slot in kit.checkpoint_slots(kit.composed(spec))]
+    for layout in layouts_of(spec):
+        _, report = assign(spec, places, kit.in_layout(spec, layout, headless), first_conv=None)
+        assert set(report.reinitialised.values()) == {"the file has no classifier"}
+        assert len(report.loaded) == len(headless)

@@ -23,7 +23,7 @@ from zoo.weights.file import TensorFile
 from zoo.weights.file import read as read_tensors
 from zoo.weights.load import LoadReport, assign, recognise
 from zoo.weights.mapping import Path, Slot, dotted, slots
-from zoo.weights.origin import Origin, origin_of
+from zoo.weights.origin import PROCESSOR, Origin, is_transformers, origin_of
 
 PREPROCESS_OPTIONS = tuple(f.name for f in fields(Preprocess) if f.name != "size")
 
@@ -229,7 +229,10 @@ def _open(spec: BackboneSpec, row: WeightSpec | None, weights: str | None, sourc
     if "zoo" in header.metadata:  # a saved model: its head belongs to its own task
         tensors = {name: array for name, array in tensors.items() if not name.startswith("head.")}
     known = row or next((w for w in registry().weights_for(spec.name) if w.sha256 and w.sha256 == fetched.sha256), None)
-    origin = origin_of(spec, known, fetch_config(source) if weights else None, header.metadata, tensors)
+    config = fetch_config(source) if weights else None
+    if config and is_transformers(config):
+        config = {**config, PROCESSOR: fetch_config(source, name=f"{PROCESSOR}.json") or {}}
+    origin = origin_of(spec, known, config, header.metadata, tensors)
     return _File(fetched, header, tensors), origin
 
 

@@ -90,12 +90,13 @@ def fetch_config(
     source: str | os.PathLike[str],
     file: str = "model.safetensors",
     *,
+    name: str = CONFIG,
     revision: str = "",
     offline: bool | None = None,
 ) -> dict[str, Any] | None:
     """`config.json` beside the weights at a source, or None where there is none. On the hub, of the same commit.
 
-    Args: as for `fetch`; `file` is the weights'.
+    Args: as for `fetch`; `file` is the weights', `name` that of another file of JSON.
     Raises:
         FetchError: as for `fetch`; offline also when it is not known whether there is one.
         WeightsError: when it is not a JSON object.
@@ -104,12 +105,12 @@ def fetch_config(
     offline = settings.offline() if offline is None else offline
     scheme = _scheme(text)
     if scheme == "hf":
-        path = _config_on_hub(parse_hub(text, file, revision), offline)
+        path = _config_on_hub(parse_hub(text, file, revision), name, offline)
     elif scheme:
         path = None  # A plugin's source is one file; what else lies there is not ours to guess.
     else:
         place = Path(text).expanduser()
-        path = (place if place.is_dir() else place.parent) / CONFIG
+        path = (place if place.is_dir() else place.parent) / name
     return _read_config(path) if path and path.is_file() else None
 
 
@@ -222,9 +223,9 @@ def _from_plugin(source: str, file: str, revision: str, sha256: str, offline: bo
     return Fetched(path, source, "", digest)
 
 
-def _config_on_hub(weights: hub.HubFile, offline: bool) -> Path | None:
+def _config_on_hub(weights: hub.HubFile, name: str, offline: bool) -> Path | None:
     folder = weights.file.rpartition("/")[0]
-    wanted = hub.HubFile(weights.repo, weights.revision, f"{folder}/{CONFIG}" if folder else CONFIG)
+    wanted = hub.HubFile(weights.repo, weights.revision, f"{folder}/{name}" if folder else name)
     try:
         return hub.obtain(wanted, offline=offline).path
     except hub.NoSuchFileError as error:

@@ -1,7 +1,7 @@
 """What belongs to a set of weights: preprocessing, build options, labels, licence, and how that is known.
 
-In this order: the catalogue's row, a zoo file's own card, a timm-style `config.json` beside the file, the marks of
-another framework that the family declares, and last the family's defaults.
+In this order: the catalogue's row, a zoo file's own card, the configuration that timm or transformers keeps beside the
+file, the marks of another framework that the family declares, and last the family's defaults.
 """
 
 from __future__ import annotations
@@ -9,13 +9,18 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
 
 from zoo.errors import WeightsError
 from zoo.spec import BackboneSpec, Preprocess, WeightSpec
+
+PROCESSOR = "preprocessor_config"
+"""Name of the file in which transformers keeps how images are prepared."""
+_PILLOW_FILTERS = ("nearest", "lanczos", "bilinear", "bicubic")
+"""Pillow's numbers for its filters, which transformers writes."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,8 @@ def origin_of(
 
     Args:
         row: the catalogue's, where one was named or recognised by its sha256.
-        config: the `config.json` beside the file. metadata: of the file's header. tensors: its arrays.
+        config: the `config.json` beside the file; transformers' has the image processor's under `PROCESSOR`.
+        metadata: of the file's header. tensors: its arrays.
     """
     if row is not None:
         note = f"preprocessing and options of {row.name}"
@@ -55,6 +61,8 @@ def origin_of(
         return _from_zoo(metadata["zoo"])
     if config and ("pretrained_cfg" in config or "mean" in config):
         return _from_timm(spec, config)
+    if config and is_transformers(config):
+        return _from_transformers(spec, config, config.get(PROCESSOR, {}))
     for convention in spec.conventions:
         if convention.recognise(tensors):
             note = (
@@ -121,3 +129,57 @@ def _from_timm(spec: BackboneSpec, config: Mapping[str, Any]) -> Origin:
         str(cfg.get("license") or "unknown"),
         ("preprocessing of the config.json beside the file",),
     )
+
+
+def is_transformers(config: Mapping[str, Any]) -> bool:
+    """Whether a `config.json` is transformers'."""
+    return "model_type" in config or "transformers_version" in config
+
+
+def _from_transformers(spec: BackboneSpec, config: Mapping[str, Any], processor: Mapping[str, Any]) -> Origin:
+    """From transformers' `config.json` and, where it is there, its image processor's configuration."""
+    base, note = spec.preprocess, f"nothing is known of the file's preprocessing: {spec.family}'s default is used"
+    try:
+        names = {int(index): str(name) for index, name in (config.get("id2label") or {}).items()}
+        if processor:
+            size, crop_pct, crop_mode = _resizing(processor)
+            resample = processor.get("resample")
+            interpolation = base.interpolation if resample is None else _PILLOW_FILTERS[resample]
+            base = Preprocess(
+                size=size,
+                mean=tuple(processor.get("image_mean", base.mean)),
+                std=tuple(processor.get("image_std", base.std)),
+                interpolation=interpolation,  # type: ignore[arg-type]
+                crop_pct=crop_pct,
+                crop_mode=crop_mode,
+            )
+            note = f"preprocessing of the {PROCESSOR}.json beside the file"
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise WeightsError(
+            f"the config.json or {PROCESSOR}.json beside the weights has a field that cannot be read: {error!r}"
+        ) from None
+    labels = tuple(names[index] for index in sorted(names))
+    if len(set(labels)) < len(labels) or all(name.startswith("LABEL_") for name in labels):
+        labels = ()  # not names but what transformers writes where there are none
+    return Origin(base, label_names=labels, notes=(note,))
+
+
+def _resizing(processor: Mapping[str, Any]) -> tuple[tuple[int, int], float, Literal["center", "squash"]]:
+    """(size, crop_pct, crop_mode) of an image processor: it resizes to a shortest side, or to both, then may crop."""
+    asked = processor["size"]
+    if isinstance(asked, int):
+        kept = "crop_pct" in processor or processor.get("do_center_crop")
+        asked = {"shortest_edge": asked} if kept else {"height": asked, "width": asked}
+    crop = processor.get("crop_size") if processor.get("do_center_crop") else None
+    if isinstance(crop, int):
+        crop = {"height": crop, "width": crop}
+    if "shortest_edge" not in asked:
+        resized = (asked["height"], asked["width"])
+        size = (crop["height"], crop["width"]) if crop else resized
+        return size, size[0] / resized[0], "squash"
+    edge = asked["shortest_edge"]
+    if crop:
+        return (crop["height"], crop["width"]), crop["height"] / edge, "center"
+    if "crop_pct" in processor and edge >= 384:  # some processors warp large images in place of cropping
+        return (edge, edge), 1.0, "squash"
+    return (edge, edge), processor.get("crop_pct") or 1.0, "center"
