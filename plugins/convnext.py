@@ -193,17 +193,18 @@ def torchvision_layout(depths: tuple[int, ...]) -> Mapping[str, str | Stored]:
     return dict(pairs())
 
 
-def transformers_layout(size: str, top: str) -> Mapping[str, str | Stored]:
-    """transformers' ConvNext and ConvNextV2 (below `top`), whose MLPs are affine maps in every size."""
+def transformers_layout(size: str) -> Mapping[str, str | Stored]:
+    """transformers' ConvNext and ConvNextV2, whose MLPs are affine maps in every size, without the name of the body
+    before its tensors."""
 
     def pairs() -> Iterator[tuple[str, str | Stored]]:
-        yield from (("stem.0", f"{top}.embeddings.patch_embeddings"), ("stem.1", f"{top}.embeddings.layernorm"))
-        yield from (("head.norm", f"{top}.layernorm"), ("head.fc", "classifier"))
+        yield from (("stem.0", "embeddings.patch_embeddings"), ("stem.1", "embeddings.layernorm"))
+        yield from (("head.norm", "layernorm"), ("head.fc", "classifier"))
         inner = {"conv_dw": "dwconv", "norm": "layernorm", "mlp.fc1": "pwconv1", "mlp.fc2": "pwconv2"}
         for i, (depth, channels) in enumerate(zip(*SIZES[size], strict=True)):
-            yield f"stages.{i}.downsample", f"{top}.encoder.stages.{i}.downsampling_layer"
+            yield f"stages.{i}.downsample", f"encoder.stages.{i}.downsampling_layer"
             for j in range(depth):
-                here, there = f"stages.{i}.blocks.{j}", f"{top}.encoder.stages.{i}.layers.{j}"
+                here, there = f"stages.{i}.blocks.{j}", f"encoder.stages.{i}.layers.{j}"
                 yield from ((f"{here}.{a}", f"{there}.{b}") for a, b in inner.items())
                 yield f"{here}.gamma", f"{there}.layer_scale_parameter"
                 for leaf in ("weight", "bias"):
@@ -315,7 +316,7 @@ def _spec(name: str) -> BackboneSpec:
     family = "ConvNeXt V2" if v2 else "ConvNeXt"
     layouts = {}
     if v2 or size not in STORED_AS_CONV:
-        layouts["transformers"] = partial(transformers_layout, size, "convnextv2" if v2 else "convnext")
+        layouts["transformers"] = partial(transformers_layout, size)
     if not v2 and size not in STORED_AS_CONV:
         layouts["torchvision"] = partial(torchvision_layout, depths)
     return BackboneSpec(

@@ -58,9 +58,12 @@ def vgg_outputs() -> dict[tuple[str, str], str]:
 
 OUTPUTS |= vgg_outputs()  # by the variant's name in place of the family's
 # Families whose maps have their channels last in torch as well.
-CHANNELS_LAST: set[str] = set()
+CHANNELS_LAST = {"Swin Transformer"}
 # Arguments of timm's constructor that let a family take the small images of these runs.
-ARGS: dict[str, dict[str, Any]] = {family: {"dynamic_img_size": True} for family in TRANSFORMER_FAMILIES}
+ARGS: dict[str, dict[str, Any]] = {
+    **{family: {"dynamic_img_size": True} for family in TRANSFORMER_FAMILIES},
+    "Swin Transformer": {"strict_img_size": False},
+}
 
 
 def reference(name: str, layout: str, args: dict[str, Any]) -> nn.Module:
