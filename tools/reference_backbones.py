@@ -29,7 +29,7 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tools")]
 import seeded  # noqa: E402
 from reference_libraries import LIBRARIES  # noqa: E402
 
-TRANSFORMER_FAMILIES = ("ViT", "DeiT", "DINOv2", "CLIP", "SigLIP", "EVA-02")
+TRANSFORMER_FAMILIES = ("ViT", "DeiT", "DeiT III", "DINOv2", "DINOv2 with registers", "CLIP", "SigLIP", "EVA-02")
 # Where a stage's output is not that of the last module that owns its parameters: (family, stage) -> module.
 OUTPUTS = {
     ("ResNet", "stem"): "act1",

@@ -144,9 +144,20 @@ for patch, side, sizes in (
     names = f"vit_{{}}_patch{patch}_{side}"
     add_plain_transformers("ViTForImageClassification", "ViTConfig", names, sizes, patch, side)
 
+for side, sizes in ((224, "tiny small base"), (384, "base")):
+    names = f"deit_{{}}_patch16_{side}"  # DeiT's files are ViT's, but for those with a distillation token
+    add_plain_transformers("ViTForImageClassification", "ViTConfig", names, sizes, 16, side)
+add_plain_transformers("Dinov2Model", "Dinov2Config", "vit_{}_patch14_dinov2", "small base large", 14, 518)
+for act in ("", "quickgelu_"):
+    for patch, sides, size in ((32, (224, 256, 384, 448), "base"), (16, (224, 384), "base"), (14, (224, 336), "large")):
+        for side in sides:
+            names = f"vit_{{}}_patch{patch}_clip_{act}{side}"
+            add_plain_transformers("CLIPVisionModel", "CLIPVisionConfig", names, size, patch, side)
+
 # Models whose files come with and without the name of the body before its tensors; their layouts leave it out.
 BODIES = {
     "ViTForImageClassification": "vit.",
+    "CLIPVisionModel": "vision_model.",
     "ConvNextForImageClassification": "convnext.",
     "ConvNextV2ForImageClassification": "convnextv2.",
     "SwinForImageClassification": "swin.",
@@ -171,7 +182,10 @@ def transformers_model(name: str, num_classes: int = 1000) -> nn.Module:
     import transformers
 
     model, config, args = TRANSFORMERS[name]
-    return names_in_files(getattr(transformers, model)(getattr(transformers, config)(num_labels=num_classes, **args)))
+    built = getattr(transformers, model)(getattr(transformers, config)(num_labels=num_classes, **args))
+    if not hasattr(built, "classifier"):  # ours stands beside what transformers has
+        built.head = nn.Linear(args["hidden_size"], num_classes)
+    return names_in_files(built)
 
 
 LIBRARIES: dict[str, Callable[..., nn.Module]] = {
