@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import parity_kit as kit
 import pytest
 from flax import nnx
 
@@ -22,23 +23,19 @@ from zoo.registry import registry
 from zoo.rules import Assignment, assign, preset
 from zoo.training.step import Program, TrainState, install, optimizer, start
 
-SIZE = 32
+
+def side(name: str) -> int:
+    """The least accepted image side of a backbone, from 32 pixels on."""
+    spec = registry().backbone(name)
+    return -(-max(32, spec.min_size) // spec.size_multiple) * spec.size_multiple
 
 
-def smallest_of_each_family() -> list[str]:
-    rows = [row for row in registry().rows("backbones") if row.distribution == "flax-zoo"]
-    families: dict[str, list[tuple[int, str]]] = {}
-    for row in rows:
-        families.setdefault(row.data["family"], []).append((row.data["params"], row.name))
-    return [min(members)[1] for members in families.values()]
-
-
-NAMES = smallest_of_each_family()
+NAMES = kit.one_per_family()
 
 
 def compose(name: str) -> Model:
     """The smallest model of a family, with values that a careless update would disturb."""
-    model = zoo.create(name, "classifier", num_classes=3, pretrained=False, image_size=SIZE)
+    model = zoo.create(name, "classifier", num_classes=3, pretrained=False, image_size=side(name))
     for path, variable in nnx.to_flat_state(nnx.state(model, (nnx.Param, nnx.BatchStat))):
         if path[0] == "backbone":
             value = np.array(variable.get_value())
@@ -53,9 +50,9 @@ def held(model: Model) -> dict[tuple, bytes]:
     return {path: np.asarray(variable.get_value()).tobytes() for path, variable in state}
 
 
-def batch(seed: int) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    images = rng.integers(0, 256, (4, SIZE, SIZE, 3), dtype=np.uint8)
+def batch(name: str, seed: int) -> dict[str, np.ndarray]:
+    rng, size = np.random.default_rng(seed), side(name)
+    images = rng.integers(0, 256, (4, size, size, 3), dtype=np.uint8)
     return {"image": images, "label": np.array([0, 1, 2, 1], np.int32), "valid": np.ones(4, bool)}
 
 
@@ -91,7 +88,7 @@ class Trained:
     @cached_property
     def compiled(self) -> jax.stages.Compiled:
         state, program = self.started
-        return program.run.lower(state, program.frozen, batch(0), jax.random.key(0)).compile()
+        return program.run.lower(state, program.frozen, batch(self.name, 0), jax.random.key(0)).compile()
 
     @cached_property
     def before_and_after(self) -> tuple[dict[tuple, bytes], dict[tuple, bytes]]:
@@ -100,7 +97,7 @@ class Trained:
         # A copy: the step uses its state up, and its size is looked at by another test.
         state = jax.tree.map(jnp.copy, state)
         for seed in range(3):
-            state, metrics = self.compiled(state, program.frozen, batch(seed), jax.random.key(0))
+            state, metrics = self.compiled(state, program.frozen, batch(self.name, seed), jax.random.key(0))
             assert np.isfinite(float(metrics["loss"]))
         install(self.model, state)
         return before, held(self.model)
@@ -177,7 +174,7 @@ def test_a_forward_in_training_mode_moves_no_frozen_statistic(trained: Trained):
     @jax.jit
     def forward(state: nnx.State) -> nnx.State:
         live = nnx.merge(graphdef, state)
-        live(live.normalize(jnp.asarray(batch(1)["image"])))
+        live(live.normalize(jnp.asarray(batch(trained.name, 1)["image"])))
         return nnx.state(live, nnx.BatchStat)
 
     before = {path: np.asarray(v.get_value()) for path, v in nnx.to_flat_state(nnx.state(model, nnx.BatchStat))}
@@ -197,9 +194,9 @@ def test_the_backward_pass_of_what_is_frozen_is_not_in_the_step(name: str):
         model = nnx.merge(graphdef, state)
         return model(model.normalize(images))
 
-    forward = flops(jax.jit(loss).lower(state, batch(0)["image"]))
+    forward = flops(jax.jit(loss).lower(state, batch(name, 0)["image"]))
     state, program = everything.started
-    full = flops(program.run.lower(state, program.frozen, batch(0), jax.random.key(0)))
+    full = flops(program.run.lower(state, program.frozen, batch(name, 0), jax.random.key(0)))
     assert flops(head.compiled) < 1.2 * forward
     assert full > 2 * forward
 
@@ -210,8 +207,36 @@ def test_the_last_stage_costs_less_than_everything():
     costs = []
     for trained in (last, full):
         state, program = trained.started
-        costs.append(flops(program.run.lower(state, program.frozen, batch(0), jax.random.key(0))))
+        costs.append(flops(program.run.lower(state, program.frozen, batch(NAMES[0], 0), jax.random.key(0))))
     assert costs[0] < 0.8 * costs[1]
+
+
+@pytest.mark.parametrize("plan", ["head", "last:1", "all"])
+@pytest.mark.parametrize("name", sorted(kit.backbones()))
+def test_the_rules_part_every_backbone_cleanly(name: str, plan: str):
+    """By shapes alone: each parameter is decided, what is frozen has no optimizer state, and stays in evaluation mode.
+    That frozen parameters are then held is shown above with values; the step is the same for all."""
+    model = kit.composed(kit.backbones()[name])
+    decided = assign(model, preset(model, plan))
+    params = nnx.state(model, nnx.Param)
+    sizes = {path: v.get_value().size for path, v in nnx.to_flat_state(params)}
+    assert decided.multipliers.keys() == sizes.keys()
+    last = [stage for stage in model.spec.stages if stage.modules][-1]
+    for path in sizes:
+        place = ".".join(map(str, path[1:])) + "."
+        in_last = any(place.startswith(f"{module}.") for module in last.modules)
+        wanted = path[0] == "head" or plan == "all" or (plan == "last:1" and in_last)
+        assert decided.trains(path) == wanted, path
+    moving = sum(size for path, size in sizes.items() if decided.trains(path))
+    transform = optimizer(0.1, weight_decay=0.5, clip=1.0, accumulate=1, assignment=decided)
+    kept = jax.eval_shape(transform.init, nnx.filter_state(params, decided.trains))
+    assert 2 * moving <= sum(leaf.size for leaf in jax.tree.leaves(kept)) <= 2 * moving + 8
+    model.freeze(decided.frozen_modules)
+    model.train()
+    for path, module in nnx.iter_modules(model.backbone):
+        own = [v for p, v in decided.multipliers.items() if p[1 : len(path) + 1] == path and p[0] == "backbone"]
+        if own and not any(own):
+            assert getattr(module, "use_running_average", True) and getattr(module, "deterministic", True), path
 
 
 def test_the_test_would_see_a_naive_mask():
