@@ -11,12 +11,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from flax import nnx
-from jax import Array
 
 from zoo.backbone import Backbone, StageFunction
 from zoo.blocks.inception import Branches, Convolution, Step, convolution
 from zoo.hookspecs import hookimpl
-from zoo.layers import AvgPool, MaxPool
+from zoo.layers import AvgPool, Chain, MaxPool
 from zoo.spec import STATISTICS, BackboneSpec, ClassifierLayout, Preprocess, Stage, WeightSpec, weight_table
 
 NARROW, POOL = MaxPool(3, 2), AvgPool(3, 1, 1)
@@ -106,8 +105,11 @@ MIXED: Mapping[str, tuple[tuple[tuple[Step, ...], ...], int, int]] = {
 }
 
 
+NARROWED = ("Conv2d_4a_3x3", "Mixed_5b")  # stages that a maximum of stride 2 opens
+
+
 class InceptionV3(Backbone):
-    """Two stages of plain convolutions and eleven of branches. A maximum opens the second stage and the third."""
+    """Two stages of plain convolutions and eleven of branches."""
 
     def __init__(self, *, in_channels: int = 3, rngs: nnx.Rngs):
         inputs = in_channels
@@ -121,15 +123,10 @@ class InceptionV3(Backbone):
             inputs = module.channels
 
     def stages(self) -> Mapping[str, StageFunction]:
-        def stem(x: Array) -> Array:
-            return self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(x)))
-
-        return {
-            "Conv2d_2b_3x3": stem,
-            "Conv2d_4a_3x3": lambda x: self.Conv2d_4a_3x3(self.Conv2d_3b_1x1(NARROW(x))),
-            "Mixed_5b": lambda x: self.Mixed_5b(NARROW(x)),
-            **{name: getattr(self, name) for name in list(MIXED)[1:]},
-        }
+        stem = [[getattr(self, name) for name in convolutions] for convolutions, *_ in STEM.values()]
+        mixed = {name: [getattr(self, name)] for name in MIXED}
+        chains = dict(zip(STEM, stem, strict=True)) | mixed
+        return {name: Chain([NARROW, *chain] if name in NARROWED else chain) for name, chain in chains.items()}
 
 
 CITATION = """@inproceedings{szegedy2016rethinking,
