@@ -196,6 +196,7 @@ def test_the_tool_says_what_is_out_of_date(
     monkeypatch.setattr(loader, "discover", lambda: squeezenet)
     path = tmp_path / "registry.toml"
     monkeypatch.setattr(tool, "PATH", path)
+    monkeypatch.setattr(tool, "PAGE", page := tmp_path / "backbones.md")
 
     def run(*args: str) -> int:
         monkeypatch.setattr(sys, "argv", ["catalogue.py", *args])
@@ -204,9 +205,14 @@ def test_the_tool_says_what_is_out_of_date(
     assert run("--check") == 1
     assert not path.exists()
     assert (run(), run("--check")) == (0, 0)
+    assert "2 backbones of 1 families" in page.read_text() and "`squeezenet1_1`" in page.read_text()
     capsys.readouterr()
     path.write_text(path.read_text().replace("params = 7", "params = 8", 1))
     assert run("--check") == 1
     said = capsys.readouterr()
     assert "params = 8" in said.out
-    assert "run `python tools/catalogue.py`" in said.err
+    assert "registry.toml is out of date: run `python tools/catalogue.py`" in said.err
+    path.write_text(tool.derived()[path])
+    page.write_text(page.read_text().replace("torchvision", "keras"))
+    assert run("--check") == 1
+    assert "backbones.md is out of date" in capsys.readouterr().err

@@ -1,6 +1,7 @@
-"""Write zoo's `registry.toml` from the plugins' own tables, or check that it is up to date.
+"""Write what is derived from the plugins' own tables, or check that it is up to date: `registry.toml`, the catalogue,
+and `docs/backbones.md`, the same for people.
 
-python tools/catalogue.py           writes it
+python tools/catalogue.py           writes them
 python tools/catalogue.py --check   prints what would change and exits with 1, or with 0 when nothing would
 """
 
@@ -9,36 +10,80 @@ from __future__ import annotations
 import argparse
 import difflib
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from zoo import derive, loader
 from zoo.catalogue import FILE
+from zoo.loader import Contribution
+from zoo.spec import BackboneSpec, WeightSpec
 
-PATH = Path(__file__).resolve().parent.parent / FILE
+ROOT = Path(__file__).resolve().parent.parent
+PATH = ROOT / FILE
+PAGE = ROOT / "docs" / "backbones.md"
+COMMAND = "python tools/catalogue.py"
 
 
-def derived() -> str:
-    """The catalogue of zoo's own plugins. A plugin that cannot be loaded raises."""
-    own = [candidate for candidate in loader.discover() if candidate.first_party]
-    return derive.catalogue([(c.module, loader.load(c)) for c in own], "python tools/catalogue.py")
+def derived() -> dict[Path, str]:
+    """File -> content, from zoo's own plugins. A plugin that cannot be loaded raises."""
+    own = [(c.module, loader.load(c)) for c in loader.discover() if c.first_party]
+    return {PATH: derive.catalogue(own, COMMAND), PAGE: page([given for _, given in own])}
+
+
+def page(plugins: Sequence[Contribution]) -> str:
+    """A table of the families: variants, weights, key layouts, sizes, paper."""
+    families: dict[str, list[BackboneSpec]] = {}
+    weights: dict[str, list[WeightSpec]] = {}
+    for given in plugins:
+        for spec in given.specs["backbones"].values():
+            families.setdefault(spec.family, []).append(spec)
+        for row in given.specs["weights"].values():
+            weights.setdefault(row.backbone, []).append(row)
+    rows = sum(map(len, weights.values()))
+    head = [
+        "# Backbones",
+        "",
+        f"Derived from the plugins by `{COMMAND}`. {sum(map(len, families.values()))} backbones of {len(families)} "
+        f"families, {rows} sets of weights.",
+        "`zoo show NAME` tells stages, channels, strides, licences and the citation of each;",
+        "`zoo list weights 'NAME.*'` lists its weights.",
+        "",
+        "| family | backbones | weights | key layouts | least image | paper |",
+        "|---|---|---|---|---|---|",
+    ]
+    return "\n".join([*head, *(_family(*item, weights) for item in sorted(families.items()))]) + "\n"
+
+
+def _family(name: str, specs: Sequence[BackboneSpec], weights: dict[str, list[WeightSpec]]) -> str:
+    names = ", ".join(f"`{spec.name}`" for spec in sorted(specs, key=lambda spec: spec.name))
+    found = [row for spec in specs for row in weights.get(spec.name, [])]
+    restricted = sum(row.commercial_use == "no" for row in found)
+    count = f"{len(found)}" + (f" ({restricted} not for commercial use)" if restricted else "")
+    layouts = dict.fromkeys(layout for spec in specs for layout in (spec.native_layout, *spec.layouts))
+    sizes = dict.fromkeys(
+        f"{spec.min_size}" + (f", multiple of {spec.size_multiple}" if spec.size_multiple > 1 else "") for spec in specs
+    )
+    papers = ", ".join(
+        f"[{paper.rpartition('/')[2]}]({paper})" for paper in dict.fromkeys(s.paper for s in specs) if paper
+    )
+    return f"| {name} | {names} | {count} | {', '.join(layouts)} | {'; '.join(sizes)} | {papers} |"
 
 
 def main() -> int:
     """Write or check; the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 when the file is out of date")
-    check = parser.parse_args().check
-    new = derived()
-    old = PATH.read_text(encoding="utf-8") if PATH.exists() else ""
-    if not check:
-        PATH.write_text(new, encoding="utf-8")
-        return 0
-    sys.stdout.writelines(
-        difflib.unified_diff(old.splitlines(True), new.splitlines(True), FILE, f"{FILE} as the plugins say")
-    )
-    if old != new:
-        print(f"{FILE} is out of date: run `python tools/catalogue.py`.", file=sys.stderr)
-    return int(old != new)
+    parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 when a file is out of date")
+    check, status = parser.parse_args().check, 0
+    for path, new in derived().items():
+        old = path.read_text(encoding="utf-8") if path.exists() else ""
+        if not check:
+            path.write_text(new, encoding="utf-8")
+        elif old != new:
+            lines = (old.splitlines(True), new.splitlines(True))
+            sys.stdout.writelines(difflib.unified_diff(*lines, path.name, f"{path.name} as the plugins say"))
+            print(f"{path.name} is out of date: run `{COMMAND}`.", file=sys.stderr)
+            status = 1
+    return status
 
 
 if __name__ == "__main__":
