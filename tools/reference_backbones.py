@@ -33,6 +33,8 @@ TRANSFORMER_FAMILIES = ("ViT", "DeiT", "DeiT III", "DINOv2", "DINOv2 with regist
 # Where a stage's output is not that of the last module that owns its parameters: (family, stage) -> module.
 OUTPUTS = {
     ("ResNet", "stem"): "act1",
+    ("SE-ResNet", "stem"): "act1",
+    ("ResNet-RS", "stem"): "act1",
     ("CIFAR ResNet", "stem"): "act1",
     ("SqueezeNet", "stem"): "features.1",
     **{(family, "embed"): "norm_pre" for family in TRANSFORMER_FAMILIES},

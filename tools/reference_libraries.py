@@ -15,8 +15,11 @@ try:
 except ImportError:
     pass
 import timm
+import torch
 import torchvision
 from reference_cifar_resnet import CifarResNet
+from reference_cspdarknet import CSPDarknet
+from timm.models import regnet
 from torch import nn
 
 
@@ -32,6 +35,18 @@ TORCHVISION_NAMES: dict[str, str] = {
     "swin_tiny_patch4_window7_224": "swin_t",
     "swin_small_patch4_window7_224": "swin_s",
     "swin_base_patch4_window7_224": "swin_b",
+    "regnetx_004_tv": "regnet_x_400mf",
+    "regnetx_008": "regnet_x_800mf",
+    "regnetx_016": "regnet_x_1_6gf",
+    "regnetx_032": "regnet_x_3_2gf",
+    "regnetx_080": "regnet_x_8gf",
+    "regnetx_160": "regnet_x_16gf",
+    "regnety_004": "regnet_y_400mf",
+    "regnety_008_tv": "regnet_y_800mf",
+    "regnety_016": "regnet_y_1_6gf",
+    "regnety_032": "regnet_y_3_2gf",
+    "regnety_080_tv": "regnet_y_8gf",
+    "regnety_160": "regnet_y_16gf",
     **{f"vit_{size}_patch{patch}_224": f"vit_{size[0]}_{patch}" for size in ("base", "large") for patch in (16, 32)},
 }
 # Arguments of torchvision's constructors, for what has no place in zoo: the auxiliary classifier.
@@ -47,6 +62,9 @@ def torchvision_model(name: str, **args: Any) -> nn.Module:
     if name == "resnext101_32x4d":
         block = torchvision.models.resnet.Bottleneck
         return torchvision.models.ResNet(block, [3, 4, 23, 3], groups=32, width_per_group=4, **args)
+    if name.startswith("regnet"):  # it computes its widths with tensors, which must have values
+        with torch.device("cpu"):
+            return torchvision.models.get_model(TORCHVISION_NAMES[name], **args)
     try:
         return torchvision.models.get_model(TORCHVISION_NAMES.get(name, name), **args)
     except ValueError as error:
@@ -76,6 +94,8 @@ def legacy_torchvision_model(name: str, **args: Any) -> nn.Module:
 
 def original_model(name: str, **args: Any) -> nn.Module:
     """Nets that neither library has, written down in this folder."""
+    if name.startswith("cspdarknet_"):
+        return CSPDarknet(name.removeprefix("cspdarknet_"), **args)
     return CifarResNet(int(name.removeprefix("resnet")), **args)
 
 
@@ -91,6 +111,18 @@ CONVNEXT_SIZES = {
     "base": {"depths": [3, 3, 27, 3], "hidden_sizes": [128, 256, 512, 1024]},
     "large": {"depths": [3, 3, 27, 3], "hidden_sizes": [192, 384, 768, 1536]},
 }
+for name, cfg in regnet.model_cfgs.items():
+    if name[:7] in ("regnetx", "regnety") and name[7:].strip("_").isdigit():
+        widths, count, groups = regnet.generate_regnet(cfg.wa, cfg.w0, cfg.wm, cfg.depth, cfg.group_size)
+        sizes, _ = regnet.adjust_widths_groups_comp(sorted(set(widths)), [1.0] * count, groups)
+        args = {"depths": [widths.count(width) for width in sorted(set(widths))], "hidden_sizes": sizes}
+        args |= {"groups_width": cfg.group_size, "layer_type": name[6]}
+        TRANSFORMERS[name] = ("RegNetForImageClassification", "RegNetConfig", args)
+RESNET_DEPTHS = {18: [2, 2, 2, 2], 34: [3, 4, 6, 3], 50: [3, 4, 6, 3], 101: [3, 4, 23, 3], 152: [3, 8, 36, 3]}
+for layers, depths in RESNET_DEPTHS.items():
+    args = {"depths": depths, "layer_type": "bottleneck" if layers >= 50 else "basic"}
+    args["hidden_sizes"] = [256, 512, 1024, 2048] if layers >= 50 else [64, 128, 256, 512]
+    TRANSFORMERS[f"resnet{layers}"] = ("ResNetForImageClassification", "ResNetConfig", args)
 SWIN_SIZES = {
     "tiny": (96, [2, 2, 6, 2], [3, 6, 12, 24]),
     "small": (96, [2, 2, 18, 2], [3, 6, 12, 24]),
@@ -159,6 +191,7 @@ BODIES = {
     "ViTForImageClassification": "vit.",
     "CLIPVisionModel": "vision_model.",
     "ConvNextForImageClassification": "convnext.",
+    "EfficientNetForImageClassification": "efficientnet.",
     "ConvNextV2ForImageClassification": "convnextv2.",
     "SwinForImageClassification": "swin.",
     "ResNetForImageClassification": "resnet.",

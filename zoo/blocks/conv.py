@@ -26,10 +26,11 @@ class ConvNormAct(nnx.Module):
         act: Callable[[Array], Array] = jax.nn.relu,
         eps: float = 1e-5,
         momentum: float = 0.1,
+        scale_init: float = 1.0,
         rngs: nnx.Rngs,
     ):
         self.conv = Conv(inputs, outputs, kernel, stride, padding, groups=groups, bias=False, rngs=rngs)
-        self.bn = BatchNorm(outputs, eps=eps, momentum=momentum, rngs=rngs)
+        self.bn = BatchNorm(outputs, eps=eps, momentum=momentum, scale_init=scale_init, rngs=rngs)
         self.act = act
 
     def __call__(self, x: Array) -> Array:
