@@ -14,7 +14,7 @@ from zoo.blocks.transformer import SIZES, TransformerConfig, plain_spec, transfo
 from zoo.hookspecs import hookimpl
 from zoo.spec import BackboneSpec, Stored, WeightSpec, weight_table
 
-# arXiv:2010.11929, table 1, and arXiv:2106.10270, table 2. name: (size, patch, image side, tag of the default weights)
+# arXiv:2010.11929, table 1, and arXiv:2106.10270. name: (size, patch, image side, tag of the default weights)
 VARIANTS = {
     "vit_tiny_patch16_224": ("tiny", 16, 224, "augreg_in21k_ft_in1k"),
     "vit_tiny_patch16_384": ("tiny", 16, 384, "augreg_in21k_ft_in1k"),

@@ -152,7 +152,7 @@ class Mlp(nnx.Module):
 
 
 class LayerScale(nnx.Module):
-    """A factor for each channel (arXiv:2103.17239, eq. 3)."""
+    """A factor for each channel (arXiv:2103.17239)."""
 
     def __init__(self, dim: int, value: float, *, rngs: nnx.Rngs):
         del rngs  # taken so that every layer is built alike
@@ -189,8 +189,7 @@ class Block(nnx.Module):
 
 
 class AttentionPoolLatent(nnx.Module):
-    """Attention of one learned query over all tokens, then a residual MLP: (b, n, c) -> (b, c) (arXiv:2106.04560,
-    section 2.1)."""
+    """Attention of one learned query over all tokens, then a residual MLP: (b, n, c) -> (b, c) (arXiv:2106.04560)."""
 
     def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs):
         dim, self.heads = config.dim, config.heads
