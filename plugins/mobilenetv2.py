@@ -10,59 +10,23 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import jax
 from flax import nnx
-from jax import Array
 
-from zoo.backbone import Backbone, StageFunction
+from zoo.blocks.inverted import (
+    DepthwiseSeparable,
+    InvertedNet,
+    InvertedResidual,
+    Row,
+    Style,
+    blocks_of,
+    declared,
+    round_channels,
+)
 from zoo.hookspecs import hookimpl
-from zoo.layers import BatchNorm, Chain, Conv, Padding
-from zoo.spec import STATISTICS, BackboneSpec, ClassifierLayout, Convention, Preprocess, Stage, WeightSpec, weight_table
-
-
-def round_channels(channels: float, divisor: int = 8) -> int:
-    """The nearest multiple of `divisor`, never more than a tenth below `channels` (the paper's reference code)."""
-    rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
-    return rounded + divisor if rounded < 0.9 * channels else rounded
-
-
-class DepthwiseSeparable(nnx.Module):
-    """Depthwise 3x3, then a linear 1x1 (the block without expansion)."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int, padding: Padding, *, rngs: nnx.Rngs):
-        self.conv_dw = Conv(inputs, inputs, 3, stride, padding, groups=inputs, bias=False, rngs=rngs)
-        self.bn1 = BatchNorm(inputs, rngs=rngs)
-        self.conv_pw = Conv(inputs, outputs, 1, bias=False, rngs=rngs)
-        self.bn2 = BatchNorm(outputs, rngs=rngs)
-        self.residual = stride == 1 and inputs == outputs
-
-    def __call__(self, x: Array) -> Array:
-        y = jax.nn.relu6(self.bn1(self.conv_dw(x)))
-        y = self.bn2(self.conv_pw(y))
-        return x + y if self.residual else y
-
-
-class InvertedResidual(nnx.Module):
-    """1x1 expansion by six, depthwise 3x3, linear 1x1 projection (arXiv:1801.04381, table 1)."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int, padding: Padding, *, rngs: nnx.Rngs):
-        inner = round_channels(inputs * 6)
-        self.conv_pw = Conv(inputs, inner, 1, bias=False, rngs=rngs)
-        self.bn1 = BatchNorm(inner, rngs=rngs)
-        self.conv_dw = Conv(inner, inner, 3, stride, padding, groups=inner, bias=False, rngs=rngs)
-        self.bn2 = BatchNorm(inner, rngs=rngs)
-        self.conv_pwl = Conv(inner, outputs, 1, bias=False, rngs=rngs)
-        self.bn3 = BatchNorm(outputs, rngs=rngs)
-        self.residual = stride == 1 and inputs == outputs
-
-    def __call__(self, x: Array) -> Array:
-        y = jax.nn.relu6(self.bn1(self.conv_pw(x)))
-        y = jax.nn.relu6(self.bn2(self.conv_dw(y)))
-        y = self.bn3(self.conv_pwl(y))
-        return x + y if self.residual else y
-
+from zoo.spec import STATISTICS, BackboneSpec, ClassifierLayout, Convention, Preprocess, WeightSpec, weight_table
 
 # arXiv:1801.04381, table 2: (repeats, stride of the first, channels). The first row has no expansion.
 ROWS = ((1, 1, 16), (2, 2, 24), (3, 2, 32), (4, 2, 64), (3, 1, 96), (3, 2, 160), (1, 1, 320))
@@ -78,47 +42,25 @@ VARIANTS = {
 }
 
 
-def plan(name: str) -> tuple[int, tuple[tuple[int, int, int], ...], int]:
-    """(stem channels, rows of (repeats, stride, channels), head channels) of a variant."""
+def plan(name: str) -> tuple[int, tuple[tuple[Row], ...], int]:
+    """(stem channels, rows, head channels) of a variant."""
     width, depth, fixed, _ = VARIANTS[name]
-    last = len(ROWS) - 1
-    rows = tuple(
-        (n if fixed and i in (0, last) else math.ceil(n * depth), stride, round_channels(c * width))
-        for i, (n, stride, c) in enumerate(ROWS)
-    )
-    return (
-        32 if fixed else round_channels(32 * width),
-        rows,
-        1280 if fixed else max(1280, round_channels(1280 * width)),
-    )
+    rows = []
+    for index, (repeats, stride, channels) in enumerate(ROWS):
+        if not fixed or 0 < index < len(ROWS) - 1:
+            repeats = math.ceil(repeats * depth)
+        block = DepthwiseSeparable if index == 0 else InvertedResidual
+        rows.append((Row(block, repeats, 3, stride, round_channels(channels * width)),))
+    stem = 32 if fixed else round_channels(32 * width)
+    return stem, tuple(rows), 1280 if fixed else max(1280, round_channels(1280 * width))
 
 
-class MobileNetV2(Backbone):
-    """Stem, seven rows of blocks, and the 1x1 convolution that widens the last map."""
-
-    def __init__(self, name: str, *, in_channels: int = 3, padding: str = "torch", rngs: nnx.Rngs):
-        stem, rows, head = plan(name)
-        pad: Padding = "same" if padding == "same" else 1
-        self.conv_stem = Conv(in_channels, stem, 3, 2, pad, bias=False, rngs=rngs)
-        self.bn1 = BatchNorm(stem, rngs=rngs)
-        blocks, inputs = [], stem
-        for index, (repeats, stride, outputs) in enumerate(rows):
-            block = DepthwiseSeparable if index == 0 else InvertedResidual
-            row = []
-            for i in range(repeats):
-                row.append(block(inputs, outputs, stride if i == 0 else 1, pad, rngs=rngs))
-                inputs = outputs
-            blocks.append(Chain(row))
-        self.blocks = nnx.List(blocks)
-        self.conv_head = Conv(inputs, head, 1, bias=False, rngs=rngs)
-        self.bn2 = BatchNorm(head, rngs=rngs)
-
-    def stages(self) -> Mapping[str, StageFunction]:
-        return {
-            "stem": lambda x: jax.nn.relu6(self.bn1(self.conv_stem(x))),
-            **{f"blocks.{i}": row for i, row in enumerate(self.blocks)},
-            "head": lambda x: jax.nn.relu6(self.bn2(self.conv_head(x))),
-        }
+def build(
+    name: str, *, in_channels: int = 3, padding: Literal["torch", "same"] = "torch", rngs: nnx.Rngs
+) -> InvertedNet:
+    """The stem, seven rows of blocks, and the 1x1 convolution that widens the last map."""
+    stem, rows, head = plan(name)
+    return InvertedNet(rows, stem, head, Style(jax.nn.relu6, padding=padding), in_channels=in_channels, rngs=rngs)
 
 
 def torchvision_layout(name: str) -> Mapping[str, str]:
@@ -127,10 +69,10 @@ def torchvision_layout(name: str) -> Mapping[str, str]:
     def pairs() -> Iterator[tuple[str, str]]:
         yield from (("conv_stem", "features.0.0"), ("bn1", "features.0.1"))
         flat = 1
-        for index, (repeats, *_) in enumerate(plan(name)[1]):
+        for path, row in blocks_of(plan(name)[1]):
             names = (
                 {"conv_dw": "conv.0.0", "bn1": "conv.0.1", "conv_pw": "conv.1", "bn2": "conv.2"}
-                if index == 0
+                if row.block is DepthwiseSeparable
                 else {
                     "conv_pw": "conv.0.0",
                     "bn1": "conv.0.1",
@@ -140,9 +82,8 @@ def torchvision_layout(name: str) -> Mapping[str, str]:
                     "bn3": "conv.3",
                 }
             )
-            for i in range(repeats):
-                yield from ((f"blocks.{index}.{i}.{here}", f"features.{flat}.{there}") for here, there in names.items())
-                flat += 1
+            yield from ((f"{path}.{here}", f"features.{flat}.{there}") for here, there in names.items())
+            flat += 1
         yield from (("conv_head", f"features.{flat}.0"), ("bn2", f"features.{flat}.1"), ("classifier", "classifier.1"))
 
     return dict(pairs())
@@ -188,15 +129,11 @@ def batch_norm_was_folded(tensors: Mapping[str, Any]) -> bool:
 
 def _spec(name: str) -> BackboneSpec:
     stem, rows, head = plan(name)
-    stages, stride = [Stage("stem", stem, 2, modules=("conv_stem", "bn1"))], 2
-    for index, (_, step, channels) in enumerate(rows):
-        stride *= step
-        stages.append(Stage(f"blocks.{index}", channels, stride, modules=(f"blocks.{index}",)))
     return BackboneSpec(
         name=name,
         family="MobileNetV2",
-        build=partial(MobileNetV2, name),
-        stages=(*stages, Stage("head", head, stride, modules=("conv_head", "bn2"))),
+        build=partial(build, name),
+        stages=declared(rows, stem, head),
         classifier=ClassifierLayout("classifier", dropout=0.2),
         preprocess=Preprocess(interpolation="bicubic"),
         options={"padding": ("torch", "same")},

