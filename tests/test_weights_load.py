@@ -114,6 +114,9 @@ def test_the_wrapper_is_what_most_names_share() -> None:
     expected = {"conv.weight", "bn.weight", "fc.weight"}
     assert common_wrapper(["net.conv.weight", "net.bn.weight", "net.fc.weight", "epoch"], expected) == "net."
     assert common_wrapper(expected, expected) == ""
+    # Parts that the model lacks may stand around it, as a detector's pyramid and head around its backbone.
+    around = [f"{part}.{i}.weight" for part in ("body.above", "head") for i in range(20)]
+    assert common_wrapper([*around[:20], *(f"body.net.{n}" for n in expected), *around[20:]], expected) == "body.net."
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -217,6 +220,13 @@ def test_more_channels_repeat_the_kernels_and_keep_the_scale(channels: int, tmp_
     assert adapted.shape == (3, 3, channels, 4) and adapted.dtype == kernel.dtype
     for i in range(channels):
         np.testing.assert_allclose(adapted[:, :, i], kernel[:, :, i % 3] * (3 / channels), rtol=1e-6)
+
+
+def test_pixels_side_by_side_are_adapted_each_by_itself() -> None:
+    kernel = seeded.tensor("conv.weight", (4, 12, 3, 3)).transpose(2, 3, 1, 0)
+    adapted = adapt_first_kernel(kernel, 1, pixels=4)
+    np.testing.assert_allclose(adapted, kernel.reshape(3, 3, 4, 3, 4).sum(3), rtol=1e-6)
+    assert adapt_first_kernel(kernel, 5, pixels=4).shape == (3, 3, 20, 4)
 
 
 def test_statistics_follow_the_channels() -> None:

@@ -319,11 +319,11 @@ def _in_checkpoint(slot: Slot, paths: Mapping[str, str]) -> str:
 
 def _first_conv(spec: BackboneSpec, body: Sequence[Slot], in_channels: int) -> str | None:
     """Name of the kernel that reads the image: the first convolution of the first stage."""
-    stage = spec.stages[0].modules
+    stage, inputs = spec.stages[0].modules, in_channels * spec.fold**2
     found = [
         slot
         for slot in body
-        if len(slot.shape) == 4 and slot.shape[2] == in_channels and any(slot.name.startswith(m + ".") for m in stage)
+        if len(slot.shape) == 4 and slot.shape[2] == inputs and any(slot.name.startswith(m + ".") for m in stage)
     ]
     return min(found, key=lambda slot: (len(slot.path), dotted(slot.path))).name if found else None
 

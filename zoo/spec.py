@@ -184,6 +184,8 @@ class BackboneSpec:
         export_args: option -> value -> the keyword arguments of timm's constructor that mean the same.
         min_size: smallest accepted image side in pixels.
         size_multiple: image sides must be a multiple of this.
+        fold: side of the square of pixels whose channels the stem puts side by side, pixel by pixel, before its first
+            convolution (1: none).
         capabilities: what adapters may ask for beyond stages, e.g. `dilatable`, `conv_activations`.
         paper: URL of the paper. citation: BibTeX. code_license: SPDX identifier of the family file.
     """
@@ -208,6 +210,7 @@ class BackboneSpec:
     export_args: Mapping[str, Mapping[Any, Mapping[str, Any]]] = field(default_factory=dict, compare=False, repr=False)
     min_size: int = 32
     size_multiple: int = 1
+    fold: int = 1
     capabilities: tuple[str, ...] = ()
     paper: str = ""
     citation: str = field(default="", repr=False)

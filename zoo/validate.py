@@ -44,7 +44,7 @@ def validate_backbone(spec: Any) -> None:
         _require(isinstance(reason, str) and bool(reason), f"{where}: ignored {key!r} must say why, not {reason!r}")
     for key, function in _mapping(where, "resampled", spec.resampled).items():
         _require(callable(function), f"{where}: resampled {key!r} must be a function, not {function!r}")
-    for key in ("min_size", "size_multiple"):
+    for key in ("min_size", "size_multiple", "fold"):
         value = getattr(spec, key)
         _require(_is_count(value), f"{where}: {key} must be a positive integer, not {value!r}")
     _require(

@@ -9,30 +9,30 @@ from flax import nnx
 from jax import Array
 
 from zoo.blocks.conv import ConvNormAct
-from zoo.layers import Chain
+from zoo.layers import Chain, Padding, pair
 
 EPS = 1e-3  # of every batch norm in these nets
 
 Kernel = int | tuple[int, int]
 Convolution = tuple[int, Kernel] | tuple[int, Kernel, int]
 """(channels, kernel), padded to keep the map's size, or (channels, kernel, stride), without padding."""
-Layer = Convolution | Callable[[Array], Array]
-Step = Mapping[str, Layer | Sequence[Layer]] | Callable[[Array], Array]
-"""Attribute name -> one layer, or a list of layers that are numbered below it. Several names split what comes in
+Pool = Callable[[Array], Array]
+Step = Mapping[str, Convolution | list[Convolution | Pool]] | Pool
+"""Attribute name -> a convolution, or a list of layers that are numbered below it. Several names split what comes in
 between them. A pool has no parameters, so it may stand alone."""
 
 
 def convolution(inputs: int, spec: Convolution, *, rngs: nnx.Rngs) -> ConvNormAct:
     """Convolution, batch norm and ReLU."""
-    channels, kernel, *stride = spec
-    sides = (kernel, kernel) if isinstance(kernel, int) else kernel
-    padding = 0 if stride else (sides[0] // 2, sides[1] // 2)
-    return ConvNormAct(inputs, channels, kernel, *stride, padding=padding, eps=EPS, rngs=rngs)
+    rows, columns = pair(spec[1])
+    same: Padding = (rows // 2, columns // 2)
+    stride, padding = (spec[2], 0) if len(spec) == 3 else (1, same)
+    return ConvNormAct(inputs, spec[0], spec[1], stride, padding, eps=EPS, rngs=rngs)
 
 
-def sequence(inputs: int, layers: Sequence[Layer], *, rngs: nnx.Rngs) -> tuple[Chain, int]:
+def sequence(inputs: int, layers: Sequence[Convolution | Pool], *, rngs: nnx.Rngs) -> tuple[Chain, int]:
     """The layers one after the other, and the channels of their output."""
-    made: list = []
+    made: list[Pool] = []
     for layer in layers:
         if isinstance(layer, tuple):
             made.append(convolution(inputs, layer, rngs=rngs))
@@ -49,25 +49,25 @@ class Branches(nnx.Module):
     """
 
     def __init__(self, inputs: int, *branches: Sequence[Step], rngs: nnx.Rngs):
-        self.channels, plan = 0, []
+        self.channels = 0
+        plan: list[tuple[Pool | tuple[str, ...], ...]] = []
         for branch in branches:
-            widths, steps = [inputs], []
+            widths = [inputs]
             for step in branch:
-                if callable(step):
-                    steps.append(step)
-                    continue
-                width, widths = widths[0], []
-                for name, layers in step.items():
-                    if isinstance(layers, list):
-                        module, outputs = sequence(width, layers, rngs=rngs)
-                    else:
-                        module, outputs = convolution(width, layers, rngs=rngs), layers[0]
-                    setattr(self, name, module)
-                    widths.append(outputs)
-                steps.append(tuple(step))
-            plan.append(tuple(steps))
+                if not callable(step):
+                    widths = [self._add(name, widths[0], layers, rngs) for name, layers in step.items()]
+            plan.append(tuple(step if callable(step) else tuple(step) for step in branch))
             self.channels += sum(widths)
         self.plan = tuple(plan)
+
+    def _add(self, name: str, inputs: int, layers: Convolution | list[Convolution | Pool], rngs: nnx.Rngs) -> int:
+        """Makes what goes by that name. Returns the channels of its output."""
+        if isinstance(layers, list):
+            module, outputs = sequence(inputs, layers, rngs=rngs)
+            setattr(self, name, module)
+            return outputs
+        setattr(self, name, convolution(inputs, layers, rngs=rngs))
+        return layers[0]
 
     def __call__(self, x: Array) -> Array:
         joined = []

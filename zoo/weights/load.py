@@ -120,12 +120,18 @@ def _shorter(prefix: str) -> list[str]:
     return ["".join(f"{part}." for part in parts[:n]) for n in range(len(parts), -1, -1)]
 
 
-def adapt_first_kernel(kernel: np.ndarray, channels: int) -> np.ndarray:
+def adapt_first_kernel(kernel: np.ndarray, channels: int, pixels: int = 1) -> np.ndarray:
     """A first convolution (kh, kw, in, out) for another number of input channels.
 
     One channel takes the sum over the old ones, which is exact for a grey image given as equal channels; n channels
     repeat the old ones in turn, scaled by in / n so that activations keep their size.
+
+    Args:
+        channels: of an image. pixels: how many of them, with all their channels, make up the inputs.
     """
+    if pixels > 1:
+        parts = np.split(kernel, pixels, axis=2)
+        return np.concatenate([adapt_first_kernel(part, channels) for part in parts], axis=2)
     old = kernel.shape[2]
     if channels == 1:
         return kernel.sum(axis=2, keepdims=True)
@@ -200,8 +206,10 @@ def _fitted(spec: BackboneSpec, slot: Slot, tensor: np.ndarray, is_first: bool, 
         report.loaded.append(slot.name)
         return array
     if is_first and array.ndim == 4 and array.shape[:2] + array.shape[3:] == slot.shape[:2] + slot.shape[3:]:
-        report.adapted[slot.name] = f"first convolution from {array.shape[2]} to {slot.shape[2]} channels"
-        return adapt_first_kernel(array, slot.shape[2])
+        pixels = spec.fold**2
+        old, new = array.shape[2] // pixels, slot.shape[2] // pixels
+        report.adapted[slot.name] = f"first convolution from {old} to {new} channels"
+        return adapt_first_kernel(array, new, pixels)
     for pattern, function in spec.resampled.items():
         if fnmatchcase(slot.name, pattern):
             array = slot.read(np.asarray(function(tensor, slot.native_shape)))

@@ -7,6 +7,7 @@ leaf's name there, and its axes are permuted as the module's type says. Nothing 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -114,13 +115,8 @@ def common_wrapper(names: Iterable[str], expected: set[str]) -> str:
 
     Saving a wrapped module (data parallelism, a training framework) puts such a prefix before every name.
     """
-    names = list(names)
-    # A wrapper shows on any name that ends in an expected one; a handful of names is enough to see it.
-    candidates = {""}
-    for name in names[:8] + names[-8:]:
-        candidates |= {name[: -len(end)] for end in expected if name.endswith("." + end)}
-
-    def covered(prefix: str) -> int:
-        return sum(name.startswith(prefix) and name[len(prefix) :] in expected for name in names)
-
-    return max(sorted(candidates, key=len), key=covered)
+    covered = Counter({"": 0})
+    for name in names:
+        starts = (0, *(i + 1 for i, character in enumerate(name) if character == "."))
+        covered.update(name[:start] for start in starts if name[start:] in expected)
+    return max(sorted(covered, key=len), key=covered.__getitem__)
