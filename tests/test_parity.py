@@ -50,7 +50,7 @@ def _norms(model: Model) -> list[BatchNorm | LayerNorm]:
 
 
 def _swap_image_axes(model: Model) -> None:
-    conv = next(conv for conv in _convs(model) if conv.kernel.shape[0] > 1)
+    conv = next(conv for conv in _convs(model) if conv.kernel.shape[0] == conv.kernel.shape[1] > 1)
     conv.kernel[...] = jnp.swapaxes(conv.kernel[...], 0, 1)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -138,11 +139,13 @@ def test_every_layout_gives_the_same_model(name: str) -> None:
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_weights_of_another_architecture_are_refused_saying_so(name: str, tmp_path: Path) -> None:
+    model = kit.composed(kit.backbones()[name])
     for other in FAMILIES:
         if other == name:
             continue
+        shapes = kit.checkpoint_shapes(kit.composed(kit.backbones()[other]))
         with pytest.raises(WeightsError, match=name):
-            kit.load(kit.composed(kit.backbones()[name]), tensors(other))
+            kit.load(model, {n: np.broadcast_to(np.float32(0), shape) for n, shape in shapes.items()})
 
 
 def test_a_deeper_sibling_is_refused() -> None:
@@ -307,7 +310,20 @@ def test_a_damaged_configuration_is_one_sentence(field: str, value: object, tmp_
         create(saved(tmp_path, tensors(), config))
 
 
-@pytest.mark.parametrize("name", [n for n in FAMILIES if kit.backbones()[n].conventions])
+@pytest.mark.parametrize("name", [n for n in FAMILIES if kit.backbones()[n].ignored])
+def test_what_the_net_has_no_use_for_is_ignored_with_the_reason(name: str, tmp_path: Path) -> None:
+    spec = kit.backbones()[name]
+    # One name for each pattern: `*` stands for a letter here, `[12]` for its first.
+    extra = {re.sub(r"\[(.).*?\]", r"\1", glob).replace("*", "a"): why for glob, why in spec.ignored.items()}
+    arrays = tensors(name) | {other: np.zeros(2, np.float32) for other in extra}
+    report = kit.load(kit.composed(spec), arrays)
+    assert report.ignored == extra
+    card = zoo.create(name, "classifier", weights=saved(tmp_path, arrays), num_classes=2).card
+    origins = [c.preprocess for c in spec.conventions if c.recognise(arrays)]
+    assert card.preprocess == (origins or [spec.preprocess])[0]
+
+
+@pytest.mark.parametrize("name", [n for n in FAMILIES if any(c.options for c in kit.backbones()[n].conventions)])
 def test_another_origin_is_recognised_by_the_values(name: str, tmp_path: Path) -> None:
     """Batch norms that do nothing were folded; a user's own word still counts more."""
     arrays = tensors(name)

@@ -144,7 +144,7 @@ class ClassifierLayout:
 
 @dataclass(frozen=True)
 class Convention:
-    """What goes with checkpoints of another origin, which bear no other mark of it than their values.
+    """What goes with checkpoints of another origin, which bear no other mark of it than their tensors.
 
     Attributes:
         name: for people, e.g. `tensorflow`.

@@ -66,7 +66,7 @@ def origin_of(
     for convention in spec.conventions:
         if convention.recognise(tensors):
             note = (
-                f"recognised as {convention.name} weights by their values: mean {convention.preprocess.mean}, "
+                f"recognised as {convention.name} weights by their tensors: mean {convention.preprocess.mean}, "
                 f"{', '.join(f'{k}={v}' for k, v in convention.options.items()) or 'default options'} "
                 "(options and preprocessing can be set by hand)"
             )
