@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 try:
@@ -19,11 +20,15 @@ import torch
 import torchvision
 from reference_cifar_resnet import CifarResNet
 from reference_cspdarknet import CSPDarknet
-from timm.models import regnet
+from reference_mobilenetv1 import MobileNetV1
+from timm.models import efficientnet, regnet
 from torch import nn
 
 
 def timm_model(name: str, **args: Any) -> nn.Module:
+    if name == "mobilenetv1_025":  # no architecture of timm's, but its parts make it
+        act = partial(nn.LeakyReLU, 0.1)
+        return efficientnet._gen_mobilenet_v1("mobilenetv1_100", 0.25, act_layer=act, **args)
     return timm.create_model(name, **args)
 
 
@@ -96,6 +101,8 @@ def original_model(name: str, **args: Any) -> nn.Module:
     """Nets that neither library has, written down in this folder."""
     if name.startswith("cspdarknet_"):
         return CSPDarknet(name.removeprefix("cspdarknet_"), **args)
+    if name.startswith("mobilenetv1_"):
+        return MobileNetV1(**args)
     return CifarResNet(int(name.removeprefix("resnet")), **args)
 
 
@@ -148,6 +155,8 @@ for scale, (width, depth, head) in {
     args = {"width_coefficient": width, "depth_coefficient": depth, "hidden_dim": head}
     TRANSFORMERS[f"tf_efficientnet_{scale}"] = ("EfficientNetForImageClassification", "EfficientNetConfig", args)
 
+TRANSFORMERS["mobilenetv1_100"] = ("MobileNetV1ForImageClassification", "MobileNetV1Config", {})
+
 # Plain vision transformers: (dim, depth, heads).
 TRANSFORMER_SIZES = {
     "tiny": (192, 12, 3),
@@ -192,6 +201,7 @@ BODIES = {
     "CLIPVisionModel": "vision_model.",
     "ConvNextForImageClassification": "convnext.",
     "EfficientNetForImageClassification": "efficientnet.",
+    "MobileNetV1ForImageClassification": "mobilenet_v1.",
     "ConvNextV2ForImageClassification": "convnextv2.",
     "SwinForImageClassification": "swin.",
     "ResNetForImageClassification": "resnet.",
