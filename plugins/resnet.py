@@ -1,196 +1,19 @@
-"""ResNet, ResNeXt, Wide ResNet and their `d` stems, and the CIFAR ResNets.
+"""ResNet, ResNeXt, Wide ResNet and their `d` stems.
 
 Papers: Deep Residual Learning, arXiv:1512.03385; Aggregated Residual Transformations (ResNeXt), arXiv:1611.05431;
-Wide Residual Networks, arXiv:1605.07146; Bag of Tricks (the `d` stem and shortcut), arXiv:1812.01187.
-Weights: timm's on the Hugging Face hub (licence in each row below). The stride of a bottleneck is on its 3x3
-convolution, as in torchvision and timm. CIFAR nets follow section 4.2 of the first paper with parameter-free shortcuts.
+Wide Residual Networks, arXiv:1605.07146; Bag of Tricks (the `d` stem and shortcut), arXiv:1812.01187. Names are timm's,
+which are torchvision's too; transformers' layout is read as well. Weights: timm's on the Hugging Face hub (licence in
+each row below).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any
 
-import jax
-import jax.numpy as jnp
-from flax import nnx
-from jax import Array
-
-from zoo.backbone import Backbone, StageFunction
+from zoo.blocks.residual import BasicBlock, Block, Bottleneck, ResidualNet, residual_stages
 from zoo.hookspecs import hookimpl
-from zoo.layers import AvgPool, BatchNorm, Chain, Conv, max_pool
-from zoo.spec import BackboneSpec, ClassifierLayout, Preprocess, Stage, WeightSpec, weight_table
-
-Shortcut = Callable[[Array], Array]
-
-
-class BasicBlock(nnx.Module):
-    """Two 3x3 convolutions and a shortcut. With a `last_scale` of 0 the block starts as its shortcut
-    (arXiv:1706.02677, section 5.1), as ImageNet nets do; the CIFAR nets were trained from 1."""
-
-    expansion = 1
-
-    def __init__(
-        self,
-        inputs: int,
-        width: int,
-        stride: int,
-        shortcut: Shortcut | None,
-        *,
-        last_scale: float = 0.0,
-        rngs: nnx.Rngs,
-        **_: int,
-    ):
-        self.conv1 = Conv(inputs, width, 3, stride, 1, bias=False, rngs=rngs)
-        self.bn1 = BatchNorm(width, rngs=rngs)
-        self.conv2 = Conv(width, width, 3, 1, 1, bias=False, rngs=rngs)
-        self.bn2 = BatchNorm(width, scale_init=last_scale, rngs=rngs)
-        self.downsample = shortcut
-
-    def __call__(self, x: Array) -> Array:
-        y = jax.nn.relu(self.bn1(self.conv1(x)))
-        y = self.bn2(self.conv2(y))
-        return jax.nn.relu(y + (x if self.downsample is None else self.downsample(x)))
-
-
-class Bottleneck(nnx.Module):
-    """1x1 down, 3x3 (grouped in ResNeXt), 1x1 up by four, and a shortcut."""
-
-    expansion = 4
-
-    def __init__(
-        self,
-        inputs: int,
-        width: int,
-        stride: int,
-        shortcut: Shortcut | None,
-        *,
-        groups: int = 1,
-        base_width: int = 64,
-        rngs: nnx.Rngs,
-    ):
-        inner = width * base_width // 64 * groups
-        self.conv1 = Conv(inputs, inner, 1, bias=False, rngs=rngs)
-        self.bn1 = BatchNorm(inner, rngs=rngs)
-        self.conv2 = Conv(inner, inner, 3, stride, 1, groups=groups, bias=False, rngs=rngs)
-        self.bn2 = BatchNorm(inner, rngs=rngs)
-        self.conv3 = Conv(inner, width * 4, 1, bias=False, rngs=rngs)
-        self.bn3 = BatchNorm(width * 4, scale_init=0.0, rngs=rngs)
-        self.downsample = shortcut
-
-    def __call__(self, x: Array) -> Array:
-        y = jax.nn.relu(self.bn1(self.conv1(x)))
-        y = jax.nn.relu(self.bn2(self.conv2(y)))
-        y = self.bn3(self.conv3(y))
-        return jax.nn.relu(y + (x if self.downsample is None else self.downsample(x)))
-
-
-def projection(inputs: int, outputs: int, stride: int, averaged: bool, rngs: nnx.Rngs) -> Chain:
-    """The shortcut that changes shape. `averaged` pools first and then convolves at stride 1 (the `d` shortcut)."""
-    conv = Conv(inputs, outputs, 1, 1 if averaged else stride, bias=False, rngs=rngs)
-    layers = [conv, BatchNorm(outputs, rngs=rngs)]
-    return Chain([AvgPool(stride, stride, ceil_mode=True, count_padding=False), *layers] if averaged else layers)
-
-
-@dataclass(frozen=True)
-class SubsampleAndPad:
-    """The parameter-free shortcut (option A of arXiv:1512.03385, section 3.3): every `stride`-th pixel, and zeros for
-    the new channels, half of them on each side as the published CIFAR weights expect."""
-
-    stride: int
-    outputs: int
-
-    def __call__(self, x: Array) -> Array:
-        extra = self.outputs - x.shape[-1]
-        return jnp.pad(x[:, :: self.stride, :: self.stride], ((0, 0), (0, 0), (0, 0), (extra // 2, extra - extra // 2)))
-
-
-def residual_stage(
-    block: type[BasicBlock] | type[Bottleneck],
-    inputs: int,
-    width: int,
-    depth: int,
-    stride: int,
-    shortcut: Callable[[int, int, int], Shortcut],
-    rngs: nnx.Rngs,
-    **kwargs: Any,
-) -> Chain:
-    """`depth` blocks; the first changes stride and channels, and takes a shortcut that does so too."""
-    outputs = width * block.expansion
-    changes = stride != 1 or inputs != outputs
-    first = block(inputs, width, stride, shortcut(inputs, outputs, stride) if changes else None, rngs=rngs, **kwargs)
-    return Chain([first, *(block(outputs, width, 1, None, rngs=rngs, **kwargs) for _ in range(depth - 1))])
-
-
-class ResNet(Backbone):
-    """Four stages of residual blocks after a stem of stride 2; pooling to stride 4 opens the first of them."""
-
-    def __init__(
-        self,
-        block: type[BasicBlock] | type[Bottleneck],
-        depths: tuple[int, ...],
-        *,
-        groups: int = 1,
-        base_width: int = 64,
-        deep_stem: bool = False,
-        in_channels: int = 3,
-        rngs: nnx.Rngs,
-    ):
-        if deep_stem:
-            sizes = ((in_channels, 32, 2), (32, 32, 1))
-            inner = [
-                layer
-                for a, b, s in sizes
-                for layer in (Conv(a, b, 3, s, 1, bias=False, rngs=rngs), BatchNorm(b, rngs=rngs), jax.nn.relu)
-            ]
-            self.conv1 = Chain([*inner, Conv(32, 64, 3, 1, 1, bias=False, rngs=rngs)])
-        else:
-            self.conv1 = Conv(in_channels, 64, 7, 2, 3, bias=False, rngs=rngs)
-        self.bn1 = BatchNorm(64, rngs=rngs)
-        inputs = 64
-        for index, depth in enumerate(depths):
-            width, stride = 64 * 2**index, 1 if index == 0 else 2
-            shortcut = partial(projection, averaged=deep_stem, rngs=rngs)
-            stage = residual_stage(
-                block, inputs, width, depth, stride, shortcut, rngs, groups=groups, base_width=base_width
-            )
-            setattr(self, f"layer{index + 1}", stage)
-            inputs = width * block.expansion
-
-    def stages(self) -> Mapping[str, StageFunction]:
-        return {
-            "stem": lambda x: jax.nn.relu(self.bn1(self.conv1(x))),
-            "layer1": lambda x: self.layer1(max_pool(x, 3, 2, 1)),
-            "layer2": self.layer2,
-            "layer3": self.layer3,
-            "layer4": self.layer4,
-        }
-
-
-class CifarResNet(Backbone):
-    """Three stages of basic blocks with 16, 32 and 64 channels for 32x32 images."""
-
-    def __init__(self, depth: int, *, in_channels: int = 3, rngs: nnx.Rngs):
-        def shortcut(inputs: int, outputs: int, stride: int) -> Shortcut:
-            del inputs
-            return SubsampleAndPad(stride, outputs)
-
-        self.conv1 = Conv(in_channels, 16, 3, 1, 1, bias=False, rngs=rngs)
-        self.bn1 = BatchNorm(16, rngs=rngs)
-        self.layer1 = residual_stage(BasicBlock, 16, 16, depth, 1, shortcut, rngs, last_scale=1.0)
-        self.layer2 = residual_stage(BasicBlock, 16, 32, depth, 2, shortcut, rngs, last_scale=1.0)
-        self.layer3 = residual_stage(BasicBlock, 32, 64, depth, 2, shortcut, rngs, last_scale=1.0)
-
-    def stages(self) -> Mapping[str, StageFunction]:
-        return {
-            "stem": lambda x: jax.nn.relu(self.bn1(self.conv1(x))),
-            "layer1": self.layer1,
-            "layer2": self.layer2,
-            "layer3": self.layer3,
-        }
-
+from zoo.spec import BackboneSpec, ClassifierLayout, Preprocess, Range, WeightSpec, weight_table
 
 # Depths: arXiv:1512.03385, table 1; groups and widths: arXiv:1611.05431, table 1 and arXiv:1605.07146 via torchvision.
 # name: (block, depths, groups, width of a group in the first stage, deep stem, tag of the default weights)
@@ -213,10 +36,26 @@ VARIANTS = {
     "wide_resnet50_2": (Bottleneck, (3, 4, 6, 3), 1, 128, False, "racm_in1k"),
     "wide_resnet101_2": (Bottleneck, (3, 4, 23, 3), 1, 128, False, "tv2_in1k"),
 }
-# arXiv:1512.03385, table 6: 6n + 2 layers. name: (n, tag of the weights known as a file)
-CIFAR_VARIANTS = {f"resnet{6 * n + 2}": n for n in (3, 5, 7, 9, 18)}
 
-CIFAR_PREPROCESS = Preprocess(size=(32, 32), crop_pct=1.0)
+
+def transformers_layout(block: Block, depths: tuple[int, ...]) -> Mapping[str, str]:
+    """transformers' ResNet, without the name of the body before its tensors."""
+
+    def pairs() -> Iterator[tuple[str, str]]:
+        yield from (("conv1", "embedder.embedder.convolution"), ("bn1", "embedder.embedder.normalization"))
+        yield "fc", "classifier.1"
+        for i, depth in enumerate(depths):
+            for j in range(depth):
+                here, there = f"layer{i + 1}.{j}", f"encoder.stages.{i}.layers.{j}"
+                yield f"{here}.downsample.0", f"{there}.shortcut.convolution"
+                yield f"{here}.downsample.1", f"{there}.shortcut.normalization"
+                for n in range(3 if block is Bottleneck else 2):
+                    yield f"{here}.conv{n + 1}", f"{there}.layer.{n}.convolution"
+                    yield f"{here}.bn{n + 1}", f"{there}.layer.{n}.normalization"
+
+    return dict(pairs())
+
+
 CITATION = """@inproceedings{he2016deep,
   title = {Deep Residual Learning for Image Recognition},
   author = {He, Kaiming and Zhang, Xiangyu and Ren, Shaoqing and Sun, Jian},
@@ -315,47 +154,23 @@ WEIGHTS = weight_table("""
     wide_resnet101_2.tv2_in1k 176 0.875 bilinear bsd-3-clause
     wide_resnet101_2.tv_in1k 224 0.875 bilinear bsd-3-clause
 """)
-# Weights of the reference implementation of the CIFAR nets, published as pickles: known as safetensors files only.
-CIFAR_WEIGHTS = {
-    "resnet20": "4c1035f50331b1cb8d6bdc554acf1c3c89eb1af72cd300db74d04d69247683bd",
-    "resnet56": "6300afed6d43f00c760784384284519fd7cd1d6a4432845a4fb82955345cac02",
-}
 
 
 def _spec(name: str) -> BackboneSpec:
     block, depths, groups, base_width, deep_stem, tag = VARIANTS[name]
-    widths = [64 * 2**i * block.expansion for i in range(4)]
+    layouts: dict[str, Callable[[], Mapping[str, str]]] = {} if deep_stem else {"torchvision": dict}
+    if name in ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"):
+        layouts["transformers"] = partial(transformers_layout, block, depths)
     return BackboneSpec(
         name=name,
         family="ResNet",
-        build=partial(ResNet, block, depths, groups=groups, base_width=base_width, deep_stem=deep_stem),
-        stages=(
-            Stage("stem", 64, 2, modules=("conv1", "bn1")),
-            *(Stage(f"layer{i + 1}", w, 4 * 2**i, modules=(f"layer{i + 1}",)) for i, w in enumerate(widths)),
-        ),
+        build=partial(ResidualNet, block, depths, groups=groups, base_width=base_width, deep_stem=deep_stem),
+        stages=residual_stages(block),
         classifier=ClassifierLayout("fc"),
         preprocess=Preprocess(interpolation="bicubic", crop_pct=0.95),
+        options={"drop_path_rate": Range(0.0)},
         pretrained=tag,
-        layouts={} if deep_stem else {"torchvision": dict},
-        paper="https://arxiv.org/abs/1512.03385",
-        citation=CITATION,
-    )
-
-
-def _cifar_spec(name: str) -> BackboneSpec:
-    return BackboneSpec(
-        name=name,
-        family="CIFAR ResNet",
-        build=partial(CifarResNet, CIFAR_VARIANTS[name]),
-        stages=(
-            Stage("stem", 16, 1, modules=("conv1", "bn1")),
-            *(Stage(f"layer{i + 1}", 16 * 2**i, 2**i, modules=(f"layer{i + 1}",)) for i in range(3)),
-        ),
-        classifier=ClassifierLayout("linear", labels="cifar-10"),
-        preprocess=CIFAR_PREPROCESS,
-        pretrained="cifar10" if name in CIFAR_WEIGHTS else None,
-        native_layout="original",
-        min_size=8,
+        layouts=layouts,
         paper="https://arxiv.org/abs/1512.03385",
         citation=CITATION,
     )
@@ -363,22 +178,9 @@ def _cifar_spec(name: str) -> BackboneSpec:
 
 @hookimpl
 def zoo_backbones() -> list[BackboneSpec]:
-    return [*map(_spec, VARIANTS), *map(_cifar_spec, CIFAR_VARIANTS)]
+    return [*map(_spec, VARIANTS)]
 
 
 @hookimpl
 def zoo_weights() -> list[WeightSpec]:
-    cifar = [
-        WeightSpec(
-            f"{name}.cifar10",
-            sha256=digest,
-            preprocess=CIFAR_PREPROCESS,
-            num_classes=10,
-            labels="cifar-10",
-            license="bsd-2-clause",
-            commercial_use="yes",
-            note="akamaster/pytorch_resnet_cifar10, converted to safetensors",
-        )
-        for name, digest in CIFAR_WEIGHTS.items()
-    ]
-    return [*WEIGHTS, *cifar]
+    return [*WEIGHTS]

@@ -288,6 +288,7 @@ def _spec(name: str) -> BackboneSpec:
         options={"drop_path_rate": Range(0.0)},
         pretrained=tag,
         layouts=layouts,
+        size_multiple=4,
         ignored={
             "*relative_position_index": "an index that follows from the side of a window",
             "*attn_mask": "a mask that follows from the size of the images",
