@@ -18,10 +18,11 @@ import seeded
 import zoo
 from zoo.errors import WeightsError
 from zoo.labels import names as label_names
-from zoo.spec import Preprocess
+from zoo.spec import Convention, Preprocess
 from zoo.weights.file import write
 from zoo.weights.load import adapt_first_kernel, assign, layouts_of
 from zoo.weights.mapping import common_wrapper, slots
+from zoo.weights.origin import origin_of
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
 
@@ -383,6 +384,18 @@ def test_the_image_processor_of_transformers_is_honoured(kind: str, tmp_path: Pa
     card = create(transformers_folder(tmp_path, {**STATISTICS, **processor})).card
     assert card.preprocess == Preprocess(size, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), interpolation, crop_pct, crop_mode)
     assert any("preprocessor_config.json" in note for note in card.notes)
+
+
+def test_an_image_processor_that_divides_twice_is_honoured(tmp_path: Path) -> None:
+    processor = {**STATISTICS, "size": {"height": 64, "width": 64}, "include_top": True}
+    assert create(transformers_folder(tmp_path, processor)).card.preprocess.std == pytest.approx((0.16, 0.25, 0.36))
+
+
+def test_what_a_family_recognises_counts_beside_transformers_configuration() -> None:
+    convention = Convention("another", lambda arrays: "mark" in arrays, options={"padding": "same"})
+    spec, config = replace(SPEC, conventions=(convention,)), {"model_type": "vit"}
+    assert origin_of(spec, None, config, {}, {"mark": np.zeros(1)}).options == {"padding": "same"}
+    assert origin_of(spec, None, config, {}, {}).options == {}
 
 
 def test_the_classes_of_transformers_are_honoured_where_they_have_names(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import msgspec
@@ -62,7 +62,9 @@ def origin_of(
     if config and ("pretrained_cfg" in config or "mean" in config):
         return _from_timm(spec, config)
     if config and is_transformers(config):
-        return _from_transformers(spec, config, config.get(PROCESSOR, {}))
+        found = _from_transformers(spec, config, config.get(PROCESSOR, {}))
+        options = next((c.options for c in spec.conventions if c.recognise(tensors)), {})
+        return replace(found, options=options)
     for convention in spec.conventions:
         if convention.recognise(tensors):
             note = (
@@ -145,10 +147,13 @@ def _from_transformers(spec: BackboneSpec, config: Mapping[str, Any], processor:
             size, crop_pct, crop_mode = _resizing(processor)
             resample = processor.get("resample")
             interpolation = base.interpolation if resample is None else _PILLOW_FILTERS[resample]
+            std = tuple(processor.get("image_std", base.std))
+            if processor.get("include_top"):  # such a processor divides by them once more
+                std = tuple(value**2 for value in std)
             base = Preprocess(
                 size=size,
                 mean=tuple(processor.get("image_mean", base.mean)),
-                std=tuple(processor.get("image_std", base.std)),
+                std=std,
                 interpolation=interpolation,  # type: ignore[arg-type]
                 crop_pct=crop_pct,
                 crop_mode=crop_mode,
