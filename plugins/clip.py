@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from zoo.blocks.transformer import SIZES, TransformerConfig, block_layout, plain_spec
+from zoo.blocks.transformer import SIZES, TransformerConfig, plain_spec
+from zoo.blocks.transformer_layouts import block_layout
 from zoo.hookspecs import hookimpl
 from zoo.spec import BackboneSpec, Stored, WeightSpec, weight_table
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from zoo.blocks.transformer import SIZES, TransformerConfig, plain_spec, transformers_layout
+from zoo.blocks.transformer import SIZES, TransformerConfig, plain_spec
+from zoo.blocks.transformer_layouts import transformers_layout
 from zoo.hookspecs import hookimpl
 from zoo.spec import BackboneSpec, Stored, WeightSpec, weight_table
 
@@ -81,7 +82,7 @@ def _spec(name: str) -> BackboneSpec:
         16, side // 16, *SIZES.get(size, MEDIUM), embed_prefix=not third, layer_scale=LAYER_SCALE if third else None
     )
     layouts: dict[str, Callable[[], Mapping[str, str | Stored]]] = {
-        "transformers": lambda: {**transformers_layout(config), "head": "classifier"}
+        "transformers": lambda: {**transformers_layout(config.depth), "head": "classifier"}
     }
     return plain_spec(
         config,

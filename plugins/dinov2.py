@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from zoo.blocks.transformer import SIZES, TransformerConfig, plain_spec, transformers_layout
+from zoo.blocks.transformer import SIZES, TransformerConfig, plain_spec
+from zoo.blocks.transformer_layouts import transformers_layout
 from zoo.hookspecs import hookimpl
 from zoo.spec import BackboneSpec, Stored, WeightSpec, weight_table
 
@@ -65,7 +66,7 @@ def _spec(name: str) -> BackboneSpec:
         14, 518 // 14, *SIZES[size], registers=registers, embed_prefix=not registers, layer_scale=LAYER_SCALE
     )
     layouts: dict[str, Callable[[], Mapping[str, str | Stored]]] = {
-        "transformers": lambda: transformers_layout(config, TRANSFORMERS_BLOCK)
+        "transformers": lambda: transformers_layout(config.depth, TRANSFORMERS_BLOCK)
     }
     return plain_spec(
         config,

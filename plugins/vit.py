@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
-from zoo.blocks.transformer import SIZES, TransformerConfig, plain_spec, transformers_layout
+from zoo.blocks.transformer import SIZES, TransformerConfig, plain_spec
+from zoo.blocks.transformer_layouts import transformers_layout
 from zoo.hookspecs import hookimpl
 from zoo.spec import BackboneSpec, Stored, WeightSpec, weight_table
 
@@ -135,7 +136,7 @@ def _spec(name: str) -> BackboneSpec:
     dim, depth, heads = SIZES[size]
     config = TransformerConfig(patch, side // patch, dim, depth, heads)
     layouts: dict[str, Callable[[], Mapping[str, str | Stored]]] = {
-        "transformers": lambda: {**transformers_layout(config), "head": "classifier"}
+        "transformers": lambda: {**transformers_layout(depth), "head": "classifier"}
     }
     if size in ("base", "large") and patch != 8:
         layouts["torchvision"] = partial(torchvision_layout, depth)

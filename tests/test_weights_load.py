@@ -141,10 +141,11 @@ def test_every_layout_gives_the_same_model(name: str) -> None:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_weights_of_another_architecture_are_refused_saying_so(name: str, tmp_path: Path) -> None:
     model = kit.composed(kit.backbones()[name])
+    own = kit.checkpoint_shapes(model)
     for other in FAMILIES:
-        if other == name:
-            continue
         shapes = kit.checkpoint_shapes(kit.composed(kit.backbones()[other]))
+        if shapes == own:  # itself, or the same net trained in another way, such as ViT and DeiT
+            continue
         with pytest.raises(WeightsError, match=name):
             kit.load(model, {n: np.broadcast_to(np.float32(0), shape) for n, shape in shapes.items()})
 

@@ -22,7 +22,7 @@ from jax import Array, lax
 from zoo.backbone import Backbone, StageFunction
 from zoo.errors import WeightsError
 from zoo.layers import Conv, DropPath, LayerNorm, Linear, Normal
-from zoo.spec import BackboneSpec, ClassifierLayout, Range, Stage, Stored, WeightSpec
+from zoo.spec import BackboneSpec, ClassifierLayout, Range, Stage, WeightSpec
 
 
 def gelu(x: Array) -> Array:
@@ -329,43 +329,3 @@ def plain_spec(
         "resampled": {"pos_embed": partial(resample_checkpoint, prefix=prefix)},
     }
     return BackboneSpec(name=weights.backbone, **(given | fields))
-
-
-Layout = dict[str, str | Stored]
-
-
-def block_layout(depth: int, there: str, names: Mapping[str, str], qkv: tuple[str, str, str] | None = None) -> Layout:
-    """What another key layout calls the parts of the blocks.
-
-    Args:
-        there: path of the list of blocks. names: path in our block -> path in theirs.
-        qkv: their paths of the maps to queries, keys and values, where these are three.
-    """
-    layout: Layout = {}
-    for i in range(depth):
-        layout |= {f"blocks.{i}.{ours}": f"{there}.{i}.{theirs}" for ours, theirs in names.items()}
-        for leaf in ("weight", "bias") if qkv else ():
-            layout[f"blocks.{i}.attn.qkv.{leaf}"] = Stored(tuple(f"{there}.{i}.{path}.{leaf}" for path in qkv or ()))
-    return layout
-
-
-def transformers_layout(config: TransformerConfig, names: Mapping[str, str] | None = None) -> Layout:
-    """The names in the files of the library transformers for a model that it calls ViT, below `vit`.
-
-    Args:
-        names: path in our block -> path in theirs, where they differ from ViT's.
-    """
-    vit = {
-        "norm1": "layernorm_before",
-        "norm2": "layernorm_after",
-        "mlp.fc1": "intermediate.dense",
-        "mlp.fc2": "output.dense",
-    }
-    qkv = ("attention.attention.query", "attention.attention.key", "attention.attention.value")
-    return {
-        "cls_token": "embeddings.cls_token",
-        "pos_embed": "embeddings.position_embeddings",
-        "patch_embed.proj": "embeddings.patch_embeddings.projection",
-        **block_layout(config.depth, "encoder.layer", {"attn.proj": "attention.output.dense", **(names or vit)}, qkv),
-        "norm": "layernorm",
-    }

@@ -1,0 +1,46 @@
+"""Other libraries' names for the parts of the plain transformer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from zoo.spec import Stored
+
+Layout = dict[str, str | Stored]
+
+
+def block_layout(depth: int, there: str, names: Mapping[str, str], qkv: tuple[str, str, str]) -> Layout:
+    """What another key layout calls the parts of the blocks.
+
+    Args:
+        there: path of the list of blocks. names: path in our block -> path in theirs.
+        qkv: their paths of the three maps to queries, keys and values.
+    """
+    layout: Layout = {}
+    for i in range(depth):
+        layout |= {f"blocks.{i}.{ours}": f"{there}.{i}.{theirs}" for ours, theirs in names.items()}
+        for leaf in ("weight", "bias"):
+            layout[f"blocks.{i}.attn.qkv.{leaf}"] = Stored(tuple(f"{there}.{i}.{path}.{leaf}" for path in qkv))
+    return layout
+
+
+def transformers_layout(depth: int, names: Mapping[str, str] | None = None) -> Layout:
+    """The names in the files of the library transformers for a model that it calls ViT, below `vit`.
+
+    Args:
+        names: path in our block -> path in theirs, where they differ from ViT's.
+    """
+    vit = {
+        "norm1": "layernorm_before",
+        "norm2": "layernorm_after",
+        "mlp.fc1": "intermediate.dense",
+        "mlp.fc2": "output.dense",
+    }
+    qkv = ("attention.attention.query", "attention.attention.key", "attention.attention.value")
+    return {
+        "cls_token": "embeddings.cls_token",
+        "pos_embed": "embeddings.position_embeddings",
+        "patch_embed.proj": "embeddings.patch_embeddings.projection",
+        **block_layout(depth, "encoder.layer", {"attn.proj": "attention.output.dense", **(names or vit)}, qkv),
+        "norm": "layernorm",
+    }
