@@ -133,7 +133,7 @@ def _spec(name: str) -> BackboneSpec:
         build=partial(build, name),
         stages=declared(rows, stem, head),
         classifier=ClassifierLayout("classifier", dropout=0.2),
-        preprocess=Preprocess(interpolation="bicubic"),
+        preprocess=Preprocess() if act is LEAKY else Preprocess(interpolation="bicubic"),
         pretrained=tag,
         paper="https://arxiv.org/abs/1704.04861",
         citation=CITATION,

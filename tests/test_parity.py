@@ -76,7 +76,7 @@ def _swap_mean_and_var(model: Model) -> None:
 def _shift_padding(model: Model) -> None:
     # A 2x2 kernel of stride 2 is not padded by either rule.
     strided = next(conv for conv in _convs(model) if conv.strides == (2, 2) and conv.kernel.shape[0] > 2)
-    strided.torch_padding = "same"
+    strided.torch_padding = strided.kernel.shape[0] // 2 if strided.torch_padding == "same" else "same"
 
 
 def _drop_bias(model: Model) -> None:
