@@ -7,7 +7,7 @@ for them, their backward pass is not in the compiled step, and a later `.train()
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import jax
 import jax.numpy as jnp
@@ -103,12 +103,14 @@ class Trained:
         return before, held(self.model)
 
 
-_made: dict[tuple[str, str], Trained] = {}
+@lru_cache(maxsize=2)  # both plans of one family: a large net and its copies fill gigabytes
+def made(name: str, plan: str) -> Trained:
+    return Trained(name, plan)
 
 
-@pytest.fixture(params=[(name, plan) for name in NAMES for plan in ("head", "last:1")], ids="-".join)
+@pytest.fixture(params=[(name, plan) for name in NAMES for plan in ("head", "last:1")], ids="-".join, scope="module")
 def trained(request: pytest.FixtureRequest) -> Trained:
-    return _made.setdefault(request.param, Trained(*request.param))
+    return made(*request.param)
 
 
 def test_every_family_is_here():
@@ -186,7 +188,7 @@ def test_a_forward_in_training_mode_moves_no_frozen_statistic(trained: Trained):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_backward_pass_of_what_is_frozen_is_not_in_the_step(name: str):
-    head = _made.setdefault((name, "head"), Trained(name, "head"))
+    head = made(name, "head")
     everything = Trained(name, "all")
     graphdef, state = nnx.split(head.model)
 
@@ -203,7 +205,7 @@ def test_the_backward_pass_of_what_is_frozen_is_not_in_the_step(name: str):
 
 def test_the_last_stage_costs_less_than_everything():
     """The cut lies where the rules say: only the trained stages have a backward pass."""
-    last, full = (_made.setdefault((NAMES[0], plan), Trained(NAMES[0], plan)) for plan in ("last:1", "all"))
+    last, full = (Trained(NAMES[0], plan) for plan in ("last:1", "all"))
     costs = []
     for trained in (last, full):
         state, program = trained.started
