@@ -1,8 +1,9 @@
 """MobileNetV2 and its deeper `d` variants.
 
-Paper: MobileNetV2: Inverted Residuals and Linear Bottlenecks, arXiv:1801.04381. Names are timm's; torchvision's layout
-is read too. `padding="same"` pads strided convolutions at the bottom and right as TensorFlow does, which weights
-converted from TensorFlow need: padding belongs to the weights, not to the architecture.
+Paper: MobileNetV2: Inverted Residuals and Linear Bottlenecks, arXiv:1801.04381. Names are timm's; the layouts of
+torchvision and transformers are read too. `padding="same"` pads strided convolutions at the bottom and right as
+TensorFlow does, which weights converted from TensorFlow need, as they need its epsilon in the batch norms (`eps`):
+both belong to the weights, not to the architecture.
 """
 
 from __future__ import annotations
@@ -56,11 +57,16 @@ def plan(name: str) -> tuple[int, tuple[tuple[Row], ...], int]:
 
 
 def build(
-    name: str, *, in_channels: int = 3, padding: Literal["torch", "same"] = "torch", rngs: nnx.Rngs
+    name: str,
+    *,
+    in_channels: int = 3,
+    padding: Literal["torch", "same"] = "torch",
+    eps: float = 1e-5,
+    rngs: nnx.Rngs,
 ) -> InvertedNet:
     """The stem, seven rows of blocks, and the 1x1 convolution that widens the last map."""
     stem, rows, head = plan(name)
-    return InvertedNet(rows, stem, head, Style(jax.nn.relu6, padding=padding), in_channels=in_channels, rngs=rngs)
+    return InvertedNet(rows, stem, head, Style(jax.nn.relu6, eps, padding), in_channels=in_channels, rngs=rngs)
 
 
 def torchvision_layout(name: str) -> Mapping[str, str]:
@@ -85,6 +91,27 @@ def torchvision_layout(name: str) -> Mapping[str, str]:
             yield from ((f"{path}.{here}", f"features.{flat}.{there}") for here, there in names.items())
             flat += 1
         yield from (("conv_head", f"features.{flat}.0"), ("bn2", f"features.{flat}.1"), ("classifier", "classifier.1"))
+
+    return dict(pairs())
+
+
+def transformers_layout(name: str) -> Mapping[str, str]:
+    """Module paths here -> module paths of transformers' MobileNetV2, whose stem holds the first block."""
+
+    def pairs() -> Iterator[tuple[str, str]]:
+        steps = {"conv_pw": "expand_1x1", "conv_dw": "conv_3x3", "conv_pwl": "reduce_1x1"}
+        norms = {"conv_pw": "bn1", "conv_dw": "bn2", "conv_pwl": "bn3"}
+        convolutions = [
+            ("conv_stem", "bn1", "conv_stem.first_conv"),
+            ("blocks.0.0.conv_dw", "blocks.0.0.bn1", "conv_stem.conv_3x3"),
+            ("blocks.0.0.conv_pw", "blocks.0.0.bn2", "conv_stem.reduce_1x1"),
+            ("conv_head", "bn2", "conv_1x1"),
+        ]
+        for flat, (path, _) in enumerate(list(blocks_of(plan(name)[1]))[1:]):
+            convolutions += [(f"{path}.{k}", f"{path}.{norms[k]}", f"layer.{flat}.{v}") for k, v in steps.items()]
+        for convolution, norm, there in convolutions:
+            yield from ((convolution, f"{there}.convolution"), (norm, f"{there}.normalization"))
+        yield "classifier", "classifier"
 
     return dict(pairs())
 
@@ -127,8 +154,25 @@ def batch_norm_was_folded(tensors: Mapping[str, Any]) -> bool:
     return bool(means) and not any(v.any() for v in means) and all((v == 1).all() for v in variances)
 
 
+def has_transformers_names(tensors: Mapping[str, Any]) -> bool:
+    """Whether these are transformers' names, with or without that of the body."""
+    return any(name.endswith("conv_stem.first_conv.convolution.weight") for name in tensors)
+
+
+CONVENTIONS = (
+    Convention("tensorflow", batch_norm_was_folded, TENSORFLOW_PREPROCESS, TENSORFLOW_OPTIONS),
+    Convention("tensorflow", has_transformers_names, TENSORFLOW_PREPROCESS, {"padding": "same", "eps": 1e-3}),
+)
+
+
 def _spec(name: str) -> BackboneSpec:
     stem, rows, head = plan(name)
+    layouts = {"torchvision": partial(torchvision_layout, name)}
+    options: dict[str, tuple[Any, ...]] = {"padding": ("torch", "same")}
+    export_args: dict[str, dict[Any, dict[str, Any]]] = {"padding": {"same": {"pad_type": "same"}}}
+    if not VARIANTS[name][2]:  # Google's widths
+        layouts["transformers"] = partial(transformers_layout, name)
+        options["eps"], export_args["eps"] = (1e-5, 1e-3), {1e-3: {"bn_eps": 1e-3}}
     return BackboneSpec(
         name=name,
         family="MobileNetV2",
@@ -136,11 +180,11 @@ def _spec(name: str) -> BackboneSpec:
         stages=declared(rows, stem, head),
         classifier=ClassifierLayout("classifier", dropout=0.2),
         preprocess=Preprocess(interpolation="bicubic"),
-        options={"padding": ("torch", "same")},
+        options=options,
         pretrained=VARIANTS[name][3],
-        conventions=(Convention("tensorflow", batch_norm_was_folded, TENSORFLOW_PREPROCESS, TENSORFLOW_OPTIONS),),
-        export_args={"padding": {"same": {"pad_type": "same"}}},
-        layouts={"torchvision": partial(torchvision_layout, name)},
+        conventions=CONVENTIONS,
+        export_args=export_args,
+        layouts=layouts,
         paper="https://arxiv.org/abs/1801.04381",
         citation=CITATION,
     )

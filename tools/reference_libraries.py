@@ -156,6 +156,9 @@ for scale, (width, depth, head) in {
     TRANSFORMERS[f"tf_efficientnet_{scale}"] = ("EfficientNetForImageClassification", "EfficientNetConfig", args)
 
 TRANSFORMERS["mobilenetv1_100"] = ("MobileNetV1ForImageClassification", "MobileNetV1Config", {})
+for width in ("035", "050", "075", "100", "140"):
+    args = {"depth_multiplier": int(width) / 100}
+    TRANSFORMERS[f"mobilenetv2_{width}"] = ("MobileNetV2ForImageClassification", "MobileNetV2Config", args)
 
 # Plain vision transformers: (dim, depth, heads).
 TRANSFORMER_SIZES = {
@@ -202,6 +205,7 @@ BODIES = {
     "ConvNextForImageClassification": "convnext.",
     "EfficientNetForImageClassification": "efficientnet.",
     "MobileNetV1ForImageClassification": "mobilenet_v1.",
+    "MobileNetV2ForImageClassification": "mobilenet_v2.",
     "ConvNextV2ForImageClassification": "convnextv2.",
     "SwinForImageClassification": "swin.",
     "ResNetForImageClassification": "resnet.",
