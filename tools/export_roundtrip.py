@@ -35,7 +35,9 @@ def loaded(folder: Path, layout: str, family: str) -> Any:
     extra = reference_backbones.ARGS.get(family, {})
     if layout == "timm" and timm.is_model(name):
         return timm.create_model(f"local-dir:{folder}", pretrained=True, **extra).eval()
-    model = reference_backbones.reference(name, layout, {**classes, **(extra if layout == "timm" else {})})
+    if layout == "timm":
+        classes |= extra | config["model_args"]
+    model = reference_backbones.reference(name, layout, classes)
     tensors = load_file(folder / "model.safetensors")
     if layout == "transformers":
         return from_pretrained(model, folder, tensors)

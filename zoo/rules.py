@@ -8,7 +8,7 @@ was thought to be trained and is not.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -18,6 +18,7 @@ from flax import nnx
 
 from zoo.errors import ConfigError, nearest
 from zoo.model import Model
+from zoo.spec import Stage
 from zoo.weights.mapping import Path, dotted
 
 Rule = tuple[str, float | None]
@@ -140,9 +141,9 @@ def preset(model: Model, name: str) -> tuple[Rule, ...]:
     Args:
         name: `head`; `last:N`, the head and the last N stages; `all`; `all:D`, everything, each stage at D times the
             rate of the one after it (layer-wise decay, arXiv:1801.06146, section 3.2); `bitfit`, the head and
-            all biases (arXiv:2106.10199).
+            all biases (arXiv:2106.10199). Stages without parameters, such as a pooling, do not count.
     """
-    stages = model.spec.stages
+    stages = [stage for stage in model.spec.stages if stage.modules]
     kind, _, argument = name.partition(":")
     if name == "head":
         return HEAD, REST_FROZEN
@@ -159,14 +160,26 @@ def preset(model: Model, name: str) -> tuple[Rule, ...]:
             )
         if count == len(stages):
             return (REST_TRAINS,)
-        patterns = [f"backbone.{module}.*" for stage in stages[-count:] for module in stage.modules]
-        return HEAD, *((pattern, 1.0) for pattern in patterns), REST_FROZEN
+        return HEAD, *((pattern, 1.0) for stage in stages[-count:] for pattern in _patterns(model, stage)), REST_FROZEN
     if kind == "all" and _is_decay(argument):
         decay = float(argument)
         rates = [decay ** (len(stages) - i) for i in range(len(stages))]
-        rows = ((f"backbone.{m}.*", rate) for stage, rate in zip(stages, rates, strict=True) for m in stage.modules)
-        return HEAD, *rows
+        parts = zip(stages, rates, strict=True)
+        return HEAD, *((pattern, rate) for stage, rate in parts for pattern in _patterns(model, stage))
     raise ConfigError(f"unknown plan {name!r}. Accepted: head, last:N, all, all:DECAY (0 < DECAY < 1), bitfit.")
+
+
+def _patterns(model: Model, stage: Stage) -> Iterator[str]:
+    """What matches a stage's parameters. Some of its modules may be bare parameters (class token, positions)."""
+    for module in stage.modules:
+        bare = isinstance(_below(model.backbone, module), nnx.Variable)
+        yield f"backbone.{module}" if bare else f"backbone.{module}.*"
+
+
+def _below(node: Any, path: str) -> Any:
+    for part in path.split("."):
+        node = node[int(part)] if part.isdigit() else getattr(node, part)
+    return node
 
 
 def _is_decay(text: str) -> bool:
