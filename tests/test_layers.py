@@ -29,6 +29,7 @@ from zoo.layers import (
     avg_pool,
     depthwise_conv,
     global_avg_pool,
+    grouped_conv,
     max_pool,
     resolve_padding,
 )
@@ -157,6 +158,69 @@ def test_depthwise_is_lowered_for_each_platform_to_what_is_fast_there() -> None:
     # A tunable library kernel where there is one; slices and sums on CPU.
     assert "stablehlo.convolution" not in traced.lower(lowering_platforms=("cpu",)).as_text()
     assert "stablehlo.convolution" in traced.lower(lowering_platforms=("tpu",)).as_text()
+
+
+def library_conv(x: jax.Array, kernel: jax.Array, groups: int, stride: Any, pads: Any, dilation: Any) -> jax.Array:
+    dimensions = ("NHWC", "HWIO", "NHWC")
+    return lax.conv_general_dilated(
+        x, kernel, stride, pads, rhs_dilation=dilation, dimension_numbers=dimensions, feature_group_count=groups
+    )
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "groups", "stride", "dilation"),
+    [
+        (32, 64, 16, 1, 1),
+        (48, 48, 12, 2, 1),
+        (120, 60, 3, 1, 1),
+        (6, 12, 6, 1, 1),
+        (64, 64, 32, 1, 2),
+        (35, 70, 7, 2, 1),
+    ],
+)
+def test_grouped_convolution_and_its_gradients_equal_the_librarys(
+    inputs: int, outputs: int, groups: int, stride: int, dilation: int
+) -> None:
+    """Groups that make up a part exactly, that leave parts of one group, and that have more outputs than inputs."""
+    x = jnp.asarray(seeded.images(2, 11, 8, inputs))
+    kernel = jnp.asarray(seeded.tensor("w", (outputs, inputs // groups, 3, 3)).transpose(2, 3, 1, 0))
+    rest = (groups, (stride, stride), ((1, 2), (0, 1)), (dilation, dilation))
+
+    def loss(function: Callable[..., jax.Array], x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, jax.Array]:
+        y = function(x, kernel, *rest)
+        return jnp.sum(jnp.sin(y)), y
+
+    found, wanted = (
+        jax.value_and_grad(partial(loss, f), (0, 1), has_aux=True)(x, kernel) for f in (grouped_conv, library_conv)
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), found, wanted)
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride"),
+    [((12, 8), 4, 4), ((13, 11), 4, 4), ((7, 7), 7, 1), ((7, 5), (7, 5), 1), ((9, 6), (3, 2), (3, 2))],
+)
+def test_windows_that_do_not_overlap_are_a_matrix_product(size: Any, kernel: Any, stride: Any) -> None:
+    layer = Conv(3, 5, kernel, stride, rngs=nnx.Rngs(0))
+    x = jnp.asarray(seeded.images(2, *size))
+    steps = (stride, stride) if isinstance(stride, int) else stride
+    wanted = library_conv(x, layer.kernel[...], 1, steps, ((0, 0), (0, 0)), (1, 1))
+    np.testing.assert_allclose(layer(x), wanted + layer.bias[...].reshape(1, 1, 1, -1), rtol=1e-5, atol=1e-5)
+    assert "conv_general_dilated" not in str(jax.make_jaxpr(lambda x: layer(x))(x))
+
+
+def test_grouped_convolutions_and_pools_are_lowered_for_each_platform_to_what_is_fast_there() -> None:
+    x = jax.ShapeDtypeStruct((1, 8, 8, 8), jnp.float32)
+    grouped = Conv(8, 8, 3, 1, 1, groups=4, rngs=nnx.Rngs(0))
+    net = jax.jit(lambda x: max_pool(grouped(x), 3, 2, 1))
+    on_cpu, on_gpu = (str(net.trace(x).lower(lowering_platforms=(platform,)).as_text()) for platform in ("cpu", "cuda"))
+    assert "reduce_window" not in on_cpu and "feature_group_count = 4" not in on_cpu
+    assert "reduce_window" in on_gpu and "feature_group_count = 4" in on_gpu
+
+
+def test_a_tie_in_a_maximum_gives_its_gradient_to_the_first() -> None:
+    gradient = jax.grad(lambda x: jnp.sum(max_pool(x, 2, 2)))(jnp.ones((1, 4, 4, 1)))
+    assert gradient[0, :, :, 0].tolist() == [[1, 0, 1, 0], [0, 0, 0, 0], [1, 0, 1, 0], [0, 0, 0, 0]]
 
 
 def test_same_padding_puts_the_odd_pixel_last() -> None:

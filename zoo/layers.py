@@ -9,9 +9,9 @@ convolution is fast on CPU as well.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 from typing import Literal
 
 import jax
@@ -122,22 +122,103 @@ class Conv(nnx.Conv):
         stride, dilation, groups = self.stride, self.dilation, self.feature_group_count
         size, window = (x.shape[1], x.shape[2]), (kernel.shape[0], kernel.shape[1])
         pads = resolve_padding(self.torch_padding, size, window, stride, dilation)
-        if window == (1, 1) and groups == 1 and pads == ((0, 0), (0, 0)):
+        unpadded = groups == 1 and pads == ((0, 0), (0, 0))
+        if window == (1, 1) and unpadded:
             # A matrix product: the same numbers, and on CPU two to five times faster, its gradients above all.
             y = x[:, :: stride[0], :: stride[1]] @ kernel[0, 0]
+        elif window in (stride, size) and unpadded and dilation == (1, 1):
+            y = patch_product(x, kernel)
         elif groups == self.in_features == self.out_features and groups > 1 and dilation == (1, 1):
             y = depthwise_conv(x, kernel, stride, pads)
+        elif groups > 1:
+            y = grouped_conv(x, kernel, groups, stride, pads, dilation)
         else:
-            y = lax.conv_general_dilated(
-                x,
-                kernel,
-                stride,
-                pads,
-                rhs_dilation=dilation,
-                dimension_numbers=_DIMENSIONS,
-                feature_group_count=groups,
-            )
+            y = _library_conv(x, kernel, groups, stride, pads, dilation)
         return y if self.bias is None else y + self.bias[...].astype(x.dtype).reshape(1, 1, 1, -1)
+
+
+def _library_conv(
+    x: Array, kernel: Array, groups: int, stride: tuple[int, int], pads: Pads, dilation: tuple[int, int]
+) -> Array:
+    return lax.conv_general_dilated(
+        x, kernel, stride, pads, rhs_dilation=dilation, dimension_numbers=_DIMENSIONS, feature_group_count=groups
+    )
+
+
+_GROUPED_WIDTH = 32
+"""Input channels that small groups are put together to, on CPU."""
+
+
+def _conv_by_parts(
+    x: Array, kernel: Array, groups: int, stride: tuple[int, int], pads: Pads, dilation: tuple[int, int]
+) -> Array:
+    """A grouped convolution as dense ones, each over as many groups as make up `_GROUPED_WIDTH` channels, with zeros
+    between channels of different groups."""
+    inputs, outputs = kernel.shape[2], kernel.shape[3] // groups
+    merged = max((n for n in range(1, groups + 1) if groups % n == 0 and n * inputs <= _GROUPED_WIDTH), default=1)
+    same = np.arange(merged * inputs)[:, None] // inputs == np.arange(merged * outputs)[None] // outputs
+    mask = same[None, None].astype(kernel.dtype)
+    parts = []
+    for i in range(groups // merged):
+        channels, filters = (slice(i * merged * n, (i + 1) * merged * n) for n in (inputs, outputs))
+        dense = jnp.tile(kernel[..., filters], (1, 1, merged, 1)) * mask
+        parts.append(_library_conv(x[..., channels], dense, 1, stride, pads, dilation))
+    return jnp.concatenate(parts, axis=-1)
+
+
+@partial(jax.jit, static_argnums=(2, 3, 4, 5))  # so that outside of any other program it is compiled once
+def _grouped_by_platform(
+    x: Array, kernel: Array, groups: int, stride: tuple[int, int], pads: Pads, dilation: tuple[int, int]
+) -> Array:
+    rest = (groups, stride, pads, dilation)
+    return lax.platform_dependent(
+        x, kernel, cpu=lambda x, k: _conv_by_parts(x, k, *rest), default=lambda x, k: _library_conv(x, k, *rest)
+    )
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))
+def grouped_conv(
+    x: Array, kernel: Array, groups: int, stride: tuple[int, int], pads: Pads, dilation: tuple[int, int]
+) -> Array:
+    """Grouped convolution: x (b, h, w, c), kernel (kh, kw, c / groups, o) -> (b, h', w', o).
+
+    XLA's CPU backend runs it through a generic loop, two to five times slower than dense convolutions of parts that do
+    up to eight times the work, and its gradient ten to seventy times slower.
+    """
+    return _grouped_by_platform(x, kernel, groups, stride, pads, dilation)
+
+
+def _grouped_forward(
+    x: Array, kernel: Array, groups: int, stride: tuple[int, int], pads: Pads, dilation: tuple[int, int]
+):
+    return grouped_conv(x, kernel, groups, stride, pads, dilation), (x, kernel)
+
+
+def _grouped_backward(
+    groups: int,
+    stride: tuple[int, int],
+    pads: Pads,
+    dilation: tuple[int, int],
+    saved: tuple[Array, Array],
+    g: Array,
+):
+    def gradient(function: Callable[..., Array]) -> Callable[..., tuple[Array, Array]]:
+        return lambda x, k, g: jax.vjp(lambda x, k: function(x, k, groups, stride, pads, dilation), x, k)[1](g)
+
+    return lax.platform_dependent(*saved, g, cpu=gradient(_conv_by_parts), default=gradient(_library_conv))
+
+
+grouped_conv.defvjp(_grouped_forward, _grouped_backward)
+
+
+def patch_product(x: Array, kernel: Array) -> Array:
+    """A convolution without padding whose windows do not overlap, as a matrix product of patches: on CPU one and a half
+    to four times as fast. x (b, h, w, c), kernel (p, q, c, o) -> (b, h // p, w // q, o)."""
+    (high, wide, channels, outputs), batch = kernel.shape, x.shape[0]
+    rows, columns = x.shape[1] // high, x.shape[2] // wide
+    patches = x[:, : rows * high, : columns * wide].reshape(batch, rows, high, columns, wide, channels)
+    flat = patches.transpose(0, 1, 3, 2, 4, 5).reshape(batch, rows, columns, high * wide * channels)
+    return flat @ kernel.reshape(-1, outputs)
 
 
 def _library_depthwise(x: Array, kernel: Array, stride: tuple[int, int], pads: Pads) -> Array:
@@ -146,9 +227,11 @@ def _library_depthwise(x: Array, kernel: Array, stride: tuple[int, int], pads: P
     )
 
 
-def _tap_slices(x: Array, size: tuple[int, int], kernel: tuple[int, int], stride: tuple[int, int], pads: Pads):
-    """For each kernel tap, the (b, h', w', c) view of the padded input that it multiplies."""
-    padded = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+def _tap_slices(
+    x: Array, size: tuple[int, int], kernel: tuple[int, int], stride: tuple[int, int], pads: Pads, fill: float = 0.0
+) -> Iterator[tuple[int, int, Array]]:
+    """For each kernel tap, the (b, h', w', c) view of the input, padded with `fill`, that it multiplies."""
+    padded = jnp.pad(x, ((0, 0), *pads, (0, 0)), constant_values=np.array(fill, x.dtype))
     (h, w), (sh, sw) = size, stride
     for i in range(kernel[0]):
         for j in range(kernel[1]):
@@ -156,14 +239,18 @@ def _tap_slices(x: Array, size: tuple[int, int], kernel: tuple[int, int], stride
             yield i, j, lax.slice(padded, (0, i, j, 0), limit, (1, sh, sw, 1))
 
 
+def _outputs(size: tuple[int, int], kernel: tuple[int, int], stride: tuple[int, int], pads: Pads) -> tuple[int, int]:
+    """(height, width) of what a window gives on a padded image of `size`."""
+    sides = zip(size, kernel, stride, pads, strict=True)
+    return tuple((n + low + high - k) // s + 1 for n, k, s, (low, high) in sides)  # type: ignore[return-value]
+
+
 def _shifted_sum(x: Array, kernel: Array, stride: tuple[int, int], pads: Pads) -> Array:
     """Depthwise convolution as the sum of shifted inputs times taps: one fused loop on CPU."""
     taps = (kernel.shape[0], kernel.shape[1])
-    size = tuple(
-        (n + low + high - k) // s + 1 for n, k, s, (low, high) in zip(x.shape[1:3], taps, stride, pads, strict=True)
-    )
+    size = _outputs((x.shape[1], x.shape[2]), taps, stride, pads)
     total = None
-    for i, j, piece in _tap_slices(x, size, taps, stride, pads):  # type: ignore[arg-type]
+    for i, j, piece in _tap_slices(x, size, taps, stride, pads):
         term = piece * kernel[i, j, 0].reshape(1, 1, 1, -1)
         total = term if total is None else total + term
     assert total is not None
@@ -364,11 +451,54 @@ def _pool_padding(x: Array, window: int, stride: int, padding: Padding, ceil_mod
     return tuple(grown)  # type: ignore[return-value]
 
 
+PoolKind = Literal["max", "sum"]
+_POOLS = {"max": (-math.inf, lax.max), "sum": (0.0, lax.add)}
+
+
+def _library_pool(x: Array, kind: PoolKind, window: int, stride: int, pads: Pads) -> Array:
+    fill, combine = _POOLS[kind]
+    start = np.array(fill, x.dtype)  # a traced one would hide from JAX what this is, which has a gradient
+    shape, strides = (1, window, window, 1), (1, stride, stride, 1)
+    return lax.reduce_window(x, start, combine, shape, strides, ((0, 0), *pads, (0, 0)))
+
+
+def _shifted_pool(x: Array, kind: PoolKind, window: int, stride: int, pads: Pads) -> Array:
+    fill, combine = _POOLS[kind]
+    size = _outputs((x.shape[1], x.shape[2]), pair(window), pair(stride), pads)
+    pieces = (piece for _, _, piece in _tap_slices(x, size, pair(window), pair(stride), pads, fill))
+    return reduce(combine, pieces)
+
+
+@partial(jax.jit, static_argnums=(1, 2, 3, 4))  # so that outside of any other program it is compiled once
+def _pool_by_platform(x: Array, kind: PoolKind, window: int, stride: int, pads: Pads) -> Array:
+    return lax.platform_dependent(
+        x,
+        cpu=lambda x: _shifted_pool(x, kind, window, stride, pads),
+        default=lambda x: _library_pool(x, kind, window, stride, pads),
+    )
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
+def _pool(x: Array, kind: PoolKind, window: int, stride: int, pads: Pads) -> Array:
+    """Maximum or sum over square windows. On CPU the shifted inputs are combined, which XLA fuses: two to nine times as
+    fast as its window reduction. The gradient is the library's, which gives a tie to the first."""
+    return _pool_by_platform(x, kind, window, stride, pads)
+
+
+def _pool_forward(x: Array, kind: PoolKind, window: int, stride: int, pads: Pads):
+    return _pool(x, kind, window, stride, pads), x
+
+
+def _pool_backward(kind: PoolKind, window: int, stride: int, pads: Pads, x: Array, g: Array):
+    return jax.vjp(lambda x: _library_pool(x, kind, window, stride, pads), x)[1](g)
+
+
+_pool.defvjp(_pool_forward, _pool_backward)
+
+
 def max_pool(x: Array, window: int, stride: int, padding: Padding = 0, *, ceil_mode: bool = False) -> Array:
     """Maximum over square windows: (b, h, w, c) -> (b, h', w', c); padding never wins."""
-    pads = _pool_padding(x, window, stride, padding, ceil_mode)
-    low = np.array(-np.inf, x.dtype)  # a traced one would hide from JAX that this is a maximum, which has a gradient
-    return lax.reduce_window(x, low, lax.max, (1, window, window, 1), (1, stride, stride, 1), ((0, 0), *pads, (0, 0)))
+    return _pool(x, "max", window, stride, _pool_padding(x, window, stride, padding, ceil_mode))
 
 
 def avg_pool(
@@ -381,15 +511,13 @@ def avg_pool(
             The partial windows that `ceil_mode` adds never count what lies beyond the padding.
     """
     pads = _pool_padding(x, window, stride, padding, ceil_mode)
-    zero = np.zeros((), x.dtype)
-    shape, strides = (1, window, window, 1), (1, stride, stride, 1)
-    total = lax.reduce_window(x, zero, lax.add, shape, strides, ((0, 0), *pads, (0, 0)))
+    total = _pool(x, "sum", window, stride, pads)
     ones = jnp.ones((1, x.shape[1], x.shape[2], 1), x.dtype)
     if count_padding:
         inner = resolve_padding(padding, (x.shape[1], x.shape[2]), pair(window), pair(stride))
         ones = jnp.pad(ones, ((0, 0), *inner, (0, 0)), constant_values=1)
         pads = tuple((p[0] - q[0], p[1] - q[1]) for p, q in zip(pads, inner, strict=True))  # type: ignore[assignment]
-    return total / lax.reduce_window(ones, zero, lax.add, shape, strides, ((0, 0), *pads, (0, 0)))
+    return total / _library_pool(ones, "sum", window, stride, pads)
 
 
 @dataclass(frozen=True)
