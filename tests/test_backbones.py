@@ -31,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("strict_dtypes")
 ALL = sorted(kit.backbones())
 FAMILIES = kit.one_per_family()
 KEPT = (nnx.Param, nnx.BatchStat)
-LARGE = 15_000_000
+LARGE = 10_000_000
 """Parameters from which a net is large."""
 
 
