@@ -86,6 +86,13 @@ def test_the_configuration_says_the_build_options(name: str, case: str) -> None:
     assert config["pretrained_cfg"]["first_conv"] + ".weight" in dict(kit.checkpoint_slots(model))
 
 
+@pytest.mark.parametrize("name", kit.one_per_family())
+def test_the_configuration_fixes_the_size_where_tensors_follow_it(name: str) -> None:
+    """Or timm would build the net for its own default size and resample the position embeddings at loading."""
+    spec = kit.backbones()[name]
+    assert config_of(kit.composed(spec))["pretrained_cfg"].get("fixed_input_size", False) == bool(spec.resampled)
+
+
 def test_a_saved_file_is_exported_like_a_model(tmp_path: Path) -> None:
     name = kit.one_per_family()[0]
     model = _model(name, labels=("ant", "bee"))

@@ -101,6 +101,9 @@ def config_of(model: Model) -> dict[str, Any]:
         "classifier": spec.classifier.path,
         "license": card.license,
     }
+    if spec.resampled:
+        # Without it timm builds such a net for another size, and resamples what was made for this one.
+        pretrained["fixed_input_size"] = True
     arguments = _model_args(model)
     if card.in_channels == 3:
         # timm adapts what is named here from three channels, which would spoil a convolution made for others.
