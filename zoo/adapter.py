@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from flax import nnx
 
     from zoo.data import Dataset, Sample
+    from zoo.model import Model
 
 Arrays = Mapping[str, Any]
 
@@ -82,6 +83,11 @@ class Adapter:
     def loss(self, outputs: Any, batch: Arrays) -> jax.Array:
         """The loss of each image, (b,). `batch` holds the targets and, where images were mixed, `mix`."""
         raise NotImplementedError
+
+    def losses(self, model: Model, reduced: Mapping[str, jax.Array], batch: Arrays) -> jax.Array:
+        """The loss of each image, (b,), from what the head computes from. For a task whose loss needs more than the
+        head's outputs: a second stage that is fed by the truth, or a loss network that looks at the outputs."""
+        return self.loss(model.outputs(reduced), batch)
 
     # Predicting ------------------------------------------------------------------------------------------------
     def decode(self, outputs: Any) -> dict[str, jax.Array]:

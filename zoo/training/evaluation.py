@@ -18,7 +18,7 @@ from zoo.data import Dataset, Loader
 from zoo.data.augment import identity
 from zoo.model import Model
 from zoo.training.batches import Data, evaluation_load, evaluation_split, relabelled, splits
-from zoo.training.step import forward
+from zoo.training.step import reduced_of
 
 KEEP_WORST = 16
 
@@ -49,8 +49,9 @@ def _evaluate(
     model = nnx.merge(graphdef, state)
     if "image" in batch:
         batch = identity(batch, model.card.preprocess.size)
-    outputs = forward(model, batch)
-    return model.adapter.decode(outputs), model.adapter.loss(outputs, batch)
+    reduced = reduced_of(model, batch)
+    # The outputs are computed twice here and once in the compiled program, which shares what is equal.
+    return model.adapter.decode(model.outputs(reduced)), model.adapter.losses(model, reduced, batch)
 
 
 def evaluate_batches(model: Model, dataset: Dataset, batches: Iterable[Mapping[str, Any]]) -> Evaluation:

@@ -81,16 +81,14 @@ def features_of(batch: Batch) -> dict[str, Any]:
     return {name.removeprefix(FEATURES): value for name, value in batch.items() if name.startswith(FEATURES)}
 
 
-def forward(model: Model, batch: Batch) -> Any:
-    """The model's outputs for a batch of images in [0, 1] or of cached features."""
-    if cached := features_of(batch):
-        return model.outputs(cached)
-    return model(model.normalize(batch["image"]))
+def reduced_of(model: Model, batch: Batch) -> dict[str, Any]:
+    """What the head computes from, for a batch of images in [0, 1] or of cached features."""
+    return features_of(batch) or model.reduced(model.normalize(batch["image"]))
 
 
 def batch_loss(model: Model, batch: Batch) -> Array:
     """Mean loss over the images of the batch that are valid, ()."""
-    losses = model.adapter.loss(forward(model, batch), batch)
+    losses = model.adapter.losses(model, reduced_of(model, batch), batch)
     valid = batch["valid"].astype(losses.dtype)
     return jnp.sum(losses * valid) / jnp.maximum(jnp.sum(valid), 1)
 
