@@ -23,7 +23,7 @@ from zoo.model import Model
 from zoo.training import Augment, Run
 from zoo.training.checkpoint import MANIFEST, Checkpoints
 from zoo.training.checkpoint import read as read_arrays
-from zoo.training.loop import Event, Interrupted, Session
+from zoo.training.session import Event, Interrupted, Session
 
 
 def arrays() -> dict[str, Any]:

@@ -21,7 +21,7 @@ from zoo.errors import ConfigError, DataError, RunError, WeightsError
 from zoo.model import Model
 from zoo.rules import assign, preset
 from zoo.training import Augment, Phase, Run
-from zoo.training.loop import Session
+from zoo.training.session import Session
 from zoo.training.step import install, optimizer, start
 
 CLASSES = ("disc", "frame", "stripe")

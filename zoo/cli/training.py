@@ -113,7 +113,7 @@ def train(
     pool, _ = training_splits(parts, val_fraction, seed)
 
     import zoo
-    from zoo.training.loop import Interrupted
+    from zoo.training.session import Interrupted
 
     model = zoo.create(
         backbone,

@@ -15,8 +15,9 @@ from zoo.rules import Rule, assign
 from zoo.store import describe, save
 from zoo.training.batches import Data, named_after, relabelled, splits, training_splits
 from zoo.training.evaluation import Evaluation, as_model, evaluate
-from zoo.training.loop import Event, Recipe, Session, check_recipe, fit, stopping, validate
+from zoo.training.loop import fit, stopping
 from zoo.training.plan import Phase, make_plan
+from zoo.training.reads import validate
 from zoo.training.run import (
     Run,
     abandon,
@@ -27,6 +28,7 @@ from zoo.training.run import (
     write_history,
     write_tensorboard,
 )
+from zoo.training.session import Event, Recipe, Session, check_recipe
 
 __all__ = ["Augment", "Evaluation", "Phase", "Run", "as_model", "evaluate", "train"]
 

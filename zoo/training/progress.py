@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from zoo.training.loop import Event, Session
+from zoo.training.session import Event, Session
 
 
 def display(session: Session) -> Callable[[Event], None]:

@@ -1,0 +1,61 @@
+"""What a training keeps: the best model so far, and checkpoints to go on from."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+from flax import nnx
+
+from zoo.store import FILE, load, save
+from zoo.training.checkpoint import read
+from zoo.training.session import Place, Session, finite_losses
+from zoo.training.step import Program, TrainState, install
+
+
+def keep_if_best(session: Session, row: dict[str, Any]) -> bool:
+    """Remember the model when it is the best so far: by the task's figure, then by the smaller loss."""
+
+    def rank(row: dict[str, Any]) -> tuple[float, float]:
+        return row[session.model.adapter.primary], -row["val_loss"]
+
+    if session.best is not None and rank(row) <= rank(session.best[0]):
+        return False
+    arrays = nnx.state(session.model, (nnx.Param, nnx.BatchStat))
+    session.best = (row, jax.tree.map(lambda leaf: leaf, arrays))
+    session.best_saved = False
+    return True
+
+
+def save_checkpoint(session: Session, state: TrainState, program: Program, at: Place) -> None:
+    finite_losses(session, at)  # what is broken must not push out what was good
+    if session.best is not None and not session.best_saved:
+        now = jax.tree.map(lambda leaf: leaf, nnx.state(session.model, (nnx.Param, nnx.BatchStat)))
+        nnx.update(session.model, session.best[1])
+        save(session.model, session.folder / FILE)
+        nnx.update(session.model, now)
+        session.best_saved = True
+    position = {
+        "at": at.plain(),
+        "step": session.step,
+        "history": session.history,
+        "best": session.best[0] if session.best else None,
+    }
+    session.checkpoints.save(session.step, (state, program.frozen), position)
+    session.saved = time.monotonic()
+
+
+def restore(
+    session: Session, state: TrainState, program: Program, folder: Path, place: dict[str, Any]
+) -> tuple[TrainState, Program]:
+    """The phase's state as a checkpoint has it; the session takes over its history and best model."""
+    state, frozen = read(folder, (state, program.frozen))
+    session.step, session.history = place["step"], place["history"]
+    if place["best"] is not None:
+        best = load(session.folder)
+        session.best = (place["best"], nnx.state(best, (nnx.Param, nnx.BatchStat)))
+    nnx.update(session.model, frozen)
+    install(session.model, state)
+    return state, Program(program.run, frozen, program.graphdef)

@@ -1,0 +1,97 @@
+"""What a phase reads: batches of images or of cached features, features for its preconditioner, validation data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from zoo.data import Dataset, Loader, MemoryCache
+from zoo.model import Model
+from zoo.rules import Assignment
+from zoo.training import batches as batching
+from zoo.training.cache import ActivationCache, compute_features, open_cache
+from zoo.training.evaluation import Evaluation, evaluate_batches
+from zoo.training.run import scalars
+from zoo.training.session import Interrupted, Place, Session, diverged
+from zoo.training.step import features_of
+from zoo.weights.mapping import Path as ModulePath
+
+SAMPLE = 1024
+"""Images that the statistics of features are taken from."""
+
+
+def training_loader(session: Session, assignment: Assignment) -> Loader:
+    """Training batches, of images."""
+    recipe, model = session.recipe, session.model
+    augmented = recipe.augmentation is not None and not assignment.backbone_frozen
+    load = batching.training_load(model) if augmented else batching.evaluation_load(model)
+    size = min(recipe.batch_size, len(session.train))
+    return Loader(session.train, MemoryCache(load), size, seed=recipe.seed, shuffle=True)
+
+
+def open_caches(session: Session, assignment: Assignment) -> None:
+    """Features of a frozen backbone as it is now; those of one that is going to be trained are forgotten."""
+    if not (session.recipe.cache and assignment.backbone_frozen):
+        session.caches.clear()
+        return
+    if session.caches:
+        return  # nothing has trained the backbone since
+
+    def progress(done: int, total: int) -> None:
+        if session.features:
+            session.features(done, total)
+        if session.stop:
+            raise Interrupted(session.stop)
+
+    for name, dataset in (("train", session.train), ("val", session.val)):
+        session.caches[name] = open_cache(session.model, dataset, progress=progress)
+    session.cached_after = len(session.history)
+
+
+def affine_maps(model: Model, assignment: Assignment) -> dict[str, ModulePath]:
+    """The head's affine maps that read a reduced feature and train: path in the head -> path in the model."""
+    paths = {name: ("head", *name.split(".")) for name in model.head.reads()}  # type: ignore[attr-defined]
+    return {name: path for name, path in paths.items() if assignment.trains((*path, "kernel"))}
+
+
+def sample_features(session: Session, maps: Mapping[str, ModulePath]) -> dict[str, np.ndarray]:
+    """What each affine map reads, for at most `SAMPLE` training images spread over the data: (images, ..., in)."""
+    model, dataset = session.model, session.train
+    index = np.linspace(0, len(dataset) - 1, min(SAMPLE, len(dataset))).astype(int)
+    if cache := session.caches.get("train"):
+        found = features_of(cache.rows(index))
+    else:
+        found = compute_features(model, dataset.subset(index, dataset.name), session.recipe.batch_size)
+    reads = model.head.reads()  # type: ignore[attr-defined]
+    return {name: found[reads[name]] for name in maps}
+
+
+def train_batches(session: Session, loader: Loader, epoch: int, offset: int) -> Iterator[dict[str, Any]]:
+    batches: Iterator[dict[str, Any]] = loader.epoch(epoch, offset)
+    if cache := session.caches.get("train"):
+        targets = batching.all_targets(session.train, session.model)
+        batches = batching.cached_batches(cache, loader, targets, epoch, offset)
+    for batch in batches:
+        yield {name: value for name, value in batch.items() if name != "index"}
+
+
+def validated(session: Session, at: Place) -> dict[str, float]:
+    """The single figures of the model as it is, as they stand in a row of the history."""
+    found = validate(session.model, session.val, session.caches.get("val"), session.recipe.batch_size).metrics
+    if not math.isfinite(found["loss"]):
+        raise diverged(session, at, "validation loss", found["loss"])
+    return {("val_loss" if k == "loss" else k): v for k, v in scalars(found).items() if k != "images"}
+
+
+def validate(model: Model, dataset: Dataset, cache: ActivationCache | None, batch_size: int) -> Evaluation:
+    """Figures of the model on prepared data, from its cached features where there are any."""
+    size = min(batch_size, len(dataset))
+    loader = Loader(dataset, batching.evaluation_load(model), size)
+    if cache is None:
+        return evaluate_batches(model, dataset, loader.epoch(0))
+    return evaluate_batches(
+        model, dataset, batching.cached_batches(cache, loader, batching.all_targets(dataset, model), 0)
+    )

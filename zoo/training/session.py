@@ -1,0 +1,155 @@
+"""What one training is given and what it has reached: the recipe, the session, the place in a phase."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from flax import nnx
+
+from zoo.data import Dataset
+from zoo.data.augment import Augment
+from zoo.errors import ConfigError, RunError
+from zoo.model import Model
+from zoo.training.cache import ActivationCache
+from zoo.training.checkpoint import Checkpoints
+from zoo.training.plan import Phase
+
+Event = tuple[int, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train, beside the plan.
+
+    Attributes:
+        batch_size: images in a step. seed: of order, augmentation and dropout.
+        weight_decay, clip, accumulate, ema: see `zoo.training.step`.
+        augmentation: in phases that train the backbone. statistics: whether norms use and update batch statistics.
+        cache: keep the features of a frozen backbone on disk. remat: see `zoo.backbone.run_stages`.
+        patience: epochs without a better figure after which a phase ends. checkpoint_seconds: time between two
+            checkpoints.
+    """
+
+    batch_size: int = 32
+    seed: int = 0
+    weight_decay: float = 0.01
+    clip: float | None = 1.0
+    accumulate: int = 1
+    ema: float = 0.0
+    augmentation: Augment | None = None
+    statistics: bool = False
+    cache: bool = True
+    remat: bool = False
+    patience: int | None = None
+    checkpoint_seconds: float = 60.0
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Raise `ConfigError` for a recipe that cannot train."""
+    rows: tuple[tuple[str, float | None, bool], ...] = (
+        ("batch_size", recipe.batch_size, recipe.batch_size >= 1),
+        ("accumulate", recipe.accumulate, recipe.accumulate >= 1),
+        ("seed", recipe.seed, recipe.seed >= 0),
+        ("weight_decay", recipe.weight_decay, recipe.weight_decay >= 0),
+        ("clip", recipe.clip, recipe.clip is None or recipe.clip > 0),
+        ("ema", recipe.ema, 0 <= recipe.ema < 1),
+        ("patience", recipe.patience, recipe.patience is None or recipe.patience >= 1),
+    )
+    for name, value, good in rows:
+        if not good:
+            raise ConfigError(f"{name} is {value}, which is out of range; see the documentation of zoo.train.")
+
+
+@dataclass
+class Session:
+    """One training under way.
+
+    Attributes:
+        model: what is trained. train, val: the data, with the model's labels. plan: its phases.
+        folder: the run folder. history: a row for each epoch. best: the best epoch's row and the model's arrays.
+        caches: features of the backbone by part of the data, while it is frozen; they belong to the backbone as it has
+            been since epoch `cached_after`.
+        features: called with (images done, images in all) while features are cached. closing: ends the display.
+    """
+
+    model: Model
+    train: Dataset
+    val: Dataset
+    plan: tuple[Phase, ...]
+    recipe: Recipe
+    folder: Path
+    features: Callable[[int, int], None] | None = None
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best: tuple[dict[str, Any], nnx.State] | None = None
+    step: int = 0
+    saved: float = field(default_factory=time.monotonic)
+    caches: dict[str, ActivationCache] = field(default_factory=dict)
+    cached_after: int = 0
+    stop: int = 0
+    best_saved: bool = True
+    closing: Callable[[], None] = lambda: None
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        return Checkpoints(self.folder / "checkpoints")
+
+
+@dataclass
+class Place:
+    """Where training stands in a phase. A checkpoint keeps it beside the arrays, so that a resumed run ends like one
+    that was never stopped.
+
+    Attributes:
+        phase, epoch: indexes. batch: batches done in the epoch. waited: epochs since the best one.
+        losses, norms: of the epoch's batches; scalars, on the device or plain.
+    """
+
+    phase: int
+    epoch: int = 0
+    batch: int = 0
+    waited: int = 0
+    losses: list[Any] = field(default_factory=list)
+    norms: list[Any] = field(default_factory=list)
+
+    def add(self, metrics: dict[str, Any]) -> None:
+        """Count a batch."""
+        self.batch += 1
+        self.losses.append(metrics["loss"])
+        self.norms.append(metrics["grad_norm"])
+
+    def next_epoch(self) -> None:
+        self.epoch += 1
+        self.batch, self.losses, self.norms = 0, [], []
+
+    def plain(self) -> dict[str, Any]:
+        """The same as JSON values. Waits for the device."""
+        return {**vars(self), "losses": [*map(float, self.losses)], "norms": [*map(float, self.norms)]}
+
+
+class Interrupted(BaseException):
+    """A signal asked to stop; the run was checkpointed first."""
+
+    def __init__(self, number: int):
+        super().__init__(number)
+        self.number = number
+
+
+def finite_losses(session: Session, at: Place) -> list[float]:
+    """The losses of the epoch's batches. Raises `RunError` for one that is not finite: the parameters are lost."""
+    losses = [*map(float, at.losses)]
+    if not all(map(math.isfinite, losses)):
+        raise diverged(session, at, "loss", next(loss for loss in losses if not math.isfinite(loss)))
+    return losses
+
+
+def diverged(session: Session, at: Place, what: str, value: float) -> RunError:
+    rate = session.plan[at.phase].rate
+    return RunError(
+        f"the {what} is {value} in epoch {len(session.history) + 1} (step {session.step}): training stopped. Try a "
+        f"lower learning rate (lr is {rate:g}), or look at the data; {session.folder} keeps what was good before."
+    )
