@@ -1,0 +1,1 @@
+"""What tasks on maps share: boxes, non-maximum suppression, necks."""
