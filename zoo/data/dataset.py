@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from zoo.data.boxes import UNKNOWN
 from zoo.errors import DataError
 
 Kind = Literal["class", "classes", "boxes", "masks"]
@@ -20,7 +21,8 @@ class Sample:
 
     Attributes:
         image: path of the image file.
-        target: a class index for kind `class`, a tuple of class indexes for kind `classes`.
+        target: a class index for kind `class`, a tuple of class indexes for kind `classes`, `zoo.data.boxes.Boxes`
+            for kind `boxes`.
         id: unique in the data set and the same on every machine: the path below the data set's root, with `/`.
     """
 
@@ -36,7 +38,7 @@ class Dataset:
     Attributes:
         samples: in the order that every index refers to.
         classes: names; a target's class index points here.
-        kind: what the targets are: `class` (an int), `classes` (a tuple of ints, possibly empty), ...
+        kind: what the targets are: `class` (an int), `classes` (a tuple of ints, possibly empty), `boxes`, ...
         name: for people, e.g. `ants_bees/train`.
         root: folder that the ids are relative to.
     """
@@ -49,11 +51,13 @@ class Dataset:
 
     def __post_init__(self) -> None:
         """Raise `DataError` when a target names a class that is not there."""
-        if self.kind not in ("class", "classes"):
+        if self.kind not in ("class", "classes", "boxes"):
             return
+        # A box may be of a class that nobody named: `zoo.data.check` finds it, and says what becomes of it.
+        lowest = UNKNOWN if self.kind == "boxes" else 0
         for sample in self.samples:
             for index in self.labels(sample):
-                if not 0 <= index < len(self.classes):
+                if not lowest <= index < len(self.classes):
                     raise DataError(
                         f"{self.name}: {sample.id} has class index {index}, but there are {len(self.classes)} classes "
                         f"(0 to {len(self.classes) - 1}). Correct the label or the list of class names."
@@ -69,15 +73,17 @@ class Dataset:
         return iter(self.samples)
 
     def labels(self, sample: Sample) -> tuple[int, ...]:
-        """Class indexes of one sample of kind `class` or `classes`."""
-        return (sample.target,) if self.kind == "class" else tuple(sample.target)
+        """Class indexes of one sample of kind `class`, `classes` or `boxes` (one for each box)."""
+        if self.kind == "class":
+            return (sample.target,)
+        return tuple(sample.target.labels if self.kind == "boxes" else sample.target)
 
     def subset(self, indices: Iterable[int], name: str) -> Dataset:
         """The samples at `indices`, in that order, under a new name."""
         return replace(self, samples=tuple(self.samples[int(i)] for i in indices), name=name)
 
     def counts(self) -> dict[str, int]:
-        """How many samples each class has, in the order of `classes`; classes without any have 0."""
+        """How many samples (or boxes) each class has, in the order of `classes`; classes without any have 0."""
         found = Counter(index for sample in self.samples for index in self.labels(sample))
         return {name: found[index] for index, name in enumerate(self.classes)}
 

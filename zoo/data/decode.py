@@ -64,6 +64,30 @@ def decode(
         raise DataError(f"{name} {error}") from error.__cause__
 
 
+def image_size(path: str | Path) -> tuple[tuple[int, int], int]:
+    """((height, width), orientation) of an image file: the size that `decode` gives, by the header alone.
+
+    An orientation of 5 to 8 (EXIF) means that the file stores the picture with its sides exchanged.
+    Raises `DataError` as `decode` does, for what the header tells.
+    """
+    try:
+        with Image.open(path) as image:
+            _check_size(*image.size, MAX_PIXELS)
+            # Pillow gives the size of a TIFF as it will turn it, and of all others as it is stored.
+            orientation, turned = _pillow_orientation(image), image.format == "TIFF"
+            width, height = image.size
+    except _BadImage as error:
+        raise DataError(f"{path} {error}") from None
+    except Image.UnidentifiedImageError:
+        raise DataError(f"{path} is no image of a known format, or empty; fetch it again or remove it.") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DataError(f"{path} is too large: {error}") from error
+    except Exception as error:  # damaged files make Pillow's parsers raise nearly anything
+        raise DataError(f"{path} cannot be read as an image: {type(error).__name__}: {error}.") from error
+    size = (width, height) if orientation >= 5 and not turned else (height, width)
+    return size, orientation
+
+
 class _BadImage(Exception):
     """What is wrong with an image; `decode` puts the file's name before it."""
 

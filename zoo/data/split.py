@@ -9,12 +9,16 @@ import numpy as np
 from zoo.data.dataset import Dataset
 from zoo.errors import ConfigError
 
+_SEVERAL = ("classes", "boxes")
+"""Kinds of data whose samples may have several classes, or none."""
+
 
 def split(dataset: Dataset, fraction: float = 0.2, seed: int = 0) -> tuple[Dataset, Dataset]:
     """Split off a part for validation: (train, val), both in the data set's order.
 
-    With one class a sample, each class is divided in the same proportion and every class with at least two samples
-    is in both parts. With several, labels are divided one by one, rarest first. Other kinds are divided at random.
+    With one class a sample, each class is divided in the same proportion. With several labels or boxes, the classes
+    are divided one by one, rarest first. Either way a class with at least two samples is in both parts. Other kinds
+    are divided at random.
 
     Args:
         fraction: share of the samples that goes to `val`, in (0, 1).
@@ -29,8 +33,9 @@ def split(dataset: Dataset, fraction: float = 0.2, seed: int = 0) -> tuple[Datas
     rng = np.random.Generator(np.random.PCG64(seed))
     if dataset.kind == "class":
         chosen = _stratified(dataset, fraction, rng)
-    elif dataset.kind == "classes":
-        chosen = np.flatnonzero(_by_labels(dataset, [1 - fraction, fraction], rng) == 1)
+    elif dataset.kind in _SEVERAL:
+        labels = _label_table(dataset)
+        chosen = np.flatnonzero(_on_both_sides(_by_labels(labels, [1 - fraction, fraction], rng), labels) == 1)
     else:
         chosen = rng.permutation(len(dataset))[: _bounded(fraction * len(dataset), len(dataset))]
     return _parts(dataset, chosen, f"{dataset.name}/train", f"{dataset.name}/val")
@@ -44,8 +49,8 @@ def kfold(dataset: Dataset, k: int, seed: int = 0) -> list[tuple[Dataset, Datase
     if not 2 <= k <= len(dataset):
         raise ConfigError(f"k is {k}; it must be at least 2 and at most the {len(dataset)} samples of {dataset.name}.")
     rng = np.random.Generator(np.random.PCG64(seed))
-    if dataset.kind == "classes":
-        fold = _by_labels(dataset, [1 / k] * k, rng)
+    if dataset.kind in _SEVERAL:
+        fold = _by_labels(_label_table(dataset), [1 / k] * k, rng)
     else:
         # Dealing the samples class by class, without starting over at each class, also keeps the folds equally large.
         fold = np.empty(len(dataset), np.int64)
@@ -86,22 +91,27 @@ def _stratified(dataset: Dataset, fraction: float, rng: np.random.Generator) -> 
     return np.concatenate([group[:count] for group, count in zip(groups, take, strict=True)])
 
 
-def _by_labels(dataset: Dataset, shares: Sequence[float], rng: np.random.Generator) -> np.ndarray:
+def _label_table(dataset: Dataset) -> np.ndarray:
+    """Which sample has which class: bool (samples, classes)."""
+    labels = np.zeros((len(dataset), len(dataset.classes)), bool)
+    for row, sample in zip(labels, dataset, strict=True):
+        row[[index for index in dataset.labels(sample) if index >= 0]] = True
+    return labels
+
+
+def _by_labels(labels: np.ndarray, shares: Sequence[float], rng: np.random.Generator) -> np.ndarray:
     """Part number of each sample with several labels: iterative stratification (Sechidis et al., 2011).
 
     The label with the fewest samples left is dealt out first, each sample to the part that still lacks it most,
     because a rare label cannot be balanced any more once its samples went along with frequent ones.
     """
-    labels = np.zeros((len(dataset), len(dataset.classes)), bool)
-    for row, sample in zip(labels, dataset, strict=True):
-        row[list(sample.target)] = True
     lacking = np.outer(shares, labels.sum(0)).astype(np.float64)
-    room = np.array(shares, np.float64) * len(dataset)
-    part = np.full(len(dataset), -1)
+    room = np.array(shares, np.float64) * len(labels)
+    part = np.full(len(labels), -1)
     left = labels.sum(0)
     while (part < 0).any():
         open_ = part < 0
-        rarest = int(np.argmin(np.where(left > 0, left, len(dataset) + 1)))
+        rarest = int(np.argmin(np.where(left > 0, left, len(labels) + 1)))
         group = np.flatnonzero(open_ & labels[:, rarest]) if left.any() else np.flatnonzero(open_)
         for index in rng.permutation(group):
             need = lacking[:, rarest] if left.any() else room
@@ -110,4 +120,23 @@ def _by_labels(dataset: Dataset, shares: Sequence[float], rng: np.random.Generat
             room[target] -= 1
             lacking[target, labels[index]] -= 1
         left = labels[part < 0].sum(0)
+    return part
+
+
+def _on_both_sides(part: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Part numbers (0 or 1) in which every class with two samples or more is on both sides, where that can be.
+
+    The share of a class of two or three samples rounds to none: one of them is moved over, if this takes no other
+    class away from its side; the one with the fewest classes, since the rest of the balance then changes least.
+    """
+    part, total = part.copy(), labels.sum(0)
+    for index in np.argsort(total, kind="stable"):
+        sides = [int(labels[part == side, index].sum()) for side in (0, 1)]
+        if total[index] < 2 or 0 not in sides:
+            continue
+        bare = sides.index(0)
+        there = labels[part != bare].sum(0)
+        free = [i for i in np.flatnonzero(labels[:, index]) if (there[labels[i]] > 1).all()]
+        if free:
+            part[min(free, key=lambda i: (labels[i].sum(), i))] = bare
     return part

@@ -101,7 +101,9 @@ def named_after(model: Model, dataset: Dataset) -> None:
 
 
 def _mapped(target: Any, mapping: tuple[int, ...]) -> Any:
-    return tuple(mapping[i] for i in target) if isinstance(target, tuple) else mapping[target]
+    if isinstance(target, int):
+        return mapping[target]
+    return tuple(mapping[i] for i in target) if isinstance(target, tuple) else target.mapped(mapping)
 
 
 def _few(names: tuple[str, ...]) -> str:
