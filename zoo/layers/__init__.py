@@ -1,0 +1,40 @@
+"""Layers with the semantics of the checkpoints that zoo reads, on `flax.nnx`.
+
+They differ from flax's own in three ways. Padding is written as torch writes it (a number, or `same` for TensorFlow's
+rule). The arithmetic follows the input: parameters are kept in float32 and cast to the input's dtype, so a model runs
+in bfloat16 by being given bfloat16 images; normalisation statistics are always computed in float32. And a depthwise
+convolution is fast on CPU as well.
+"""
+
+from zoo.layers.conv import Conv
+from zoo.layers.dense import patch_product
+from zoo.layers.depthwise import depthwise_conv
+from zoo.layers.grouped import grouped_conv
+from zoo.layers.initialisers import HeNormal, Normal
+from zoo.layers.linear import Chain, DropPath, Linear
+from zoo.layers.norms import BatchNorm, LayerNorm
+from zoo.layers.pools import AvgPool, MaxPool, avg_pool, global_avg_pool, max_pool
+from zoo.layers.windows import Padding, Pads, pair, resolve_padding
+
+__all__ = [
+    "AvgPool",
+    "BatchNorm",
+    "Chain",
+    "Conv",
+    "DropPath",
+    "HeNormal",
+    "LayerNorm",
+    "Linear",
+    "MaxPool",
+    "Normal",
+    "Padding",
+    "Pads",
+    "avg_pool",
+    "depthwise_conv",
+    "global_avg_pool",
+    "grouped_conv",
+    "max_pool",
+    "pair",
+    "patch_product",
+    "resolve_padding",
+]

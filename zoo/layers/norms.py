@@ -1,0 +1,71 @@
+"""Normalisation, with statistics in float32."""
+
+from __future__ import annotations
+
+import math
+
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array, lax
+
+
+class BatchNorm(nnx.Module):
+    """Batch normalisation over all but the last axis (arXiv:1502.03167), with torch's conventions.
+
+    In training the batch is normalised with its biased variance and the running variance is updated with the unbiased
+    one: running = (1 - momentum) * running + momentum * batch. `use_running_average` selects evaluation mode.
+    """
+
+    def __init__(
+        self, channels: int, *, eps: float = 1e-5, momentum: float = 0.1, scale_init: float = 1.0, rngs: nnx.Rngs
+    ):
+        del rngs  # taken so that every layer is built alike
+        self.scale = nnx.Param(jnp.full((channels,), scale_init, jnp.float32))
+        self.bias = nnx.Param(jnp.zeros((channels,), jnp.float32))
+        self.mean = nnx.BatchStat(jnp.zeros((channels,), jnp.float32))
+        self.var = nnx.BatchStat(jnp.ones((channels,), jnp.float32))
+        self.eps = eps
+        self.momentum = momentum
+        self.use_running_average = False
+
+    def __call__(self, x: Array) -> Array:
+        if self.use_running_average:
+            mean, var = self.mean[...], self.var[...]
+        else:
+            mean, var = self._batch_statistics(x)
+        factor = lax.rsqrt(var + self.eps) * self.scale[...]
+        shift = self.bias[...] - mean * factor
+        last = (1,) * (x.ndim - 1) + (-1,)
+        return x * factor.astype(x.dtype).reshape(last) + shift.astype(x.dtype).reshape(last)
+
+    def _batch_statistics(self, x: Array) -> tuple[Array, Array]:
+        x = x.astype(jnp.float32)
+        axes = tuple(range(x.ndim - 1))
+        mean = jnp.mean(x, axes)
+        var = jnp.mean(jnp.square(x - mean.reshape((1,) * len(axes) + (-1,))), axes)
+        count = math.prod(x.shape[:-1])
+        unbiased = var * (count / max(count - 1, 1))
+        keep = 1 - self.momentum
+        self.mean[...] = keep * self.mean[...] + self.momentum * lax.stop_gradient(mean)
+        self.var[...] = keep * self.var[...] + self.momentum * lax.stop_gradient(unbiased)
+        return mean, var
+
+
+class LayerNorm(nnx.Module):
+    """Normalisation of the last axis (arXiv:1607.06450) with the biased variance; statistics in float32.
+
+    Where the checkpoint has a norm over the channels of a map, this is it: channels are last here.
+    """
+
+    def __init__(self, channels: int, *, eps: float, rngs: nnx.Rngs):
+        del rngs  # taken so that every layer is built alike
+        self.scale = nnx.Param(jnp.ones((channels,), jnp.float32))
+        self.bias = nnx.Param(jnp.zeros((channels,), jnp.float32))
+        self.eps = eps
+
+    def __call__(self, x: Array) -> Array:
+        wide = x.astype(jnp.float32)
+        centred = wide - jnp.mean(wide, -1, keepdims=True)
+        y = centred * lax.rsqrt(jnp.mean(jnp.square(centred), -1, keepdims=True) + self.eps)
+        last = (1,) * (x.ndim - 1) + (-1,)
+        return (y * self.scale[...].reshape(last) + self.bias[...].reshape(last)).astype(x.dtype)
