@@ -102,8 +102,9 @@ def our_side(work: Path, python: str, names: Sequence[str]) -> None:
         kit.load(model, tensors)
         place = work / f"{name}--{layout}--{case},{channels}ch--{spec.family}"
         export(model, place / "model", layout)
-        side = spec.preprocess.size  # some references take no other
-        x = seeded.images(2, *(side if layout == "transformers" else kit.golden(name)["size"]), channels)
+        # Some references take no other size than their own, or treat small maps in a way of their own.
+        size = kit.golden(name)["size"] if layout == "timm" else spec.preprocess.size
+        x = seeded.images(2, *size, channels)
         np.save(place / "x.npy", x)
         np.save(place / "logits.npy", np.asarray(model(jnp.asarray(x))))
 
