@@ -93,7 +93,7 @@ def test_folders_of_annotations_are_not_classes(tmp_path):
     folders(tmp_path, "PNGImages", "PedMasks")
     (tmp_path / "Annotation").mkdir()
     (tmp_path / "Annotation" / "a.txt").write_text("x")
-    with pytest.raises(DataError, match="no known layout"):
+    with pytest.raises(DataError, match="no object in any mask"):
         read(tmp_path)
 
 

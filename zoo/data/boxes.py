@@ -77,9 +77,13 @@ class Boxes:
 
     def take(self, indices: Sequence[int]) -> Boxes:
         """The boxes at `indices`, in that order."""
-        masks = self.masks and replace(self.masks, values=tuple(self.masks.values[i] for i in indices))
-        parts = (tuple(values[i] for i in indices) for values in (self.boxes, self.labels, self.crowd))
-        return Boxes(*parts, self.size, masks)
+        return replace(
+            self,
+            boxes=tuple(self.boxes[i] for i in indices),
+            labels=tuple(self.labels[i] for i in indices),
+            crowd=tuple(self.crowd[i] for i in indices),
+            masks=self.masks and replace(self.masks, values=tuple(self.masks.values[i] for i in indices)),
+        )
 
 
 def padded_targets(target: Boxes, limit: int) -> dict[str, np.ndarray]:

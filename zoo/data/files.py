@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import glob
+import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from zoo.errors import DataError
 
@@ -52,6 +54,14 @@ def images_below(folder: Path) -> Iterator[Path]:
 def has_images(folder: Path) -> bool:
     """Whether any image lies below `folder`."""
     return next(images_below(folder), None) is not None
+
+
+def load_json(file: Path) -> Any:
+    """What a JSON file holds. Raises `DataError` when it cannot be read."""
+    try:
+        return json.loads(file.read_text("utf-8-sig"))
+    except (ValueError, OSError, RecursionError) as error:
+        raise DataError(f"{file} cannot be read as JSON: {error}.") from error
 
 
 def describe(path: Path, names: int = 5) -> str:

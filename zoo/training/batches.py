@@ -101,9 +101,9 @@ def named_after(model: Model, dataset: Dataset) -> None:
 
 
 def _mapped(target: Any, mapping: tuple[int, ...]) -> Any:
-    if isinstance(target, int):
-        return mapping[target]
-    return tuple(mapping[i] for i in target) if isinstance(target, tuple) else target.mapped(mapping)
+    if hasattr(target, "mapped"):
+        return target.mapped(mapping)
+    return tuple(mapping[i] for i in target) if isinstance(target, tuple) else mapping[target]
 
 
 def _few(names: tuple[str, ...]) -> str:

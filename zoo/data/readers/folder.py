@@ -6,6 +6,7 @@ from pathlib import Path
 
 from zoo.data.dataset import Dataset, Sample
 from zoo.data.files import SPLIT_NAMES, describe, files, has_images, images_below, is_image, subfolders, walk
+from zoo.data.pairs import annotated, split_name
 from zoo.errors import DataError
 
 NAME = "folder"
@@ -14,17 +15,17 @@ LAYOUT = "one sub-folder of images for each class, directly or below train/, val
 
 def detect(path: Path) -> bool:
     """Sub-folders with images and none with anything else; a single one only where no list of labels is beside it."""
-    if not path.is_dir():
+    if not path.is_dir() or annotated(path):
         return False
     if _splits(path):
         return True
     folders = subfolders(path)
-    if any(folder.name.lower() in SPLIT_NAMES for folder in folders):
+    if any(split_name(folder.name) for folder in folders):
         return False
     filled = [folder for folder in folders if has_images(folder)]
     foreign = any(next(walk(folder), None) for folder in folders if folder not in filled)
-    annotated = any(file.suffix.lower() in {".csv", ".json"} for file in files(path))
-    return bool(filled) and not foreign and (len(filled) > 1 or not annotated)
+    listed = any(file.suffix.lower() in {".csv", ".json"} for file in files(path))
+    return bool(filled) and not foreign and (len(filled) > 1 or not listed)
 
 
 def read(path: Path) -> dict[str, Dataset]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 from zoo.data.dataset import Dataset, Sample
-from zoo.data.files import describe
+from zoo.data.files import describe, load_json
 from zoo.errors import DataError
 
 NAME = "labels"
@@ -27,7 +25,7 @@ def read(path: Path) -> dict[str, Dataset]:
     """
     if not detect(path):
         raise DataError(f"{path} has no labels.json; the format 'labels' needs {LAYOUT}.")
-    labels = _load(path / "labels.json")
+    labels = load_json(path / "labels.json")
     if not isinstance(labels, dict) or not labels:
         raise DataError(f"{path / 'labels.json'} must be an object that gives each file name its class index.")
     for name, index in labels.items():
@@ -35,13 +33,6 @@ def read(path: Path) -> dict[str, Dataset]:
             raise DataError(f"{path / 'labels.json'}: {name!r} has {index!r}; a class index is an integer from 0.")
     samples = tuple(Sample(_find(path, name), labels[name], name) for name in sorted(labels))
     return {"all": Dataset(samples, _classes(path, max(labels.values())), "class", path.name, path)}
-
-
-def _load(file: Path) -> Any:
-    try:
-        return json.loads(file.read_text("utf-8"))
-    except (ValueError, OSError) as error:
-        raise DataError(f"{file} cannot be read as JSON: {error}.") from error
 
 
 def _find(path: Path, name: str) -> Path:
@@ -58,7 +49,7 @@ def _classes(path: Path, highest: int) -> tuple[str, ...]:
     file = path / "class_names.json"
     if not file.is_file():
         return tuple(str(index) for index in range(highest + 1))
-    names = _load(file)
+    names = load_json(file)
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise DataError(f"{file} must be a list of class names.")
     if highest >= len(names):

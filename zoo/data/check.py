@@ -1,0 +1,224 @@
+"""The check of annotated boxes: every fault is named and counted, and a policy says what becomes of it."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from zoo.data.boxes import UNKNOWN, Box, Boxes
+from zoo.data.dataset import Dataset, Sample
+from zoo.data.decode import image_size
+from zoo.errors import ConfigError, DataError
+
+Policy = Literal["error", "fix", "drop"]
+POLICIES: tuple[Policy, ...] = ("error", "fix", "drop")
+
+FAULTS: Mapping[str, str] = {
+    "size": "the annotation is for an image of another size",
+    "number": "not a finite number",
+    "class": "of an unknown class",
+    "inverted": "right of left or bottom of top exchanged",
+    "outside": "outside the image",
+    "overhang": "partly outside the image",
+    "empty": "empty, or of a single pixel",
+    "duplicate": "the same box of the same class twice",
+}
+"""The kinds of fault, as people call them."""
+
+_ROUNDING = 0.5
+"""Pixels by which a box may overhang: coordinates as shares of the image are written with few digits."""
+_ASPECT = 0.01
+"""Largest relative difference of two aspects that are taken for the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One fault.
+
+    Attributes:
+        kind: a key of `FAULTS`.
+        id: of the sample.
+        index: of the box in its annotation, from 0; None where the whole image is meant.
+        done: what was done about it: `fixed`, `dropped`, or nothing.
+        detail: the coordinates or sizes.
+    """
+
+    kind: str
+    id: str
+    index: int | None
+    done: str
+    detail: str
+
+    def __str__(self) -> str:
+        place = f"{self.id}, box {self.index}" if self.index is not None else self.id
+        return f"{place} ({self.detail})"
+
+
+@dataclass(frozen=True, slots=True)
+class BoxReport:
+    """What the check of a data set found.
+
+    Attributes:
+        name: of the data set.
+        images, boxes: how many there were.
+        faults: all of them, in the data set's order.
+    """
+
+    name: str
+    images: int
+    boxes: int
+    faults: tuple[Fault, ...]
+
+    def counts(self) -> dict[tuple[str, str], int]:
+        """How many faults of each kind were met how: (kind, done) -> number, in the order of `FAULTS`."""
+        found = Counter((fault.kind, fault.done) for fault in self.faults)
+        return {key: found[key] for key in sorted(found, key=lambda key: (list(FAULTS).index(key[0]), key[1]))}
+
+    def text(self) -> str:
+        """The counts for people, each with the first place where it was met; empty without a fault."""
+        if not self.faults:
+            return ""
+        said = []
+        for (kind, done), count in self.counts().items():
+            first = next(fault for fault in self.faults if (fault.kind, fault.done) == (kind, done))
+            said.append(f"{count} {FAULTS[kind]}{f' ({done})' * bool(done)}, e.g. {first}")
+        return f"{self.name}, {self.boxes} boxes in {self.images} images: " + "; ".join(said) + "."
+
+
+def check_boxes(dataset: Dataset, policy: Policy = "fix") -> tuple[Dataset, BoxReport]:
+    """The data set with its boxes in order, and what was wrong with them.
+
+    Args:
+        dataset: of kind `boxes`. The header of every image is read, no pixel.
+        policy: `fix` turns, scales, swaps and clips boxes where it is plain what was meant, and drops the rest:
+            empty ones, those wholly outside, of an unknown class or without numbers, and repeated ones. `drop` drops
+            every box with a fault, and every image that was annotated in another size. `error` accepts none.
+
+    Annotations of another size: where the file stores the picture turned (EXIF) and they fit its stored size, they
+    are turned with it; where the aspect is the same, they are scaled; else they are taken as they are. An overhang of
+    up to half a pixel is cut off without a word: it is how shares of the image are rounded.
+
+    Raises:
+        DataError: with `error`, for any fault: says how many of each kind, and where the first is. With any policy,
+            for an image whose header cannot be read, or when no image is left.
+        ConfigError: the policy is unknown, or the data set has no boxes.
+    """
+    if policy not in POLICIES:
+        raise ConfigError(f"the policy for annotations is {policy!r}; accepted: {', '.join(POLICIES)}.")
+    if dataset.kind != "boxes":
+        raise ConfigError(f"{dataset.name} has targets of kind {dataset.kind}; only boxes can be checked as boxes.")
+    samples, faults = [], []
+    for sample in dataset:
+        checked = _Check(sample, policy)
+        faults += checked.faults
+        if checked.target is not None:
+            samples.append(replace(sample, target=checked.target) if checked.target != sample.target else sample)
+    report = BoxReport(dataset.name, len(dataset), sum(len(s.target) for s in dataset), tuple(faults))
+    if faults and policy == "error":
+        raise DataError(
+            f"{report.text()} Correct the annotations, or have them corrected (fix) or left out (drop) by the policy "
+            "for annotations."
+        )
+    if len(dataset) and not samples:
+        raise DataError(f"no image is left. {report.text()}")
+    return replace(dataset, samples=tuple(samples)), report
+
+
+class _Check:
+    """The boxes of one sample, in order: `target` is None when the image is left out."""
+
+    def __init__(self, sample: Sample, policy: Policy) -> None:
+        self.id, self.policy = sample.id, policy
+        self.faults: list[Fault] = []
+        self.target: Boxes | None = None
+        size, orientation = image_size(sample.image)
+        target = self._resized(sample.target, size, orientation)
+        if target is None:
+            return
+        boxes, kept, seen = list(target.boxes), [], set()
+        for index, label in enumerate(target.labels):
+            box = self._box(index, boxes[index], label, size)
+            if box is not None and (box, label) in seen:
+                self._say("duplicate", index, box)
+                box = box if policy == "error" else None
+            if box is not None:
+                boxes[index] = box
+                kept.append(index)
+                seen.add((box, label))
+        self.target = replace(target, boxes=tuple(boxes)).take(kept)
+
+    def _say(self, kind: str, index: int | None, detail: str | Box, fixable: bool = False) -> bool:
+        """Note a fault; whether it is mended in place, rather than dropped."""
+        mended = fixable and self.policy == "fix"
+        done = "" if self.policy == "error" else "fixed" if mended else "dropped"
+        text = detail if isinstance(detail, str) else " ".join(f"{value:g}" for value in detail)
+        self.faults.append(Fault(kind, self.id, index, done, text))
+        return mended
+
+    def _box(self, index: int, box: Box, label: int, size: tuple[int, int]) -> Box | None:
+        """The box as it is kept, or None."""
+        if not all(map(math.isfinite, box)):
+            self._say("number", index, box)
+            return None
+        if label == UNKNOWN:
+            self._say("class", index, box)
+            return None
+        x1, y1, x2, y2 = box
+        if x2 < x1 or y2 < y1:
+            if not self._say("inverted", index, box, fixable=True):
+                return None
+            x1, y1, x2, y2 = min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)
+        height, width = size
+        inside = _inside((x1, y1, x2, y2), size)
+        if (x2 - x1) * (y2 - y1) <= 1:
+            self._say("empty", index, box)
+            return None
+        if x1 >= width or y1 >= height or x2 <= 0 or y2 <= 0:
+            self._say("outside", index, box)
+            return None
+        if max(abs(a - b) for a, b in zip(inside, (x1, y1, x2, y2), strict=True)) > _ROUNDING:
+            if not self._say("overhang", index, box, fixable=True):
+                return None
+            if (inside[2] - inside[0]) * (inside[3] - inside[1]) <= 1:
+                self._say("empty", index, inside)
+                return None
+        return inside
+
+    def _resized(self, target: Boxes, size: tuple[int, int], orientation: int) -> Boxes | None:
+        """The boxes in pixels of the upright file, or None to leave the image out."""
+        if target.size == size:
+            return target
+        detail = f"{target.size[1]}x{target.size[0]}, the file has {size[1]}x{size[0]}"
+        if not self._say("size", None, detail, fixable=True):
+            return None
+        (height, width), (stored_height, stored_width) = size, target.size
+        boxes = target.boxes
+        if orientation >= 5 and target.size == size[::-1]:
+            boxes = tuple(_turned(box, target.size, orientation) for box in boxes)
+        elif min(target.size) > 0 and abs(stored_width * height / (stored_height * width) - 1) < _ASPECT:
+            across, down = width / stored_width, height / stored_height
+            boxes = tuple((x1 * across, y1 * down, x2 * across, y2 * down) for x1, y1, x2, y2 in boxes)
+        return replace(target, boxes=boxes, size=size)
+
+
+def _inside(box: Box, size: tuple[int, int]) -> Box:
+    """The box, cut at the borders of an image of `size`."""
+    x1, y1, x2, y2 = box
+    height, width = map(float, size)
+    return min(max(x1, 0.0), width), min(max(y1, 0.0), height), min(max(x2, 0.0), width), min(max(y2, 0.0), height)
+
+
+def _turned(box: Box, size: tuple[int, int], orientation: int) -> Box:
+    """A box on the stored picture of `size` as one on the upright picture, as `zoo.data.decode` turns it."""
+    x1, y1, x2, y2 = box
+    height, width = size
+    if orientation >= 5:
+        (x1, y1, x2, y2), (height, width) = (y1, x1, y2, x2), (width, height)
+    if orientation in (2, 3, 6, 7):
+        x1, x2 = width - x2, width - x1
+    if orientation in (3, 4, 7, 8):
+        y1, y2 = height - y2, height - y1
+    return x1, y1, x2, y2

@@ -1,0 +1,94 @@
+"""Folders of images with folders of annotations beside them: which belongs to which, by names alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from zoo.data.files import SPLIT_NAMES, has_images, images_below, subfolders, walk
+from zoo.errors import DataError
+
+_IMAGES = re.compile(r"(.*[^a-z])?(images?|imgs?|photos?)|[a-z]+images", re.IGNORECASE)  # images, JPEGImages, my_imgs
+LABELS = re.compile(r"labels?", re.IGNORECASE)
+ANNOTATIONS = re.compile(r"annotations?|xmls?", re.IGNORECASE)
+MASKS = re.compile(r".*masks?", re.IGNORECASE)  # masks, PedMasks
+
+Pair = tuple[Path, Path]
+
+
+def split_name(name: str) -> str | None:
+    """What zoo calls the split that a folder or file is named for (`valid`, `train2017`); None for other names."""
+    return SPLIT_NAMES.get(name.lower().rstrip("0123456789"))
+
+
+def split_folders(path: Path) -> dict[str, Path]:
+    """Split -> sub-folder named for it. Raises `DataError` when two are named for the same."""
+    found: dict[str, Path] = {}
+    for folder in subfolders(path):
+        split = split_name(folder.name)
+        if split in found:
+            raise DataError(f"{path} holds {found[split].name}/ and {folder.name}/, both for {split}. Keep one.")
+        if split:
+            found[split] = folder
+    return {split: found[split] for split in ("train", "val", "test") if split in found}
+
+
+def pairs(path: Path, kind: re.Pattern[str]) -> dict[str, Pair]:
+    """Split, or `all`, -> (folder of images, folder of annotations), where the latter's name is of `kind`.
+
+    Both folders side by side, perhaps with folders of the splits in each, or inside the folders of the splits.
+    """
+    beside = _beside(path, kind)
+    if beside:
+        inner = [split_folders(folder) for folder in beside]
+        splits = [split for split in inner[0] if split in inner[1]]
+        return {split: (inner[0][split], inner[1][split]) for split in splits} or {"all": beside}
+    found = {split: _beside(folder, kind) for split, folder in split_folders(path).items()}
+    return {split: pair for split, pair in found.items() if pair}
+
+
+def annotated(path: Path) -> bool:
+    """Whether folders of annotations stand beside folders of images, which are then no classes."""
+    return any(pairs(path, kind) for kind in (LABELS, ANNOTATIONS, MASKS))
+
+
+def _beside(path: Path, kind: re.Pattern[str]) -> Pair | None:
+    """The one folder of images and the one folder of annotations directly in `path`."""
+    folders = subfolders(path)
+    notes = [folder for folder in folders if kind.fullmatch(folder.name)]
+    images = [folder for folder in folders if _IMAGES.fullmatch(folder.name) and has_images(folder)]
+    return (images[0], notes[0]) if len(images) == 1 and len(notes) == 1 else None
+
+
+def images_by_stem(folder: Path) -> dict[str, list[Path]]:
+    """Path below `folder` without suffix, with `/`, -> the images of that name."""
+    found: dict[str, list[Path]] = {}
+    for image in images_below(folder):
+        found.setdefault(stem(image, folder), []).append(image)
+    return found
+
+
+def notes_by_stem(folder: Path, suffix: str) -> dict[str, Path]:
+    """Path below `folder` without suffix, with `/`, -> the file with that suffix (compared in lower case)."""
+    return {stem(file, folder): file for file in walk(folder) if file.suffix.lower() == suffix}
+
+
+def stem(file: Path, folder: Path) -> str:
+    """The path below a folder, without the suffix, with `/`."""
+    return file.relative_to(folder).with_suffix("").as_posix()
+
+
+def one_image(images: Mapping[str, list[Path]], name: str, note: Path) -> Path:
+    """The image that an annotation is about. Raises `DataError` when there is none, or more than one."""
+    found = images.get(name, [])
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise DataError(f"{note} is about one of {', '.join(image.name for image in found)}. Keep one of them.")
+    raise DataError(f"{note} has no image: none is called {name} with a suffix of images. Add it or remove the file.")
+
+
+def title(path: Path, split: str) -> str:
+    """What a data set is called."""
+    return path.name if split == "all" else f"{path.name}/{split}"

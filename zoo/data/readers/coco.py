@@ -1,0 +1,184 @@
+"""COCO: one JSON file with images, annotations and categories. Lin et al., 2014; https://cocodataset.org/#format-data"""
+
+from __future__ import annotations
+
+import mmap
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from zoo.data.boxes import UNKNOWN, Box, Boxes
+from zoo.data.dataset import Dataset, Sample
+from zoo.data.decode import image_size
+from zoo.data.files import files, load_json, subfolders
+from zoo.data.pairs import split_folders, split_name, title
+from zoo.errors import DataError
+
+NAME = "coco"
+LAYOUT = (
+    "COCO: a .json file with images, annotations and categories, beside the images, in annotations/ beside folders of "
+    "images (train2017/, images/), or in each of train/, val/ and test/"
+)
+_KEYS = ("images", "annotations", "categories")
+
+
+def detect(path: Path) -> bool:
+    """A file, or a folder with files, that name the three parts and boxes."""
+    return any(_is_coco(file) for file in _candidates(path))
+
+
+def read(path: Path) -> dict[str, Dataset]:
+    """The splits that the files' names or their folders tell, or `all`. Annotations called `instances_...` go first.
+
+    Classes are the categories by rising id. `iscrowd` marks crowds. Images without annotations have no boxes.
+    Segmentations are not read. The file's width and height are believed until the boxes are checked.
+
+    Raises:
+        DataError: names the file and entry that is broken, or the image that is missing.
+    """
+    found = _by_split(path)
+    if not found:
+        raise DataError(f"{path} is not {LAYOUT}.")
+    root = path if path.is_dir() else path.parent.parent if path.parent.name == "annotations" else path.parent
+    loaded = {split: (file, _load(file)) for split, file in found.items()}
+    first_file, first = next(iter(loaded.values()))
+    classes = tuple(_categories(first, first_file).values())
+    datasets = {}
+    for split, (file, content) in loaded.items():
+        categories = _categories(content, file)
+        if set(categories.values()) != set(classes):
+            other = sorted(set(categories.values()) ^ set(classes))
+            raise DataError(f"{file} and {first_file} differ in their categories: {', '.join(other)}.")
+        index = {id: classes.index(name) for id, name in categories.items()}
+        places = _places(root, file, split)
+        datasets[split] = Dataset(
+            tuple(_samples(content, file, index, places, root)), classes, "boxes", title(root, split), root
+        )
+    return datasets
+
+
+def _candidates(path: Path) -> list[Path]:
+    """The .json files where a COCO data set keeps its annotations."""
+    if path.is_file():
+        return [path] if path.suffix.lower() == ".json" else []
+    named = [folder for folder in subfolders(path) if folder.name.lower() in ("annotations", "labels")]
+    places = [path, *named, *split_folders(path).values()]
+    return [file for place in places for file in files(place) if file.suffix.lower() == ".json"]
+
+
+def _is_coco(file: Path) -> bool:
+    """Whether the file names all parts; found by their names, since a large one takes a minute to parse."""
+    try:
+        with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as text:
+            return all(text.find(f'"{key}"'.encode()) >= 0 for key in _KEYS)
+    except (OSError, ValueError):  # ValueError: an empty file
+        return False
+
+
+def _by_split(path: Path) -> dict[str, Path]:
+    """Split, or `all`, -> annotation file."""
+    fitting = [file for file in _candidates(path) if _is_coco(file)]
+    fitting = [file for file in fitting if file.name.startswith("instances")] or fitting
+    found: dict[str, Path] = {}
+    for file in fitting:
+        words = re.split(r"[^a-z0-9]+", file.stem.lower())
+        split = next(filter(None, map(split_name, words)), None) or split_name(file.parent.name) or "all"
+        if split in found:
+            raise DataError(
+                f"{path} holds {found[split].name} and {file.name}, both for {split}. Give one as the data."
+            )
+        found[split] = file
+    if len(found) > 1 and "all" in found:
+        raise DataError(f"{path} holds {found['all'].name} beside files of splits. Give the one that is meant.")
+    return {split: found[split] for split in ("train", "val", "test", "all") if split in found}
+
+
+def _load(file: Path) -> dict[str, Any]:
+    content = load_json(file)
+    if not isinstance(content, dict) or not all(isinstance(content.get(key), list) for key in _KEYS):
+        raise DataError(f"{file} must be an object with the lists {', '.join(_KEYS)}.")
+    for key in _KEYS:
+        for number, entry in enumerate(content[key]):
+            if not isinstance(entry, dict):
+                raise DataError(f"{file}: {key}[{number}] is {entry!r}; an object is needed.")
+    return content
+
+
+def _field(entry: Mapping[str, Any], key: str, types: tuple[type, ...], place: str) -> Any:
+    value = entry.get(key)
+    if not isinstance(value, types) or isinstance(value, bool):
+        raise DataError(f"{place}: {key} is {value!r}; needed is {' or '.join(kind.__name__ for kind in types)}.")
+    return value
+
+
+def _categories(content: Mapping[str, Any], file: Path) -> dict[int, str]:
+    """Category id -> name, by rising id."""
+    found: dict[int, str] = {}
+    for number, entry in enumerate(content["categories"]):
+        place = f"{file}: categories[{number}]"
+        id, name = _field(entry, "id", (int,), place), _field(entry, "name", (str,), place)
+        if id in found or name in found.values():
+            raise DataError(f"{place}: the id {id} or the name {name!r} is there twice.")
+        found[id] = name
+    if not found:
+        raise DataError(f"{file} has no categories.")
+    return dict(sorted(found.items()))
+
+
+def _places(root: Path, file: Path, split: str) -> list[Path]:
+    """Folders that file names may be relative to, the likeliest first; never one of another split."""
+    outer = [file.parent, root, *subfolders(root)]
+    inner = [folder for place in subfolders(root) for folder in subfolders(place)]
+    fitting = [folder for folder in dict.fromkeys(outer + inner) if split_name(folder.name) in (split, None)]
+    return sorted(fitting, key=lambda folder: split_name(folder.name) != split)
+
+
+def _samples(
+    content: Mapping[str, Any], file: Path, index: Mapping[int, int], places: list[Path], root: Path
+) -> list[Sample]:
+    rows: dict[int, tuple[list[Box], list[int], list[bool]]] = {}
+    images: dict[int, tuple[Path, tuple[int, int]]] = {}
+    for number, entry in enumerate(content["images"]):
+        place = f"{file}: images[{number}]"
+        id = _field(entry, "id", (int,), place)
+        if id in rows:
+            raise DataError(f"{place}: the id {id} is there twice.")
+        image = _find(_field(entry, "file_name", (str,), place), places, place)
+        sides = entry.get("height"), entry.get("width")
+        stated = all(isinstance(side, int) and side > 0 for side in sides)
+        images[id], rows[id] = (image, (sides[0], sides[1]) if stated else image_size(image)[0]), ([], [], [])
+    for number, entry in enumerate(content["annotations"]):
+        place = f"{file}: annotations[{number}]"
+        id = _field(entry, "image_id", (int,), place)
+        if id not in rows:
+            raise DataError(f"{place}: there is no image with the id {id}.")
+        boxes, labels, crowd = rows[id]
+        boxes.append(_corners(entry, place))
+        labels.append(index.get(_field(entry, "category_id", (int,), place), UNKNOWN))
+        crowd.append(bool(entry.get("iscrowd", 0)))
+    found = []
+    for id, (image, size) in images.items():
+        boxes, labels, crowd = rows[id]
+        found.append(Sample(image, Boxes(tuple(boxes), tuple(labels), tuple(crowd), size), _id(image, root)))
+    return found
+
+
+def _find(name: str, places: list[Path], place: str) -> Path:
+    for folder in places:
+        if (folder / name).is_file():
+            return folder / name
+    shown = ", ".join(map(str, places[:4])) + (", ..." if len(places) > 4 else "")
+    raise DataError(f"{place}: the image {name!r} is not there (looked in {shown}).")
+
+
+def _corners(entry: Mapping[str, Any], place: str) -> Box:
+    box = _field(entry, "bbox", (list,), place)
+    if len(box) != 4 or not all(isinstance(value, int | float) for value in box):
+        raise DataError(f"{place}: bbox is {box!r}; needed are four numbers, x, y, width and height.")
+    x, y, width, height = map(float, box)
+    return x, y, x + width, y + height
+
+
+def _id(image: Path, root: Path) -> str:
+    return image.relative_to(root).as_posix() if image.is_relative_to(root) else image.as_posix()
