@@ -12,35 +12,15 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
 from zoo.backbone import Backbone, StageFunction
-from zoo.blocks.conv import ConvNormAct
+from zoo.blocks.csp import CrossStage, convolution, spatial
 from zoo.hookspecs import hookimpl
 from zoo.layers import Chain, max_pool
 from zoo.spec import BackboneSpec, ClassifierLayout, Convention, Preprocess, Stage
-
-
-def convolution(
-    inputs: int, outputs: int, kernel: int, stride: int = 1, *, groups: int = 1, rngs: nnx.Rngs
-) -> ConvNormAct:
-    """Convolution, batch norm and SiLU, with the map's size kept at stride 1."""
-    norm: dict[str, float] = {"eps": 1e-3, "momentum": 0.03}
-    return ConvNormAct(inputs, outputs, kernel, stride, kernel // 2, groups=groups, act=jax.nn.silu, **norm, rngs=rngs)
-
-
-class Separable(nnx.Module):
-    """A depthwise convolution and a 1x1 one, in place of a full one in the smallest variant."""
-
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, *, rngs: nnx.Rngs):
-        self.dconv = convolution(inputs, inputs, kernel, stride, groups=inputs, rngs=rngs)
-        self.pconv = convolution(inputs, outputs, 1, rngs=rngs)
-
-    def __call__(self, x: Array) -> Array:
-        return self.pconv(self.dconv(x))
 
 
 class Focus(nnx.Module):
@@ -53,33 +33,6 @@ class Focus(nnx.Module):
         # Down the columns first: the order in which the checkpoints have the four pixels.
         pixels = [x[:, down::2, right::2] for right in (0, 1) for down in (0, 1)]
         return self.conv(jnp.concatenate(pixels, axis=-1))
-
-
-class Bottleneck(nnx.Module):
-    """1x1 and 3x3 convolution at one width, with a shortcut where `shortcut` says so."""
-
-    def __init__(self, width: int, shortcut: bool, separable: bool, *, rngs: nnx.Rngs):
-        self.conv1 = convolution(width, width, 1, rngs=rngs)
-        self.conv2 = (Separable if separable else convolution)(width, width, 3, rngs=rngs)
-        self.shortcut = shortcut
-
-    def __call__(self, x: Array) -> Array:
-        y = self.conv2(self.conv1(x))
-        return x + y if self.shortcut else y
-
-
-class CrossStage(nnx.Module):
-    """Half of the channels through bottlenecks, half past them, joined again (arXiv:1911.11929, figure 2b)."""
-
-    def __init__(self, channels: int, depth: int, shortcut: bool, separable: bool, *, rngs: nnx.Rngs):
-        width = channels // 2
-        self.conv1 = convolution(channels, width, 1, rngs=rngs)
-        self.conv2 = convolution(channels, width, 1, rngs=rngs)
-        self.conv3 = convolution(2 * width, channels, 1, rngs=rngs)
-        self.m = Chain([Bottleneck(width, shortcut, separable, rngs=rngs) for _ in range(depth)])
-
-    def __call__(self, x: Array) -> Array:
-        return self.conv3(jnp.concatenate([self.m(self.conv1(x)), self.conv2(x)], axis=-1))
 
 
 class PyramidPooling(nnx.Module):
@@ -101,9 +54,9 @@ class CSPDarknet(Backbone):
         self.stem = Focus(in_channels, width, rngs=rngs)
         for index, repeats in enumerate((depth, 3 * depth, 3 * depth, depth)):
             channels, last = width * 2 ** (index + 1), index == 3
-            narrow = (Separable if separable else convolution)(channels // 2, channels, 3, 2, rngs=rngs)
+            narrow = spatial(channels // 2, channels, 2, separable=separable, rngs=rngs)
             pooling = [PyramidPooling(channels, rngs=rngs)] if last else []
-            stage = CrossStage(channels, repeats, not last, separable, rngs=rngs)
+            stage = CrossStage(channels, channels, repeats, not last, separable, rngs=rngs)
             setattr(self, f"dark{index + 2}", Chain([narrow, *pooling, stage]))
 
     def stages(self) -> Mapping[str, StageFunction]:
