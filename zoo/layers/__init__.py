@@ -6,13 +6,13 @@ in bfloat16 by being given bfloat16 images; normalisation statistics are always 
 convolution is fast on CPU as well.
 """
 
-from zoo.layers.conv import Conv
+from zoo.layers.conv import Conv, ConvTranspose
 from zoo.layers.dense import patch_product
 from zoo.layers.depthwise import depthwise_conv
 from zoo.layers.grouped import grouped_conv
 from zoo.layers.initialisers import HeNormal, Normal
 from zoo.layers.linear import Chain, DropPath, Linear
-from zoo.layers.norms import BatchNorm, LayerNorm
+from zoo.layers.norms import BatchNorm, GroupNorm, LayerNorm
 from zoo.layers.pools import AvgPool, MaxPool, avg_pool, global_avg_pool, max_pool
 from zoo.layers.windows import Padding, Pads, pair, resolve_padding
 
@@ -21,7 +21,9 @@ __all__ = [
     "BatchNorm",
     "Chain",
     "Conv",
+    "ConvTranspose",
     "DropPath",
+    "GroupNorm",
     "HeNormal",
     "LayerNorm",
     "Linear",

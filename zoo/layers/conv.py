@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
+import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
 from zoo.layers.dense import library_conv, patch_product
 from zoo.layers.depthwise import depthwise_conv
 from zoo.layers.grouped import grouped_conv
-from zoo.layers.initialisers import HeNormal
+from zoo.layers.initialisers import HeNormal, Normal
 from zoo.layers.windows import Padding, pair, resolve_padding
 
 
@@ -62,4 +64,33 @@ class Conv(nnx.Conv):
             y = grouped_conv(x, kernel, groups, stride, pads, dilation)
         else:
             y = library_conv(x, kernel, groups, stride, pads, dilation)
+        return y if self.bias is None else y + self.bias[...].astype(x.dtype).reshape(1, 1, 1, -1)
+
+
+class ConvTranspose(nnx.Module):
+    """2-D transposed convolution whose windows do not overlap, the stride being the kernel's side: a matrix product to
+    patches, (b, h, w, in) -> (b, h * side, w * side, out); kernel (side, side, in, out)."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        side: int,
+        *,
+        bias: bool = True,
+        kernel_init: Callable[..., Array] | None = None,
+        rngs: nnx.Rngs,
+    ):
+        # Each output is one product with all inputs, so that the variance of the kernel follows from these alone.
+        init = kernel_init or Normal(math.sqrt(2 / in_channels))
+        self.kernel = nnx.Param(init(rngs.params(), (side, side, in_channels, out_channels)))
+        self.bias = nnx.Param(jnp.zeros((out_channels,), jnp.float32)) if bias else None
+
+    def __call__(self, x: Array) -> Array:
+        kernel = self.kernel[...].astype(x.dtype)
+        side, _, inputs, outputs = kernel.shape
+        patches = x @ kernel.transpose(2, 0, 1, 3).reshape(inputs, -1)
+        batch, rows, columns, _ = x.shape
+        y = patches.reshape(batch, rows, columns, side, side, outputs).transpose(0, 1, 3, 2, 4, 5)
+        y = y.reshape(batch, rows * side, columns * side, outputs)
         return y if self.bias is None else y + self.bias[...].astype(x.dtype).reshape(1, 1, 1, -1)

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array, lax
 
+from zoo.errors import ConfigError
+
 
 class BatchNorm(nnx.Module):
     """Batch normalisation over all but the last axis (arXiv:1502.03167), with torch's conventions.
@@ -67,5 +69,36 @@ class LayerNorm(nnx.Module):
         wide = x.astype(jnp.float32)
         centred = wide - jnp.mean(wide, -1, keepdims=True)
         y = centred * lax.rsqrt(jnp.mean(jnp.square(centred), -1, keepdims=True) + self.eps)
+        last = (1,) * (x.ndim - 1) + (-1,)
+        return (y * self.scale[...].reshape(last) + self.bias[...].reshape(last)).astype(x.dtype)
+
+
+class GroupNorm(nnx.Module):
+    """Normalisation over an image's positions and a group of neighbouring channels (arXiv:1803.08494), with the biased
+    variance; statistics in float32. (b, ..., c) -> (b, ..., c).
+
+    Raises `ConfigError` where the groups do not divide the channels.
+    """
+
+    def __init__(self, groups: int, channels: int, *, eps: float = 1e-5, rngs: nnx.Rngs):
+        del rngs  # taken so that every layer is built alike
+        if groups < 1 or channels % groups:
+            raise ConfigError(f"{channels} channels cannot be parted into {groups} groups: give a divisor of them.")
+        self.scale = nnx.Param(jnp.ones((channels,), jnp.float32))
+        self.bias = nnx.Param(jnp.zeros((channels,), jnp.float32))
+        self.groups, self.eps = groups, eps
+
+    def _group_means(self, x: Array) -> Array:
+        """Mean over positions and group, repeated for each channel: (b, 1, ..., c). The sum over positions comes first
+        and keeps the channels apart, which is the order in memory."""
+        channels = jnp.mean(x, tuple(range(1, x.ndim - 1)))
+        means = jnp.mean(channels.reshape(len(x), self.groups, -1), axis=-1)
+        repeated = jnp.repeat(means, x.shape[-1] // self.groups, axis=-1)
+        return repeated.reshape(len(x), *(1,) * (x.ndim - 2), -1)
+
+    def __call__(self, x: Array) -> Array:
+        wide = x.astype(jnp.float32)
+        centred = wide - self._group_means(wide)
+        y = centred * lax.rsqrt(self._group_means(jnp.square(centred)) + self.eps)
         last = (1,) * (x.ndim - 1) + (-1,)
         return (y * self.scale[...].reshape(last) + self.bias[...].reshape(last)).astype(x.dtype)

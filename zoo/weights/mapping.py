@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
-from zoo.layers import BatchNorm, LayerNorm
+from zoo.layers import BatchNorm, ConvTranspose, GroupNorm, LayerNorm
 from zoo.spec import Stored
 
 Path = tuple[Any, ...]
@@ -26,9 +26,10 @@ _BATCH_NORM = {**_NORM, "mean": ("running_mean", None), "var": ("running_var", N
 # Module type -> leaf here -> (leaf in the checkpoint, axes of the checkpoint's tensor in the order we keep them).
 TABLES: tuple[tuple[tuple[type, ...], Mapping[str, tuple[str, tuple[int, ...] | None]]], ...] = (
     ((nnx.Conv,), {"kernel": ("weight", (2, 3, 1, 0)), "bias": ("bias", None)}),
+    ((ConvTranspose,), {"kernel": ("weight", (2, 3, 0, 1)), "bias": ("bias", None)}),
     ((nnx.Linear,), {"kernel": ("weight", (1, 0)), "bias": ("bias", None)}),
     ((BatchNorm, nnx.BatchNorm), _BATCH_NORM),
-    ((LayerNorm, nnx.LayerNorm, nnx.GroupNorm, nnx.RMSNorm), _NORM),
+    ((GroupNorm, LayerNorm, nnx.LayerNorm, nnx.GroupNorm, nnx.RMSNorm), _NORM),
     ((nnx.Embed,), {"embedding": ("weight", None)}),
 )
 UNUSED_LEAVES = {"num_batches_tracked": "a batch counter, which only torch's cumulative averaging reads"}
