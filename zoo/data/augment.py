@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import random
 
+from zoo.data.augment_boxes import Geometry, clip_boxes, mosaic, move_boxes, source_pixels, with_boxes
 from zoo.errors import ConfigError
 
 Size = int | tuple[int, int]
@@ -31,7 +32,8 @@ class Augment:
 
     Attributes:
         hflip: mirror half of the images.
-        scale: smallest and largest share of the image's area that a crop takes; (1, 1) keeps all of it.
+        scale: smallest and largest share of the image's area that a crop takes; (1, 1) keeps all of it. Above 1 the
+            image is smaller than the frame, and the share is drawn uniformly in its logarithm.
         ratio: smallest and largest width / height of a crop, relative to the image's own.
         color: brightness, contrast and saturation are multiplied by 1 - color to 1 + color. Saturation (and hue)
             only where there are three channels.
@@ -39,6 +41,11 @@ class Augment:
         erasing: probability that a rectangle (2 % to 33 % of the area) is replaced by noise.
         mixup, cutmix: concentration of the Beta distribution that the mixing weight is drawn from, 0 for none. With
             both, each image of a batch gets one or the other.
+        mosaic: probability that four images of the batch are put together, of which `scale` is then the share. There
+            are four times as many rows for boxes.
+        min_visible: boxes of which a smaller share of the area is left in the crop are no longer valid.
+        fill: grey value (0 to 255), or one for each channel, beside images smaller than the frame.
+        mask_fill: the same for masks.
     """
 
     hflip: bool = True
@@ -49,17 +56,26 @@ class Augment:
     erasing: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
+    mosaic: float = 0.0
+    min_visible: float = 0.0
+    fill: int | tuple[int, ...] = 114
+    mask_fill: int = 255
 
     def __post_init__(self) -> None:
         """Raise `ConfigError` for a value out of its range."""
-        if not 0 < self.scale[0] <= self.scale[1] <= 1 or not 0 < self.ratio[0] <= self.ratio[1]:
-            raise ConfigError(f"scale {self.scale} must rise within (0, 1], ratio {self.ratio} be positive and rise.")
+        if not 0 < self.scale[0] <= self.scale[1] or not 0 < self.ratio[0] <= self.ratio[1]:
+            raise ConfigError(f"scale {self.scale} and ratio {self.ratio} must be positive and rise.")
         if not (0 <= self.color <= 1 and 0 <= self.hue <= 0.5 and 0 <= self.erasing <= 1):
             raise ConfigError(
                 f"color {self.color} and erasing {self.erasing} must lie in [0, 1], hue {self.hue} in [0, 0.5]."
             )
         if min(self.mixup, self.cutmix) < 0:
             raise ConfigError(f"mixup {self.mixup} and cutmix {self.cutmix} must be 0 or positive.")
+        if not (0 <= self.mosaic <= 1 and 0 <= self.min_visible <= 1):
+            raise ConfigError(f"mosaic {self.mosaic} and min_visible {self.min_visible} must lie in [0, 1].")
+        levels = self.fill if isinstance(self.fill, tuple) else (self.fill,)
+        if not levels or not all(0 <= level <= 255 for level in levels):
+            raise ConfigError(f"fill is {self.fill}; it must lie in 0 to 255.")
 
 
 class Draws(NamedTuple):
@@ -81,49 +97,50 @@ class Draws(NamedTuple):
     erase_left: jax.Array
 
 
-class Geometry(NamedTuple):
-    """Which part of an image is seen: a rectangle in input pixels, then perhaps mirrored. Scalars, one image."""
-
-    top: jax.Array
-    left: jax.Array
-    height: jax.Array
-    width: jax.Array
-    flip: jax.Array
-
-
 @partial(jax.jit, static_argnames=("config", "size"))
 def augment(config: Augment, key: jax.Array, batch: Mapping[str, Any], size: Size) -> Batch:
-    """An augmented batch. Equal keys give equal batches; an image's result depends on the key and its row alone.
+    """An augmented batch. Equal keys give equal batches; an image's result depends on the key and its row alone, and
+    in a mosaic or mixture on its partners.
 
     Args:
         config: what may happen.
         key: of this step.
-        batch: `image` uint8 (b, H, W, c) in RGB order, and perhaps `boxes` (b, m, 4) as x1 y1 x2 y2 in pixels, and
-            `mask` (b, H, W) of class or instance numbers. Other entries are passed on.
+        batch: `image` uint8 (b, H, W, c) in RGB order, and perhaps `boxes` (b, m, 4) as x1 y1 x2 y2 in pixels with
+            `labels`, `box_valid` and `crowd` (b, m), and `mask` (b, H, W) of class or instance numbers. Other entries
+            are passed on.
         size: of the result, in pixels: a side or (height, width).
 
     Returns:
-        `image` float32 (b, h, w, c) in [0, 1], `boxes` in pixels of it, clipped (all 0 where nothing is left),
-        `mask` (b, h, w), resampled to the nearest. With mixup or cutmix also `mix`: (partner int32 (b,),
-        weight float32 (b,)); the loss is weight * loss(target) + (1 - weight) * loss(target[partner]).
+        `image` float32 (b, h, w, c) in [0, 1], `boxes` in pixels of it, clipped (all 0, and `box_valid` False, where
+        too little is left), `mask` (b, h, w), resampled to the nearest. With mosaic, m is four times as large. With
+        mixup or cutmix also `mix`: (partner int32 (b,), weight float32 (b,)); the loss is
+        weight * loss(target) + (1 - weight) * loss(target[partner]).
 
     Raises:
-        ConfigError: mixup or cutmix with boxes or masks, whose targets cannot be mixed.
+        ConfigError: mixup or cutmix with boxes or masks, whose targets cannot be mixed; a mosaic without them; or a
+            `fill` for another number of channels.
     """
     height, width = _pair(size)
+    fill = _fill(config, batch["image"].shape[-1])
+    full: Any = batch["image"].shape[1:3]
+    if config.mosaic:
+        batch, joined = mosaic(random.fold_in(key, 2), batch, config.mosaic, fill, config.mask_fill)
+        full = tuple(side * (1 + joined.astype(jnp.float32)) for side in full)
     image = batch["image"]
     rows = jnp.arange(image.shape[0])
     keys = jax.vmap(random.fold_in, (None, 0))(random.fold_in(key, 0), rows)
     draws = Draws(*jax.vmap(partial(random.uniform, shape=(len(Draws._fields),)))(keys).T)
-    geometry = jax.vmap(partial(_geometry, config, image.shape[1:3]))(draws)
+    geometry = jax.vmap(partial(_geometry, config), (0 if config.mosaic else None, 0))(full, draws)
     out = dict(batch)
-    out["image"] = jax.vmap(partial(_one_image, config, (height, width)))(image, geometry, draws)
+    one_image = partial(_one_image, config, (height, width), fill.astype(jnp.float32) / 255)
+    out["image"] = jax.vmap(one_image, (0, 0, 0, 0 if config.mosaic else None))(image, geometry, draws, full)
     if config.erasing:
         out["image"] = jax.vmap(partial(_erase, config))(keys, out["image"], draws)
     if "boxes" in batch:
-        out["boxes"] = jax.vmap(partial(_move_boxes, (height, width)))(batch["boxes"], geometry)
+        moved = jax.vmap(partial(move_boxes, (height, width), config.min_visible))(batch["boxes"], geometry)
+        out = with_boxes(out, moved)
     if "mask" in batch:
-        out["mask"] = jax.vmap(partial(_move_mask, (height, width)))(batch["mask"], geometry)
+        out["mask"] = jax.vmap(partial(_move_mask, config, (height, width)))(batch["mask"], geometry)
     if config.mixup or config.cutmix:
         if "boxes" in batch or "mask" in batch:
             raise ConfigError("mixup and cutmix cannot be used with boxes or masks; set both to 0.")
@@ -145,7 +162,7 @@ def identity(batch: Mapping[str, Any], size: Size) -> Batch:
     if "boxes" in batch:
         boxes = batch["boxes"].astype(jnp.float32)
         shift = jnp.broadcast_to(jnp.array([left, top, left, top], jnp.float32), boxes.shape)
-        out["boxes"] = _clip_boxes(boxes - shift, height, width)
+        out = with_boxes(out, clip_boxes(boxes - shift, height, width))
     if "mask" in batch:
         out["mask"] = batch["mask"][:, top : top + height, left : left + width]
     return out
@@ -155,12 +172,25 @@ def _pair(size: Size) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else size
 
 
-def _geometry(config: Augment, full: tuple[int, int], draw: Draws) -> Geometry:
-    """A random crop of an image of size `full`. A crop that is too long for one side is cut down to it."""
-    area = _between(draw.area, *config.scale)
+def _fill(config: Augment, channels: int) -> jax.Array:
+    """The colour beside images, uint8 (c,)."""
+    levels = config.fill if isinstance(config.fill, tuple) else (config.fill,) * channels
+    if len(levels) != channels:
+        raise ConfigError(f"fill {config.fill} is for {len(levels)} channels; the images have {channels}.")
+    return jnp.array(levels, jnp.uint8)
+
+
+def _geometry(config: Augment, full: Any, draw: Draws) -> Geometry:
+    """A random crop of an image of size `full`. A crop that is too long for one side is cut down to it, unless it is
+    larger than the image."""
+    if config.scale[1] > 1:
+        area = jnp.exp(_between(draw.area, *map(math.log, config.scale)))
+        longest = jnp.where(area > 1, jnp.inf, 1.0)
+    else:
+        area, longest = _between(draw.area, *config.scale), jnp.ones(())
     root = jnp.exp(_between(draw.ratio, *map(math.log, config.ratio)) / 2)
-    height = full[0] * jnp.minimum(jnp.sqrt(area) / root, 1.0)
-    width = full[1] * jnp.minimum(jnp.sqrt(area) * root, 1.0)
+    height = full[0] * jnp.minimum(jnp.sqrt(area) / root, longest)
+    width = full[1] * jnp.minimum(jnp.sqrt(area) * root, longest)
     return Geometry(
         draw.top * (full[0] - height), draw.left * (full[1] - width), height, width, (draw.flip < 0.5) & config.hflip
     )
@@ -170,8 +200,17 @@ def _between(uniform: jax.Array, low: float, high: float) -> jax.Array:
     return low + uniform * (high - low)
 
 
-def _one_image(config: Augment, size: tuple[int, int], image: jax.Array, at: Geometry, draw: Draws) -> jax.Array:
-    return _color(config, _resample(image.astype(jnp.float32) / 255, at, size), draw)
+def _one_image(
+    config: Augment, size: tuple[int, int], fill: jax.Array, image: jax.Array, at: Geometry, draw: Draws, full: Any
+) -> jax.Array:
+    pixels = _resample(image.astype(jnp.float32) / 255, at, size)
+    if config.scale[1] <= 1:
+        return _color(config, pixels, draw)
+    y, x = source_pixels(size, at)
+    inside = ((y >= 0) & (y < full[0]))[:, None, None] & ((x >= 0) & (x < full[1]))[None, :, None]
+    fill = fill.reshape(1, 1, -1)
+    # Filled twice: contrast goes by the mean of what is seen, and what was filled keeps its colour.
+    return jnp.where(inside, _color(config, jnp.where(inside, pixels, fill), draw), fill)
 
 
 def _resample(image: jax.Array, at: Geometry, size: tuple[int, int]) -> jax.Array:
@@ -183,31 +222,15 @@ def _resample(image: jax.Array, at: Geometry, size: tuple[int, int]) -> jax.Arra
     return jnp.where(at.flip, pixels[:, ::-1], pixels)
 
 
-def _move_boxes(size: tuple[int, int], boxes: jax.Array, at: Geometry) -> jax.Array:
-    """Boxes (m, 4) of the input image in pixels of the result."""
-    height, width = size
-    x1, y1, x2, y2 = jnp.moveaxis(boxes.astype(jnp.float32), -1, 0)
-    x1, x2 = (x1 - at.left) * (width / at.width), (x2 - at.left) * (width / at.width)
-    y1, y2 = (y1 - at.top) * (height / at.height), (y2 - at.top) * (height / at.height)
-    x1, x2 = jnp.where(at.flip, width - x2, x1), jnp.where(at.flip, width - x1, x2)
-    return _clip_boxes(jnp.stack([x1, y1, x2, y2], axis=-1), height, width)
-
-
-def _clip_boxes(boxes: jax.Array, height: int, width: int) -> jax.Array:
-    """Boxes (..., 4) cut at the image's border; all zeros where no area is left."""
-    limits = jnp.broadcast_to(jnp.array([width, height, width, height], jnp.float32), boxes.shape)
-    clipped = jnp.clip(boxes, 0, limits)
-    some = (clipped[..., 2:] > clipped[..., :2]).all(-1, keepdims=True)
-    return jnp.where(some, clipped, 0)
-
-
-def _move_mask(size: tuple[int, int], mask: jax.Array, at: Geometry) -> jax.Array:
+def _move_mask(config: Augment, size: tuple[int, int], mask: jax.Array, at: Geometry) -> jax.Array:
     """A mask (H, W) of the input image as (h, w): the value under each pixel's centre."""
-    columns = jnp.arange(size[1], dtype=jnp.float32)
-    columns = jnp.where(at.flip, size[1] - 1 - columns, columns)
-    y = jnp.floor(at.top + (jnp.arange(size[0], dtype=jnp.float32) + 0.5) * at.height / size[0]).astype(jnp.int32)
-    x = jnp.floor(at.left + (columns + 0.5) * at.width / size[1]).astype(jnp.int32)
-    return mask[jnp.clip(y, 0, mask.shape[0] - 1)[:, None], jnp.clip(x, 0, mask.shape[1] - 1)[None, :]]
+    y, x = (jnp.floor(place).astype(jnp.int32) for place in source_pixels(size, at))
+    height, width = mask.shape
+    moved = mask[jnp.clip(y, 0, height - 1)[:, None], jnp.clip(x, 0, width - 1)[None, :]]
+    if config.scale[1] <= 1:
+        return moved
+    inside = ((y >= 0) & (y < height))[:, None] & ((x >= 0) & (x < width))[None, :]
+    return jnp.where(inside, moved, jnp.asarray(config.mask_fill, mask.dtype))
 
 
 def _color(config: Augment, pixels: jax.Array, draw: Draws) -> jax.Array:
