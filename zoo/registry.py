@@ -6,63 +6,20 @@ because only they themselves know what they give. Two plugins that give one name
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
 from zoo import catalogue, loader, settings
 from zoo.catalogue import KINDS, Overlay, Row
-from zoo.errors import ConfigError, FetchError, PluginError, UnknownNameError, ZooError, unknown_name
-from zoo.loader import Candidate, Contribution, PluginRecord, State
+from zoo.errors import FetchError, PluginError, UnknownNameError, ZooError, unknown_name
+from zoo.installed import Plugin, Selection, installed
+from zoo.loader import PluginRecord
 from zoo.spec import AdapterSpec, BackboneSpec, ModelSpec, WeightSpec
 
 _SINGULAR = {"backbones": "backbone", "adapters": "adapter", "weights": "weights", "models": "model"}
-
-
-@dataclass
-class _Plugin:
-    """A candidate and what has become of it. `rows` is None where no catalogue describes it."""
-
-    candidate: Candidate
-    rows: list[Row] | None
-    state: State = "unloaded"
-    reason: str = "known from its catalogue; not needed yet"
-    traceback: str = ""
-    given: Contribution | None = None
-
-    @property
-    def qualified(self) -> str:
-        return f"{self.candidate.distribution}/{self.candidate.name}"
-
-    def gives(self, kind: str, name: str) -> bool:
-        return self.given is not None and name in self.given.specs[kind]
-
-    @cached_property
-    def _listed(self) -> frozenset[tuple[str, str]]:
-        return frozenset((row.kind, row.name) for row in self.rows or ())
-
-    def lists(self, kind: str, name: str) -> bool:
-        return (kind, name) in self._listed
-
-    def load(self, strict: bool) -> None:
-        if self.state == "unloaded":
-            self.given, self.state, self.reason, self.traceback = loader.attempt(self.candidate)
-        if strict and self.state in ("failed", "incompatible"):
-            raise PluginError(f"plugin {self.qualified} ({self.candidate.module}) {_fate(self)}")
-
-    def record(self) -> PluginRecord:
-        found = self.candidate
-        return PluginRecord(
-            found.name, found.module, found.distribution, found.version, self.state, self.reason, self.traceback
-        )
-
-
-def _fate(plugin: _Plugin) -> str:
-    verb = {"failed": "failed", "incompatible": "is incompatible", "disabled": "is disabled"}[plugin.state]
-    return f"{verb}: {plugin.reason}"
 
 
 class Registry:
@@ -194,7 +151,7 @@ class Registry:
             if plugin.rows is None:
                 plugin.load(self._strict)
             if plugin.state not in ("disabled", "failed", "incompatible"):
-                found += _rows_of(plugin, kind)
+                found += plugin.rows_of(kind)
         if kind == "weights":
             own = self._overlay.weights
             listed = {row.name for row in found}
@@ -238,44 +195,8 @@ class Registry:
         return catalogue.read_overlay()
 
     @cached_property
-    def _plugins(self) -> list[_Plugin]:
-        candidates = loader.discover()
-        path = catalogue.first_party_path()
-        own = catalogue.read_catalogue(path, loader.FIRST_PARTY) if path else {}
-        plugins = [
-            _Plugin(candidate, own.get(candidate.module)) if candidate.first_party else _third_party(candidate)
-            for candidate in candidates
-        ]
-        self._check_selection(candidates)
-        for plugin in plugins:
-            if reason := self._why_disabled(plugin.candidate):
-                plugin.state, plugin.reason = "disabled", reason
-        return plugins
-
-    def _levels(self) -> list[tuple[frozenset[str] | None, Mapping[str, str]]]:
-        """(only these, these not and why) by argument, environment and registry.toml."""
-        off, only = _listed("ZOO_DISABLE_PLUGINS"), _listed("ZOO_PLUGINS")
-        return [
-            (self._only, dict.fromkeys(self._disable, "disabled by argument")),
-            (only or None, dict.fromkeys(off, "disabled by $ZOO_DISABLE_PLUGINS")),
-            (None, {name: f"disabled in {path}" for name, path in self._overlay.disable.items()}),
-        ]
-
-    def _why_disabled(self, candidate: Candidate) -> str:
-        for only, disabled in self._levels():
-            for name, reason in disabled.items():
-                if candidate.answers_to(name):
-                    return reason
-            if only is not None:
-                chosen = any(candidate.answers_to(name) for name in only)
-                return "" if chosen else f"not among the plugins asked for: {', '.join(sorted(only))}"
-        return ""
-
-    def _check_selection(self, candidates: list[Candidate]) -> None:
-        wanted = (self._only or frozenset()) | _listed("ZOO_PLUGINS")
-        for name in sorted(wanted):
-            if not any(candidate.answers_to(name) for candidate in candidates):
-                raise unknown_name("plugin", name, [candidate.name for candidate in candidates])
+    def _plugins(self) -> list[Plugin]:
+        return installed(Selection(self._only, self._disable, self._overlay))
 
     def _find(self, kind: str, name: str) -> Any:
         distribution, bare = _split(name)
@@ -292,13 +213,13 @@ class Registry:
         assert plugin.given is not None
         return plugin.given.specs[kind][bare]
 
-    def _given(self, kind: str, name: str, distribution: str) -> list[_Plugin]:
+    def _given(self, kind: str, name: str, distribution: str) -> list[Plugin]:
         found = [plugin for plugin in self._plugins if plugin.gives(kind, name)]
         if distribution:
             found = [p for p in found if loader.same_distribution(p.candidate.distribution, distribution)]
         return found
 
-    def _choose(self, kind: str, name: str, found: list[_Plugin]) -> _Plugin:
+    def _choose(self, kind: str, name: str, found: list[Plugin]) -> Plugin:
         if len(found) > 1:
             found = self._preferred(name, found) or found
         if len(found) == 1:
@@ -314,7 +235,7 @@ class Registry:
             )
         raise PluginError(f"the {_SINGULAR[kind]} {name!r} is given by two plugins, {plugins}. {advice}")
 
-    def _preferred(self, name: str, found: list[_Plugin]) -> list[_Plugin]:
+    def _preferred(self, name: str, found: list[Plugin]) -> list[Plugin]:
         """Those of the distribution that the user prefers for `name`, or for the backbone it is weights for."""
         wanted = self._overlay.prefer.get(name) or self._overlay.prefer.get(name.split(".", 1)[0])
         return [p for p in found if wanted and loader.same_distribution(p.candidate.distribution, wanted)]
@@ -331,9 +252,9 @@ class Registry:
                         lost.setdefault(plugin.qualified, []).append(phrase)
         return lost
 
-    def _all_given(self, kind: str) -> list[tuple[str, list[_Plugin]]]:
+    def _all_given(self, kind: str) -> list[tuple[str, list[Plugin]]]:
         """Every name of `kind` that a loaded plugin gives, with those that give it."""
-        givers: dict[str, list[_Plugin]] = {}
+        givers: dict[str, list[Plugin]] = {}
         for plugin in self._plugins:
             for name in plugin.given.specs[kind] if plugin.given else ():
                 givers.setdefault(name, []).append(plugin)
@@ -356,7 +277,7 @@ class Registry:
         for plugin in self._plugins:
             if plugin.lists(kind, bare) and plugin.given is None:
                 return PluginError(
-                    f"{_SINGULAR[kind]} {name!r} comes from plugin {plugin.qualified}, which {_fate(plugin)}"
+                    f"{_SINGULAR[kind]} {name!r} comes from plugin {plugin.qualified}, which {plugin.fate()}"
                 )
             if plugin.lists(kind, bare) and not plugin.gives(kind, bare):
                 return PluginError(
@@ -377,34 +298,11 @@ def _split(name: str) -> tuple[str, str]:
     return distribution, bare
 
 
-def _listed(variable: str) -> frozenset[str]:
-    return frozenset(name.strip() for name in os.environ.get(variable, "").split(",") if name.strip())
-
-
-def _third_party(candidate: Candidate) -> _Plugin:
-    """With the rows of its own catalogue; a catalogue that cannot be read sets the plugin aside, not the host."""
-    path = loader.shipped_catalogue(candidate)
-    try:
-        rows = catalogue.read_catalogue(path, candidate.distribution).get(candidate.module) if path else None
-    except ConfigError as error:
-        return _Plugin(candidate, [], "failed", str(error))
-    return _Plugin(candidate, rows)
-
-
-def _rows_of(plugin: _Plugin, kind: str) -> list[Row]:
-    if plugin.rows is not None:
-        return [row for row in plugin.rows if row.kind == kind]
-    from zoo import derive
-
-    given = plugin.given.specs[kind].values() if plugin.given else ()
-    return [derive.row(kind, spec, plugin.candidate.module, plugin.candidate.distribution) for spec in given]
-
-
 def _overlaid(row: Row, own: Row | None) -> Row:
     return row if own is None else replace(own, module=row.module, data={**row.data, **own.data})
 
 
-def _fetch_error(plugin: _Plugin, source: str, error: BaseException) -> FetchError:
+def _fetch_error(plugin: Plugin, source: str, error: BaseException) -> FetchError:
     return FetchError(f"plugin {plugin.qualified} failed to fetch {source}: {type(error).__name__}: {error}")
 
 
