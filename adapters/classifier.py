@@ -27,7 +27,7 @@ from zoo.data import Dataset, Sample
 from zoo.errors import ConfigError, DataError
 from zoo.hookspecs import hookimpl
 from zoo.layers import Conv, Linear, Normal
-from zoo.spec import AdapterSpec, BackboneSpec
+from zoo.spec import AdapterSpec, BackboneSpec, Preprocess
 
 Pool = Literal["avg", "max", "avgmax"]
 
@@ -172,7 +172,14 @@ class Classifier(Adapter):
             )
         return (spec.stages[-1].name,)
 
-    def build(self, spec: BackboneSpec, shapes: Mapping[str, jax.ShapeDtypeStruct], *, rngs: nnx.Rngs) -> nnx.Module:
+    def build(
+        self,
+        spec: BackboneSpec,
+        shapes: Mapping[str, jax.ShapeDtypeStruct],
+        *,
+        size: tuple[int, int],
+        rngs: nnx.Rngs,
+    ) -> nnx.Module:
         (stage, shape) = next(iter(shapes.items()))
         features, classes = shape.shape[-1], len(self.labels)
         form = self._form(spec)
@@ -205,7 +212,7 @@ class Classifier(Adapter):
             weights = tuple((counts.sum() / (len(counts) * counts)).tolist())
         return replace(self, multi_label=multi_label, class_weights=weights)
 
-    def targets(self, sample: Sample) -> dict[str, np.ndarray]:
+    def targets(self, sample: Sample, preprocess: Preprocess) -> dict[str, np.ndarray]:
         if not self.multi_label:
             return {"label": np.asarray(sample.target, np.int32)}
         hot = np.zeros(len(self.labels), np.float32)
@@ -227,7 +234,7 @@ class Classifier(Adapter):
         mixed = _mixed(smooth, batch)
         return -jnp.sum(mixed * weights.reshape(1, -1) * jax.nn.log_softmax(outputs), axis=-1)
 
-    def decode(self, outputs: Array) -> dict[str, Array]:
+    def decode(self, outputs: Array, batch: Mapping[str, Any]) -> dict[str, Array]:
         if not self.labels:
             return {"features": outputs}
         probabilities = jax.nn.sigmoid(outputs) if self.multi_label else jax.nn.softmax(outputs)

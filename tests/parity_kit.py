@@ -107,7 +107,7 @@ def composed(
     stages = [spec.stage(name) for name in adapter.taps(spec)]
     rank = {"map": 4, "tokens": 3, "vector": 2}
     shapes = {s.name: jax.ShapeDtypeStruct((*[1] * (rank[s.kind] - 1), s.channels), np.float32) for s in stages}
-    head = nnx.eval_shape(lambda: adapter.build(spec, shapes, rngs=nnx.Rngs(0)))
+    head = nnx.eval_shape(lambda: adapter.build(spec, shapes, size=spec.preprocess.size, rngs=nnx.Rngs(0)))
     backbone = abstract(spec, in_channels=in_channels, **(options or {}))
     preprocess = spec.preprocess.for_channels(in_channels)
     card = Card(

@@ -18,6 +18,7 @@ from zoo.adapter import configure
 from zoo.data import Dataset, Sample
 from zoo.errors import ConfigError, DataError, UnknownNameError, ZooError
 from zoo.registry import registry
+from zoo.spec import Preprocess
 
 LABELS = tuple("abcdefg")
 
@@ -40,7 +41,7 @@ def figures(adapter: Classifier, logits: np.ndarray, truth: np.ndarray, size: in
         part = [x[start : start + size] for x in (logits, truth)]
         fill = size - len(part[0])
         rows, labels = (np.concatenate([x, x[:1].repeat(fill, 0)]) for x in part)
-        decoded = {k: np.asarray(v) for k, v in adapter.decode(jnp.asarray(rows)).items()}
+        decoded = {k: np.asarray(v) for k, v in adapter.decode(jnp.asarray(rows), {}).items()}
         metrics.update(decoded, {"label": labels, "valid": np.arange(size) < size - fill})
     return metrics.compute()
 
@@ -205,7 +206,7 @@ def test_dropout_acts_in_training_alone():
 def test_auto_takes_the_form_of_the_checkpoints_own_classifier(name: str):
     spec = registry().backbone(name)
     shapes = {spec.stages[-1].name: jax.ShapeDtypeStruct((1, 2, 2, spec.features), jnp.float32)}
-    head = nnx.eval_shape(lambda: Classifier(LABELS).build(spec, shapes, rngs=nnx.Rngs(0)))
+    head = nnx.eval_shape(lambda: Classifier(LABELS).build(spec, shapes, size=(64, 64), rngs=nnx.Rngs(0)))
     assert isinstance(head, ConvHead) == (spec.classifier.form == "conv")
     assert list(Classifier(LABELS).checkpoint_paths(spec).values()) == [spec.classifier.path]
     assert Classifier(LABELS, head="mlp").checkpoint_paths(spec) == {}  # another form has nothing to take over
@@ -264,8 +265,8 @@ def test_balanced_weights():
 def test_data_with_several_labels_decides():
     adapter = Classifier(("a", "b", "c")).fitted(dataset([(0, 2), ()], ("a", "b", "c"), "classes"))
     assert adapter.multi_label
-    np.testing.assert_array_equal(adapter.targets(Sample(Path("x"), (0, 2), "x"))["label"], [1, 0, 1])
-    np.testing.assert_array_equal(adapter.targets(Sample(Path("x"), (), "x"))["label"], [0, 0, 0])
+    np.testing.assert_array_equal(adapter.targets(Sample(Path("x"), (0, 2), "x"), Preprocess())["label"], [1, 0, 1])
+    np.testing.assert_array_equal(adapter.targets(Sample(Path("x"), (), "x"), Preprocess())["label"], [0, 0, 0])
 
 
 def test_a_conv_head_needs_a_map():

@@ -179,7 +179,7 @@ def test_unknown_names_of_other_kinds(run, data: Path, trained: Path, tmp_path: 
         ("crop_pct=1.5", "crop_pct is 1.5"),
         ("crop_pct=much", "crop_pct is 'much'"),
         ("interpolation=cubic", "unknown interpolation 'cubic'. Nearest: bicubic"),
-        ("crop_mode=left", "unknown crop_mode 'left'. Accepted: center, squash"),
+        ("crop_mode=left", "unknown crop_mode 'left'. Accepted: center, letterbox, squash"),
         ("mean=grey", "mean='grey' must be one number per channel"),
         ("std=[0.5]", "std"),
     ],

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 import msgspec
 
 from zoo.errors import ConfigError, unknown_name
-from zoo.spec import BackboneSpec
+from zoo.spec import BackboneSpec, Preprocess
 
 if TYPE_CHECKING:
     import jax
@@ -58,8 +58,20 @@ class Adapter:
         """Names of the stages whose outputs the head reads. Raises `ConfigError` when the backbone cannot serve."""
         raise NotImplementedError
 
-    def build(self, spec: BackboneSpec, shapes: Mapping[str, jax.ShapeDtypeStruct], *, rngs: nnx.Rngs) -> nnx.Module:
-        """The head: `head(head.reduce(features))` gives the outputs, for features {stage: array}.
+    def framing(self, spec: BackboneSpec, preprocess: Preprocess) -> Preprocess:
+        """How this task wants images prepared, given how the weights were made. A user's own options go before."""
+        return preprocess
+
+    def build(
+        self,
+        spec: BackboneSpec,
+        shapes: Mapping[str, jax.ShapeDtypeStruct],
+        *,
+        size: tuple[int, int],
+        rngs: nnx.Rngs,
+    ) -> nnx.Module:
+        """The head: `head(head.reduce(features))` gives the outputs, for features {stage: array} of images of `size`
+        (height, width).
 
         `reduce` must be deterministic and without parameters: its result is what the activation cache keeps.
         `head.reads()` names the affine maps (path in the head -> stage) that read a reduced feature as it is; they
@@ -76,8 +88,9 @@ class Adapter:
         """This adapter, completed by what only the training data can tell (e.g. balanced class weights)."""
         return self
 
-    def targets(self, sample: Sample) -> dict[str, np.ndarray]:
-        """Arrays of fixed shape that describe a sample's truth; they are batched beside the image."""
+    def targets(self, sample: Sample, preprocess: Preprocess) -> dict[str, np.ndarray]:
+        """Arrays of fixed shape that describe a sample's truth; they are batched beside the image, which is prepared
+        as `preprocess` says."""
         raise NotImplementedError
 
     def loss(self, outputs: Any, batch: Arrays) -> jax.Array:
@@ -90,8 +103,9 @@ class Adapter:
         return self.loss(model.outputs(reduced), batch)
 
     # Predicting ------------------------------------------------------------------------------------------------
-    def decode(self, outputs: Any) -> dict[str, jax.Array]:
-        """Outputs as predictions in arrays, inside the compiled step."""
+    def decode(self, outputs: Any, batch: Arrays) -> dict[str, jax.Array]:
+        """Outputs as predictions in arrays, inside the compiled step. Where photos are predicted, `batch` holds
+        `frame` (b, 6), see `zoo.data.transform.Frame`; where data are evaluated, the targets."""
         raise NotImplementedError
 
     def predictions(self, decoded: Mapping[str, np.ndarray], files: Sequence[str]) -> list[Any]:

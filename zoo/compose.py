@@ -79,7 +79,8 @@ def create(
             "(--accept-license) if that suits you, or choose other weights (zoo list weights)."
         )
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
-    _check(spec, adapter, size or (row.preprocess if row else spec.preprocess).size, in_channels, options.build)
+    frame = adapter.framing(spec, row.preprocess if row else spec.preprocess)
+    _check(spec, adapter, size or frame.size, in_channels, options.build)
 
     source = weights or (row.source if row and pretrained else "")
     if pretrained and not source:
@@ -88,14 +89,15 @@ def create(
             "random values."
         )
     file, origin = (None, Origin(spec.preprocess)) if not pretrained else _open(spec, row, weights, source)
-    preprocess = replace(origin.preprocess, **options.preprocess).for_channels(in_channels)
+    preprocess = origin.preprocess if size is None else replace(origin.preprocess, size=size)
+    preprocess = replace(adapter.framing(spec, preprocess), **options.preprocess).for_channels(in_channels)
     preprocess = replace(preprocess, size=size or preprocess.size)
     build = spec.build_options({**origin.options, **options.build})
     wanted, own = _choose_labels(spec, file, origin, labels, num_classes, build)
     adapter = configure(adapter_spec.adapter, wanted, options.adapter)
     taps = adapter.taps(spec)
     shapes = feature_shapes(spec, preprocess.size, taps, in_channels=in_channels, **build)
-    head = adapter.build(spec, shapes, rngs=nnx.Rngs(seed))
+    head = adapter.build(spec, shapes, size=preprocess.size, rngs=nnx.Rngs(seed))
     if file is None:
         rngs = nnx.Rngs(jax.random.fold_in(jax.random.key(seed), 1))
         backbone = spec.build(rngs=rngs, in_channels=in_channels, **build)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from jax import Array
 from zoo.adapter import Adapter
 from zoo.backbone import run_stages
 from zoo.data import decode, list_images, prepare
+from zoo.data.transform import Frame, frame_of
 from zoo.errors import ConfigError
 from zoo.spec import BackboneSpec, Preprocess
 
@@ -143,19 +144,33 @@ class Model(nnx.Module):
         found: list[Any] = []
         for start in range(0, len(items), batch_size):
             chunk = items[start : start + batch_size]
-            pixels = self.prepare(chunk)
-            # A fixed batch keeps one compiled program, however many photos are left over.
-            size = batch_size if len(items) > batch_size else len(chunk)
-            padded = np.concatenate([pixels, np.repeat(pixels[-1:], size - len(chunk), axis=0)])
-            decoded = {k: np.asarray(v)[: len(chunk)] for k, v in decode_pixels(self, padded).items()}
             names = [str(item) if isinstance(item, Path) else f"image {start + i}" for i, item in enumerate(chunk)]
-            found.extend(self.adapter.predictions(decoded, names))
+            # A fixed batch keeps one compiled program, however many photos are left over.
+            found.extend(self._predicted(chunk, names, batch_size if len(items) > batch_size else 0))
         return found[0] if single else found
 
-    def prepare(self, images: Sequence[Path | np.ndarray]) -> np.ndarray:
-        """Files or uint8 images as one uint8 batch (b, h, w, c) in the form the weights were made for."""
+    def _predicted(self, images: Sequence[Path | np.ndarray], names: Sequence[str], size: int) -> list[Any]:
+        """One prediction for each image. Those of one frame are computed together, in a batch of `size` where that is
+        given."""
         with ThreadPoolExecutor(4) as pool:
-            return np.stack(list(pool.map(partial(prepare_one, self.card), images)))
+            prepared = list(pool.map(partial(prepare_one, self.card), images))
+        shapes = [pixels.shape for pixels, _ in prepared]
+        found: dict[int, Any] = {}
+        for shape in dict.fromkeys(shapes):
+            rows = [i for i, other in enumerate(shapes) if other == shape]
+            filled = rows + rows[-1:] * (size - len(rows))
+            pixels = np.stack([prepared[i][0] for i in filled])
+            frames = np.array([prepared[i][1] for i in filled], np.float32)
+            decoded = {k: np.asarray(v)[: len(rows)] for k, v in decode_pixels(self, pixels, frames).items()}
+            found |= dict(zip(rows, self.adapter.predictions(decoded, [names[i] for i in rows]), strict=True))
+        return [found[i] for i in range(len(images))]
+
+    def prepare(self, images: Sequence[Path | np.ndarray]) -> np.ndarray:
+        """Files or uint8 images as one uint8 batch (b, h, w, c) in the form the weights were made for; all in the one
+        frame `card.preprocess.size`."""
+        card = replace(self.card, preprocess=replace(self.card.preprocess, frames=()))
+        with ThreadPoolExecutor(4) as pool:
+            return np.stack([pixels for pixels, _ in pool.map(partial(prepare_one, card), images)])
 
     def __repr__(self) -> str:
         card, size = self.card, self.card.preprocess.size
@@ -167,8 +182,8 @@ class Model(nnx.Module):
     __str__ = __repr__
 
 
-def prepare_one(card: Card, image: Path | np.ndarray) -> np.ndarray:
-    """One image, ready for normalisation: uint8 (h, w, c)."""
+def prepare_one(card: Card, image: Path | np.ndarray) -> tuple[np.ndarray, Frame]:
+    """One image, ready for normalisation, uint8 (h, w, c), and how it shows the original."""
     pixels = decode(image) if isinstance(image, Path) else image
     prepared = prepare(pixels, card.preprocess)
     if prepared.shape[-1] != card.in_channels:
@@ -177,7 +192,7 @@ def prepare_one(card: Card, image: Path | np.ndarray) -> np.ndarray:
             f"{image if isinstance(image, Path) else 'the array'} has {prepared.shape[-1]}; give arrays of shape "
             f"(height, width, {card.in_channels})."
         )
-    return prepared
+    return prepared, frame_of(pixels.shape[:2], card.preprocess)
 
 
 def _as_list(images: Image | Iterable[Image]) -> list[Path | np.ndarray]:
@@ -195,16 +210,21 @@ def _as_list(images: Image | Iterable[Image]) -> list[Path | np.ndarray]:
 
 
 @partial(jax.jit, static_argnums=0)
-def _decode(graphdef: nnx.GraphDef[Model], state: nnx.State, pixels: Array) -> dict[str, Array]:
+def _decode(graphdef: nnx.GraphDef[Model], state: nnx.State, batch: Mapping[str, Array]) -> dict[str, Array]:
     model = nnx.merge(graphdef, state)
-    return model.adapter.decode(model(model.normalize(pixels)))
+    return model.adapter.decode(model(model.normalize(batch["image"])), batch)
 
 
-def decode_pixels(model: Model, pixels: np.ndarray) -> dict[str, Array]:
-    """The task's decoded arrays for a uint8 batch (b, h, w, c), by one compiled program, in evaluation mode."""
+def decode_pixels(model: Model, pixels: np.ndarray, frames: np.ndarray | None = None) -> dict[str, Array]:
+    """The task's decoded arrays for a uint8 batch (b, h, w, c), by one compiled program, in evaluation mode.
+
+    `frames` (b, 6) tells how each shows its original (`zoo.data.transform.Frame`); without it, they are originals.
+    """
     model.eval()
     graphdef, state = nnx.split(model)
-    return _decode(graphdef, state, pixels)
+    if frames is None:
+        frames = np.tile(np.array([1, 1, 0, 0, *pixels.shape[1:3]], np.float32), (len(pixels), 1))
+    return _decode(graphdef, state, {"image": pixels, "frame": frames})
 
 
 @partial(jax.jit, static_argnums=(0, 3))

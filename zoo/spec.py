@@ -86,7 +86,10 @@ class Preprocess:
         interpolation: kernel of the antialiased resize: `bilinear`, `bicubic`, `lanczos` or `nearest`.
         crop_pct: the shorter side is resized to floor(size / crop_pct), then the centre is cropped.
         crop_mode: `center` as above; `squash` resizes both sides to floor(size / crop_pct) without
-            keeping the aspect, then crops.
+            keeping the aspect, then crops; `letterbox` shows the whole image: it is resized to fit into a frame, and
+            the frame's right or lower part is filled.
+        fill: the grey value (0 to 255) that a letterbox is filled with; None for the mean.
+        frames: further sizes that a letterbox may have; an image gets the one it fills best.
         channels: order and number of colour channels: `RGB`, `BGR` or `L`. A model built for another number
             of input channels keeps this and says its number elsewhere.
     """
@@ -96,8 +99,23 @@ class Preprocess:
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     interpolation: Literal["bilinear", "bicubic", "lanczos", "nearest"] = "bilinear"
     crop_pct: float = 0.875
-    crop_mode: Literal["center", "squash"] = "center"
+    crop_mode: Literal["center", "squash", "letterbox"] = "center"
     channels: Literal["RGB", "BGR", "L"] = "RGB"
+    fill: int | None = None
+    frames: tuple[tuple[int, int], ...] = ()
+
+    def frame(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The size (height, width) that an image of `size` is prepared in: of a letterbox the frame that it fills
+        best, the first of equals; else the only one."""
+        if self.crop_mode != "letterbox":
+            return self.size
+        height, width = size
+
+        def filled(frame: tuple[int, int]) -> float:
+            scale = min(frame[0] / height, frame[1] / width)
+            return scale * scale * height * width / (frame[0] * frame[1])
+
+        return max((self.size, *self.frames), key=filled)
 
     def for_channels(self, channels: int) -> Preprocess:
         """The same preparation for images with another number of channels: grey takes the mean of the statistics,

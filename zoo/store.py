@@ -98,7 +98,7 @@ def _rebuild(card: Card, labels: tuple[str, ...], options: Mapping[str, Any], fi
     shapes = feature_shapes(
         spec, card.preprocess.size, adapter.taps(spec), in_channels=card.in_channels, **card.options
     )
-    head = nnx.eval_shape(lambda: adapter.build(spec, shapes, rngs=nnx.Rngs(0)))
+    head = nnx.eval_shape(lambda: adapter.build(spec, shapes, size=card.preprocess.size, rngs=nnx.Rngs(0)))
     backbone = abstract(spec, in_channels=card.in_channels, **card.options)
     model = Model(backbone, head, spec=spec, adapter=adapter, card=card)
     expected, tensors = named_slots(model), file.load()

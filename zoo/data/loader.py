@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
@@ -32,6 +33,7 @@ class Loader:
         shard: (number of this process, number of processes).
         drop_last: leave out the incomplete last batch, in place of filling it up.
         threads: reading threads; each prepares a whole batch. 0 reads in the caller's thread.
+        groups: a number for each sample; only samples of one group share a batch. None for a single group.
     """
 
     dataset: Dataset
@@ -43,6 +45,7 @@ class Loader:
     shard: tuple[int, int] = (0, 1)
     drop_last: bool = False
     threads: int = 4
+    groups: Sequence[int] | None = None
     _position: tuple[int, int] = field(default=(0, 0), init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -61,10 +64,37 @@ class Loader:
 
     def __len__(self) -> int:
         """Batches in an epoch."""
-        samples, count = len(self.dataset), self.shard[1]
+        return sum(self._count(len(members)) for members in self._members(np.arange(len(self.dataset))))
+
+    def _count(self, samples: int) -> int:
+        """Batches that so many samples of one group make."""
+        count = self.shard[1]
         if self.drop_last:
             return samples // count // self.batch_size
         return _ceil(_ceil(samples, count), self.batch_size) if samples >= count else 0
+
+    def _members(self, order: np.ndarray) -> list[np.ndarray]:
+        """The positions of each group, in this order."""
+        if self.groups is None:
+            return [order]
+        groups = np.asarray(self.groups)
+        return [order[groups[order] == group] for group in np.unique(groups)]
+
+    def batches(self, number: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        """What the batches of epoch `number` hold: positions in the data set (batch_size,), and which of them count.
+
+        Those of several groups come in an order of their own, that of the data set where it is not shuffled."""
+        found: list[tuple[np.ndarray, np.ndarray]] = []
+        for members in self._members(self.order(number)):
+            mine = members[self.shard[0] :: self.shard[1]]
+            for batch in range(self._count(len(members))):
+                rows = mine[batch * self.batch_size : (batch + 1) * self.batch_size]
+                index = np.concatenate([rows, np.repeat(mine[-1:], self.batch_size - len(rows))])
+                found.append((index.astype(np.int32), np.arange(self.batch_size) < len(rows)))
+        if self.groups is None or not self.shuffle:
+            return found
+        turn = np.random.Generator(np.random.PCG64([self.seed, number, 1])).permutation(len(found))
+        return [found[i] for i in turn]
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
         """The batches of epoch `number`, from batch `start` on.
@@ -114,6 +144,7 @@ class Loader:
             "batch_size": self.batch_size,
             "shard": list(self.shard),
             "drop_last": self.drop_last,
+            **({} if self.groups is None else {"groups": zlib.crc32(np.asarray(self.groups, np.int32).tobytes())}),
         }
 
     def _read(self, number: int, start: int) -> Iterator[Batch]:
@@ -121,23 +152,22 @@ class Loader:
         # mapping whole batches over a permutation made at once, 0.3 ms.
         from grain import MapDataset, ReadOptions
 
-        mine = self.order(number)[self.shard[0] :: self.shard[1]]
+        plan = self.batches(number)
 
         def prepare(batch: int) -> Batch:
-            return self._batch(mine, batch)
+            return self._batch(*plan[batch])
 
         batches = MapDataset.range(len(self)).map(prepare)[start:]
         options = ReadOptions(num_threads=self.threads, prefetch_buffer_size=2 * self.threads)
         yield from batches.to_iter_dataset(options)
 
-    def _batch(self, mine: np.ndarray, number: int) -> Batch:
-        """Batch `number` of the positions `mine`; filled up with the last position there is."""
-        rows = mine[number * self.batch_size : (number + 1) * self.batch_size]
-        loaded = [self._example(int(row)) for row in (rows if len(rows) else mine[-1:])]
+    def _batch(self, index: np.ndarray, valid: np.ndarray) -> Batch:
+        """The samples at `index`; one that only fills up is not prepared again."""
+        rows = [int(row) for row in index[: max(int(valid.sum()), 1)]]
+        loaded = [self._example(row) for row in rows]
         padding = self.batch_size - len(loaded)
-        batch = _stack(loaded + loaded[-1:] * padding, [self.dataset[int(row)] for row in rows])
-        index = np.concatenate([rows, np.repeat(mine[-1:], self.batch_size - len(rows))])
-        return {**batch, "index": index.astype(np.int32), "valid": np.arange(self.batch_size) < len(rows)}
+        batch = _stack(loaded + loaded[-1:] * padding, [self.dataset[row] for row in rows])
+        return {**batch, "index": index, "valid": valid}
 
     def _example(self, index: int) -> Batch:
         sample = self.dataset[index]

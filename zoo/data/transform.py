@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -21,8 +22,31 @@ _KERNELS = {
 _MAX_GROWTH = 64
 
 
+class Frame(NamedTuple):
+    """Where a prepared image shows the original one: x of the original is seen at x * scale_x + left.
+
+    Attributes:
+        scale_y, scale_x: prepared pixels for one of the original. top, left: of the original's corner in prepared
+            pixels. height, width: of the original.
+    """
+
+    scale_y: float
+    scale_x: float
+    top: float
+    left: float
+    height: int
+    width: int
+
+
+def frame_of(size: tuple[int, int], preprocess: Preprocess) -> Frame:
+    """How `prepare` frames an image of `size` (height, width)."""
+    crop = preprocess.frame(size)
+    (height, width), (top, left) = _placed(size, preprocess, _scaled(preprocess, 1.0), crop)
+    return Frame(height / size[0], width / size[1], -top, -left, *size)
+
+
 def prepare(image: np.ndarray, preprocess: Preprocess) -> np.ndarray:
-    """An image as a net evaluates it: uint8 (H, W, channels) with (H, W) = `preprocess.size`.
+    """An image as a net evaluates it: uint8 (H, W, channels) with (H, W) = `preprocess.frame(size of the image)`.
 
     Equal, pixel for pixel, to timm's evaluation transform before normalisation: the shorter side is resized to
     floor(size / crop_pct) (`squash`: both sides), then the centre is cropped. Only where the resized image would
@@ -35,17 +59,20 @@ def prepare(image: np.ndarray, preprocess: Preprocess) -> np.ndarray:
     Raises:
         DataError: not such an array.
     """
-    return _resize_and_crop(image, preprocess, _scaled(preprocess, 1.0), preprocess.size)
+    return _resize_and_crop(image, preprocess, _scaled(preprocess, 1.0), preprocess.frame(image.shape[:2]))
 
 
 def prepare_train(image: np.ndarray, preprocess: Preprocess, scale: float = 1.0) -> np.ndarray:
     """An image with room for random crops on the device: uint8 (H', W', channels).
 
-    Resized as by `prepare`, but all of the centre is kept: H' and W' are floor(size * scale / crop_pct).
+    Resized as by `prepare`, but all of the centre is kept: H' and W' are floor(size * scale / crop_pct). A letterbox
+    shows everything anyway.
 
     Args:
         scale: above 1, more pixels are kept, so that small random crops need not be enlarged.
     """
+    if preprocess.crop_mode == "letterbox":
+        return prepare(image, preprocess)
     side = _scaled(preprocess, scale)
     return _resize_and_crop(image, preprocess, side, side)
 
@@ -58,21 +85,48 @@ def _scaled(preprocess: Preprocess, scale: float) -> tuple[int, int]:
 def _resize_and_crop(
     image: np.ndarray, preprocess: Preprocess, side: tuple[int, int], crop: tuple[int, int]
 ) -> np.ndarray:
-    """Resize so that `side` is covered, then crop the centre; `crop` never exceeds `side`, so nothing is padded."""
+    """Resize and cut as `_placed` says."""
     if image.ndim != 3 or image.dtype != np.uint8 or 0 in image.shape:
         raise DataError(f"an image is uint8 (height, width, channels), not {image.dtype} {image.shape}.")
-    height, width = side if preprocess.crop_mode == "squash" else _covering(image.shape[:2], side)
-    top, left = (int(round((full - part) / 2.0)) for full, part in zip((height, width), crop, strict=True))
+    (height, width), (top, left) = _placed(image.shape[:2], preprocess, side, crop)
     kernel = _KERNELS[preprocess.interpolation]
+    letterbox = preprocess.crop_mode == "letterbox"
 
     def cut(band: Image.Image) -> Image.Image:
-        if height * width > _MAX_GROWTH * crop[0] * crop[1]:
+        if not letterbox and height * width > _MAX_GROWTH * crop[0] * crop[1]:
             across, down = band.width / width, band.height / height
             right, bottom = min((left + crop[1]) * across, band.width), min((top + crop[0]) * down, band.height)
             return band.resize(crop[::-1], kernel, box=(left * across, top * down, right, bottom))
-        return band.resize((width, height), kernel).crop((left, top, left + crop[1], top + crop[0]))
+        whole = band.resize((width, height), kernel)
+        return whole if letterbox else whole.crop((left, top, left + crop[1], top + crop[0]))
 
-    return _with_channels(image, preprocess.channels, cut)
+    seen = _with_channels(image, preprocess.channels, cut)
+    return _filled(seen, preprocess, crop) if letterbox else seen
+
+
+def _placed(
+    size: tuple[int, ...], preprocess: Preprocess, side: tuple[int, int], crop: tuple[int, int]
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(size that an image of `size` is resized to, top and left of the crop in it).
+
+    It covers `side`, and the crop, which never exceeds that, is its centre; or, in a letterbox, it fits into `crop`.
+    """
+    if preprocess.crop_mode == "letterbox":
+        ratio = min(crop[0] / size[0], crop[1] / size[1])
+        # Rounded down as the reference detectors do, but for what floating point makes of a whole number.
+        return (max(int(size[0] * ratio + 1e-6), 1), max(int(size[1] * ratio + 1e-6), 1)), (0, 0)
+    height, width = side if preprocess.crop_mode == "squash" else _covering(size, side)
+    return (height, width), (int(round((height - crop[0]) / 2.0)), int(round((width - crop[1]) / 2.0)))
+
+
+def _filled(seen: np.ndarray, preprocess: Preprocess, size: tuple[int, int]) -> np.ndarray:
+    """An image at the upper left of a frame of `size`."""
+    mean = np.resize(np.round(np.array(preprocess.mean) * 255), seen.shape[-1])
+    fill = mean if preprocess.fill is None else preprocess.fill
+    frame = np.empty((*size, seen.shape[-1]), np.uint8)
+    frame[:] = fill
+    frame[: seen.shape[0], : seen.shape[1]] = seen[: size[0], : size[1]]
+    return frame
 
 
 def _covering(size: tuple[int, ...], side: tuple[int, int]) -> tuple[int, int]:

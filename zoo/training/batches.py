@@ -115,7 +115,7 @@ def evaluation_load(model: Model) -> Callable[[Sample], dict[str, np.ndarray]]:
     card, targets = model.card, model.adapter.targets
 
     def load(sample: Sample) -> dict[str, np.ndarray]:
-        return {"image": prepare_one(card, sample.image), **targets(sample)}
+        return {"image": prepare_one(card, sample.image)[0], **targets(sample, card.preprocess)}
 
     return load
 
@@ -125,7 +125,7 @@ def training_load(model: Model) -> Callable[[Sample], dict[str, np.ndarray]]:
     preprocess, targets = model.card.preprocess, model.adapter.targets
 
     def load(sample: Sample) -> dict[str, np.ndarray]:
-        return {"image": prepare_train(decode(sample.image), preprocess), **targets(sample)}
+        return {"image": prepare_train(decode(sample.image), preprocess), **targets(sample, preprocess)}
 
     return load
 
@@ -134,20 +134,16 @@ def cached_batches(
     cache: ActivationCache, loader: Loader, targets: Mapping[str, np.ndarray], epoch: int, start: int = 0
 ) -> Iterator[dict[str, Any]]:
     """The batches that `loader` would give for an epoch, with cached features in place of images."""
-    order, size = loader.order(epoch), loader.batch_size
-    for first in range(start * size, len(order), size):
-        rows = order[first : first + size]
-        index = np.concatenate([rows, np.repeat(rows[-1:], size - len(rows))])
-        valid = np.arange(size) < len(rows)
+    for index, valid in loader.batches(epoch)[start:]:
         yield {
             **cache.rows(index),
             **{name: values[index] for name, values in targets.items()},
-            "index": index.astype(np.int32),
+            "index": index,
             "valid": valid,
         }
 
 
 def all_targets(dataset: Dataset, model: Model) -> dict[str, np.ndarray]:
     """The encoded targets of every sample, stacked."""
-    encoded = [model.adapter.targets(sample) for sample in dataset]
+    encoded = [model.adapter.targets(sample, model.card.preprocess) for sample in dataset]
     return {name: np.stack([row[name] for row in encoded]) for name in encoded[0]}

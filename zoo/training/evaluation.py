@@ -18,7 +18,7 @@ from zoo.data import Dataset, Loader
 from zoo.data.augment import identity
 from zoo.model import Model
 from zoo.training.batches import Data, evaluation_load, evaluation_split, relabelled, splits
-from zoo.training.step import reduced_of
+from zoo.training.step import reduced_of, seen_size
 
 KEEP_WORST = 16
 
@@ -48,10 +48,10 @@ def _evaluate(
 ) -> tuple[dict[str, jax.Array], jax.Array]:
     model = nnx.merge(graphdef, state)
     if "image" in batch:
-        batch = identity(batch, model.card.preprocess.size)
+        batch = identity(batch, seen_size(model.card.preprocess, batch["image"].shape))
     reduced = reduced_of(model, batch)
     # The outputs are computed twice here and once in the compiled program, which shares what is equal.
-    return model.adapter.decode(model.outputs(reduced)), model.adapter.losses(model, reduced, batch)
+    return model.adapter.decode(model.outputs(reduced), batch), model.adapter.losses(model, reduced, batch)
 
 
 def evaluate_batches(model: Model, dataset: Dataset, batches: Iterable[Mapping[str, Any]]) -> Evaluation:

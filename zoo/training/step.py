@@ -17,6 +17,7 @@ from jax import Array
 from zoo.data.augment import Augment, augment, identity
 from zoo.model import Model
 from zoo.rules import Assignment
+from zoo.spec import Preprocess
 
 Batch = Mapping[str, Any]
 FEATURES = "features:"
@@ -81,6 +82,11 @@ def features_of(batch: Batch) -> dict[str, Any]:
     return {name.removeprefix(FEATURES): value for name, value in batch.items() if name.startswith(FEATURES)}
 
 
+def seen_size(preprocess: Preprocess, shape: tuple[int, ...]) -> tuple[int, int]:
+    """What the net sees of a batch of images of this shape: a letterbox whole, else the centre."""
+    return shape[1:3] if preprocess.crop_mode == "letterbox" else preprocess.size  # type: ignore[return-value]
+
+
 def reduced_of(model: Model, batch: Batch) -> dict[str, Any]:
     """What the head computes from, for a batch of images in [0, 1] or of cached features."""
     return features_of(batch) or model.reduced(model.normalize(batch["image"]))
@@ -121,7 +127,7 @@ def start(
         model.backbone.set_attributes(use_running_average=True, raise_if_not_found=False)
     graphdef, *parts = nnx.split(model, assignment.trains, (nnx.BatchStat, nnx.RngState), ...)
     params, mutable, frozen = parts
-    size = model.card.preprocess.size
+    preprocess = model.card.preprocess
     model.eval()
     model.remat = False
     # The step gives its state's memory away, so it must not be the model's own.
@@ -134,6 +140,7 @@ def start(
     def run(state: TrainState, frozen: nnx.State, batch: Batch, key: Array) -> tuple[TrainState, dict[str, Array]]:
         if "image" in batch:
             key = jax.random.fold_in(key, state.step)
+            size = seen_size(preprocess, batch["image"].shape)
             batch = augment(augmentation, key, batch, size) if augmentation else identity(batch, size)
 
         def loss(params: nnx.State) -> tuple[Array, nnx.State]:
