@@ -162,6 +162,7 @@ def _spec(name: str) -> BackboneSpec:
         family="CLIP",
         layouts={"transformers": lambda: transformers_layout(config)},
         ignored=IGNORED,
+        computes={"hidden_act": (act, "quick_gelu")},
         paper="https://arxiv.org/abs/2103.00020",
         citation=CITATION,
     )

@@ -387,6 +387,22 @@ def test_the_image_processor_of_transformers_is_honoured(kind: str, tmp_path: Pa
     assert any("preprocessor_config.json" in note for note in card.notes)
 
 
+OTHERS = [(name, field) for name, spec in kit.backbones().items() for field in spec.computes]
+
+
+@pytest.mark.parametrize(("name", "field"), OTHERS)
+def test_weights_of_a_net_that_computes_otherwise_are_refused(name: str, field: str) -> None:
+    spec = kit.backbones()[name]
+    own, default = spec.computes[field]
+    config = {"model_type": "x", "transformers_version": "5.0"}
+    origin_of(spec, None, {**config, field: own}, {}, {})
+    origin_of(spec, None, {**config, "vision_config": {field: own}}, {}, {})
+    wrong = [{**config, field: "other"}, {**config, "vision_config": {field: "other"}}]
+    for other in wrong + [config] * (default != own):
+        with pytest.raises(WeightsError, match=f"{field}.*zoo list backbones"):
+            origin_of(spec, None, other, {}, {})
+
+
 def test_an_image_processor_that_divides_twice_is_honoured(tmp_path: Path) -> None:
     processor = {**STATISTICS, "size": {"height": 64, "width": 64}, "include_top": True}
     assert create(transformers_folder(tmp_path, processor)).card.preprocess.std == pytest.approx((0.16, 0.25, 0.36))

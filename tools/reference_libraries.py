@@ -169,12 +169,14 @@ TRANSFORMER_SIZES = {
 }
 
 
-def add_plain_transformers(model: str, config: str, names: str, sizes: str, patch: int, side: int) -> None:
-    """Rows of `TRANSFORMERS` for `names`, in which {} stands for each of `sizes`."""
+def add_plain_transformers(
+    model: str, config: str, names: str, sizes: str, patch: int, side: int, **further: object
+) -> None:
+    """Rows of `TRANSFORMERS` for `names`, in which {} stands for each of `sizes`; `further` is configuration."""
     for size in sizes.split():
         dim, depth, heads = TRANSFORMER_SIZES[size]
         args = {"hidden_size": dim, "num_hidden_layers": depth, "num_attention_heads": heads}
-        args |= {"intermediate_size": 4 * dim, "patch_size": patch, "image_size": side}
+        args |= {"intermediate_size": 4 * dim, "patch_size": patch, "image_size": side, **further}
         TRANSFORMERS[names.format(size)] = (model, config, args)
 
 
@@ -196,7 +198,8 @@ for act in ("", "quickgelu_"):
     for patch, sides, size in ((32, (224, 256, 384, 448), "base"), (16, (224, 384), "base"), (14, (224, 336), "large")):
         for side in sides:
             names = f"vit_{{}}_patch{patch}_clip_{act}{side}"
-            add_plain_transformers("CLIPVisionModel", "CLIPVisionConfig", names, size, patch, side)
+            computed = "quick_gelu" if act else "gelu"
+            add_plain_transformers("CLIPVisionModel", "CLIPVisionConfig", names, size, patch, side, hidden_act=computed)
 
 # Models whose files come with and without the name of the body before its tensors; their layouts leave it out.
 BODIES = {

@@ -199,6 +199,8 @@ class BackboneSpec:
         resampled: glob of tensor names whose shape follows the image size -> `f(array, shape)`, which gives a
             checkpoint's array, with its axes, in another shape.
         conventions: other origins of checkpoints, each with its preprocessing and build options.
+        computes: field of transformers' config.json -> (what this net computes, what transformers takes where the
+            file does not say): weights of a net that computes otherwise are refused.
         export_args: option -> value -> the keyword arguments of timm's constructor that mean the same.
         min_size: smallest accepted image side in pixels.
         size_multiple: image sides must be a multiple of this.
@@ -225,6 +227,7 @@ class BackboneSpec:
         default_factory=dict, compare=False, repr=False
     )
     conventions: tuple[Convention, ...] = field(default=(), compare=False, repr=False)
+    computes: Mapping[str, tuple[Any, Any]] = field(default_factory=dict, compare=False, repr=False)
     export_args: Mapping[str, Mapping[Any, Mapping[str, Any]]] = field(default_factory=dict, compare=False, repr=False)
     min_size: int = 32
     size_multiple: int = 1

@@ -138,8 +138,20 @@ def is_transformers(config: Mapping[str, Any]) -> bool:
     return "model_type" in config or "transformers_version" in config
 
 
+def _same_computation(spec: BackboneSpec, config: Mapping[str, Any]) -> None:
+    """Raise `WeightsError` where the configuration is of a net with the same tensors that computes something else."""
+    said = {**config, **(config.get("vision_config") or {})}
+    for name, (own, default) in spec.computes.items():
+        if (other := said.get(name, default)) != own:
+            raise WeightsError(
+                f"the config.json beside the weights is of a net with {name} {other!r}; {spec.name} has {own!r}. Use "
+                "the architecture of the same shape that has it (zoo list backbones)."
+            )
+
+
 def _from_transformers(spec: BackboneSpec, config: Mapping[str, Any], processor: Mapping[str, Any]) -> Origin:
     """From transformers' `config.json` and, where it is there, its image processor's configuration."""
+    _same_computation(spec, config)
     base, note = spec.preprocess, f"nothing is known of the file's preprocessing: {spec.family}'s default is used"
     try:
         names = {int(index): str(name) for index, name in (config.get("id2label") or {}).items()}
