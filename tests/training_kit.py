@@ -5,13 +5,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import plugin_kit
 import pytest
+from flax import nnx
 from PIL import Image, ImageDraw
 
+import zoo
 import zoo.registry
+from zoo.model import Model
 
 TINYNET = '''
 """TinyNet: two convolutions with normalisation, for tests of training."""
@@ -72,6 +76,15 @@ DRAW: dict[str, Callable[[ImageDraw.ImageDraw, list[int]], None]] = {
 }
 """What tells the classes apart."""
 
+CLASSES = ("disc", "frame", "stripe")
+FAST: dict[str, Any] = {
+    "figures": False,
+    "augment": "none",
+    "batch_size": 8,
+    "show": lambda session: lambda event: None,
+}
+"""Options of a training that shows and draws nothing."""
+
 
 def picture(kind: str, seed: int, side: int = 20) -> Image.Image:
     """A drawn image; equal arguments give equal images."""
@@ -101,6 +114,12 @@ def draw_splits(root: Path, classes: Sequence[str] = ("disc", "frame"), **counts
 
 
 @pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images of `CLASSES` in ready splits."""
+    return draw_splits(tmp_path_factory.mktemp("drawn"), CLASSES, train=8, val=4, test=3)
+
+
+@pytest.fixture(scope="session")
 def tinynet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the plugin as an installer leaves it, for the path of another process."""
     folder = tmp_path_factory.mktemp("site")
@@ -122,3 +141,16 @@ def installed(tinynet: Path) -> Iterator[None]:
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test finds features or downloads of another one."""
     monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "zoo-cache"))
+
+
+def create(labels: tuple[str, ...] = CLASSES, **options: Any) -> Model:
+    return zoo.create("tinynet", "classifier", labels=labels, pretrained=False, **options)
+
+
+def values(model: nnx.Module, kind: Any = (nnx.Param, nnx.BatchStat)) -> dict[tuple, np.ndarray]:
+    return {path: np.asarray(v.get_value()) for path, v in nnx.to_flat_state(nnx.state(model, kind))}
+
+
+def same(one: nnx.Module, other: nnx.Module) -> bool:
+    a, b = values(one), values(other)
+    return a.keys() == b.keys() and all(np.array_equal(a[path], b[path]) for path in a)
