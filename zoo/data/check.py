@@ -171,20 +171,16 @@ class _Check:
             if not self._say("inverted", index, box, fixable=True):
                 return None
             x1, y1, x2, y2 = min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)
-        height, width = size
-        inside = _inside((x1, y1, x2, y2), size)
-        if (x2 - x1) * (y2 - y1) <= 1:
-            self._say("empty", index, box)
-            return None
-        if x1 >= width or y1 >= height or x2 <= 0 or y2 <= 0:
+        if x1 >= size[1] or y1 >= size[0] or x2 <= 0 or y2 <= 0:
             self._say("outside", index, box)
             return None
+        inside = _inside((x1, y1, x2, y2), size)
         if max(abs(a - b) for a, b in zip(inside, (x1, y1, x2, y2), strict=True)) > _ROUNDING:
             if not self._say("overhang", index, box, fixable=True):
                 return None
-            if (inside[2] - inside[0]) * (inside[3] - inside[1]) <= 1:
-                self._say("empty", index, inside)
-                return None
+        if (inside[2] - inside[0]) * (inside[3] - inside[1]) <= 1:
+            self._say("empty", index, inside)
+            return None
         return inside
 
     def _resized(self, target: Boxes, size: tuple[int, int], orientation: int) -> Boxes | None:

@@ -21,6 +21,7 @@ LAYOUT = (
     "images (train2017/, images/), or in each of train/, val/ and test/"
 )
 _KEYS = ("images", "annotations", "categories")
+_FOLDERS = ("annotations", "labels")
 
 
 def detect(path: Path) -> bool:
@@ -40,7 +41,7 @@ def read(path: Path) -> dict[str, Dataset]:
     found = _by_split(path)
     if not found:
         raise DataError(f"{path} is not {LAYOUT}.")
-    root = path if path.is_dir() else path.parent.parent if path.parent.name == "annotations" else path.parent
+    root = path if path.is_dir() else path.parent.parent if path.parent.name.lower() in _FOLDERS else path.parent
     loaded = {split: (file, _load(file)) for split, file in found.items()}
     first_file, first = next(iter(loaded.values()))
     classes = tuple(_categories(first, first_file).values())
@@ -62,7 +63,7 @@ def _candidates(path: Path) -> list[Path]:
     """The .json files where a COCO data set keeps its annotations."""
     if path.is_file():
         return [path] if path.suffix.lower() == ".json" else []
-    named = [folder for folder in subfolders(path) if folder.name.lower() in ("annotations", "labels")]
+    named = [folder for folder in subfolders(path) if folder.name.lower() in _FOLDERS]
     places = [path, *named, *split_folders(path).values()]
     return [file for place in places for file in files(place) if file.suffix.lower() == ".json"]
 

@@ -37,7 +37,7 @@ def read(path: Path) -> dict[str, Dataset]:
     milliseconds each.
 
     Raises:
-        DataError: names the mask that cannot be read, was compressed with loss, or differs in size from its image.
+        DataError: names the mask that cannot be read or was compressed with loss.
     """
     found = pairs(path, MASKS) if path.is_dir() else {}
     if not found:
