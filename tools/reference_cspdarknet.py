@@ -62,12 +62,12 @@ class Bottleneck(nn.Module):
 
 
 class CrossStage(nn.Module):
-    def __init__(self, channels: int, depth: int, shortcut: bool, conv: type[nn.Module]):
+    def __init__(self, inputs: int, outputs: int, depth: int, shortcut: bool, conv: type[nn.Module]):
         super().__init__()
-        width = channels // 2
-        self.conv1 = ConvNormSiLU(channels, width, 1)
-        self.conv2 = ConvNormSiLU(channels, width, 1)
-        self.conv3 = ConvNormSiLU(2 * width, channels, 1)
+        width = outputs // 2
+        self.conv1 = ConvNormSiLU(inputs, width, 1)
+        self.conv2 = ConvNormSiLU(inputs, width, 1)
+        self.conv3 = ConvNormSiLU(2 * width, outputs, 1)
         self.m = nn.Sequential(*(Bottleneck(width, shortcut, conv) for _ in range(depth)))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -96,8 +96,8 @@ class CSPDarknet(nn.Module):
         for i, repeats in enumerate((depth, 3 * depth, 3 * depth, depth)):
             channels, last = width * 2 ** (i + 1), i == 3
             pooling = [PyramidPooling(channels)] if last else []
-            layers = [conv(channels // 2, channels, 3, 2), *pooling, CrossStage(channels, repeats, not last, conv)]
-            setattr(self, f"dark{i + 2}", nn.Sequential(*layers))
+            stage = CrossStage(channels, channels, repeats, not last, conv)
+            setattr(self, f"dark{i + 2}", nn.Sequential(conv(channels // 2, channels, 3, 2), *pooling, stage))
         self.classifier = nn.Linear(16 * width, num_classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
