@@ -51,7 +51,14 @@ class Adapter:
     targets_from: ClassVar[tuple[str, ...]] = ()
     """Kinds of data set (`zoo.data.Dataset.kind`) this task can learn from."""
     primary: ClassVar[str] = "loss"
-    """The metric that tells the better of two models; greater is better."""
+    """The metric that tells the better of two models; greater is better, but for the loss."""
+    classes: ClassVar[bool] = True
+    """Whether its outputs stand for classes. A task without them takes no labels."""
+    fixed_backbone: ClassVar[bool] = False
+    """Whether the backbone must stay as it is, because the task measures by it or what it paints is made from it. Then
+    only the head trains, on images that may be augmented, and no features are cached."""
+    recipe: ClassVar[Mapping[str, Any]] = {}
+    """What `zoo.train` does for this task where it is told nothing: `plan`, `batch_size`, `lr`, `weight_decay`."""
 
     # What it needs of a backbone -------------------------------------------------------------------------------
     def taps(self, spec: BackboneSpec) -> tuple[str, ...]:
@@ -83,6 +90,11 @@ class Adapter:
         """Module path in the head -> module path in the backbone's own checkpoint, for what a checkpoint may fill."""
         return {}
 
+    def own_weights(self, spec: BackboneSpec) -> tuple[Self, Mapping[str, np.ndarray]]:
+        """(this adapter, completed by what the weights are made for; tensor name in the head -> array with the
+        checkpoint's axes), where an option names weights of the head that do not come with the backbone's."""
+        return self, {}
+
     # Learning --------------------------------------------------------------------------------------------------
     def fitted(self, dataset: Dataset) -> Self:
         """This adapter, completed by what only the training data can tell (e.g. balanced class weights)."""
@@ -102,6 +114,10 @@ class Adapter:
         head's outputs: a second stage that is fed by the truth, or a loss network that looks at the outputs."""
         return self.loss(model.outputs(reduced), batch)
 
+    def terms(self, model: Model, reduced: Mapping[str, jax.Array], batch: Arrays) -> dict[str, jax.Array]:
+        """What the loss is made of, by name, each (b,): shown among the figures of an evaluation."""
+        return {}
+
     # Predicting ------------------------------------------------------------------------------------------------
     def decode(self, outputs: Any, batch: Arrays) -> dict[str, jax.Array]:
         """Outputs as predictions in arrays, inside the compiled step. Where photos are predicted, `batch` holds
@@ -115,6 +131,14 @@ class Adapter:
     def metrics(self) -> Metrics:
         """A fresh accumulator."""
         raise NotImplementedError
+
+    def next_step(self, run: Path) -> str:
+        """The command that uses a finished run, where that is not the usual ones."""
+        return ""
+
+    def preview(self, model: Model, dataset: Dataset, path: Path) -> Path | None:
+        """Draw what the model makes of a few images of the data, after each epoch; None where that is no picture."""
+        return None
 
     def figures(self, evaluation: Any, folder: Path) -> list[Path]:
         """Draw what one would rather look at than read. `evaluation` is a `zoo.training.Evaluation`."""

@@ -15,6 +15,8 @@ from zoo.errors import PluginError, unknown_name
 from zoo.spec import BackboneSpec
 
 StageFunction = Callable[[Array], Array]
+PIXELS = "pixels"
+"""What an adapter names among its taps to be given the images: RGB or grey values in [0, 1], (b, h, w, c)."""
 
 
 class Backbone(nnx.Module):
@@ -137,7 +139,7 @@ def feature_shapes(
         )
 
     def forward(state: nnx.State, x: Array) -> dict[str, Array]:
-        return run_stages(nnx.merge(graphdef, state), x, at)
+        return run_stages(nnx.merge(graphdef, state), x, [name for name in at if name != PIXELS])
 
     images = jax.ShapeDtypeStruct((1, *size, in_channels), dtype)
     shapes = jax.eval_shape(forward, state, images)
@@ -149,4 +151,4 @@ def feature_shapes(
                 f"backbone {spec.name}: stage {name} gives {shape.shape[1:]}, its spec declares kind {declared.kind} "
                 f"with {declared.channels} channels; the plugin must make them equal."
             )
-    return shapes
+    return shapes | ({PIXELS: jax.ShapeDtypeStruct(images.shape, np.float32)} if PIXELS in at else {})

@@ -70,6 +70,10 @@ def create(
         raise ConfigError(f"{len(labels)} labels were given and num_classes={num_classes}; give one of them.")
     if labels is not None and len(set(labels)) != len(labels):
         raise ConfigError("labels must be different from one another.")
+    if not adapter_spec.adapter.classes:
+        if labels or num_classes:
+            raise ConfigError(f"{adapter_spec.name} knows no classes: leave labels and num_classes out.")
+        labels, num_classes = (), None
     options = _sort_options(spec, adapter_spec, config)
     classes = tuple(labels) if labels is not None else _numbered(num_classes if num_classes is not None else 2)
     adapter = configure(adapter_spec.adapter, classes, options.adapter)
@@ -94,7 +98,7 @@ def create(
     preprocess = replace(preprocess, size=size or preprocess.size)
     build = spec.build_options({**origin.options, **options.build})
     wanted, own = _choose_labels(spec, file, origin, labels, num_classes, build)
-    adapter = configure(adapter_spec.adapter, wanted, options.adapter)
+    adapter, tensors = configure(adapter_spec.adapter, wanted, options.adapter).own_weights(spec)
     taps = adapter.taps(spec)
     shapes = feature_shapes(spec, preprocess.size, taps, in_channels=in_channels, **build)
     head = adapter.build(spec, shapes, size=preprocess.size, rngs=nnx.Rngs(seed))
@@ -108,6 +112,9 @@ def create(
         report = _fill(spec, backbone, head, adapter, file.tensors, in_channels, keep_head=own == wanted, seed=seed)
         notes = (*origin.notes, str(report))
         new_head = bool(report.reinitialised) or own != wanted or not adapter.checkpoint_paths(spec)
+    if tensors:
+        put(head, arrays_for(head, tensors, adapter_spec.name), seed)
+        new_head = False
     card = Card(
         backbone=spec.name,
         adapter=adapter_spec.name,
@@ -328,6 +335,20 @@ def _first_conv(spec: BackboneSpec, body: Sequence[Slot], in_channels: int) -> s
         if len(slot.shape) == 4 and slot.shape[2] == inputs and any(slot.name.startswith(m + ".") for m in stage)
     ]
     return min(found, key=lambda slot: (len(slot.path), dotted(slot.path))).name if found else None
+
+
+def arrays_for(module: nnx.Module, tensors: Mapping[str, np.ndarray], name: str) -> dict[Path, np.ndarray]:
+    """Arrays by path from tensors by name, with the checkpoint's axes. Raises `WeightsError` unless they fit."""
+    wanted = {slot.name: slot for slot in slots(module)}
+    if wrong := sorted(wanted.keys() ^ tensors.keys()):
+        raise WeightsError(f"the weights do not fit the head of {name}: {wrong[0]} is missing or not known there.")
+    for key, slot in wanted.items():
+        if tuple(tensors[key].shape) != slot.native_shape:
+            raise WeightsError(
+                f"the weights do not fit the head of {name}: {key} has shape {tuple(tensors[key].shape)}, and "
+                f"{slot.native_shape} is needed."
+            )
+    return {slot.path: slot.read(tensors[key]) for key, slot in wanted.items()}
 
 
 def put(module: nnx.Module, arrays: Mapping[Path, np.ndarray], seed: int) -> None:

@@ -16,7 +16,7 @@ from flax import nnx
 from jax import Array
 
 from zoo.adapter import Adapter
-from zoo.backbone import run_stages
+from zoo.backbone import PIXELS, run_stages
 from zoo.data import decode, list_images, prepare
 from zoo.data.transform import Frame, frame_of
 from zoo.errors import ConfigError
@@ -87,8 +87,17 @@ class Model(nnx.Module):
         return (x - mean) / std
 
     def features(self, x: Array, at: Sequence[str]) -> dict[str, Array]:
-        """Outputs of the named stages for normalised images (b, h, w, c)."""
-        return run_stages(self.backbone, x.astype(DTYPES[self.card.dtype]), at, remat=self.remat)
+        """Outputs of the named stages for normalised images (b, h, w, c); `PIXELS` names the images themselves."""
+        stages = [name for name in at if name != PIXELS]
+        found = run_stages(self.backbone, x.astype(DTYPES[self.card.dtype]), stages, remat=self.remat)
+        return found | ({PIXELS: self.pixels(x)} if PIXELS in at else {})
+
+    def pixels(self, x: Array) -> Array:
+        """The reverse of `normalize`: values in [0, 1], float32, of which three are in the order RGB."""
+        preprocess, shape = self.card.preprocess, (1, 1, 1, -1)
+        mean, std = (jnp.asarray(v, jnp.float32).reshape(shape) for v in (preprocess.mean, preprocess.std))
+        found = x.astype(jnp.float32) * std + mean
+        return found[..., ::-1] if preprocess.channels == "BGR" else found
 
     def reduced(self, x: Array) -> dict[str, Array]:
         """What the head computes from, for normalised images: this is what the activation cache keeps."""

@@ -10,7 +10,7 @@ import typer
 
 import zoo
 
-COMMANDS = ("listing", "training", "demo", "plugins", "doctor")
+COMMANDS = ("listing", "training", "stylize", "demo", "plugins", "doctor")
 """Modules of this package, in the order of the help. Each has `register(app)`."""
 
 # rich's help pages would cost as much as all the rest of `zoo --help`.

@@ -73,8 +73,8 @@ def train(
     weights: Weights = "",
     task: Task = "",
     plan: Annotated[
-        str, typer.Option("--plan", help="head, last:N, all, all:DECAY, bitfit, or several joined by +.")
-    ] = "head+all",
+        str, typer.Option("--plan", help="head, last:N, all, all:DECAY, bitfit, or several by +; else the task's own.")
+    ] = "",
     epochs: Annotated[int, typer.Option("--epochs", help="Epochs over all phases of the plan.")] = 10,
     seed: Annotated[int, typer.Option("--seed", help="Of everything random.")] = 0,
     set_: Set = None,
@@ -84,9 +84,13 @@ def train(
     ] = None,
     format: Format = "",
     scratch: Annotated[bool, typer.Option("--scratch", help="Start from random values, not pretrained ones.")] = False,
-    batch_size: Annotated[int, typer.Option("--batch-size", help="Images in a step.")] = 32,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", help="Images in a step; 32, or the task's own.")
+    ] = None,
     lr: Annotated[float, typer.Option("--lr", help="Peak learning rate of the last phase.")] = 0.0,
-    weight_decay: Annotated[float, typer.Option("--weight-decay", help="Of AdamW.")] = 0.01,
+    weight_decay: Annotated[
+        float | None, typer.Option("--weight-decay", help="Of AdamW; 0.01, or the task's own.")
+    ] = None,
     clip: Annotated[float, typer.Option("--clip", help="Largest gradient norm of what trains; 0 for none.")] = 1.0,
     accumulate: Annotated[int, typer.Option("--accumulate", help="Batches averaged into one update.")] = 1,
     ema: Annotated[float, typer.Option("--ema", help="Decay of a moving average of the parameters; 0 for none.")] = 0.0,
@@ -109,7 +113,7 @@ def train(
     given, chosen_rules = options(set_), rules(rule)
     _refuse_occupied(out, resume)
     settings.keep_compiled_programs()
-    parts = read(data, format or None)
+    parts = read(data, format or _format_of(task))
     pool, _ = training_splits(parts, val_fraction, seed)
 
     import zoo
@@ -133,7 +137,7 @@ def train(
         run = zoo.train(
             model,
             parts,
-            plan=plan,
+            plan=plan or None,
             rules=chosen_rules,
             epochs=epochs,
             lr=lr or None,
@@ -159,9 +163,8 @@ def train(
         output.print_json(run.metrics)
         return
     _print_figures(run.metrics, f"best epoch {run.metrics['best_epoch']} of {run.metrics['epochs']}")
-    print(
-        f"\nrun folder: {out}\nnext: zoo predict {out} PHOTO, zoo evaluate {out} DATA, zoo export {out} --format timm"
-    )
+    verbs = f"zoo predict {out} PHOTO, zoo evaluate {out} DATA, zoo export {out} --format timm"
+    print(f"\nrun folder: {out}\nnext: {run.model.adapter.next_step(out) or verbs}")
 
 
 def evaluate(
@@ -286,6 +289,15 @@ def _task_for(kind: str) -> str:
     if len(fitting) != 1:
         raise ConfigError(f"{len(fitting)} tasks learn from {kind} data ({', '.join(fitting)}); name one with --task.")
     return fitting[0]
+
+
+def _format_of(task: str) -> str | None:
+    """The format that a task's data are in, where the task decides that. None for no task or an unknown one."""
+    from zoo.data import format_for
+    from zoo.registry import registry
+
+    known = any(row.name == task for row in registry().rows("adapters"))
+    return format_for(registry().adapter(task).adapter.targets_from) if known else None
 
 
 def _only_task() -> str:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from zoo.data.boxes import UNKNOWN
 from zoo.errors import DataError
 
-Kind = Literal["class", "classes", "boxes", "masks"]
+Kind = Literal["class", "classes", "boxes", "masks", "images"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,8 @@ class Dataset:
     Attributes:
         samples: in the order that every index refers to.
         classes: names; a target's class index points here.
-        kind: what the targets are: `class` (an int), `classes` (a tuple of ints, possibly empty), `boxes`, ...
+        kind: what the targets are: `class` (an int), `classes` (a tuple of ints, possibly empty), `boxes`, ...;
+            `images` for images of which nothing is known, whose target is None.
         name: for people, e.g. `ants_bees/train`.
         root: folder that the ids are relative to.
     """

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from zoo.data import Dataset
+from zoo.data import Dataset, format_for
 from zoo.data.augment import Augment
 from zoo.errors import ConfigError
 from zoo.model import Model
@@ -37,7 +37,7 @@ def train(
     model: Model,
     data: Data,
     *,
-    plan: str | Sequence[Phase] = "head+all",
+    plan: str | Sequence[Phase] | None = None,
     rules: Sequence[Rule] | None = None,
     epochs: int = 10,
     lr: float | None = None,
@@ -47,9 +47,9 @@ def train(
     val_fraction: float = 0.2,
     augment: Augment | str = "auto",
     batch_norm: str = "auto",
-    batch_size: int = 32,
+    batch_size: int | None = None,
     seed: int = 0,
-    weight_decay: float = 0.01,
+    weight_decay: float | None = None,
     clip: float | None = 1.0,
     accumulate: int = 1,
     ema: float = 0.0,
@@ -65,7 +65,9 @@ def train(
     Args:
         data: a folder or file of any format that `zoo.data.formats()` lists, or data sets by split. A part named
             `val` is validated on, else a stratified share of the training data; a part named `test` only at the end.
-        plan: `head`, `last:N`, `all`, `all:DECAY`, `bitfit`, or several of them joined by `+`; or phases.
+        plan: `head`, `last:N`, `all`, `all:DECAY`, `bitfit`, or several of them joined by `+`; or phases. What is
+            not given of plan, lr, batch_size and weight_decay is the task's own (`Adapter.recipe`), else head+all, by
+            what trains, 32 and 0.01.
         rules: `(pattern, multiplier or None)` rows of one's own in place of a plan (see `zoo.rules`).
         epochs: over all phases. lr: peak learning rate of the last phase; without it, by what trains.
         out: the run folder, which must be empty or new; `runs/<data>-<backbone>-<number>` without it.
@@ -90,7 +92,12 @@ def train(
         ConfigError, DataError, RunError: before the first step, for anything that cannot work.
     """
     began = time.monotonic()
-    parts = splits(data, format)
+    own = {"plan": "head+all", "lr": None, "batch_size": 32, "weight_decay": 0.01, **model.adapter.recipe}
+    plan = own["plan"] if plan is None else plan
+    lr = own["lr"] if lr is None else lr
+    batch_size = own["batch_size"] if batch_size is None else batch_size
+    weight_decay = own["weight_decay"] if weight_decay is None else weight_decay
+    parts = splits(data, format or format_for(model.adapter.targets_from))
     pool, *others = training_splits(parts, val_fraction, seed)
     if "test" in parts:
         others.append(parts["test"])
@@ -113,6 +120,10 @@ def train(
     phases = make_plan(model, plan, epochs, lr, rules)
     batches = -(-len(train_set) // batch_size)
     for phase in phases:
+        if model.adapter.fixed_backbone and not assign(model, phase.rules).backbone_frozen:
+            raise ConfigError(
+                f"phase {phase.name} trains the backbone, which {model.card.adapter} must not: use plan head."
+            )
         assign(model, phase.rules)
         if phase.epochs * batches < accumulate:
             raise ConfigError(
@@ -209,5 +220,6 @@ def _draw(session: Session, evaluation: Evaluation) -> list[Path]:
 
     folder = session.folder / "figures"
     folder.mkdir(exist_ok=True)
-    drawn = curves(session.history, folder / "curves.png", session.model.adapter.primary)
+    primary = session.model.adapter.primary
+    drawn = curves(session.history, folder / "curves.png", primary if primary in session.history[0] else "")
     return [drawn, *session.model.adapter.figures(evaluation, folder)]

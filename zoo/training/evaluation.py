@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from zoo.data import Dataset, Loader
+from zoo.data import Dataset, Loader, format_for
 from zoo.data.augment import identity
 from zoo.model import Model
 from zoo.training.batches import Data, evaluation_load, evaluation_split, relabelled, splits
@@ -45,13 +45,15 @@ class Evaluation:
 @partial(jax.jit, static_argnums=0)
 def _evaluate(
     graphdef: nnx.GraphDef[Model], state: nnx.State, batch: Mapping[str, Any]
-) -> tuple[dict[str, jax.Array], jax.Array]:
+) -> tuple[dict[str, jax.Array], jax.Array, dict[str, jax.Array]]:
     model = nnx.merge(graphdef, state)
     if "image" in batch:
         batch = identity(batch, seen_size(model.card.preprocess, batch["image"].shape))
     reduced = reduced_of(model, batch)
-    # The outputs are computed twice here and once in the compiled program, which shares what is equal.
-    return model.adapter.decode(model.outputs(reduced), batch), model.adapter.losses(model, reduced, batch)
+    # Outputs and terms are computed several times here and once in the compiled program, which shares what is equal.
+    adapter = model.adapter
+    terms = adapter.terms(model, reduced, batch)
+    return adapter.decode(model.outputs(reduced), batch), adapter.losses(model, reduced, batch), terms
 
 
 def evaluate_batches(model: Model, dataset: Dataset, batches: Iterable[Mapping[str, Any]]) -> Evaluation:
@@ -60,15 +62,18 @@ def evaluate_batches(model: Model, dataset: Dataset, batches: Iterable[Mapping[s
     graphdef, state = nnx.split(model)
     metrics = model.adapter.metrics()
     total, count, tie = 0.0, 0, itertools.count()
+    parts: dict[str, float] = {}
     worst: list[tuple[float, int, int, dict[str, np.ndarray], dict[str, np.ndarray]]] = []
     for batch in batches:
-        found, losses = _evaluate(graphdef, state, {k: v for k, v in batch.items() if k != "index"})
+        found, losses, terms = _evaluate(graphdef, state, {k: v for k, v in batch.items() if k != "index"})
         decoded = {name: np.asarray(value) for name, value in found.items()}
         targets = {name: np.asarray(v) for name, v in batch.items() if name != "image" and ":" not in name}
         metrics.update(decoded, targets)
         valid = np.flatnonzero(targets["valid"])
         losses = np.asarray(losses, np.float64)
         total, count = total + losses[valid].sum(), count + len(valid)
+        for name, value in terms.items():
+            parts[name] = parts.get(name, 0.0) + float(np.asarray(value, np.float64)[valid].sum())
         for row in valid:
             if len(worst) >= KEEP_WORST and losses[row] <= worst[0][0]:
                 continue
@@ -81,7 +86,8 @@ def evaluate_batches(model: Model, dataset: Dataset, batches: Iterable[Mapping[s
             )
             (heapq.heappush if len(worst) < KEEP_WORST else heapq.heapreplace)(worst, entry)
     mistakes = [(loss, dataset[i].image, d, t) for loss, _, i, d, t in sorted(worst, key=lambda w: (-w[0], w[1]))]
-    return Evaluation({**metrics.compute(), "loss": float(total / max(count, 1))}, dataset, mistakes)
+    means = {name: value / max(count, 1) for name, value in {**parts, "loss": float(total)}.items()}
+    return Evaluation({**metrics.compute(), **means}, dataset, mistakes)
 
 
 def evaluate(
@@ -105,7 +111,8 @@ def evaluate(
         DataError: when the data's classes are not the model's.
     """
     model = as_model(model)
-    dataset = relabelled(evaluation_split(splits(data, format), split), model)
+    parts = splits(data, format or format_for(model.adapter.targets_from))
+    dataset = relabelled(evaluation_split(parts, split), model)
     loader = Loader(dataset, evaluation_load(model), min(batch_size, len(dataset)))
 
     def counted() -> Iterable[dict[str, np.ndarray]]:

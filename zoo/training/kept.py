@@ -19,7 +19,7 @@ def keep_if_best(session: Session, row: dict[str, Any]) -> bool:
     """Remember the model when it is the best so far: by the task's figure, then by the smaller loss."""
 
     def rank(row: dict[str, Any]) -> tuple[float, float]:
-        return row[session.model.adapter.primary], -row["val_loss"]
+        return row.get(session.model.adapter.primary, -row["val_loss"]), -row["val_loss"]
 
     if session.best is not None and rank(row) <= rank(session.best[0]):
         return False

@@ -21,7 +21,15 @@ from zoo.rules import Assignment, assign
 from zoo.training.kept import keep_if_best, restore, save_checkpoint
 from zoo.training.plan import Phase, schedule
 from zoo.training.precondition import precondition, started, with_statistics
-from zoo.training.reads import affine_maps, open_caches, sample_features, train_batches, training_loader, validated
+from zoo.training.reads import (
+    affine_maps,
+    augments,
+    open_caches,
+    sample_features,
+    train_batches,
+    training_loader,
+    validated,
+)
 from zoo.training.run import write_history
 from zoo.training.session import Event, Interrupted, Place, Session, finite_losses
 from zoo.training.step import install, lenient, optimizer, start
@@ -69,7 +77,7 @@ def _phase(session: Session, index: int, phase: Phase, resumed: Resumed | None) 
         model,
         assignment,
         precondition(transform, maps) if maps else transform,
-        augmentation=None if assignment.backbone_frozen else recipe.augmentation,
+        augmentation=recipe.augmentation if augments(model, assignment) else None,
         ema=recipe.ema,
         norm_statistics=recipe.statistics,
         remat=recipe.remat,
@@ -124,6 +132,7 @@ def _phase(session: Session, index: int, phase: Phase, resumed: Resumed | None) 
         write_history(session.folder, session.history)
         at.waited = 0 if keep_if_best(session, row) else at.waited + 1
         at.next_epoch()
+        model.adapter.preview(model, session.val, session.folder / "previews" / f"epoch{row['epoch']:04}.png")
         yield session.step, {"kind": "epoch", **row}
     if at.epoch < phase.epochs:
         text = f"no better epoch in {at.waited}: phase {phase.name} ends early"

@@ -26,15 +26,20 @@ SAMPLE = 1024
 def training_loader(session: Session, assignment: Assignment) -> Loader:
     """Training batches, of images."""
     recipe, model = session.recipe, session.model
-    augmented = recipe.augmentation is not None and not assignment.backbone_frozen
+    augmented = recipe.augmentation is not None and augments(model, assignment)
     load = batching.training_load(model) if augmented else batching.evaluation_load(model)
     size = min(recipe.batch_size, len(session.train))
     return Loader(session.train, MemoryCache(load), size, seed=recipe.seed, shuffle=True)
 
 
+def augments(model: Model, assignment: Assignment) -> bool:
+    """Whether images may be augmented: where the backbone runs in every epoch anyway."""
+    return model.adapter.fixed_backbone or not assignment.backbone_frozen
+
+
 def open_caches(session: Session, assignment: Assignment) -> None:
     """Features of a frozen backbone as it is now; those of one that is going to be trained are forgotten."""
-    if not (session.recipe.cache and assignment.backbone_frozen):
+    if not (session.recipe.cache and assignment.backbone_frozen) or session.model.adapter.fixed_backbone:
         session.caches.clear()
         return
     if session.caches:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -19,6 +20,12 @@ def formats() -> dict[str, ModuleType]:
     """The known formats: name -> module, in the order of their names."""
     modules = [importlib.import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__)]
     return {module.NAME: module for module in sorted(modules, key=lambda module: module.NAME)}
+
+
+def format_for(kinds: Sequence[str]) -> str | None:
+    """The format to read data in for a task that learns from these kinds, where that alone decides: any folder of
+    images will do for a task that needs nothing but images."""
+    return "images" if tuple(kinds) == ("images",) else None
 
 
 def read(path: str | Path, format: str | None = None) -> dict[str, Dataset]:

@@ -1,0 +1,232 @@
+"""Style transfer: a photo painted like a picture.
+
+Three methods. `adain` (Huang and Belongie, arXiv:1703.06868): one network for any style; the backbone is the frozen
+encoder, the head the decoder that mirrors it. `fast` (Johnson et al., arXiv:1603.08155): one network for one style,
+trained with the backbone as the loss network. `gatys` (Gatys et al., arXiv:1508.06576): the picture itself is
+optimised, nothing is trained. Every loss is measured against the size of its target (`losses.energy`), so that weights
+carry over between backbones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+import jax
+import jax.numpy as jnp
+import msgspec
+import numpy as np
+from flax import nnx
+from jax import Array
+from zoo.adapters.style import adain, fast, gatys, stages
+from zoo.adapters.style.pictures import Picture, contact_sheet, style_files, style_pixels
+from zoo.adapters.style.stylize import stylize
+
+from zoo.adapter import Adapter
+from zoo.data import Dataset, Sample
+from zoo.errors import ConfigError
+from zoo.hookspecs import hookimpl
+from zoo.spec import AdapterSpec, BackboneSpec, Preprocess
+
+if TYPE_CHECKING:
+    from zoo.model import Model
+
+__all__ = ["Picture", "Style", "stylize"]
+
+METHODS: Mapping[str, Any] = {"adain": adain, "fast": fast, "gatys": gatys}
+PREVIEWS = 4
+
+
+class Painted(msgspec.Struct, frozen=True):
+    """What the network makes of one image at the size it is prepared at; `stylize` keeps the image's own.
+
+    Attributes:
+        file: the image. mean: the painted picture's mean colour, red, green and blue in [0, 1].
+    """
+
+    file: str
+    mean: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Style(Adapter):
+    """Options of style transfer. A weight of -1 is the method's own.
+
+    Attributes:
+        method: `adain`, `fast` or `gatys`.
+        style: the picture to learn from, or a folder of them (`adain`); needed in training only.
+        style_size: shorter side in pixels that style pictures are reduced to in training.
+        style_layers: stages that the style is read from; the first of each stride without.
+        content_layer: stage that the content is compared at.
+        content_weight, style_weight, tv_weight: of the losses. tv is total variation, which keeps pictures smooth.
+        net: safetensors file with the network of `fast` or the decoder of `adain`, in a layout that others write.
+        width: channels of the first layer of `fast`; for `adain` a share of the encoder's widths, in 1/16.
+        blocks: residual blocks of `fast`. padding, upsample, output, eps: see `nets.TransformNet`.
+        steps: of `gatys`. optimizer: `lbfgs` or `adam`. rate: of Adam, in pixel values. init: what it starts from.
+        scales: sizes that `gatys` goes through, each twice the one before; 0 for as many as the picture's size asks.
+    """
+
+    method: Literal["adain", "fast", "gatys"] = "adain"
+    style: str = ""
+    style_size: int = 256
+    style_layers: tuple[str, ...] = ()
+    content_layer: str = ""
+    content_weight: float = -1.0
+    style_weight: float = -1.0
+    tv_weight: float = -1.0
+    net: str = ""
+    width: int = 0
+    blocks: int = 5
+    padding: Literal["reflect", "same"] = "reflect"
+    upsample: Literal["nearest", "transposed"] = "nearest"
+    output: Literal["residual", "linear", "tanh"] = "residual"
+    eps: float = 1e-5
+    steps: int = 200
+    optimizer: Literal["lbfgs", "adam"] = "lbfgs"
+    rate: float = 0.02
+    init: Literal["content", "noise"] = "content"
+    scales: int = 0
+
+    targets_from = ("images",)
+    classes = False
+    fixed_backbone = True
+    recipe: ClassVar[Mapping[str, Any]] = {"plan": "head", "batch_size": 4, "lr": 1e-3, "weight_decay": 0.0}
+
+    def __post_init__(self) -> None:
+        positive = {"style_size": self.style_size - 15, "steps": self.steps, "rate": self.rate, "eps": self.eps}
+        for name, value in positive.items():
+            if value <= 0:
+                least = "at least 16" if name == "style_size" else "above 0"
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be {least}.")
+        if min(self.width, self.scales) < 0 or self.blocks < 1:
+            raise ConfigError(
+                f"width {self.width} and scales {self.scales} must be 0 or more, blocks {self.blocks} at least 1."
+            )
+        for name in ("content_weight", "style_weight", "tv_weight"):
+            if getattr(self, name) < 0 and getattr(self, name) != -1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be 0 or more, or -1 for the method's own.")
+
+    # What it needs of a backbone -------------------------------------------------------------------------------
+    def style_stages(self, spec: BackboneSpec) -> tuple[str, ...]:
+        """The stages that the style is read from."""
+        return stages.style_stages(spec, self.method, self.style_layers)
+
+    def content_stage(self, spec: BackboneSpec) -> str:
+        """The stage that content is compared at."""
+        return stages.content_stage(spec, self.method, self.content_layer)
+
+    def taps(self, spec: BackboneSpec) -> tuple[str, ...]:
+        self.style_stages(spec)
+        self.content_stage(spec)
+        return METHODS[self.method].taps(self, spec)
+
+    def build(
+        self,
+        spec: BackboneSpec,
+        shapes: Mapping[str, jax.ShapeDtypeStruct],
+        *,
+        size: tuple[int, int],
+        rngs: nnx.Rngs,
+    ) -> nnx.Module:
+        return METHODS[self.method].build(self, spec, rngs=rngs)
+
+    def own_weights(self, spec: BackboneSpec) -> tuple[Self, Mapping[str, np.ndarray]]:
+        if not self.net:
+            return self, {}
+        from zoo.adapters.style import checkpoints
+
+        options, tensors = checkpoints.read_net(self.net, self.method, spec)
+        return replace(self, net="", **options), tensors
+
+    def weight(self, name: str) -> float:
+        """The weight of a loss: `content`, `style` or `tv`."""
+        given = getattr(self, f"{name}_weight")
+        return METHODS[self.method].WEIGHTS[name] if given == -1 else given
+
+    # Learning --------------------------------------------------------------------------------------------------
+    def fitted(self, dataset: Dataset) -> Self:
+        if self.method == "gatys":
+            raise ConfigError(
+                "method=gatys optimises each picture by itself and has nothing to train: use `zoo stylize --backbone "
+                "NAME --set method=gatys PHOTO --style PICTURE`, or train method=adain or method=fast."
+            )
+        files = style_files(self.style)
+        if self.method == "fast" and len(files) != 1:
+            raise ConfigError(
+                f"method=fast learns one style, and {self.style} holds {len(files)} pictures; name one of them, or "
+                "train method=adain."
+            )
+        for file in files:
+            style_pixels(file, self.style_size, square=self.method == "adain")
+        return self
+
+    def targets(self, sample: Sample, preprocess: Preprocess) -> dict[str, np.ndarray]:
+        files = style_files(self.style)
+        # Which style a photo goes with must not depend on the order of anything.
+        chosen = files[sum(sample.id.encode()) % len(files)]
+        return {"style": style_pixels(chosen, self.style_size, square=self.method == "adain")}
+
+    def terms(self, model: Model, reduced: Mapping[str, Array], batch: Mapping[str, Any]) -> dict[str, Array]:
+        return METHODS[self.method].terms(self, model, reduced, batch)
+
+    def losses(self, model: Model, reduced: Mapping[str, Array], batch: Mapping[str, Any]) -> Array:
+        found = self.terms(model, reduced, batch)
+        weighted = [self.weight(name.removesuffix("_loss")) * value for name, value in found.items()]
+        return sum(weighted[1:], weighted[0])
+
+    # Predicting ------------------------------------------------------------------------------------------------
+    def decode(self, outputs: Array, batch: Mapping[str, Any]) -> dict[str, Array]:
+        return {"mean": jnp.mean(jnp.clip(outputs, 0, 1), axis=(1, 2))}
+
+    def predictions(self, decoded: Mapping[str, np.ndarray], files: Sequence[str]) -> list[Painted]:
+        means = np.asarray(decoded["mean"], np.float64).tolist()
+        return [Painted(file, tuple(mean)) for file, mean in zip(files, means, strict=True)]
+
+    def metrics(self) -> Count:
+        return Count()
+
+    def preview(self, model: Model, dataset: Dataset, path: Path) -> Path | None:
+        """A few photos above what the model makes of them, beside the style."""
+        photos = [sample.image for sample in dataset][:PREVIEWS]
+        styles = style_files(self.style)[:2] if self.style else []
+        side = max(model.card.preprocess.size)
+        how: dict[str, Any] = {} if self.method == "fast" else {"style": styles[0]}
+        painted = [stylize(model, photo, size=side, untrained=True, **how) for photo in photos]
+        return contact_sheet([[*photos, *styles[:1]], [*painted]], path)
+
+    def next_step(self, run: Path) -> str:
+        style = "" if self.method == "fast" else " --style PICTURE"
+        return f"zoo stylize {run} PHOTO{style} --out PICTURE"
+
+    def stylize(self, model: Model, *args: Any, **kwargs: Any) -> Picture:
+        """See `stylize`; for callers that know the model only, such as the command line."""
+        return stylize(model, *args, **kwargs)
+
+
+class Count:
+    """How many images were looked at; the losses are the figures."""
+
+    def __init__(self) -> None:
+        self.images = 0
+
+    def update(self, decoded: Mapping[str, np.ndarray], batch: Mapping[str, np.ndarray]) -> None:
+        self.images += int(np.asarray(batch["valid"]).sum())
+
+    def compute(self) -> dict[str, Any]:
+        return {"images": self.images}
+
+
+CITATION = """@inproceedings{huang2017arbitrary,
+  title = {Arbitrary Style Transfer in Real-time with Adaptive Instance Normalization},
+  author = {Huang, Xun and Belongie, Serge},
+  booktitle = {International Conference on Computer Vision},
+  year = {2017}
+}"""
+
+
+@hookimpl
+def zoo_adapters() -> list[AdapterSpec]:
+    summary = "A photo painted like another picture: any style (adain), one style (fast), or without training (gatys)."
+    return [AdapterSpec("style", Style, summary, "https://arxiv.org/abs/1703.06868", CITATION)]

@@ -1,0 +1,100 @@
+"""Fast style transfer (arXiv:1603.08155): a network for one style, which paints in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import Array
+from zoo.adapters.style import losses, tiles
+from zoo.adapters.style.nets import Statistics, TransformNet
+from zoo.adapters.style.pictures import as_input, unit
+
+from zoo.backbone import PIXELS
+from zoo.spec import BackboneSpec
+
+if TYPE_CHECKING:
+    from zoo.adapters.style import Style
+
+    from zoo.model import Model
+
+WEIGHTS = {"content": 1.0, "style": 4.0, "tv": 1.0}
+WIDTH = 32
+
+
+class Painter(nnx.Module):
+    """The head: a transform net on the pixels. The backbone only measures what it paints."""
+
+    def __init__(self, net: TransformNet) -> None:
+        self.net = net
+
+    def reduce(self, features: Mapping[str, Array]) -> dict[str, Array]:
+        return dict(features)
+
+    def reads(self) -> dict[str, str]:
+        return {}
+
+    def __call__(self, features: Mapping[str, Array]) -> Array:
+        return self.net(features[PIXELS])
+
+
+def taps(options: Style, spec: BackboneSpec) -> tuple[str, ...]:
+    return (PIXELS,)
+
+
+def build(options: Style, spec: BackboneSpec, *, rngs: nnx.Rngs) -> nnx.Module:
+    width = options.width or WIDTH
+    how = (options.padding, options.upsample, options.output, options.eps)
+    return Painter(TransformNet(width, options.blocks, *how, rngs=rngs))
+
+
+def terms(options: Style, model: Model, reduced: Mapping[str, Array], batch: Mapping[str, Any]) -> dict[str, Array]:
+    """arXiv:1603.08155, section 3.2: features of the painted picture against the photo's and the style's."""
+    names, content = options.style_stages(model.spec), options.content_stage(model.spec)
+    picture = model.outputs(reduced)
+    found = model.features(as_input(model, picture), (*dict.fromkeys((*names, content)),))
+    there = model.features(as_input(model, reduced[PIXELS]), (content,))[content]
+    styles = model.features(as_input(model, unit(batch["style"][:1])), names)  # all rows are the same picture
+    style = jnp.zeros(picture.shape[0])
+    for name in names:
+        target = losses.gram(styles[name])
+        style = style + losses.squared_error(losses.gram(found[name]), target) / losses.energy(target)
+    return {
+        "content_loss": losses.squared_error(found[content], there) / losses.energy(there),
+        "style_loss": style / len(names),
+        "tv_loss": losses.total_variation(picture),
+    }
+
+
+# Painting ------------------------------------------------------------------------------------------------------
+
+
+@partial(jax.jit, static_argnums=0)
+def _run(
+    graphdef: nnx.GraphDef[TransformNet], state: nnx.State, pixels: Array, given: Statistics | None
+) -> tuple[Array, Statistics]:
+    return nnx.merge(graphdef, state).run(pixels, given)
+
+
+def paint(
+    options: Style, model: Model, content: np.ndarray, styles: Sequence[np.ndarray], shares: np.ndarray,
+    strength: float, tile: int,
+) -> np.ndarray:  # fmt: skip
+    """A picture (h, w, 3) in [0, 1] in the network's style; the photo shines through where shares or strength say."""
+    head: Any = model.head
+    graphdef, state = nnx.split(head.net)
+    given = None
+    if not tiles.fits(content, tile):
+        given = _run(graphdef, state, tiles.reduced(content, tile)[None], None)[1]
+
+    def one(part: np.ndarray, window: tuple[slice, slice]) -> np.ndarray:
+        return np.asarray(_run(graphdef, state, part[None], given)[0])[0]
+
+    painted = np.clip(tiles.painted(content, one, tile), 0, 1)
+    share = strength * np.clip(shares.sum(0), 0, 1)[..., None].astype(np.float32)
+    return share * painted + (1 - share) * content

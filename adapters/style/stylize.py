@@ -1,0 +1,166 @@
+"""`stylize`: one photo, painted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from zoo.adapters.style import adain, colour, fast, gatys, tiles
+from zoo.adapters.style.gatys import Preview
+from zoo.adapters.style.pictures import Picture, open_picture, read_mask, resized
+
+from zoo.errors import ConfigError
+
+if TYPE_CHECKING:
+    from zoo.model import Model
+
+Source = str | Path | np.ndarray | Picture
+Colours = Literal["style", "luminance", "match"]
+TILE = 1024
+LONG_SIDE = 512
+"""Of a picture that is optimised, where no size is asked for: every pixel costs hundreds of passes."""
+
+
+def stylize(
+    model: Model,
+    content: Source,
+    style: Source | Sequence[Source] = (),
+    *,
+    strength: float = 1.0,
+    mix: Sequence[float] | None = None,
+    masks: Sequence[str | Path | np.ndarray] = (),
+    colours: Colours = "style",
+    size: int = 0,
+    style_size: int = 0,
+    tile: int = TILE,
+    preview: Preview | None = None,
+    every: int = 0,
+    untrained: bool = False,
+) -> Picture:
+    """A photo painted in a style, at its own size, with its colour profile and EXIF data.
+
+    Args:
+        model: of the task `style`; what `method` it has decides how it paints.
+        content: a file, or a uint8 array (height, width, 3).
+        style: one picture or several. A model of method `fast` has its own and takes none.
+        strength: from 0, the photo itself, to 1.
+        mix: how much of each style; equal parts without.
+        masks: for each style where it goes: pictures whose white parts are meant. One mask does for all styles.
+        colours: the style's; `luminance` keeps the photo's colours and takes light and dark alone from the painting;
+            `match` first gives the style picture the photo's colours.
+        size: longer side of the result in pixels; the photo's own without (method `gatys`: at most 512).
+        style_size: longer side that styles are reduced to, which decides how coarse the strokes are; the content's
+            without.
+        tile: side of the parts that a larger picture is painted in (`adain`, `fast`); 0 paints in one piece.
+        untrained: paint also with a network that has learnt nothing yet, to see how it learns.
+        preview: called while `gatys` paints, every `every` steps, with (step, steps in all, loss, pixels).
+    Raises:
+        ConfigError, DataError: before anything is computed, for what cannot work.
+    """
+    options = _options(model)
+    styles = [style] if isinstance(style, str | Path | np.ndarray | Picture) else list(style)
+    _check(model, styles, strength, mix, masks, colours, tile, every, untrained)
+    shares = _mix(mix, max(len(styles), 1))
+    looks = [open_picture(one) for one in styles]
+    photo = open_picture(content)
+    if not size and options.method == "gatys":
+        size = min(max(photo.size), LONG_SIDE)
+    pixels = resized(photo.pixels, size) if size else photo.pixels
+    _check_size(model, photo, pixels.shape[:2])
+    regions = [read_mask(mask, (pixels.shape[0], pixels.shape[1])) for mask in masks]
+    brushes = [resized(look.pixels, style_size or max(pixels.shape[:2])) for look in looks]
+    if colours == "match":
+        brushes = [colour.matched(brush, pixels) for brush in brushes]
+    model.eval()
+    if options.method == "gatys":
+        painted, _ = gatys.paint(
+            options, model, pixels, brushes, shares, _regions(regions, len(brushes)), strength, preview, every
+        )
+    else:
+        method: Any = adain if options.method == "adain" else fast
+        places = _places(shares, regions, tiles.grown((pixels.shape[0], pixels.shape[1]), tile), pixels.shape[:2])
+        painted = method.paint(options, model, pixels, brushes, places, strength, tile)
+    painted = np.clip(painted, 0, 1)
+    if colours == "luminance":
+        painted = colour.luminance_of(painted, pixels)
+    return replace(photo, pixels=painted.astype(np.float32))
+
+
+def _options(model: Model) -> Any:
+    from zoo.adapters.style import Style
+
+    if not isinstance(model.adapter, Style):
+        raise ConfigError(f"{model.card.backbone} was made for {model.card.adapter}; stylize needs a model of style.")
+    return model.adapter
+
+
+def _check(
+    model: Model, styles: Sequence[Source], strength: float, mix: Sequence[float] | None, masks: Sequence[Any],
+    colours: str, tile: int, every: int, untrained: bool,
+) -> None:  # fmt: skip
+    method = _options(model).method
+    if not 0 <= strength <= 1:
+        raise ConfigError(f"strength is {strength}; it must lie in [0, 1].")
+    if model.card.in_channels != 3:
+        raise ConfigError(f"this model takes images of {model.card.in_channels} channels; pictures have 3.")
+    if method == "fast" and styles:
+        raise ConfigError("this model has one style of its own (method=fast): leave style out, or use method=adain.")
+    if method != "fast" and not styles:
+        raise ConfigError(f"method={method} needs a style: give at least one picture (--style PICTURE).")
+    if colours not in ("style", "luminance", "match"):
+        raise ConfigError(f"colours is {colours!r}; accepted: style, luminance, match.")
+    if colours == "match" and method == "fast":
+        raise ConfigError("colours=match changes the style picture, and method=fast has none; use colours=luminance.")
+    if mix is not None and len(mix) != len(styles):
+        raise ConfigError(f"{len(mix)} parts are mixed of {len(styles)} styles; give one number for each.")
+    if mix is not None and (min(mix, default=0) < 0 or sum(mix) <= 0):
+        raise ConfigError(f"mix is {list(mix)}; parts must be 0 or more, and not all 0.")
+    if masks and len(masks) not in (1, max(len(styles), 1)):
+        raise ConfigError(f"{len(masks)} masks for {len(styles)} styles; give one, or one for each style.")
+    if tile and tile < tiles.SMALLEST:
+        raise ConfigError(f"tile is {tile}; it must be at least {tiles.SMALLEST} pixels, or 0 for one piece.")
+    if every < 0 or every > gatys.CHUNK:
+        raise ConfigError(f"every is {every}; previews come every 1 to {gatys.CHUNK} steps (0: every {gatys.CHUNK}).")
+    if method != "gatys" and model.card.new_head and not untrained:
+        raise ConfigError(
+            f"the network of method={method} is untrained: train it (zoo train PHOTOS --task style), give its weights "
+            "(--set net=FILE), or use method=gatys, which needs no training."
+        )
+
+
+def _check_size(model: Model, photo: Picture, size: tuple[int, ...]) -> None:
+    least = max(model.spec.min_size, 16)
+    if min(size) < least:
+        raise ConfigError(
+            f"{photo.name} would be painted at {size[1]}x{size[0]} pixels; each side needs at least {least}."
+        )
+
+
+def _mix(mix: Sequence[float] | None, count: int) -> np.ndarray:
+    parts = np.asarray(mix if mix is not None else [1.0] * count, np.float32)
+    return parts / parts.sum()
+
+
+def _regions(regions: Sequence[np.ndarray], count: int) -> np.ndarray | None:
+    """A region for each style, (n, h, w), which together cover no place more than once."""
+    if not regions:
+        return None
+    each = np.stack(list(regions) if len(regions) == count else [regions[0] / count] * count)
+    return each / np.maximum(each.sum(0, keepdims=True), 1)
+
+
+def _places(
+    shares: np.ndarray, regions: Sequence[np.ndarray], grown: tuple[int, int], size: tuple[int, ...]
+) -> np.ndarray:
+    """How much of each style there is at each pixel, (n, h, w), mirrored beyond the picture up to `grown`."""
+    if not regions:
+        return np.broadcast_to(shares.reshape(-1, 1, 1), (len(shares), *grown))
+    if len(regions) == 1:
+        each = shares.reshape(-1, 1, 1) * regions[0]
+    else:
+        parts = np.stack(list(regions)) * (shares * len(shares)).reshape(-1, 1, 1)
+        each = parts / np.maximum(parts.sum(0, keepdims=True), 1)
+    return np.pad(each, ((0, 0), (0, grown[0] - size[0]), (0, grown[1] - size[1])), mode="symmetric")

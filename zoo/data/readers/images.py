@@ -1,0 +1,38 @@
+"""Photos of which nothing is known: any folder of images, sorted or not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from zoo.data.dataset import Dataset, Sample
+from zoo.data.files import SPLIT_NAMES, describe, has_images, images_below, subfolders
+from zoo.errors import DataError
+
+NAME = "images"
+LAYOUT = "any folder of images, perhaps with train/, val/ (valid/, validation/) and test/; only where it is asked for"
+
+
+def detect(path: Path) -> bool:
+    """Never: every folder of images would fit, and in most of them the folders' names mean something."""
+    return False
+
+
+def read(path: Path) -> dict[str, Dataset]:
+    """The splits found, or `all`: every image at any depth, without targets.
+
+    Raises `DataError` for what is no folder, or a folder without images.
+    """
+    if not path.is_dir():
+        raise DataError(f"{path} is not a folder; the format 'images' needs {LAYOUT}.")
+    named = {SPLIT_NAMES[f.name.lower()]: f for f in subfolders(path) if f.name.lower() in SPLIT_NAMES}
+    splits = {split: named[split] for split in ("train", "val", "test") if split in named and has_images(named[split])}
+    if "train" not in splits:
+        return {"all": _dataset(path, path, path.name)}
+    return {split: _dataset(folder, path, f"{path.name}/{split}") for split, folder in splits.items()}
+
+
+def _dataset(folder: Path, root: Path, name: str) -> Dataset:
+    samples = tuple(Sample(image, None, image.relative_to(root).as_posix()) for image in images_below(folder))
+    if not samples:
+        raise DataError(f"{folder} holds no image; it holds {describe(folder)}.")
+    return Dataset(samples, (), "images", name, root)
