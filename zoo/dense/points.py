@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
+
+Steps = Literal["declared", "floor"]
 
 
 def grid_points(
@@ -23,3 +26,17 @@ def grid_points(
             np.stack([(x + np.float32(offset)) * right, (y + np.float32(offset)) * down], 1, dtype=np.float32)
         )
     return levels
+
+
+def map_steps(sizes: Sequence[tuple[int, int]], strides: Sequence[float], steps: Steps) -> list[tuple[float, float]]:
+    """Pixels from one position to the next, (down, right), on each level.
+
+    Args:
+        sizes: (height, width) of the levels' maps, finest first. strides: declared for them.
+        steps: `declared`, or `floor`, as torchvision has them: the image's side divided by the map's and rounded down,
+            61 and not 64 pixels on the coarsest level of 800. They agree where sides are multiples of all strides.
+    """
+    if steps == "declared":
+        return [(stride, stride) for stride in strides]
+    height, width = (int(side * strides[0]) for side in sizes[0])
+    return [(height // h, width // w) for h, w in sizes]
