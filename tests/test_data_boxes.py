@@ -14,7 +14,7 @@ from PIL import Image
 
 from zoo.data import Dataset, Sample, split
 from zoo.data.boxes import UNKNOWN, Boxes, InstanceMasks, box_limit, padded_targets
-from zoo.data.check import FAULTS, check_boxes
+from zoo.data.check import FAULTS, check_boxes, checked
 from zoo.data.decode import decode, image_size
 from zoo.errors import ConfigError, DataError
 
@@ -211,6 +211,17 @@ def test_images_whose_header_cannot_be_read(tmp_path):
             check_boxes(Dataset((Sample(file, target(GOOD), "bad.png"),), ("a",), "boxes", "toy", tmp_path))
     with pytest.raises(DataError, match="gone.png"):
         image_size(tmp_path / "gone.png")
+
+
+def test_all_parts_are_checked_and_other_targets_left_alone(tmp_path):
+    (tmp_path / "train").mkdir(), (tmp_path / "val").mkdir()
+    classes = Dataset((Sample(tmp_path / "x.png", 0, "x"),), ("a",), "class", "other", tmp_path)
+    parts = {"train": data(tmp_path / "train", target(BAD["empty"])), "val": data(tmp_path / "val", target(GOOD))}
+    found, notes = checked({**parts, "test": classes})
+    assert list(found) == ["train", "val", "test"] and found["test"] is classes and found["val"] == parts["val"]
+    assert len(notes) == 1 and "1 empty" in notes[0] and not len(found["train"][0].target)
+    with pytest.raises(DataError, match="1 empty"):
+        checked(parts, "error")
 
 
 def test_wrong_requests(tmp_path):

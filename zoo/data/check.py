@@ -127,6 +127,14 @@ def check_boxes(dataset: Dataset, policy: Policy = "fix") -> tuple[Dataset, BoxR
     return replace(dataset, samples=tuple(samples)), report
 
 
+def checked(parts: Mapping[str, Dataset], policy: Policy = "fix") -> tuple[dict[str, Dataset], tuple[str, ...]]:
+    """All parts of a data set by name, their boxes in order, and a note on each part with faults. Parts with other
+    targets are passed on."""
+    done = {name: check_boxes(part, policy) for name, part in parts.items() if part.kind == "boxes"}
+    notes = tuple(report.text() for _, report in done.values() if report.faults)
+    return {name: done[name][0] if name in done else part for name, part in parts.items()}, notes
+
+
 class _Check:
     """The boxes of one sample, in order: `target` is None when the image is left out."""
 
