@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from zoo.blocks.transformer import SIZES, TransformerConfig, plain_spec
+from zoo.blocks.transformer import LAYER_SCALE, SIZES, TransformerConfig, plain_spec
 from zoo.blocks.transformer_layouts import transformers_layout
 from zoo.hookspecs import hookimpl
 from zoo.spec import BackboneSpec, Stored, WeightSpec, weight_table
@@ -29,9 +29,6 @@ VARIANTS = {
     "deit3_large_patch16_224": ("large", 224),
     "deit3_large_patch16_384": ("large", 384),
 }
-# arXiv:2103.17239, section 2, for nets of this depth. From the much smaller values of later work an untrained net gives
-# all images the same vector.
-LAYER_SCALE = 0.1
 CITATIONS = {
     "DeiT": """@inproceedings{touvron2021training,
   title = {Training data-efficient image transformers \\& distillation through attention},

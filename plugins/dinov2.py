@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from zoo.blocks.transformer import SIZES, TransformerConfig, plain_spec
+from zoo.blocks.transformer import LAYER_SCALE, SIZES, TransformerConfig, plain_spec
 from zoo.blocks.transformer_layouts import transformers_layout
 from zoo.hookspecs import hookimpl
 from zoo.spec import BackboneSpec, Stored, WeightSpec, weight_table
@@ -24,9 +24,6 @@ VARIANTS = {
     "vit_base_patch14_reg4_dinov2": ("base", 4),
     "vit_large_patch14_reg4_dinov2": ("large", 4),
 }
-# arXiv:2103.17239, section 2, for nets of this depth. From the much smaller values of later work an untrained net gives
-# all images the same vector.
-LAYER_SCALE = 0.1
 # Path in our block -> path in transformers'.
 TRANSFORMERS_BLOCK = {
     "norm1": "norm1",

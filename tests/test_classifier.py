@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import parity_kit as kit
 import pytest
 from flax import nnx
 from zoo.adapters.classifier import Classifier, ConvHead, PooledHead, calibration_error, pool_features
@@ -202,10 +203,12 @@ def test_dropout_acts_in_training_alone():
     assert not np.array_equal(head(features), head(features))
 
 
-@pytest.mark.parametrize("name", [n for n in ("resnet20", "squeezenet1_1")])
+@pytest.mark.parametrize("name", kit.one_per_family())
 def test_auto_takes_the_form_of_the_checkpoints_own_classifier(name: str):
-    spec = registry().backbone(name)
-    shapes = {spec.stages[-1].name: jax.ShapeDtypeStruct((1, 2, 2, spec.features), jnp.float32)}
+    spec = kit.backbones()[name]
+    last = spec.stages[-1]
+    shape = {"map": (1, 2, 2), "tokens": (1, 4), "vector": (1,)}[last.kind]
+    shapes = {last.name: jax.ShapeDtypeStruct((*shape, last.channels), jnp.float32)}
     head = nnx.eval_shape(lambda: Classifier(LABELS).build(spec, shapes, size=(64, 64), rngs=nnx.Rngs(0)))
     assert isinstance(head, ConvHead) == (spec.classifier.form == "conv")
     assert list(Classifier(LABELS).checkpoint_paths(spec).values()) == [spec.classifier.path]

@@ -49,20 +49,11 @@ class SqueezeExcite(nnx.Module):
 
 
 class SqueezeExciteFc(nnx.Module):
-    """Maps called `fc1` and `fc2`: the names in residual nets."""
+    """Maps called `fc1` and `fc2`, with the paper's ReLU and sigmoid: the names in residual nets."""
 
-    def __init__(
-        self,
-        channels: int,
-        reduced: int,
-        *,
-        act: Callable[[Array], Array] = jax.nn.relu,
-        gate: Callable[[Array], Array] = jax.nn.sigmoid,
-        rngs: nnx.Rngs,
-    ):
+    def __init__(self, channels: int, reduced: int, *, rngs: nnx.Rngs):
         self.fc1 = Conv(channels, reduced, 1, rngs=rngs)
         self.fc2 = Conv(reduced, channels, 1, rngs=rngs)
-        self.act, self.gate = act, gate
 
     def __call__(self, x: Array) -> Array:
-        return _weigh(x, self.fc1, self.fc2, self.act, self.gate)
+        return _weigh(x, self.fc1, self.fc2, jax.nn.relu, jax.nn.sigmoid)

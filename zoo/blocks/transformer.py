@@ -43,6 +43,9 @@ ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
 }
 # arXiv:2010.11929, table 1, and arXiv:2012.12877, table 1: (dim, depth, heads).
 SIZES = {"tiny": (192, 12, 3), "small": (384, 12, 6), "base": (768, 12, 12), "large": (1024, 24, 16)}
+# arXiv:2103.17239, section 2, for nets of this depth. From the much smaller values of later work an untrained net gives
+# all images the same vector.
+LAYER_SCALE = 0.1
 
 
 @dataclass(frozen=True)

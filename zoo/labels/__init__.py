@@ -43,22 +43,12 @@ def align(classes: Sequence[str], labels: Sequence[str], label_set: str = "") ->
     if label_set:
         known |= {_plain(line.split("\t")[0]): index for index, line in enumerate(_lines(label_set))}
     if len(classes) == len(labels):
-        positions = {_plain(name) for name in labels}
-        other = [_plain(a) for a, b in zip(classes, labels, strict=True) if _plain(a) != _plain(b)]
-        plain = [_plain(name) for name in classes]
-        # A few names may be spelt differently; one that is another label's name means another order.
-        moved = any(name in positions and plain.count(name) == 1 for name in other)
-        if len(other) <= 0.05 * len(labels) and not moved:
-            return tuple(range(len(classes)))
-    known = {_plain(name): index for index, name in enumerate(labels)}
-    repeated = {name for name, count in Counter(map(_plain, labels)).items() if count > 1}
-    if label_set:
-        known |= {_plain(line.split("\t")[0]): index for index, line in enumerate(_lines(label_set))}
-    if len(classes) == len(labels):
-        same = [index for index, name in enumerate(classes) if _plain(name) == _plain(labels[index])]
-        if len(same) >= 0.95 * len(labels):
-            alike = set(same)
-            return tuple(i if i in alike else known.get(_plain(name), i) for i, name in enumerate(classes))
+        plain, positions = [_plain(name) for name in classes], {_plain(name) for name in labels}
+        other = {i for i, name in enumerate(labels) if plain[i] != _plain(name)}
+        if len(other) <= 0.05 * len(labels):
+            # A few names may be spelt differently; one that is another label's name means another order.
+            moved = any(plain[i] in positions and plain.count(plain[i]) == 1 for i in other)
+            return tuple(known.get(name, i) if moved and i in other else i for i, name in enumerate(plain))
     if several := [name for name in classes if _plain(name) in repeated]:
         raise DataError(
             f"the model has several classes called {several[0]!r}: name the data's folder by its identifier in the "
