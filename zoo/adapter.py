@@ -57,6 +57,9 @@ class Adapter:
     fixed_backbone: ClassVar[bool] = False
     """Whether the backbone must stay as it is, because the task measures by it or what it paints is made from it. Then
     only the head trains, on images that may be augmented, and no features are cached."""
+    mirrors: ClassVar[bool] = False
+    """Whether the features of mirror images are cached beside those of the images, where augmentation is on and the
+    backbone is frozen. The targets `boxes` and `mask` are mirrored with them."""
     recipe: ClassVar[Mapping[str, Any]] = {}
     """What `zoo.train` does for this task where it is told nothing: `plan`, `batch_size`, `lr`, `weight_decay`."""
 
@@ -100,6 +103,10 @@ class Adapter:
         """This adapter, completed by what only the training data can tell (e.g. balanced class weights)."""
         return self
 
+    def sized(self, datasets: Sequence[Dataset]) -> tuple[Self, str]:
+        """(this adapter with room for the targets of all these data sets, a note on what is left out or nothing)."""
+        return self, ""
+
     def targets(self, sample: Sample, preprocess: Preprocess) -> dict[str, np.ndarray]:
         """Arrays of fixed shape that describe a sample's truth; they are batched beside the image, which is prepared
         as `preprocess` says."""
@@ -123,6 +130,10 @@ class Adapter:
         """Outputs as predictions in arrays, inside the compiled step. Where photos are predicted, `batch` holds
         `frame` (b, 6), see `zoo.data.transform.Frame`; where data are evaluated, the targets."""
         raise NotImplementedError
+
+    def decoded(self, model: Model, reduced: Mapping[str, jax.Array], batch: Arrays) -> dict[str, jax.Array]:
+        """Predictions in arrays from what the head computes from, where decoding needs more than the outputs."""
+        return self.decode(model.outputs(reduced), batch)
 
     def predictions(self, decoded: Mapping[str, np.ndarray], files: Sequence[str]) -> list[Any]:
         """Decoded arrays as one typed value (a msgspec.Struct) for each image."""

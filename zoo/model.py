@@ -221,7 +221,7 @@ def _as_list(images: Image | Iterable[Image]) -> list[Path | np.ndarray]:
 @partial(jax.jit, static_argnums=0)
 def _decode(graphdef: nnx.GraphDef[Model], state: nnx.State, batch: Mapping[str, Array]) -> dict[str, Array]:
     model = nnx.merge(graphdef, state)
-    return model.adapter.decode(model(model.normalize(batch["image"])), batch)
+    return model.adapter.decoded(model, model.reduced(model.normalize(batch["image"])), batch)
 
 
 def decode_pixels(model: Model, pixels: np.ndarray, frames: np.ndarray | None = None) -> dict[str, Array]:

@@ -45,7 +45,7 @@ class Loader:
     shard: tuple[int, int] = (0, 1)
     drop_last: bool = False
     threads: int = 4
-    groups: Sequence[int] | None = None
+    groups: Sequence[int] | np.ndarray | None = None
     _position: tuple[int, int] = field(default=(0, 0), init=False, repr=False)
 
     def __post_init__(self) -> None:

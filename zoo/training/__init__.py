@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from zoo.data import Dataset, format_for
 from zoo.data.augment import Augment
+from zoo.data.check import Policy, checked
 from zoo.errors import ConfigError
 from zoo.model import Model
 from zoo.rules import Rule, assign
@@ -46,6 +48,7 @@ def train(
     format: str | None = None,
     val_fraction: float = 0.2,
     augment: Augment | str = "auto",
+    annotations: Policy = "fix",
     batch_norm: str = "auto",
     batch_size: int | None = None,
     seed: int = 0,
@@ -76,6 +79,7 @@ def train(
         val_fraction: share of the training data to validate on, where there is no part for it.
         augment: what happens to images in phases that train the backbone: `auto` (crops and mirror images), `none`,
             or an `Augment`. Phases that train only the head see every image as it is, so that features are cached.
+        annotations: what becomes of faulty boxes, see `zoo.data.check`: `fix`, `drop` or `error`.
         batch_norm: `frozen` keeps the pretrained running statistics of the backbone, `batch` uses and updates them
             from the batches; `auto` is `frozen` for pretrained weights, `batch` for random ones.
         batch_size: images in a step. accumulate: batches averaged into one update.
@@ -92,12 +96,19 @@ def train(
         ConfigError, DataError, RunError: before the first step, for anything that cannot work.
     """
     began = time.monotonic()
-    own = {"plan": "head+all", "lr": None, "batch_size": 32, "weight_decay": 0.01, **model.adapter.recipe}
+    own = {
+        "plan": "head+all",
+        "lr": None,
+        "batch_size": 32,
+        "weight_decay": 0.01,
+        "augment": {},
+        **model.adapter.recipe,
+    }
     plan = own["plan"] if plan is None else plan
     lr = own["lr"] if lr is None else lr
     batch_size = own["batch_size"] if batch_size is None else batch_size
     weight_decay = own["weight_decay"] if weight_decay is None else weight_decay
-    parts = splits(data, format or format_for(model.adapter.targets_from))
+    parts, said = checked(splits(data, format or format_for(model.adapter.targets_from)), annotations)
     pool, *others = training_splits(parts, val_fraction, seed)
     if "test" in parts:
         others.append(parts["test"])
@@ -109,7 +120,7 @@ def train(
         clip=clip,
         accumulate=accumulate,
         ema=ema,
-        augmentation=_augmentation(augment),
+        augmentation=_augmentation(augment, own["augment"]),
         statistics=_statistics(batch_norm, model),
         cache=cache,
         remat=remat,
@@ -132,7 +143,7 @@ def train(
             )
     named_after(model, pool)
     train_set, val_set, *test = (relabelled(part, model) for part in (pool, *others))
-    model.adapter = model.adapter.fitted(train_set)
+    model.adapter, cut = model.adapter.fitted(train_set).sized([train_set, val_set, *test])
     folder = Path(out) if out is not None else _new_folder(train_set.root.name, model.card.backbone)
     asked = {
         "model": describe(model),
@@ -144,7 +155,7 @@ def train(
     if resume and (folder / "metrics.json").is_file():
         return Run.open(folder)
     model.card = replace(model.card, notes=())  # they tell of what the model started from
-    session = Session(model, train_set, val_set, phases, recipe, folder)
+    session = Session(model, train_set, val_set, phases, recipe, folder, notes=(*said, *filter(None, [cut])))
     display = (show or _default_display())(session)
     try:
         with stopping(session):
@@ -159,12 +170,12 @@ def train(
     return _finish(session, test, began, figures)
 
 
-def _augmentation(augment: Augment | str) -> Augment | None:
+def _augmentation(augment: Augment | str, own: Mapping[str, Any]) -> Augment | None:
     if isinstance(augment, Augment):
         return augment
     if augment not in ("auto", "none"):
         raise ConfigError(f"augment is {augment!r}; accepted: auto, none, or a zoo.training.Augment.")
-    return Augment() if augment == "auto" else None
+    return Augment(**own) if augment == "auto" else None
 
 
 def _statistics(batch_norm: str, model: Model) -> bool:

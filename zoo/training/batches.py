@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zoo.data import Dataset, Loader, Sample, decode, prepare_train, read, split
+from zoo.data.decode import image_size
 from zoo.errors import ConfigError, DataError
 from zoo.labels import align
 from zoo.model import Model, prepare_one
+from zoo.spec import Preprocess
 
 if TYPE_CHECKING:
-    from zoo.training.cache import ActivationCache
+    from zoo.training.views import CachedViews
 
 Data = str | Path | Dataset | Mapping[str, Dataset]
 
@@ -130,17 +132,49 @@ def training_load(model: Model) -> Callable[[Sample], dict[str, np.ndarray]]:
     return load
 
 
+def frame_numbers(dataset: Dataset, preprocess: Preprocess) -> np.ndarray | None:
+    """For each sample the number of its frame among `(size, *frames)`, (samples,); None where there is one frame."""
+    if preprocess.crop_mode != "letterbox" or not preprocess.frames:
+        return None
+    frames = (preprocess.size, *preprocess.frames)
+    sizes = [getattr(sample.target, "size", None) or image_size(sample.image)[0] for sample in dataset]
+    return np.array([frames.index(preprocess.frame(size)) for size in sizes], np.int32)
+
+
 def cached_batches(
-    cache: ActivationCache, loader: Loader, targets: Mapping[str, np.ndarray], epoch: int, start: int = 0
+    cache: CachedViews,
+    loader: Loader,
+    targets: Mapping[str, np.ndarray],
+    epoch: int,
+    start: int = 0,
+    *,
+    mirror: bool = False,
 ) -> Iterator[dict[str, Any]]:
-    """The batches that `loader` would give for an epoch, with cached features in place of images."""
-    for index, valid in loader.batches(epoch)[start:]:
-        yield {
-            **cache.rows(index),
-            **{name: values[index] for name, values in targets.items()},
-            "index": index,
-            "valid": valid,
-        }
+    """The batches that `loader` would give for an epoch, with cached features in place of images. With `mirror`, half
+    of the images are mirrored where the cache has them; which ones depends on the loader's seed, epoch and batch."""
+    for number, (index, valid) in enumerate(loader.batches(epoch)[start:], start):
+        truths = {name: values[index] for name, values in targets.items()}
+        mirrored = None
+        if mirror and cache.mirrored:
+            draws = np.random.Generator(np.random.PCG64([loader.seed, epoch, number, 2]))
+            mirrored = draws.random(len(index)) < 0.5
+            truths = mirrored_targets(truths, mirrored, cache.width(index))
+        yield {**cache.rows(index, mirrored), **truths, "index": index, "valid": valid}
+
+
+def mirrored_targets(targets: Mapping[str, Any], mirror: np.ndarray, width: int) -> dict[str, Any]:
+    """The targets of a batch with boxes (b, m, 4) and masks (b, h, w) mirrored where `mirror` (b,) says so, in frames
+    of `width` pixels. Boxes that only fill up stay zero."""
+    found = dict(targets)
+    if "boxes" in targets:
+        boxes = np.array(targets["boxes"])
+        x1, y1, x2, y2 = np.moveaxis(boxes, -1, 0)
+        there = (mirror[:, None] & ((x2 > x1) & (y2 > y1)))[..., None]
+        found["boxes"] = np.where(there, np.stack([width - x2, y1, width - x1, y2], -1), boxes)
+    if "mask" in targets:
+        mask = np.asarray(targets["mask"])
+        found["mask"] = np.where(mirror[:, None, None], mask[:, :, ::-1], mask)
+    return found
 
 
 def all_targets(dataset: Dataset, model: Model) -> dict[str, np.ndarray]:

@@ -38,7 +38,7 @@ BLOCK = 64
 VERSION = 1
 
 
-def cache_key(model: Model, dataset: Dataset) -> str:
+def cache_key(model: Model, dataset: Dataset, mirrored: bool = False) -> str:
     """The hex digest of all that cached features depend on."""
     digest = hashlib.sha256()
     card = model.card
@@ -53,6 +53,7 @@ def cache_key(model: Model, dataset: Dataset) -> str:
         "reduction": _reduction(model),
         "data": dataset.fingerprint(),
         "root": str(dataset.root.resolve()),
+        **({"mirrored": True} if mirrored else {}),
     }
     digest.update(json.dumps(facts, sort_keys=True).encode())
     for path, array in sorted(arrays_of(model.backbone).items(), key=lambda item: str(item[0])):
@@ -97,19 +98,25 @@ class ActivationCache:
 
 
 def open_cache(
-    model: Model, dataset: Dataset, *, batch_size: int = 32, progress: Callable[[int, int], None] | None = None
+    model: Model,
+    dataset: Dataset,
+    *,
+    batch_size: int = 32,
+    mirrored: bool = False,
+    progress: Callable[[int, int], None] | None = None,
 ) -> ActivationCache:
     """The cache for a model's backbone and a data set, computed as far as it is missing.
 
     Args:
+        mirrored: of the images' mirror images.
         progress: called with (images done, images in all) after each batch.
     Raises:
         RunError: when the disk is too small. DataError: for an image that cannot be read.
     """
-    folder = settings.cache_dir() / "activations" / cache_key(model, dataset)[:32]
+    folder = settings.cache_dir() / "activations" / cache_key(model, dataset, mirrored)[:32]
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_suffix(".lock")):
-        return _fill(model, dataset, folder, batch_size, progress)
+        return _fill(model, dataset, folder, batch_size, mirrored, progress)
 
 
 def _fill(
@@ -117,6 +124,7 @@ def _fill(
     dataset: Dataset,
     folder: Path,
     batch_size: int,
+    mirrored: bool,
     progress: Callable[[int, int], None] | None,
 ) -> ActivationCache:
     model.eval()
@@ -136,7 +144,7 @@ def _fill(
     if reused < len(dataset):
         rest = dataset.subset(range(reused, len(dataset)), dataset.name)
         loader = Loader(rest, evaluation_load(model), min(batch_size, len(rest)))
-        for start, found in _compute(graphdef, state, loader):
+        for start, found in _compute(graphdef, state, loader, mirrored):
             first = reused + start
             count = len(next(iter(found.values())))
             for stage, values in found.items():
@@ -164,14 +172,15 @@ def compute_features(model: Model, dataset: Dataset, batch_size: int = 32) -> di
 
 
 def _compute(
-    graphdef: nnx.GraphDef[Model], state: nnx.State, loader: Loader
+    graphdef: nnx.GraphDef[Model], state: nnx.State, loader: Loader, mirrored: bool = False
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
     """(first row, stage -> features of the batch's images), with the next batch started before one is waited for."""
     pending: tuple[int, int, dict[str, jax.Array]] | None = None
     start = 0
     for batch in loader.epoch(0):
         count = int(batch["valid"].sum())
-        current = (start, count, _reduced(graphdef, state, batch["image"]))
+        pixels = batch["image"][:, :, ::-1] if mirrored else batch["image"]
+        current = (start, count, _reduced(graphdef, state, pixels))
         if pending:
             yield pending[0], {name: np.asarray(v)[: pending[1]] for name, v in pending[2].items()}
         pending, start = current, start + count

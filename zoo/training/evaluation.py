@@ -16,8 +16,9 @@ from flax import nnx
 
 from zoo.data import Dataset, Loader, format_for
 from zoo.data.augment import identity
+from zoo.data.check import Policy, checked
 from zoo.model import Model
-from zoo.training.batches import Data, evaluation_load, evaluation_split, relabelled, splits
+from zoo.training.batches import Data, evaluation_load, evaluation_split, frame_numbers, relabelled, splits
 from zoo.training.step import reduced_of, seen_size
 
 KEEP_WORST = 16
@@ -53,7 +54,7 @@ def _evaluate(
     # Outputs and terms are computed several times here and once in the compiled program, which shares what is equal.
     adapter = model.adapter
     terms = adapter.terms(model, reduced, batch)
-    return adapter.decode(model.outputs(reduced), batch), adapter.losses(model, reduced, batch), terms
+    return adapter.decoded(model, reduced, batch), adapter.losses(model, reduced, batch), terms
 
 
 def evaluate_batches(model: Model, dataset: Dataset, batches: Iterable[Mapping[str, Any]]) -> Evaluation:
@@ -97,6 +98,7 @@ def evaluate(
     split: str | None = None,
     format: str | None = None,
     batch_size: int = 32,
+    annotations: Policy = "fix",
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Figures of a model on data.
@@ -106,14 +108,17 @@ def evaluate(
         data: a folder or file of any format that `zoo.data.formats()` lists, or a data set.
         split: which part; without it `test`, else `val`, else all there is.
         format: name of the data's format, where its layout does not tell.
+        annotations: what becomes of faulty boxes, see `zoo.data.check`.
         progress: called with (images done, images in all).
     Raises:
         DataError: when the data's classes are not the model's.
     """
     model = as_model(model)
     parts = splits(data, format or format_for(model.adapter.targets_from))
-    dataset = relabelled(evaluation_split(parts, split), model)
-    loader = Loader(dataset, evaluation_load(model), min(batch_size, len(dataset)))
+    dataset = relabelled(evaluation_split(checked(parts, annotations)[0], split), model)
+    model = _with_room(model, dataset)
+    groups = frame_numbers(dataset, model.card.preprocess)
+    loader = Loader(dataset, evaluation_load(model), min(batch_size, len(dataset)), groups=groups)
 
     def counted() -> Iterable[dict[str, np.ndarray]]:
         done = 0
@@ -124,6 +129,16 @@ def evaluate(
                 progress(done, len(dataset))
 
     return evaluate_batches(model, dataset, counted())
+
+
+def _with_room(model: Model, dataset: Dataset) -> Model:
+    """The model, able to hold the targets of the data; the given one where it is already."""
+    adapter, _ = model.adapter.sized([dataset])
+    if adapter == model.adapter:
+        return model
+    other: Model = nnx.merge(*nnx.split(model))
+    other.adapter = adapter
+    return other
 
 
 def as_model(source: Any) -> Model:

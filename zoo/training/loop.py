@@ -49,6 +49,8 @@ def fit(session: Session, *, resume: bool = False) -> Iterator[Event]:
     found = session.checkpoints.latest() if resume else None
     if resume and found is None:
         yield 0, {"kind": "note", "text": "there is no checkpoint yet: training starts from the beginning"}
+    for text in session.notes:
+        yield 0, {"kind": "note", "text": text}
     for text in found[2] if found else ():
         yield 0, {"kind": "note", "text": f"{text}: an earlier one is used"}
     at = found[1]["at"]["phase"] if found else 0

@@ -12,11 +12,12 @@ from zoo.data import Dataset, Loader, MemoryCache
 from zoo.model import Model
 from zoo.rules import Assignment
 from zoo.training import batches as batching
-from zoo.training.cache import ActivationCache, compute_features, open_cache
+from zoo.training.cache import compute_features
 from zoo.training.evaluation import Evaluation, evaluate_batches
 from zoo.training.run import scalars
 from zoo.training.session import Interrupted, Place, Session, diverged
 from zoo.training.step import features_of
+from zoo.training.views import CachedViews, open_views
 from zoo.weights.mapping import Path as ModulePath
 
 SAMPLE = 1024
@@ -29,7 +30,8 @@ def training_loader(session: Session, assignment: Assignment) -> Loader:
     augmented = recipe.augmentation is not None and augments(model, assignment)
     load = batching.training_load(model) if augmented else batching.evaluation_load(model)
     size = min(recipe.batch_size, len(session.train))
-    return Loader(session.train, MemoryCache(load), size, seed=recipe.seed, shuffle=True)
+    groups = batching.frame_numbers(session.train, model.card.preprocess)
+    return Loader(session.train, MemoryCache(load), size, seed=recipe.seed, shuffle=True, groups=groups)
 
 
 def augments(model: Model, assignment: Assignment) -> bool:
@@ -52,7 +54,8 @@ def open_caches(session: Session, assignment: Assignment) -> None:
             raise Interrupted(session.stop)
 
     for name, dataset in (("train", session.train), ("val", session.val)):
-        session.caches[name] = open_cache(session.model, dataset, progress=progress)
+        mirrored = name == "train" and session.recipe.augmentation is not None and session.model.adapter.mirrors
+        session.caches[name] = open_views(session.model, dataset, mirrored=mirrored, progress=progress)
     session.cached_after = len(session.history)
 
 
@@ -67,7 +70,7 @@ def sample_features(session: Session, maps: Mapping[str, ModulePath]) -> dict[st
     model, dataset = session.model, session.train
     index = np.linspace(0, len(dataset) - 1, min(SAMPLE, len(dataset))).astype(int)
     if cache := session.caches.get("train"):
-        found = features_of(cache.rows(index))
+        found = features_of(cache.rows(index[cache.groups[index] == cache.groups[index[0]]]))
     else:
         found = compute_features(model, dataset.subset(index, dataset.name), session.recipe.batch_size)
     reads = model.head.reads()  # type: ignore[attr-defined]
@@ -78,7 +81,7 @@ def train_batches(session: Session, loader: Loader, epoch: int, offset: int) -> 
     batches: Iterator[dict[str, Any]] = loader.epoch(epoch, offset)
     if cache := session.caches.get("train"):
         targets = batching.all_targets(session.train, session.model)
-        batches = batching.cached_batches(cache, loader, targets, epoch, offset)
+        batches = batching.cached_batches(cache, loader, targets, epoch, offset, mirror=True)
     for batch in batches:
         yield {name: value for name, value in batch.items() if name != "index"}
 
@@ -91,10 +94,11 @@ def validated(session: Session, at: Place) -> dict[str, float]:
     return {("val_loss" if k == "loss" else k): v for k, v in scalars(found).items() if k != "images"}
 
 
-def validate(model: Model, dataset: Dataset, cache: ActivationCache | None, batch_size: int) -> Evaluation:
+def validate(model: Model, dataset: Dataset, cache: CachedViews | None, batch_size: int) -> Evaluation:
     """Figures of the model on prepared data, from its cached features where there are any."""
     size = min(batch_size, len(dataset))
-    loader = Loader(dataset, batching.evaluation_load(model), size)
+    groups = batching.frame_numbers(dataset, model.card.preprocess)
+    loader = Loader(dataset, batching.evaluation_load(model), size, groups=groups)
     if cache is None:
         return evaluate_batches(model, dataset, loader.epoch(0))
     return evaluate_batches(

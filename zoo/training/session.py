@@ -15,9 +15,9 @@ from zoo.data import Dataset
 from zoo.data.augment import Augment
 from zoo.errors import ConfigError, RunError
 from zoo.model import Model
-from zoo.training.cache import ActivationCache
 from zoo.training.checkpoint import Checkpoints
 from zoo.training.plan import Phase
+from zoo.training.views import CachedViews
 
 Event = tuple[int, dict[str, Any]]
 
@@ -74,6 +74,7 @@ class Session:
         folder: the run folder. history: a row for each epoch. best: the best epoch's row and the model's arrays.
         caches: features of the backbone by part of the data, while it is frozen; they belong to the backbone as it has
             been since epoch `cached_after`.
+        notes: what the user should know of the data before the first step.
         features: called with (images done, images in all) while features are cached. closing: ends the display.
     """
 
@@ -83,12 +84,13 @@ class Session:
     plan: tuple[Phase, ...]
     recipe: Recipe
     folder: Path
+    notes: tuple[str, ...] = ()
     features: Callable[[int, int], None] | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
     best: tuple[dict[str, Any], nnx.State] | None = None
     step: int = 0
     saved: float = field(default_factory=time.monotonic)
-    caches: dict[str, ActivationCache] = field(default_factory=dict)
+    caches: dict[str, CachedViews] = field(default_factory=dict)
     cached_after: int = 0
     stop: int = 0
     best_saved: bool = True
