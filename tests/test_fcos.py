@@ -24,7 +24,7 @@ from zoo.adapters.detector.layouts import TORCHVISION
 
 from zoo.backbone import run_stages
 from zoo.dense.necks import FPN
-from zoo.dense.points import grid_points
+from zoo.dense.points import grid_points, map_steps
 from zoo.dense.pyramid import pyramid_stages
 from zoo.errors import ConfigError
 from zoo.weights.mapping import locate, slots
@@ -138,7 +138,7 @@ def test_losses_equal_torchvisions() -> None:
 
 def test_detections_equal_torchvisions() -> None:
     _, outputs = on_formula()
-    found = jax.jit(partial(fcos.decode, size=tuple(GOLDEN["formula"]["size"])))(outputs)
+    found = jax.jit(fcos.decode, static_argnums=1)(outputs, tuple(GOLDEN["formula"]["size"]))
     for row, wanted in enumerate(GOLDEN["formula"]["detections"]):
         assert_detections(found, wanted, row)
 
@@ -160,9 +160,9 @@ def test_detections_on_a_real_photo_equal_torchvisions(assets: Path) -> None:
 
 def test_positions_are_torchvisions_where_it_rounds_strides() -> None:
     size = FILE["points"]["size"]
-    head = nnx.eval_shape(lambda: fcos.Head((8, 16, 32, 64, 128), 32, 1, steps="floor", rngs=nnx.Rngs(0)))
-    sizes = [tuple(-(-side // stride) for side in size) for stride in head.strides]
-    points = np.concatenate(grid_points(sizes, head._steps(sizes)))  # type: ignore[arg-type]
+    strides = (8, 16, 32, 64, 128)
+    sizes = [(-(-size[0] // stride), -(-size[1] // stride)) for stride in strides]
+    points = np.concatenate(grid_points(sizes, map_steps(sizes, strides, "floor")))
     assert seeded.error(points, FILE["points"]["centres"]) < 1e-6
 
 
@@ -327,6 +327,13 @@ def test_losses_and_gradients_are_finite_where_nothing_is_there_or_predicted() -
             assert all(np.isfinite(one).all() for one in gradients(outputs, targets).values())
 
 
+def test_centerness_and_its_gradient() -> None:
+    sides = jnp.array([[1.0, 4.0, 3.0, 4.0], [2.0, 2.0, 2.0, 2.0], [0.0, 0.0, 0.0, 0.0], [-1.0, 2.0, 3.0, 4.0]])
+    inside = jnp.array([True, True, False, False])
+    np.testing.assert_allclose(fcos.centerness(sides, inside), [math.sqrt(1 / 3), 1, 0, 0], rtol=1e-6)
+    assert np.isfinite(jax.grad(lambda sides: jnp.sum(fcos.centerness(sides, inside)))(sides)).all()
+
+
 def test_images_that_only_fill_up_a_batch_change_nothing() -> None:
     first, filler = ([(0.0, 0.0, 20.0, 20.0)], [1]), ([(5.0, 5.0, 30.0, 40.0)], [2])
     alone = compiled_losses({**OUTPUTS, **{name: OUTPUTS[name][:1] for name in floats}}, truth(first))
@@ -384,9 +391,40 @@ def test_the_loss_in_training_is_the_sum_of_the_three() -> None:
     np.testing.assert_allclose(found, wanted, rtol=1e-5)
 
 
+decoded = jax.jit(fcos.decode, static_argnums=1, static_argnames=("score", "candidates", "overlap", "count"))
+
+
 def test_nothing_is_found_where_no_score_is_high_enough() -> None:
-    found = jax.jit(partial(fcos.decode, size=SIZE, count=7))(OUTPUTS | {"cls_logits": OUTPUTS["cls_logits"] - 50})
+    found = decoded(OUTPUTS | {"cls_logits": OUTPUTS["cls_logits"] - 50}, SIZE, count=7)
     assert found["boxes"].shape == (2, 7, 4) and not any(np.any(value) for value in found.values())
+
+
+def seen(rows: list[tuple[tuple[float, ...], int, float]], **options: Any) -> list[tuple[int, float]]:
+    """(label, score) of what is found where positions of the first level predict these (box, label, score)."""
+    outputs = {name: np.zeros_like(OUTPUTS[name][:1]) for name in floats}
+    outputs["cls_logits"] -= 50
+    outputs["bbox_ctrness"] += 50
+    for i, (box, label, score) in enumerate(rows):
+        x, y, _ = POINTS[i]
+        outputs["cls_logits"][0, i, label] = math.log(score**2 / (1 - score**2))
+        outputs["bbox_regression"][0, i] = np.array([x - box[0], y - box[1], box[2] - x, box[3] - y]) / STRIDES[0]
+    found = decoded({**OUTPUTS, **outputs}, SIZE, **options)
+    count = int(found["valid"].sum())
+    scores = [round(score, 3) for score in found["scores"][0, :count].tolist()]
+    return [*zip(found["labels"][0, :count].tolist(), scores, strict=True)]
+
+
+def test_detections_follow_the_options() -> None:
+    wide, less, more = (0, 0, 50, 50), (0, 0, 50, 29), (0, 0, 50, 31)  # of 0.58 and 0.62 of the first one's area
+    assert seen([(wide, 1, 0.9), (less, 1, 0.8)]) == [(1, 0.9), (1, 0.8)]
+    assert seen([(wide, 1, 0.9), (more, 1, 0.8)]) == [(1, 0.9)]
+    assert seen([(more, 1, 0.8), (wide, 1, 0.9), (wide, 2, 0.7)]) == [(1, 0.9), (2, 0.7)]
+    assert seen([(wide, 1, 0.9), (less, 1, 0.8)], overlap=0.5) == [(1, 0.9)]
+    assert seen([(wide, 1, 0.19), (wide, 0, 0.21)]) == [(0, 0.21)]
+    assert seen([(wide, 1, 0.19)], score=0.1) == [(1, 0.19)]
+    many = [(wide, 0, 0.3), (wide, 1, 0.4), (wide, 2, 0.5)]
+    assert seen(many, candidates=2) == [(2, 0.5), (1, 0.4)]
+    assert seen(many, count=1) == [(2, 0.5)]
 
 
 def test_boxes_are_cut_at_each_images_border() -> None:
