@@ -24,6 +24,7 @@ from zoo.weights.file import read as read_tensors
 from zoo.weights.load import LoadReport, assign, recognise
 from zoo.weights.mapping import Path, Slot, dotted, slots
 from zoo.weights.origin import PROCESSOR, Origin, is_transformers, origin_of
+from zoo.weights.whole import assign_whole, fitting, is_whole
 
 PREPROCESS_OPTIONS = tuple(f.name for f in fields(Preprocess) if f.name != "size")
 
@@ -63,7 +64,10 @@ def create(
         UnknownNameError: for a name or option that does not exist, with the nearest ones.
         ConfigError: for what cannot work together. WeightsError: for weights that do not fit.
     """
-    spec, adapter_spec, row, config = _resolve(name, task, weights, pretrained, config)
+    named = _named_model(name)
+    spec, adapter_spec, row, config = _resolve(name, named, task, weights, pretrained, config)
+    if named and named.labels and labels is None and num_classes is None:
+        labels = label_names(named.labels)
     if dtype not in DTYPES:
         raise unknown_name("dtype", dtype, DTYPES)
     if labels is not None and num_classes is not None and len(labels) != num_classes:
@@ -83,7 +87,8 @@ def create(
             "(--accept-license) if that suits you, or choose other weights (zoo list weights)."
         )
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
-    frame = adapter.framing(spec, row.preprocess if row else spec.preprocess)
+    known = named.preprocess if named else None
+    frame = adapter.framing(spec, known or (row.preprocess if row else spec.preprocess))
     _check(spec, adapter, size or frame.size, in_channels, options.build)
 
     source = weights or (row.source if row and pretrained else "")
@@ -92,12 +97,19 @@ def create(
             f"no download is known for {name}: give weights=FILE (--weights FILE), or pretrained=False to start from "
             "random values."
         )
-    file, origin = (None, Origin(spec.preprocess)) if not pretrained else _open(spec, row, weights, source)
+    file, origin = (None, Origin(known or spec.preprocess)) if not pretrained else _open(spec, row, weights, source)
+    whole = named if named and file and _is_whole(named, spec, file, options.build) else None
+    if whole:
+        origin = Origin(known or spec.preprocess, labels=whole.labels, license=whole.license)
     preprocess = origin.preprocess if size is None else replace(origin.preprocess, size=size)
     preprocess = replace(adapter.framing(spec, preprocess), **options.preprocess).for_channels(in_channels)
     preprocess = replace(preprocess, size=size or preprocess.size)
     build = spec.build_options({**origin.options, **options.build})
-    wanted, own = _choose_labels(spec, file, origin, labels, num_classes, build)
+    if whole:
+        own = label_names(whole.labels)
+        wanted = tuple(labels) if labels is not None else _numbered(num_classes or 0)
+    else:
+        wanted, own = _choose_labels(spec, file, origin, labels, num_classes, build)
     adapter, tensors = configure(adapter_spec.adapter, wanted, options.adapter).own_weights(spec)
     taps = adapter.taps(spec)
     shapes = feature_shapes(spec, preprocess.size, taps, in_channels=in_channels, **build)
@@ -109,9 +121,14 @@ def create(
         new_head = True
     else:
         backbone = abstract(spec, in_channels=in_channels, **build)
-        report = _fill(spec, backbone, head, adapter, file.tensors, in_channels, keep_head=own == wanted, seed=seed)
+        if whole:
+            like = replace(adapter, labels=own)
+            other = nnx.eval_shape(lambda: like.build(spec, shapes, size=preprocess.size, rngs=nnx.Rngs(0)))
+            report = _fill_whole(whole, spec, backbone, head, other, file.tensors, in_channels, seed)
+        else:
+            report = _fill(spec, backbone, head, adapter, file.tensors, in_channels, keep_head=own == wanted, seed=seed)
         notes = (*origin.notes, str(report))
-        new_head = bool(report.reinitialised) or own != wanted or not adapter.checkpoint_paths(spec)
+        new_head = bool(report.reinitialised) or own != wanted or not (whole or adapter.checkpoint_paths(spec))
     if tensors:
         put(head, arrays_for(head, tensors, adapter_spec.name), seed)
         new_head = False
@@ -140,11 +157,15 @@ def create(
 
 
 def _resolve(
-    name: str, task: str | None, weights: str | None, pretrained: bool, config: Mapping[str, Any]
+    name: str,
+    named: ModelSpec | None,
+    task: str | None,
+    weights: str | None,
+    pretrained: bool,
+    config: Mapping[str, Any],
 ) -> tuple[BackboneSpec, AdapterSpec, WeightSpec | None, dict[str, Any]]:
     """The specs that the names stand for, and the configuration with a named model's own below the user's."""
     reg, merged = registry(), dict(config)
-    named = _named_model(name)
     if named is not None:
         name, task, merged = named.backbone, task or named.adapter, {**named.config, **merged}
     if task is None:
@@ -315,6 +336,29 @@ def _fill(
     )
     put(backbone, {slot.path: arrays[slot.name] for slot in body}, seed)
     put(head, {slot.path: arrays[slot.name] for slot in tops if slot.name in arrays}, seed)
+    return report
+
+
+def _is_whole(named: ModelSpec, spec: BackboneSpec, file: _File, build: Mapping[str, Any]) -> bool:
+    return is_whole(named, spec, abstract(spec, **build), list(file.tensors))
+
+
+def _fill_whole(
+    named: ModelSpec,
+    spec: BackboneSpec,
+    backbone: nnx.Module,
+    head: nnx.Module,
+    published: nnx.Module,
+    tensors: Mapping[str, np.ndarray],
+    in_channels: int,
+    seed: int,
+) -> LoadReport:
+    """Put a whole model's checkpoint into an abstract backbone and a head; `published` is the head as the checkpoint
+    has it."""
+    first = _first_conv(spec, slots(backbone), in_channels)
+    body, top, report = assign_whole(named, spec, backbone, published, tensors, first_conv=first)
+    put(backbone, body, seed)
+    put(head, fitting(head, top, report), seed)
     return report
 
 

@@ -332,13 +332,29 @@ class AdapterSpec:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A published composition: backbone, adapter and configuration under one name, e.g. `deeplabv3_resnet50`."""
+    """A published composition: backbone, adapter and configuration under one name, e.g. `deeplabv3_resnet50`.
+
+    Attributes:
+        config: options of the adapter and of the backbone.
+        summary: one sentence for people.
+        preprocess: how images are prepared for the published weights of the whole.
+        labels: name of the label set that these have, see `zoo.labels`.
+        layouts: key layouts of the whole: name -> a function that returns a map from module paths here, which begin
+            with `backbone` or `head`, to those there. See `BackboneSpec.layouts`.
+        license: of the published weights.
+    """
 
     name: str
     backbone: str
     adapter: str
     config: Mapping[str, Any] = field(default_factory=dict, hash=False)
     summary: str = ""
+    preprocess: Preprocess | None = None
+    labels: str = ""
+    layouts: Mapping[str, Callable[[], Mapping[str, str | Stored]]] = field(
+        default_factory=dict, compare=False, repr=False
+    )
+    license: str = "unknown"
 
 
 STATISTICS = {

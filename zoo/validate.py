@@ -110,9 +110,12 @@ def validate_model(spec: Any) -> None:
     _require(isinstance(spec, ModelSpec), f"zoo_models gave {spec!r}; it must give ModelSpec values")
     where = f"model {spec.name!r}"
     _require_name(where, spec.name, _NAME, "letters, digits, '_' and '-'")
-    _require_texts(where, spec, "backbone", "adapter", "summary")
+    _require_texts(where, spec, "backbone", "adapter", "summary", "labels", "license")
     _require(bool(spec.backbone and spec.adapter), f"{where}: backbone and adapter must both be named")
     _mapping(where, "config", spec.config)
+    _mapping(where, "layouts", spec.layouts)
+    if spec.preprocess is not None:
+        _validate_preprocess(where, spec.preprocess)
 
 
 def _validate_preprocess(where: str, value: Any) -> None:
