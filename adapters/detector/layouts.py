@@ -8,3 +8,6 @@ from __future__ import annotations
 
 TORCHVISION = {"backbone": "backbone.body", "head.neck": "backbone.fpn", "head.head": "head"}
 """torchvision's detectors on a residual net with a feature pyramid."""
+
+YOLOX = {"backbone": "backbone.backbone", "head.neck": "backbone", "head.head": "head"}
+"""Megvii-BaseDetection/YOLOX; its files may put `model.` before every name."""

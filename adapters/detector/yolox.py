@@ -43,8 +43,6 @@ VARIANTS: Mapping[str, tuple[str, int, bool]] = {
     "yolox_l": ("cspdarknet_l", 3, False),
     "yolox_x": ("cspdarknet_x", 4, False),
 }
-# Part of the detector -> the path of its modules in a published checkpoint, whose file may put `model.` before all.
-CHECKPOINT_PATHS: Mapping[str, str] = {"backbone": "backbone.backbone", "head.neck": "backbone", "head.head": "head"}
 
 
 def _size(x: Array) -> tuple[int, int]:
