@@ -8,17 +8,16 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import detector_kit as kit
 import jax
 import jax.numpy as jnp
 import numpy as np
-import parity_kit
 import pytest
 import seeded
 from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import Array
-from PIL import Image
 from zoo.adapters.detector import fcos
 from zoo.adapters.detector.layouts import TORCHVISION
 
@@ -27,12 +26,10 @@ from zoo.dense.necks import FPN
 from zoo.dense.points import grid_points, map_steps
 from zoo.dense.pyramid import pyramid_stages
 from zoo.errors import ConfigError
-from zoo.weights.mapping import locate, slots
 
 FILE = json.loads((Path(__file__).parent / "golden" / "fcos.json").read_text())
 GOLDEN = FILE["fcos_resnet50_fpn"]
-SPEC = parity_kit.backbones()["resnet50"]
-STAGES = pyramid_stages(SPEC)
+STAGES = pyramid_stages(kit.SPEC)
 TOLERANCE = 1e-4
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
 
@@ -48,38 +45,18 @@ class Top(nnx.Module):
         self.head = fcos.Head(self.neck.strides, self.neck.width, classes, steps=steps, rngs=rngs)
 
 
-class Detector(nnx.Module):
-    def __init__(self, classes: int, *, rngs: nnx.Rngs):
-        self.backbone = SPEC.build(rngs=rngs)
-        self.head = Top(classes, rngs=rngs)
-
-
 @cache
-def abstract(classes: int) -> Detector:
-    detector = nnx.eval_shape(lambda: Detector(classes, rngs=nnx.Rngs(0)))
-    detector.eval()
-    return detector
-
-
-def checkpoint_names(detector: Detector) -> dict[str, Any]:
-    """Name in torchvision's file -> slot."""
-    return {locate(slot.name, TORCHVISION).names[0]: slot for slot in slots(detector)}
-
-
-@cache
-def loaded() -> tuple[nnx.GraphDef[Detector], nnx.State]:
+def loaded() -> tuple[nnx.GraphDef[kit.Detector], nnx.State]:
     """torchvision's detector with name-seeded weights."""
-    detector = abstract(GOLDEN["classes"])
-    named = checkpoint_names(detector)
-    tensors = seeded.tensors({name: slot.native_shape for name, slot in named.items()}, GOLDEN["scales"])
-    nodes = dict(nnx.iter_graph(detector))
-    for name, slot in named.items():
-        nodes[slot.path].set_value(jnp.asarray(slot.read(tensors[name])))
+    detector = kit.abstract(partial(Top, GOLDEN["classes"]))
+    kit.fill(detector, TORCHVISION, GOLDEN["scales"])
     return nnx.split(detector)
 
 
 @partial(jax.jit, static_argnums=(0, 3))
-def run(graphdef: nnx.GraphDef[Detector], state: nnx.State, x: Array, steps: str) -> tuple[list[Array], dict[str, Any]]:
+def run(
+    graphdef: nnx.GraphDef[kit.Detector], state: nnx.State, x: Array, steps: str
+) -> tuple[list[Array], dict[str, Any]]:
     """Levels and outputs for normalised images."""
     detector = nnx.merge(graphdef, state)
     detector.head.head.steps = steps
@@ -93,18 +70,9 @@ def on_formula() -> tuple[list[Array], dict[str, Any]]:
     return run(*loaded(), jnp.asarray(seeded.images(2, *GOLDEN["formula"]["size"])), "declared")
 
 
-def assert_detections(found: dict[str, Any], wanted: dict[str, Any], row: int) -> None:
-    count = len(wanted["scores"])
-    assert found["valid"][row].tolist() == [True] * count + [False] * (100 - count)
-    assert found["labels"][row][:count].tolist() == wanted["labels"]
-    np.testing.assert_allclose(found["scores"][row][:count], wanted["scores"], atol=1e-5)
-    np.testing.assert_allclose(found["boxes"][row][:count], wanted["boxes"], atol=5e-3)
-
-
 @pytest.mark.parametrize(("classes", "key"), [(GOLDEN["classes"], "keys"), (91, "published_keys")])
 def test_every_key_of_torchvisions_checkpoint_has_its_place(classes: int, key: str) -> None:
-    named = checkpoint_names(abstract(classes))
-    assert seeded.digest({name: slot.native_shape for name, slot in named.items()}) == GOLDEN[key]
+    assert kit.digest(kit.abstract(partial(Top, classes)), TORCHVISION) == GOLDEN[key]
 
 
 def test_every_level_and_output_equals_torchvisions() -> None:
@@ -118,18 +86,9 @@ def test_every_level_and_output_equals_torchvisions() -> None:
     assert {name: error for name, error in found.items() if error >= TOLERANCE} == {}
 
 
-def padded(targets: list[dict[str, Any]], count: int) -> dict[str, Array]:
-    boxes, labels = np.zeros((len(targets), count, 4), np.float32), np.zeros((len(targets), count), np.int32)
-    valid = np.zeros((len(targets), count), bool)
-    for i, target in enumerate(targets):
-        n = len(target["boxes"])
-        boxes[i, :n], labels[i, :n], valid[i, :n] = np.reshape(target["boxes"], (n, 4)), target["labels"], True
-    return {"boxes": jnp.asarray(boxes), "labels": jnp.asarray(labels), "box_valid": jnp.asarray(valid)}
-
-
 def test_losses_equal_torchvisions() -> None:
     _, outputs = on_formula()
-    found = jax.jit(fcos.losses)(outputs, padded(GOLDEN["formula"]["targets"], 9))
+    found = jax.jit(fcos.losses)(outputs, kit.padded(GOLDEN["formula"]["targets"], 9))
     for name, wanted in GOLDEN["formula"]["losses"].items():
         assert float(found[name].mean()) == pytest.approx(wanted, rel=TOLERANCE), name
         assert found[name].shape == (2,)
@@ -140,22 +99,14 @@ def test_detections_equal_torchvisions() -> None:
     _, outputs = on_formula()
     found = jax.jit(fcos.decode, static_argnums=1)(outputs, tuple(GOLDEN["formula"]["size"]))
     for row, wanted in enumerate(GOLDEN["formula"]["detections"]):
-        assert_detections(found, wanted, row)
+        kit.assert_detections(found, wanted, row)
 
 
 def test_detections_on_a_real_photo_equal_torchvisions(assets: Path) -> None:
-    """A photo whose sides are no multiples of any stride, padded with zeros after normalisation."""
     wanted = GOLDEN["photo"]
-    file = assets / "datasets" / "pennfudan" / "PNGImages" / wanted["file"]
-    pixels = np.asarray(Image.open(file).convert("RGB"), np.float32)[::2, ::2] / 255
-    assert list(pixels.shape[:2]) == wanted["size"]
-    normal = (pixels - np.array(SPEC.preprocess.mean, np.float32)[None, None]) / np.array(
-        SPEC.preprocess.std, np.float32
-    )[None, None]
-    x = np.pad(normal, [(0, -side % 32) for side in normal.shape[:2]] + [(0, 0)])
-    _, outputs = run(*loaded(), jnp.asarray(x[None], jnp.float32), "floor")
+    _, outputs = run(*loaded(), kit.photo(assets, wanted), "floor")
     size = jnp.asarray([wanted["size"]])
-    assert_detections(jax.jit(fcos.decode)(outputs, size), wanted["detections"], 0)
+    kit.assert_detections(jax.jit(fcos.decode)(outputs, size), wanted["detections"], 0)
 
 
 def test_positions_are_torchvisions_where_it_rounds_strides() -> None:
@@ -263,7 +214,7 @@ def matched(boxes: Array, valid: Array) -> Array:
 
 
 def truth(*images: tuple[Any, Any]) -> dict[str, Array]:
-    return padded([{"boxes": boxes, "labels": labels} for boxes, labels in images], BOXES)
+    return kit.padded([{"boxes": boxes, "labels": labels} for boxes, labels in images], BOXES)
 
 
 @settings(examples, max_examples=200)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,7 @@ from jax import Array
 
 from zoo.dense.boxes import area, clip, distances, from_distances, giou
 from zoo.dense.nms import detections, top_candidates
-from zoo.dense.points import grid_points
+from zoo.dense.points import Steps, grid_points, map_steps
 from zoo.layers import Chain, Conv, GroupNorm, Normal
 
 Outputs = Mapping[str, Any]
@@ -125,9 +125,7 @@ class Head(nnx.Module):
         strides, channels: of the levels, finest first. classes: how many, without a background.
         width: channels of the towers, 0 for those of the levels. convs: depth of the towers. groups: of their norms.
         prior: probability that every position starts with, for every class.
-        steps: distance between positions: the `declared` strides, or what torchvision computes, the image's side
-            divided by the map's and rounded down (`floor`): 61 and not 64 pixels at the sixth level of 800. Weights of
-            torchvision were trained with the latter; the two agree where sides are multiples of the coarsest stride.
+        steps: distance between positions, see `zoo.dense.points.map_steps`.
     """
 
     def __init__(
@@ -140,7 +138,7 @@ class Head(nnx.Module):
         convs: int = 4,
         groups: int = 32,
         prior: float = 0.01,
-        steps: Literal["declared", "floor"] = "declared",
+        steps: Steps = "declared",
         rngs: nnx.Rngs,
     ):
         width = width or channels
@@ -158,21 +156,16 @@ class Head(nnx.Module):
         logits = [self.classification_head(x) for x in maps]
         boxes, central = zip(*(self.regression_head(x) for x in maps), strict=True)
         sizes = [(x.shape[1], x.shape[2]) for x in maps]
+        steps = map_steps(sizes, self.strides, self.steps)
         return {
             "cls_logits": jnp.concatenate(logits, axis=1),
             "bbox_regression": jnp.concatenate(boxes, axis=1),
             "bbox_ctrness": jnp.concatenate(central, axis=1),
-            "points": [jnp.asarray(level) for level in grid_points(sizes, self._steps(sizes))],
+            "points": [jnp.asarray(level) for level in grid_points(sizes, steps)],
             "strides": [
                 jnp.full(h * w, stride, jnp.float32) for (h, w), stride in zip(sizes, self.strides, strict=True)
             ],
         }
-
-    def _steps(self, sizes: Sequence[tuple[int, int]]) -> list[tuple[float, float]]:
-        if self.steps == "declared":
-            return [(stride, stride) for stride in self.strides]
-        height, width = (int(side * self.strides[0]) for side in sizes[0])
-        return [(height // h, width // w) for h, w in sizes]
 
     def training_losses(self, maps: Sequence[Array], targets: Mapping[str, Array], size: Size) -> Array:
         """The sum of the three `losses` for each image (b,). The images' size makes no difference."""

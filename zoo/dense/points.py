@@ -33,8 +33,9 @@ def map_steps(sizes: Sequence[tuple[int, int]], strides: Sequence[float], steps:
 
     Args:
         sizes: (height, width) of the levels' maps, finest first. strides: declared for them.
-        steps: `declared`, or `floor`, as torchvision has them: the image's side divided by the map's and rounded down,
-            61 and not 64 pixels on the coarsest level of 800. They agree where sides are multiples of all strides.
+        steps: the `declared` strides, or what torchvision computes, the image's side divided by the map's and rounded
+            down (`floor`): 61 and not 64 pixels at the sixth level of 800. Weights of torchvision were trained with the
+            latter; the two agree where sides are multiples of the coarsest stride.
     """
     if steps == "declared":
         return [(stride, stride) for stride in strides]
