@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import pkgutil
 import sys
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from zoo.errors import ConfigError, FetchError, PluginError, UnknownNameError
 from zoo.registry import Registry
 
 ROOT = Path(__file__).resolve().parent.parent
-FLAX_ZOO = {path.stem for folder in ("plugins", "adapters") for path in (ROOT / folder).glob("[!_]*.py")}
+FLAX_ZOO = {found.name for found in pkgutil.iter_modules([str(ROOT / "plugins"), str(ROOT / "adapters")])}
 
 
 @pytest.fixture
