@@ -19,6 +19,7 @@ from jax import Array
 from PIL import Image
 from zoo.adapters.detector import yolox
 from zoo.adapters.detector.layouts import YOLOX
+from zoo.adapters.detector.published import MODELS as PUBLISHED
 
 from zoo.backbone import abstract, run_stages
 from zoo.dense.points import grid_points
@@ -28,6 +29,7 @@ from zoo.weights.mapping import locate, slots
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "yolox.json").read_text())
 RUN, VARIANTS = GOLDEN["run"], GOLDEN["variants"]
+MODELS = {model.name: model for model in PUBLISHED}
 COMPUTED = [name for name, golden in VARIANTS.items() if "outputs" in golden]
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
 
@@ -39,16 +41,16 @@ class Top(nnx.Module):
     """Neck and head, as the detector has them."""
 
     def __init__(self, name: str, classes: int, *, rngs: nnx.Rngs):
-        backbone, depth, separable = yolox.VARIANTS[name]
-        stages = pyramid_stages(kit.backbones()[backbone])
+        config, stages = MODELS[name].config, pyramid_stages(kit.backbones()[MODELS[name].backbone])
         channels, strides = [stage.channels for stage in stages], [stage.stride for stage in stages]
-        self.neck = yolox.PAFPN(channels, strides, channels[0], depth=depth, separable=separable, rngs=rngs)
+        width, depth, separable = (config[key] for key in ("width", "depth", "separable"))
+        self.neck = yolox.PAFPN(channels, strides, width, depth=depth, separable=separable, rngs=rngs)
         self.head = yolox.Head(self.neck.strides, self.neck.channels, classes, separable=separable, rngs=rngs)
 
 
 class Detector(nnx.Module):
     def __init__(self, name: str, classes: int):
-        self.backbone = abstract(kit.backbones()[yolox.VARIANTS[name][0]])
+        self.backbone = abstract(kit.backbones()[MODELS[name].backbone])
         self.head = nnx.eval_shape(lambda: Top(name, classes, rngs=nnx.Rngs(0)))
 
 

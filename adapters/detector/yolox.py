@@ -33,17 +33,6 @@ Outputs = Mapping[str, Any]
 Size = tuple[int, int] | Array
 """(height, width) of the images in pixels: one for all, or (b, 2) without what pads each."""
 
-# Published detectors (arXiv:2107.08430, tables 3 and 4): backbone -> bottlenecks of each block of the pyramid, and
-# whether its convolutions and the head's are separable. The width is the channels of the backbone's map at stride 8.
-VARIANTS: Mapping[str, tuple[str, int, bool]] = {
-    "yolox_nano": ("cspdarknet_nano", 1, True),
-    "yolox_tiny": ("cspdarknet_tiny", 1, False),
-    "yolox_s": ("cspdarknet_s", 1, False),
-    "yolox_m": ("cspdarknet_m", 2, False),
-    "yolox_l": ("cspdarknet_l", 3, False),
-    "yolox_x": ("cspdarknet_x", 4, False),
-}
-
 
 def _size(x: Array) -> tuple[int, int]:
     return x.shape[1], x.shape[2]
