@@ -1,1 +1,246 @@
-"""Object detection: boxes with a class and a score, on any backbone that gives a pyramid."""
+"""Object detection: boxes with a class and a score, on any backbone that gives a pyramid.
+
+Three methods behind one contract: FCOS (arXiv:2006.09214), YOLOX (arXiv:2107.08430) and Faster R-CNN
+(arXiv:1506.01497 on feature pyramids, arXiv:1612.03144). Figures are COCO's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import jax
+import jax.numpy as jnp
+import msgspec
+import numpy as np
+from flax import nnx
+from jax import Array
+from zoo.adapters.detector.heads import METHODS, DetectionHead, stages_for
+from zoo.adapters.detector.published import MODELS
+
+from zoo.adapter import Adapter
+from zoo.data import Dataset, Sample
+from zoo.data.boxes import box_limit, padded_targets
+from zoo.data.transform import frame_of
+from zoo.dense.coco import CocoEvaluation, Curve
+from zoo.errors import ConfigError
+from zoo.hookspecs import hookimpl
+from zoo.model import Model
+from zoo.spec import AdapterSpec, BackboneSpec, ModelSpec, Preprocess
+
+SIDE = 416
+"""Side of the images where a user names none, in pixels; or the next that the backbone takes."""
+
+
+class Box(msgspec.Struct, frozen=True):
+    """One object.
+
+    Attributes:
+        label, score: its class and how sure that is. box: x1, y1, x2, y2 in pixels of the upright image.
+    """
+
+    label: str
+    score: float
+    box: tuple[float, float, float, float]
+
+
+class Detection(msgspec.Struct, frozen=True):
+    """What was found in one image, the surest first.
+
+    Attributes:
+        file: the image. boxes: the objects.
+    """
+
+    file: str
+    boxes: list[Box]
+
+
+@dataclass(frozen=True)
+class Detector(Adapter):
+    """Options of the detector.
+
+    Attributes:
+        head: `fcos`, `yolox` or `rcnn` (Faster R-CNN).
+        width: channels of the pyramid; of its finest level for yolox.
+        convs: depth of the towers of fcos.
+        depth, separable: bottlenecks in a block of yolox's neck; its 3x3 convolutions as a depthwise and a 1x1 one.
+        steps: see `zoo.adapters.detector.fcos.Head`; `floor` for weights of torchvision.
+        score: what a detection must be above, None for the method's own. overlap: IoU above which the lesser box of a
+            class is dropped, None for the method's own. detections: at most so many in an image.
+        shown: score from which a detection is drawn and listed.
+        max_boxes: true boxes of an image that there is room for; set by the data.
+    """
+
+    head: Literal["fcos", "yolox", "rcnn"] = "fcos"
+    width: int = 128
+    convs: int = 4
+    depth: int = 1
+    separable: bool = False
+    steps: Literal["declared", "floor"] = "declared"
+    score: float | None = None
+    overlap: float | None = None
+    detections: int = 100
+    shown: float = 0.3
+    max_boxes: int = 8
+
+    targets_from = ("boxes",)
+    primary = "AP"
+    mirrors = True
+    recipe = {
+        "batch_size": 8,
+        "lr": 1e-3,
+        "augment": {"scale": (0.4, 1.6), "ratio": (0.8, 1.25), "min_visible": 0.3},
+    }
+
+    def __post_init__(self) -> None:
+        positive = ("width", "depth", "detections", "max_boxes")
+        for name, low in (*((name, 1) for name in positive), ("convs", 0)):
+            if getattr(self, name) < low:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least {low}.")
+        for name in ("score", "overlap", "shown"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < 1:
+                raise ConfigError(f"{name} is {value}; it must lie in [0, 1).")
+
+    # What it needs of a backbone -------------------------------------------------------------------------------
+    def taps(self, spec: BackboneSpec) -> tuple[str, ...]:
+        return tuple(stage.name for stage in stages_for(spec, self.head))
+
+    def framing(self, spec: BackboneSpec, preprocess: Preprocess) -> Preprocess:
+        """The whole image, in a square or in one of two frames of 4:3. Classifiers' weights are made for sizes at
+        which small objects are lost, so the size is one of detection unless a user names it."""
+        if preprocess.crop_mode == "letterbox":
+            return preprocess  # a published detector's own
+        stages = stages_for(spec, self.head)
+        multiple = int(np.lcm(spec.size_multiple, 32 if stages[0].kind == "map" else spec.size_multiple))
+
+        def side(wanted: float) -> int:
+            return max(round(wanted / multiple), -(-spec.min_size // multiple), 1) * multiple
+
+        size = preprocess.size
+        if size == spec.preprocess.size:
+            size = (side(SIDE), side(SIDE))
+        frames: tuple[tuple[int, int], ...] = ()
+        if stages[0].kind == "map" and size[0] == size[1]:
+            short = side(size[0] * 0.75)
+            frames = ((short, size[0]), (size[0], short)) if short < size[0] else ()
+        return replace(preprocess, size=size, crop_pct=1.0, crop_mode="letterbox", frames=frames)
+
+    def build(
+        self,
+        spec: BackboneSpec,
+        shapes: Mapping[str, jax.ShapeDtypeStruct],
+        *,
+        size: tuple[int, int],
+        rngs: nnx.Rngs,
+    ) -> nnx.Module:
+        if not self.labels:
+            raise ConfigError("a detector needs classes: give labels= or num_classes=.")
+        names = ("convs", "depth", "separable", "steps")
+        options = {name: getattr(self, name) for name in names}
+        stages = stages_for(spec, self.head)
+        return DetectionHead(
+            self.head, stages, len(self.labels), size=size, width=self.width, options=options, rngs=rngs
+        )
+
+    # Learning --------------------------------------------------------------------------------------------------
+    def sized(self, datasets: Sequence[Dataset]) -> tuple[Self, str]:
+        limit, note = box_limit(datasets)
+        return replace(self, max_boxes=limit), note
+
+    def targets(self, sample: Sample, preprocess: Preprocess) -> dict[str, np.ndarray]:
+        frame = frame_of(sample.target.size, preprocess)
+        found = padded_targets(sample.target, self.max_boxes)
+        scale = np.array([frame.scale_x, frame.scale_y] * 2, np.float32)
+        shift = np.array([frame.left, frame.top] * 2, np.float32)
+        seen = np.array(preprocess.frame(sample.target.size)[::-1] * 2, np.float32)
+        boxes = np.clip(found["boxes"] * scale + shift, 0, seen)
+        # What is learned from; crowds are no objects, and nobody sees what a crop leaves out.
+        there = found["box_valid"] & ~found["crowd"] & (boxes[:, 2:] > boxes[:, :2]).all(1)
+        return {
+            "boxes": np.where(there[:, None], boxes, 0).astype(np.float32),
+            "labels": found["labels"],
+            "box_valid": there,
+            "frame": np.array(frame, np.float32),
+            "true_boxes": found["boxes"],
+            "true_valid": found["box_valid"],
+            "crowd": found["crowd"],
+        }
+
+    def losses(self, model: Model, reduced: Mapping[str, Array], batch: Mapping[str, Any]) -> Array:
+        head: Any = model.head
+        truth = {name: batch[name] for name in ("boxes", "labels", "box_valid", "valid")}
+        return jnp.asarray(head.losses(reduced, truth), jnp.float32)
+
+    # Predicting ------------------------------------------------------------------------------------------------
+    def decoded(self, model: Model, reduced: Mapping[str, Array], batch: Mapping[str, Any]) -> dict[str, Array]:
+        """Detections in pixels of the original images: `boxes` (b, n, 4), `scores`, `labels`, `found` (b, n)."""
+        head: Any = model.head
+        frame = jnp.asarray(batch["frame"], jnp.float32)
+        scale, shift, size = frame[:, 0:2], frame[:, 2:4], frame[:, 4:6]
+        seen = size * scale + shift
+        kept = head.detections(reduced, seen, score=self.score, overlap=self.overlap, count=self.detections)
+        both = jnp.concatenate([shift[:, ::-1]] * 2, axis=1)[:, None], jnp.concatenate([scale[:, ::-1]] * 2, 1)[:, None]
+        boxes = jnp.clip((kept["boxes"] - both[0]) / both[1], 0, jnp.concatenate([size[:, ::-1]] * 2, 1)[:, None])
+        return {
+            "boxes": jnp.where(kept["valid"][..., None], boxes, 0.0),
+            "scores": kept["scores"],
+            "labels": kept["labels"],
+            "found": kept["valid"],
+        }
+
+    def predictions(self, decoded: Mapping[str, np.ndarray], files: Sequence[str]) -> list[Detection]:
+        rows = zip(files, *(decoded[name] for name in ("boxes", "scores", "labels", "found")), strict=True)
+        found = []
+        for file, boxes, scores, labels, there in rows:
+            kept = there & (scores >= self.shown)
+            each = zip(boxes[kept].tolist(), scores[kept].tolist(), labels[kept].tolist(), strict=True)
+            found.append(Detection(file, [Box(self.labels[k], score, tuple(box)) for box, score, k in each]))
+        return found
+
+    def metrics(self) -> DetectionMetrics:
+        return DetectionMetrics(self.labels)
+
+    def figures(self, evaluation: Any, folder: Path) -> list[Path]:
+        from zoo.adapters.detector.pictures import SHOWN, average_precision, photos, precision_recall
+
+        return [
+            precision_recall(evaluation.accumulated.curves(), folder / "precision_recall.png"),
+            average_precision(evaluation.metrics["per_class"], folder / "average_precision.png"),
+            *photos(self, evaluation.worst(SHOWN), folder / "worst.png"),
+            *photos(self, evaluation.best(SHOWN), folder / "best.png"),
+        ]
+
+
+class DetectionMetrics:
+    """COCO's figures over the batches of an evaluation, and curves of precision against recall."""
+
+    def __init__(self, labels: Sequence[str]):
+        self._coco = CocoEvaluation(labels)
+
+    def update(self, decoded: Mapping[str, np.ndarray], batch: Mapping[str, np.ndarray]) -> None:
+        for i in np.flatnonzero(batch["valid"]):
+            found, true = decoded["found"][i], batch["true_valid"][i]
+            self._coco.add(
+                *(decoded[name][i][found] for name in ("boxes", "scores", "labels")),
+                *(batch[name][i][true] for name in ("true_boxes", "labels", "crowd")),
+            )
+
+    def compute(self) -> dict[str, Any]:
+        return self._coco.compute()
+
+    def curves(self) -> dict[str, Curve]:
+        """Precision against recall by class, see `zoo.dense.coco.Curve`."""
+        return self._coco.curves()
+
+
+@hookimpl
+def zoo_models() -> list[ModelSpec]:
+    return [*MODELS]
+
+
+@hookimpl
+def zoo_adapters() -> list[AdapterSpec]:
+    return [AdapterSpec("detector", Detector, f"Boxes with a class and a score: {', '.join(METHODS)}.")]

@@ -1,0 +1,161 @@
+"""From a backbone's stages to detections: the neck and the head that belong to each method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from flax import nnx
+from jax import Array
+from zoo.adapters.detector import fcos, rcnn, yolox
+
+from zoo.dense.necks import FPN, SimplePyramid
+from zoo.dense.pyramid import pyramid_stages, tokens_to_map
+from zoo.spec import BackboneSpec, Stage
+
+Source = Literal["pyramid", "pool"]
+Size = Any
+"""(height, width) of the images in pixels: one for all, or (b, 2) without what pads each."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """What sets a way to detect apart.
+
+    Attributes:
+        strides: of the levels that the neck makes from the backbone's.
+        head: `head(strides, channels, classes, rngs=)`. decode: `decode(outputs, size, score=, overlap=, count=)`.
+        score, overlap: what detections must be above, and IoU above which the lesser of two is dropped.
+        extra: coarser levels on top. source: what they are made of, see `zoo.dense.necks.FPN`.
+        path: the neck is a path aggregation network in place of a feature pyramid.
+        sized: whether the head must know the images' size.
+        neck_options, head_options: which of the adapter's options the neck and the head take.
+    """
+
+    strides: tuple[int, ...]
+    head: Callable[..., Any]
+    decode: Callable[..., dict[str, Array]]
+    score: float
+    overlap: float
+    extra: int = 0
+    source: Source = "pyramid"
+    path: bool = False
+    sized: bool = False
+    neck_options: tuple[str, ...] = ()
+    head_options: tuple[str, ...] = ()
+
+
+METHODS: Mapping[str, Method] = {
+    "fcos": Method((8, 16, 32), fcos.Head, fcos.decode, 0.05, 0.6, extra=2, head_options=("convs", "steps")),
+    "yolox": Method(
+        (8, 16, 32),
+        yolox.Head,
+        yolox.decode,
+        0.01,
+        0.65,
+        path=True,
+        neck_options=("depth", "separable"),
+        head_options=("separable",),
+    ),
+    "rcnn": Method(
+        (4, 8, 16, 32), rcnn.Head, rcnn.decode, 0.05, 0.5, extra=1, source="pool", sized=True, head_options=("steps",)
+    ),
+}
+
+
+def stages_for(spec: BackboneSpec, method: str) -> tuple[Stage, ...]:
+    """The stages that a method reads. Raises `ConfigError` where the backbone has no pyramid."""
+    return pyramid_stages(spec, METHODS[method].strides)
+
+
+class DetectionHead(nnx.Module):
+    """A neck and a head on the maps of a backbone.
+
+    Args:
+        stages: that are read. size: (height, width) of the images; tokens are a map of it.
+        width: channels of the pyramid, of its finest level where they differ. options: those of the method's neck and
+            head by name, beside others.
+    """
+
+    def __init__(
+        self,
+        method: str,
+        stages: Sequence[Stage],
+        classes: int,
+        *,
+        size: tuple[int, int],
+        width: int,
+        options: Mapping[str, Any],
+        rngs: nnx.Rngs,
+    ):
+        self.method, self.stages, self.size = method, tuple(stages), size
+        chosen = METHODS[method]
+        self.neck = _neck(chosen, self.stages, width, {name: options[name] for name in chosen.neck_options}, rngs)
+        channels = getattr(self.neck, "channels", None) or self.neck.width
+        given = {name: options[name] for name in chosen.head_options}
+        self.head = chosen.head(self.neck.strides, channels, classes, **given, rngs=rngs)
+
+    def reduce(self, features: Mapping[str, Array]) -> dict[str, Array]:
+        return {stage.name: self._map(stage, features[stage.name]) for stage in self.stages}
+
+    def _map(self, stage: Stage, x: Array) -> Array:
+        return tokens_to_map(x, stage, self.size) if stage.kind == "tokens" else x
+
+    def reads(self) -> dict[str, str]:
+        return {}
+
+    def levels(self, reduced: Mapping[str, Array]) -> list[Array]:
+        """The pyramid, finest level first."""
+        return list(self.neck([reduced[stage.name] for stage in self.stages]))
+
+    def __call__(self, reduced: Mapping[str, Array], size: Size | None = None) -> dict[str, Any]:
+        maps = self.levels(reduced)
+        found: dict[str, Any] = self.head(maps, size) if METHODS[self.method].sized else self.head(maps)
+        return found
+
+    def losses(self, reduced: Mapping[str, Array], targets: Mapping[str, Array], size: Size | None = None) -> Array:
+        """The loss of each image (b,)."""
+        loss: Array = self.head.training_losses(self.levels(reduced), targets, size)
+        return loss
+
+    def detections(
+        self, reduced: Mapping[str, Array], size: Size, *, score: float | None, overlap: float | None, count: int
+    ) -> dict[str, Array]:
+        """What is found in each image, in pixels of the prepared images. See `zoo.dense.nms.detections`."""
+        method = METHODS[self.method]
+        return method.decode(
+            self(reduced, size),
+            size,
+            score=method.score if score is None else score,
+            overlap=method.overlap if overlap is None else overlap,
+            count=count,
+        )
+
+
+def _neck(method: Method, stages: Sequence[Stage], width: int, options: Mapping[str, Any], rngs: nnx.Rngs) -> Any:
+    channels, strides = [stage.channels for stage in stages], [stage.stride for stage in stages]
+    if stages[0].kind == "tokens":
+        pyramid = SimplePyramid(
+            channels[0], strides[0], method.strides, width, extra=method.extra, source=method.source, rngs=rngs
+        )
+        if not method.path:
+            return pyramid
+        return Stacked(pyramid, yolox.PAFPN([width] * 3, pyramid.strides, width, **options, rngs=rngs))
+    if method.path:
+        return yolox.PAFPN(channels, strides, width, **options, rngs=rngs)
+    # A backbone that ends early gets more levels on top, so that all pyramids reach as far.
+    extra = method.extra + len(method.strides) - len(stages)
+    return FPN(channels, strides, width, extra=extra, source=method.source, rngs=rngs)
+
+
+class Stacked(nnx.Module):
+    """Two necks, one on the other."""
+
+    def __init__(self, first: Any, second: Any):
+        self.first, self.second = first, second
+        self.strides, self.channels = second.strides, second.channels
+
+    def __call__(self, maps: Sequence[Array]) -> list[Array]:
+        found: list[Array] = self.second(self.first(maps))
+        return found
