@@ -7,6 +7,7 @@ examples. The decoder is that of Huang and Belongie, arXiv:1703.06868, section 6
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import Literal
 
 import jax
@@ -22,6 +23,10 @@ Upsample = Literal["nearest", "transposed"]
 Output = Literal["residual", "linear", "tanh"]
 Statistics = list[tuple[Array, Array]]
 
+THIN = 8
+"""Outputs below which a convolution is computed by `thin_conv`."""
+
+_DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 # An upsampled 3-tap convolution as one of 2 taps on the small input, for even and odd outputs: (phase, tap, weight).
 # Nearest: output 2i sees inputs i-1, i, i and output 2i+1 sees i, i, i+1. Transposed: input i times the kernel is added
 # at 2i, which with TensorFlow's `SAME` is where the kernel begins.
@@ -46,11 +51,44 @@ def doubled_conv(x: Array, kernel: Array, how: Upsample) -> Array:
     inputs, outputs = kernel.shape[2:]
     small = jnp.einsum("pta,qub,abio->tuipqo", taps, taps, kernel.astype(x.dtype)).reshape(2, 2, inputs, 4 * outputs)
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge" if how == "nearest" else "constant")
-    y = lax.conv_general_dilated(padded, small, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    y = lax.conv_general_dilated(padded, small, (1, 1), "VALID", dimension_numbers=_DIMENSIONS)
     h, w = x.shape[1:3]
     y = y.reshape(*y.shape[:3], 2, 2, outputs)
     rows = [jnp.stack([y[:, p : p + h, q : q + w, p, q] for q in (0, 1)], axis=3) for p in (0, 1)]
     return jnp.stack(rows, axis=2).reshape(x.shape[0], 2 * h, 2 * w, outputs)
+
+
+def _by_columns(x: Array, kernel: Array) -> Array:
+    """A convolution down the columns with an output for each column of the kernel, then these shifted and added."""
+    high, wide, inputs, outputs = kernel.shape
+    tall = kernel.transpose(0, 2, 1, 3).reshape(high, 1, inputs, wide * outputs)
+    y = lax.conv_general_dilated(x, tall, (1, 1), "VALID", dimension_numbers=_DIMENSIONS)
+    y = y.reshape(*y.shape[:3], wide, outputs)
+    side = x.shape[2] - wide + 1
+    return reduce(jnp.add, (y[:, :, i : i + side, i] for i in range(wide)))
+
+
+def _library(x: Array, kernel: Array) -> Array:
+    return lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=_DIMENSIONS)
+
+
+@jax.custom_vjp
+def thin_conv(x: Array, kernel: Array) -> Array:
+    """A convolution without padding that has few outputs, such as a picture's three colours: (b, h, w, in),
+    (kh, kw, in, out) -> (b, h', w', out). XLA's CPU backend fills its vectors with outputs; with more of them at a time
+    a 9x9 kernel is six times as fast. The gradient is the library's."""
+    return lax.platform_dependent(x, kernel, cpu=_by_columns, default=_library)
+
+
+def _thin_forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
+    return thin_conv(x, kernel), (x, kernel)
+
+
+def _thin_backward(saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+    return jax.vjp(_library, *saved)[1](g)
+
+
+thin_conv.defvjp(_thin_forward, _thin_backward)
 
 
 def fitted(x: Array, size: tuple[int, int]) -> Array:
@@ -89,13 +127,21 @@ class ConvLayer(nnx.Module):
     def __init__(
         self, inputs: int, outputs: int, kernel: int, stride: int = 1, *, padding: Padding, rngs: nnx.Rngs
     ) -> None:
-        self.pad = kernel // 2 if padding == "reflect" else 0
+        self.thin = outputs < THIN and stride == 1
+        self.pad, self.mode = kernel // 2, padding
         init = Normal(1 / (kernel * inputs**0.5))
-        zoo_padding = "same" if padding == "same" else 0
-        self.conv2d = Conv(inputs, outputs, kernel, stride, zoo_padding, kernel_init=init, rngs=rngs)
+        self.conv2d = Conv(
+            inputs, outputs, kernel, stride, "same" if padding == "same" else 0, kernel_init=init, rngs=rngs
+        )
 
     def __call__(self, x: Array) -> Array:
-        return self.conv2d(reflected(x, self.pad))
+        if self.mode == "reflect":
+            x = reflected(x, self.pad)
+        if not self.thin:
+            return self.conv2d(x)
+        if self.mode == "same":
+            x = jnp.pad(x, ((0, 0), (self.pad, self.pad), (self.pad, self.pad), (0, 0)))
+        return thin_conv(x, self.conv2d.kernel[...].astype(x.dtype)) + _bias(self.conv2d, x)
 
 
 class UpLayer(nnx.Module):
@@ -106,8 +152,7 @@ class UpLayer(nnx.Module):
         self.conv2d = Conv(inputs, outputs, 3, kernel_init=Normal(1 / (3 * inputs**0.5)), rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
-        bias = self.conv2d.bias[...].astype(x.dtype).reshape(1, 1, 1, -1)
-        return doubled_conv(x, self.conv2d.kernel[...], self.how) + bias
+        return doubled_conv(x, self.conv2d.kernel[...], self.how) + _bias(self.conv2d, x)
 
 
 class Residual(nnx.Module):
@@ -220,8 +265,13 @@ def _enlarged_conv(conv: Conv, x: Array, size: tuple[int, int]) -> Array:
     """A 3x3 convolution of a map that is first enlarged, by a whole number, to about `size`, and fitted to it."""
     factor = max(round(side / n) for side, n in zip(size, x.shape[1:3], strict=True))
     if factor < 2:
-        return conv(reflected(fitted(x, size), 1))
+        x = reflected(fitted(x, size), 1)
+        thin = conv.out_features < THIN
+        return thin_conv(x, conv.kernel[...].astype(x.dtype)) + _bias(conv, x) if thin else conv(x)
     if factor > 2:
         x = jnp.repeat(jnp.repeat(x, factor // 2, axis=1), factor // 2, axis=2)
-    bias = conv.bias[...].astype(x.dtype).reshape(1, 1, 1, -1)
-    return fitted(doubled_conv(x, conv.kernel[...], "nearest") + bias, size)
+    return fitted(doubled_conv(x, conv.kernel[...], "nearest") + _bias(conv, x), size)
+
+
+def _bias(conv: Conv, x: Array) -> Array:
+    return conv.bias[...].astype(x.dtype).reshape(1, 1, 1, -1)

@@ -43,6 +43,8 @@ def style_stages(spec: BackboneSpec, method: str, named: Iterable[str] = ()) -> 
         order = [stage.name for stage in spec.stages]
         return tuple(sorted(set(named), key=order.index))
     found = _firsts((s.name, s.stride) for s in maps(spec) if s.stride <= DEEPEST[method])
+    if len(found) > FEWEST and found[-1] == spec.stages[-1].name:
+        found = found[:-1]  # the very last stage tells classes apart, not textures
     if len(found) < FEWEST:
         raise ConfigError(
             f"{spec.name} has no activations that a style can be read from: maps of {FEWEST} or more different strides "

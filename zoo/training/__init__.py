@@ -128,6 +128,8 @@ def train(
         checkpoint_seconds=checkpoint_seconds,
     )
     check_recipe(recipe)
+    if model.adapter.fixed_backbone:
+        model.adapter.fitted(train_set)  # what it refuses says more than a plan for a head that cannot train
     phases = make_plan(model, plan, epochs, lr, rules)
     batches = -(-len(train_set) // batch_size)
     for phase in phases:
