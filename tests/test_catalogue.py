@@ -128,7 +128,9 @@ def test_every_field_of_a_spec_can_be_in_its_row():
     """A field that is added to a spec must be added to the catalogue, or be named here with its reason."""
     in_code = {"name", "build", "classifier", "preprocess", "adapter"}
     for kind, spec in (("weights", WeightSpec), ("models", ModelSpec)):
-        names = {field.name for field in dataclasses.fields(spec)} - (in_code if kind == "weights" else {"name"})
+        names = {field.name for field in dataclasses.fields(spec)} - (
+            in_code if kind == "weights" else {"name", "preprocess"}
+        )
         assert names <= set(FIELDS[kind]), kind
     assert {field.name for field in dataclasses.fields(Preprocess)} <= set(FIELDS["weights"])
 
@@ -145,6 +147,7 @@ BAD_OVERLAYS = {
     '[weights."resnet18.mine"]\nmean = [0.5]\n': "mean has 1 values and std 3",
     '[weights."resnet18.mine"]\nsize = [1, 2, 3]\n': "size",
     '[weights."resnet18.mine"]\nsize = ["a", 2]\n': "size",
+    '[weights."resnet18.mine"]\nframes = [4, 5]\n': "each must be [height, width]",
     "plugins = 3\n": "plugins must be a table",
     "[plugins]\ndisable = 'x'\n": "plugins.disable is 'x'; it must be a list",
     "[prefer]\nresnet18 = 1\n": "prefer.resnet18 is 1; it must be a string",

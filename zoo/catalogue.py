@@ -49,6 +49,8 @@ _PREPROCESS: _Types = {
     "crop_pct": (float, int),
     "crop_mode": (str,),
     "channels": (str,),
+    "fill": (int,),
+    "frames": (list,),
 }
 FIELDS: Mapping[str, _Types] = {
     "backbones": {
@@ -81,7 +83,16 @@ FIELDS: Mapping[str, _Types] = {
         "note": (str,),
         **_PREPROCESS,
     },
-    "models": {"backbone": (str,), "adapter": (str,), "config": (dict,), "summary": (str,)},
+    "models": {
+        "backbone": (str,),
+        "adapter": (str,),
+        "config": (dict,),
+        "summary": (str,),
+        "labels": (str,),
+        "layouts": (list,),
+        "license": (str,),
+        **_PREPROCESS,
+    },
 }
 """The fields of each kind of row and the TOML types they may have."""
 
@@ -231,6 +242,9 @@ def _private_row(path: Path, name: str, data: dict[str, Any]) -> Row:
         values = data.get(key, [])
         if isinstance(values, list) and not all(isinstance(v, int | float) for v in values):
             raise ConfigError(f'{path}: weights."{name}".{key} is {values!r}; it must hold numbers.')
+    frames = data.get("frames", [])
+    if not all(isinstance(frame, list) and [*map(type, frame)] == [int, int] for frame in frames):
+        raise ConfigError(f'{path}: weights."{name}".frames is {frames!r}; each must be [height, width].')
     row = Row("weights", name, "", str(path), data)
     try:
         validate.validate_weights(weight_spec(row))
@@ -246,6 +260,8 @@ def preprocess_of(data: Mapping[str, Any], base: Preprocess | None = None) -> Pr
     }
     if isinstance(given.get("size"), int):
         given["size"] = (given["size"], given["size"])
+    if "frames" in given:
+        given["frames"] = tuple(map(tuple, given["frames"]))
     return replace(base or Preprocess(), **given)
 
 

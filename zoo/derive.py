@@ -12,7 +12,7 @@ from typing import Any
 from zoo.catalogue import FIELDS, KINDS, SHARED, Row
 from zoo.errors import ConfigError
 from zoo.loader import Contribution
-from zoo.spec import BackboneSpec, Preprocess, Stage, WeightSpec, defaults
+from zoo.spec import AdapterSpec, BackboneSpec, ModelSpec, Preprocess, Stage, WeightSpec, defaults
 
 HEADER = "# Derived from the plugins' own tables by `{command}`. Do not edit.\n"
 
@@ -31,9 +31,11 @@ def fields(kind: str, spec: Any) -> dict[str, Any]:
     found = {name: value for name, value in own.items() if name not in usual or value != usual[name]}
     if isinstance(spec, BackboneSpec):
         found |= {"stages": [_stage(stage) for stage in spec.stages], "layouts": sorted(spec.layouts)}
+    elif isinstance(spec, ModelSpec):
+        found["layouts"] = sorted(spec.layouts)
     elif kind == "adapters":
         found["options"] = _adapter_options(spec.adapter)
-    if isinstance(spec, BackboneSpec | WeightSpec):
+    if not isinstance(spec, AdapterSpec) and spec.preprocess is not None:
         found |= _preprocess(spec.preprocess)
     return {name: _plain(value) for name, value in found.items() if value not in ([], {}, ())}
 
