@@ -22,7 +22,7 @@ import optax
 from flax import nnx
 from jax import Array
 
-from zoo.adapter import Adapter
+from zoo.adapter import Adapter, Table
 from zoo.data import Dataset, Sample
 from zoo.errors import ConfigError, DataError
 from zoo.hookspecs import hookimpl
@@ -252,6 +252,16 @@ class Classifier(Adapter):
             several = [self.labels[i] for i in np.flatnonzero(scores >= self.threshold)] if self.multi_label else None
             found.append(Classification(file, *top[0], top, several))
         return found
+
+    def table(self, predictions: Sequence[Any]) -> Table:
+        if not self.labels:
+            return super().table(predictions)
+
+        def others(item: Classification) -> str:
+            return ", ".join(f"{name} {score:.1%}" for name, score in item.top[1:3])
+
+        rows = [(item.file, item.label, f"{item.score:.1%}", others(item)) for item in predictions]
+        return Table(("file", "label", "score", "then"), rows, right=("score",))
 
     def metrics(self) -> ClassificationMetrics:
         return ClassificationMetrics(self.labels, self.multi_label, self.threshold)

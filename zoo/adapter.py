@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, Self
 
 import msgspec
 
@@ -36,6 +36,18 @@ class Metrics(Protocol):
 
     def compute(self) -> dict[str, Any]:
         """The figures so far; plain floats, ints, lists and dicts, ready for JSON."""
+
+
+class Table(NamedTuple):
+    """Predictions for people.
+
+    Attributes:
+        columns: their names. rows: a cell for each column. right: names of the columns that are aligned to the right.
+    """
+
+    columns: tuple[str, ...]
+    rows: list[tuple[Any, ...]]
+    right: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -139,6 +151,21 @@ class Adapter:
         """Decoded arrays as one typed value (a msgspec.Struct) for each image."""
         raise NotImplementedError
 
+    def table(self, predictions: Sequence[Any]) -> Table:
+        """Predictions as a table: the fields of the typed values, of long lists only how many values they hold."""
+        rows = [msgspec.to_builtins(one) for one in predictions]
+        columns = tuple(rows[0]) if rows else ()
+        return Table(columns, [tuple(map(_cell, row.values())) for row in rows])
+
+    def results(self, predictions: Sequence[Any]) -> dict[str, Any]:
+        """Predictions as files for other programs: name without suffix -> plain values, ready for JSON. In the format
+        that the field uses, where there is one."""
+        return {"predictions": msgspec.to_builtins(predictions)}
+
+    def picture(self, pixels: np.ndarray, prediction: Any) -> np.ndarray | None:
+        """The image, uint8 (h, w, 3), with what was seen in it; None where that is nothing to draw."""
+        return None
+
     def metrics(self) -> Metrics:
         """A fresh accumulator."""
         raise NotImplementedError
@@ -154,6 +181,15 @@ class Adapter:
     def figures(self, evaluation: Any, folder: Path) -> list[Path]:
         """Draw what one would rather look at than read. `evaluation` is a `zoo.training.Evaluation`."""
         return []
+
+
+def _cell(value: Any) -> Any:
+    """A value as it stands in a table."""
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    if isinstance(value, list | tuple):
+        return ", ".join(str(_cell(one)) for one in value) if len(value) <= 4 else f"{len(value)} values"
+    return value
 
 
 def option_fields(adapter: type[Adapter]) -> dict[str, dataclasses.Field[Any]]:

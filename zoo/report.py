@@ -84,7 +84,7 @@ def curves(history: Sequence[Mapping[str, Any]], path: str | Path, metric: str =
             for colour, (name, label) in zip(COLOURS, names.items(), strict=False):
                 _line(ax, [h["epoch"] for h in history], [h.get(name) for h in history], label, colour)
             best = _mark_best(ax, history, title) if title == metric else ""
-            ax.set_title(_drawable(title.replace("_", " ") + best), pad=18 if _phases(history) else 6)
+            ax.set_title(drawable(title.replace("_", " ") + best), pad=18 if _phases(history) else 6)
             _epochs(ax, [h["epoch"] for h in history])
             if len(ax.get_legend_handles_labels()[0]) > 1:
                 ax.legend()
@@ -101,8 +101,8 @@ def comparison(series: Mapping[str, Sequence[float]], path: str | Path, title: s
         raise ConfigError("there is nothing to compare: every series is empty.")
     with figure(6.4, 3.8, 1, 1) as (page, (ax,)):
         draw_lines(ax, series)
-        ax.set_title(_drawable(title))
-        ax.set_ylabel(_drawable(ylabel))
+        ax.set_title(drawable(title))
+        ax.set_ylabel(drawable(ylabel))
         return write(page, path)
 
 
@@ -120,7 +120,7 @@ def draw_lines(ax: Axes, series: Mapping[str, Sequence[float]]) -> None:
     gap, last = (high - low) * 0.07, -math.inf
     for epoch, value, name, colour in sorted(ends, key=lambda end: end[1]):
         last = max(value, last + gap)
-        text = f"{_shortened(_drawable(name), 24)}  {value:.3g}"
+        text = f"{shortened(drawable(name), 24)}  {value:.3g}"
         ax.annotate(
             text, (epoch, last), (8, 0), textcoords="offset points", color=colour, va="center", fontweight="bold",
             annotation_clip=False,
@@ -140,7 +140,7 @@ def confusion_matrix(matrix: np.ndarray, labels: Sequence[str], path: str | Path
         raise ConfigError(f"a confusion matrix of {classes} classes must be {classes}x{classes}, not {matrix.shape}.")
     cell = 0.55 if classes <= WITH_COUNTS else max(0.15, 0.3 - classes * 0.0015)
     size = 10 if classes <= WITH_COUNTS else cell * 40
-    names = [_shortened(_drawable(label), 24) for label in labels]
+    names = [shortened(drawable(label), 24) for label in labels]
     side = max(cell * classes, 1.6)
     with figure(side + 1.6, side + 1.6, 1, 1) as (page, (ax,)):
         shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
@@ -163,32 +163,53 @@ def confusion_matrix(matrix: np.ndarray, labels: Sequence[str], path: str | Path
         return write(page, path)
 
 
-def photo_grid(files: Sequence[str | Path], captions: Sequence[str], path: str | Path) -> Path:
-    """Photos in rows of four, each with a caption below.
+def photo_grid(
+    files: Sequence[str | Path | np.ndarray],
+    captions: Sequence[str],
+    path: str | Path,
+    *,
+    columns: int = COLUMNS,
+    inches: float = 2.3,
+    key: Mapping[str, tuple[str, Any]] | None = None,
+) -> Path:
+    """Photos in rows, each with a caption below.
 
+    Args:
+        files: image files, or pixels uint8 (h, w, 3) that are shown as they are. columns: in a row, at most.
+        inches: width of a column. key: what lines in the photos mean: name -> (colour, style of the line).
     Raises:
         DataError: for a file that is no image, naming it.
     """
     if len(files) != len(captions) or not files:
         raise ConfigError(f"{len(files)} photos and {len(captions)} captions; give at least one, and as many of each.")
-    columns = min(COLUMNS, len(files))
+    columns = min(columns, len(files))
     rows = -(-len(files) // columns)
-    photos = [thumbnail(decode(file)) for file in files]
+    photos = [file if isinstance(file, np.ndarray) else thumbnail(decode(file)) for file in files]
     tallest = [max(p.shape[0] / p.shape[1] for p in photos[i : i + columns]) for i in range(0, len(photos), columns)]
     heights = [min(ratio, 1.0) for ratio in tallest]
-    inches = sum(2.3 * height + 0.5 for height in heights)
-    with figure(2.3 * columns, inches, rows, columns, heights) as (page, axes):
+    high = sum(inches * height + 0.5 for height in heights) + (0.4 if key else 0)
+    with figure(inches * columns, high, rows, columns, heights) as (page, axes):
         for ax in axes[len(files) :]:
             ax.set_axis_off()
         for index, (photo, caption) in enumerate(zip(photos, captions, strict=True)):
-            show_photo(axes[index], photo, caption, heights[index // columns])
+            show_photo(axes[index], photo, caption, heights[index // columns], round(13 * inches))
+        if key:
+            _write_key(page, key, round(inches * columns / 1.7))
         return write(page, path)
 
 
-def show_photo(ax: Axes, pixels: np.ndarray, caption: str = "", height: float = 1.0) -> None:
+def _write_key(page: Figure, key: Mapping[str, tuple[str, Any]], columns: int) -> None:
+    from matplotlib.lines import Line2D
+
+    lines = [Line2D([], [], color=colour, linestyle=style, linewidth=2) for colour, style in key.values()]
+    names = [shortened(drawable(name), 24) for name in key]
+    page.legend(lines, names, loc="outside upper left", ncols=min(len(names), max(columns, 1)), fontsize=9)
+
+
+def show_photo(ax: Axes, pixels: np.ndarray, caption: str = "", height: float = 1.0, letters: int = 30) -> None:
     """An image, uint8 (h, w, 3), at the bottom of a frame `height` times as high as wide, and a caption below.
 
-    Small images keep their pixels visible. A caption has three lines at most.
+    Small images keep their pixels visible. A caption has three lines at most, of so many letters.
     """
     rows, columns = pixels.shape[:2]
     ax.imshow(pixels, interpolation="nearest" if max(rows, columns) < 100 else "antialiased")
@@ -199,7 +220,7 @@ def show_photo(ax: Axes, pixels: np.ndarray, caption: str = "", height: float = 
     ax.set_xticks([])
     ax.set_yticks([])
     ax.spines[:].set_visible(False)
-    lines = textwrap.wrap(_drawable(caption), 30, max_lines=3, placeholder=" …")
+    lines = textwrap.wrap(drawable(caption), letters, max_lines=3, placeholder=" …")
     ax.set_xlabel("\n".join(lines), fontsize=9, labelpad=3)
 
 
@@ -226,7 +247,7 @@ def figure(
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    with rc_context({**_STYLE, "font.family": ["DejaVu Sans", *_fonts()[1]]}):
+    with rc_context({**_STYLE, "font.family": [*_families()]}):
         page = Figure(figsize=(width, height), layout="constrained")
         yield page, list(page.subplots(rows, columns, squeeze=False, height_ratios=heights).flat)
 
@@ -245,7 +266,7 @@ def _line(ax: Axes, epochs: Sequence[int] | range, values: Sequence[Any], label:
         # A line of few points would not show where they are, and one of a single point not at all.
         ax.plot(
             *zip(*points, strict=True),
-            label=_shortened(_drawable(label), 24),
+            label=shortened(drawable(label), 24),
             color=colour,
             marker="o" * (len(points) <= 12),
         )
@@ -283,7 +304,7 @@ def _shade_phases(ax: Axes, history: Sequence[Mapping[str, Any]]) -> None:
         if index % 2 == 0:
             ax.axvspan(first - 0.5, last + 0.5, color="#f1f3f6", zorder=0, linewidth=0)
         ax.text(
-            (first + last) / 2, 1.01, _drawable(name), transform=ax.get_xaxis_transform(), ha="center", va="bottom",
+            (first + last) / 2, 1.01, drawable(name), transform=ax.get_xaxis_transform(), ha="center", va="bottom",
             fontsize=8.5, color=_PALE,
         )  # fmt: skip
 
@@ -311,21 +332,29 @@ def _write_counts(ax: Axes, matrix: np.ndarray, shares: np.ndarray) -> None:
 
 
 @cache
-def _fonts() -> tuple[frozenset[int], tuple[str, ...]]:
-    """(code points that can be drawn, installed families beyond matplotlib's own)."""
+def _families() -> dict[str, tuple[str, frozenset[int]]]:
+    """Installed families, matplotlib's own first: name -> (font file, code points that it has)."""
     from matplotlib import font_manager
 
     installed = {entry.name for entry in font_manager.fontManager.ttflist}
-    further = tuple(name for name in _FURTHER_FONTS if name in installed)
-    points: set[int] = set()
-    for family in ("DejaVu Sans", *further):
-        points |= set(font_manager.get_font(font_manager.findfont(family)).get_charmap())
-    return frozenset(points), further
+    files = {name: font_manager.findfont(name) for name in ("DejaVu Sans", *_FURTHER_FONTS) if name in installed}
+    return {name: (file, frozenset(font_manager.get_font(file).get_charmap())) for name, file in files.items()}
 
 
-def _drawable(text: str) -> str:
+@cache
+def _code_points() -> frozenset[int]:
+    """All that can be drawn."""
+    return frozenset[int]().union(*(points for _, points in _families().values()))
+
+
+def font_file(text: str) -> str:
+    """The font that has the most of a text's characters, for pictures that are drawn without matplotlib."""
+    return max(_families().values(), key=lambda font: sum(ord(character) in font[1] for character in text))[0]
+
+
+def drawable(text: str) -> str:
     """`text` on one line, in characters that the fonts have; a box stands for any other."""
-    points = _fonts()[0]
+    points = _code_points()
     kept = []
     for character in " ".join(str(text).split()):
         if unicodedata.category(character) in ("Cc", "Cf", "Mn") and ord(character) not in points:
@@ -334,5 +363,6 @@ def _drawable(text: str) -> str:
     return "".join(kept)
 
 
-def _shortened(text: str, length: int) -> str:
+def shortened(text: str, length: int) -> str:
+    """A text of at most so many letters."""
     return text if len(text) <= length else text[: length - 1] + "…"

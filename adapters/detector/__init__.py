@@ -6,6 +6,7 @@ Three methods behind one contract: FCOS (arXiv:2006.09214), YOLOX (arXiv:2107.08
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from jax import Array
 from zoo.adapters.detector.heads import METHODS, DetectionHead, stages_for
 from zoo.adapters.detector.published import MODELS
 
-from zoo.adapter import Adapter
+from zoo.adapter import Adapter, Table
 from zoo.data import Dataset, Sample
 from zoo.data.boxes import box_limit, padded_targets
 from zoo.data.transform import frame_of
@@ -199,6 +200,40 @@ class Detector(Adapter):
             each = zip(boxes[kept].tolist(), scores[kept].tolist(), labels[kept].tolist(), strict=True)
             found.append(Detection(file, [Box(self.labels[k], score, tuple(box)) for box, score, k in each]))
         return found
+
+    def table(self, predictions: Sequence[Detection]) -> Table:
+        rows: list[tuple[Any, ...]] = []
+        for one in predictions:
+            counts = Counter(box.label for box in one.boxes)
+            seen = ", ".join(f"{count} {label}" for label, count in counts.most_common())
+            best = f"{one.boxes[0].score:.1%}" if one.boxes else ""
+            rows.append((one.file, len(one.boxes), best, seen))
+        return Table(("file", "objects", "surest", "classes"), rows, right=("objects", "surest"))
+
+    def results(self, predictions: Sequence[Detection]) -> dict[str, Any]:
+        """COCO's result format, with the file's name for `image_id`, and the categories that its numbers stand for."""
+        number = {label: i for i, label in enumerate(self.labels, 1)}
+        found = []
+        for one in predictions:
+            for box in one.boxes:
+                x1, y1, x2, y2 = box.box
+                found.append(
+                    {
+                        "image_id": Path(one.file).name,
+                        "category_id": number[box.label],
+                        "bbox": [round(v, 3) for v in (x1, y1, x2 - x1, y2 - y1)],
+                        "score": round(box.score, 6),
+                    }
+                )
+        return {"predictions": found, "categories": [{"id": i, "name": label} for label, i in number.items()]}
+
+    def picture(self, pixels: np.ndarray, prediction: Detection) -> np.ndarray:
+        from zoo.adapters.detector.pictures import colour_of, draw
+
+        boxes = prediction.boxes
+        colours = [colour_of(self.labels.index(box.label)) for box in boxes]
+        captions = [f"{box.label} {box.score:.0%}" for box in boxes]
+        return draw(pixels, np.array([box.box for box in boxes]).reshape(-1, 4), colours, captions)
 
     def metrics(self) -> DetectionMetrics:
         return DetectionMetrics(self.labels)

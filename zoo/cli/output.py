@@ -5,20 +5,28 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
+
+from zoo.errors import ConfigError
 
 _LONGEST = 500
 """Rows; beyond it laying a table out would take seconds, and nobody reads it."""
 
 
-def print_json(value: Any) -> None:
-    """Strict JSON on stdout, a list with one entry a line; NaN and infinities raise."""
+def json_text(value: Any) -> str:
+    """Strict JSON, a list with one entry a line; NaN and infinities raise."""
     if isinstance(value, list) and value:
         lines = (json.dumps(one, ensure_ascii=False, allow_nan=False) for one in value)
-        sys.stdout.write("[\n" + ",\n".join(lines) + "\n]\n")
-    else:
-        print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+        return "[\n" + ",\n".join(lines) + "\n]\n"
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def print_json(value: Any) -> None:
+    """`json_text` on stdout."""
+    sys.stdout.write(json_text(value))
 
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[Any]], *, right: Sequence[str] = ()) -> None:
@@ -44,6 +52,22 @@ def _rich_table(headers: Sequence[str], rows: list[list[str]], right: Sequence[s
     for row in rows:
         table.add_row(*map(Text, row))
     Console().print(table)
+
+
+def picture_files(photos: Sequence[Path], folder: Path) -> list[Path]:
+    """The file in the folder for the picture made of each photo. Raises `ConfigError` where two would be the same."""
+    targets = [folder / f"{photo.stem}.png" for photo in photos]
+    if len(set(targets)) != len(targets):
+        name, times = Counter(target.name for target in targets).most_common(1)[0]
+        raise ConfigError(f"{times} photos would be written as {folder / name}: give those of one name one by one.")
+    return kept_photos(photos, targets)
+
+
+def kept_photos(photos: Sequence[Path], targets: list[Path]) -> list[Path]:
+    """The targets. Raises `ConfigError` where one is a photo, which would be overwritten."""
+    if taken := {photo.resolve() for photo in photos} & {target.resolve() for target in targets}:
+        raise ConfigError(f"{sorted(taken)[0]} is one of the photos and would be overwritten: choose another --out.")
+    return targets
 
 
 def note(text: str) -> None:

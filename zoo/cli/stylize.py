@@ -79,13 +79,7 @@ def _targets(files: list[Path], out: Path) -> list[Path]:
         raise ConfigError(f"--out {out} is one picture, and there are {len(files)} photos: name a folder.")
     if not folder and out.suffix.lower() not in known:
         raise ConfigError(f"--out {out}: no picture format has the suffix {out.suffix!r}; use .png or .jpg.")
-    targets = [out / f"{file.stem}.png" if folder else out for file in files]
-    if len(set(targets)) != len(targets):
-        twice = next(target.name for target in targets if targets.count(target) > 1)
-        raise ConfigError(f"two photos would both be written as {twice}: stylize them one by one.")
-    if taken := {file.resolve() for file in files} & {target.resolve() for target in targets}:
-        raise ConfigError(f"{sorted(taken)[0]} is one of the photos and would be overwritten: choose another --out.")
-    return targets
+    return output.picture_files(files, out) if folder else output.kept_photos(files, [out])
 
 
 def _progress(target: Path, keep: bool) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,6 +33,9 @@ AcceptLicense = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="JSON on standard output.")]
 Dtype = Annotated[str, typer.Option("--dtype", help="Arithmetic: float32 or bfloat16.")]
+Annotations = Annotated[
+    str, typer.Option("--annotations", help="What becomes of faulty boxes: fix, drop (leave out) or error.")
+]
 Size = Annotated[int, typer.Option("--image-size", help="Side of the images in pixels, in place of the weights' own.")]
 
 
@@ -98,6 +101,7 @@ def train(
     augment: Annotated[str, typer.Option("--augment", help="auto or none.")] = "auto",
     batch_norm: Annotated[str, typer.Option("--batch-norm", help="auto, frozen or batch.")] = "auto",
     val_fraction: Annotated[float, typer.Option("--val-fraction", help="Share validated on without a split.")] = 0.2,
+    annotations: Annotations = "fix",
     dtype: Dtype = "float32",
     image_size: Size = 0,
     cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Keep features of a frozen backbone.")] = True,
@@ -155,6 +159,7 @@ def train(
             cache=cache,
             remat=remat,
             patience=patience or None,
+            annotations=annotations,  # type: ignore[arg-type]
         )
     except Interrupted as stop:
         output.note(f"stopped; go on with the same command and --resume (run folder {out})")
@@ -177,6 +182,7 @@ def evaluate(
     split: Annotated[str, typer.Option("--split", help="Part of the data; else test, val or all there is.")] = "",
     format: Format = "",
     batch_size: Annotated[int, typer.Option("--batch-size", help="Images at once.")] = 32,
+    annotations: Annotations = "fix",
     dtype: Dtype = "float32",
     image_size: Size = 0,
     accept_license: AcceptLicense = False,
@@ -195,7 +201,9 @@ def evaluate(
     model = _model(places[0], backbone, weights, task or _task_for(part.kind), set_, dtype, image_size, accept_license)
     from zoo.training import evaluate as run_evaluation
 
-    found = run_evaluation(model, part, batch_size=batch_size)
+    found = run_evaluation(model, part, batch_size=batch_size, annotations=annotations)  # type: ignore[arg-type]
+    for note in found.notes:
+        output.note(note)
     if as_json:
         output.print_json(found.metrics)
         return
@@ -212,6 +220,9 @@ def predict(
     batch_size: Annotated[int, typer.Option("--batch-size", help="Images at once.")] = 32,
     dtype: Dtype = "float32",
     image_size: Size = 0,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder for what was found: JSON, and pictures where it can be drawn.")
+    ] = None,
     accept_license: AcceptLicense = False,
     as_json: Json = False,
 ) -> None:
@@ -223,16 +234,46 @@ def predict(
     if not photos:
         raise ConfigError("give RUN and at least one photo or folder, or --backbone NAME and photos.")
     files = list_images(photos)
+    pictures = output.picture_files(files, out) if out else []
     model = _model(places[0], backbone, weights, task or _only_task(), set_, dtype, image_size, accept_license)
     found = model.predict(files, batch_size=batch_size)
 
-    import msgspec
-
+    if out is not None:
+        for file in _write_results(model, found, files, pictures, out):
+            output.note(f"written: {file}")
     if as_json:
+        import msgspec
+
         output.print_json(msgspec.to_builtins(found))
         return
-    rows = [(item.file, item.label, f"{item.score:.1%}", _runners_up(item)) for item in found]
-    output.print_table(("file", "label", "score", "then"), rows, right=("score",))
+    table = model.adapter.table(found)
+    output.print_table(table.columns, table.rows, right=table.right)
+
+
+def _write_results(
+    model: Model, found: Sequence[Any], files: Sequence[Path], pictures: Sequence[Path], out: Path
+) -> list[Path]:
+    """Write what a task sees in photos: the files, and of the pictures only the folder."""
+    from PIL import Image
+
+    from zoo.data import decode
+    from zoo.errors import RunError
+    from zoo.weights.disk import write_whole
+
+    results, drawn = model.adapter.results(found), False
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, values in results.items():
+            write_whole(out / f"{name}.json", [output.json_text(values).encode()])
+        for file, prediction, target in zip(files, found, pictures, strict=True):
+            picture = model.adapter.picture(decode(file), prediction)
+            if picture is None:
+                break
+            Image.fromarray(picture).save(target, compress_level=3)
+            drawn = True
+    except OSError as error:
+        raise RunError(f"{out} cannot be written: {error.strerror or error}.") from error
+    return [*(out / f"{name}.json" for name in results), *([out / "*.png"] if drawn else [])]
 
 
 def export(
@@ -260,17 +301,13 @@ def _print_figures(metrics: dict[str, Any], title: str) -> None:
         print()
         columns = list(next(iter(classes.values())))
         rows = [
-            (name, *(f"{row[c]:.3f}" if isinstance(row[c], float) else str(row[c]) for c in columns))
+            (name, *(f"{row[c]:.3f}" if isinstance(row[c], float) else row[c] for c in columns))
             for name, row in classes.items()
         ]
         output.print_table(("class", *columns), rows, right=tuple(columns))
     if "test" in metrics:
         print()
         _print_figures(metrics["test"], "test data")
-
-
-def _runners_up(item: Any) -> str:
-    return ", ".join(f"{name} {score:.1%}" for name, score in item.top[1:3])
 
 
 def _refuse_occupied(out: Path, resume: bool) -> None:
@@ -332,7 +369,7 @@ def _model(
         **options(set_),
     )
     for note in model.card.notes:
-        print(note, file=sys.stderr)
+        output.note(note)
     return model
 
 

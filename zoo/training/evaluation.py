@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from flax import nnx
 
+from zoo.adapter import Metrics
 from zoo.data import Dataset, Loader, format_for
 from zoo.data.augment import identity
 from zoo.data.check import Policy, checked
@@ -21,7 +22,10 @@ from zoo.model import Model
 from zoo.training.batches import Data, evaluation_load, evaluation_split, frame_numbers, relabelled, splits
 from zoo.training.step import reduced_of, seen_size
 
-KEEP_WORST = 16
+KEPT = 16
+"""Images with the largest, and with the smallest losses that an evaluation keeps."""
+
+Arrays = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -31,16 +35,45 @@ class Evaluation:
     Attributes:
         metrics: the task's figures and the mean `loss`; plain values, ready for JSON.
         dataset: what was evaluated.
-        mistakes: (loss, file, decoded arrays, targets) of the images with the largest losses, largest first.
+        mistakes, successes: (loss, file, decoded arrays, targets) of the images with the largest losses, largest first,
+            and of those with the smallest, smallest first; at most 16 of each.
+        accumulated: what the task's figures were computed from.
+        notes: what was found in the annotations, for people.
     """
 
     metrics: dict[str, Any]
     dataset: Dataset
-    mistakes: list[tuple[float, Path, dict[str, np.ndarray], dict[str, np.ndarray]]] = field(repr=False)
+    mistakes: list[tuple[float, Path, Arrays, Arrays]] = field(repr=False)
+    successes: list[tuple[float, Path, Arrays, Arrays]] = field(default_factory=list, repr=False)
+    accumulated: Metrics | None = field(default=None, repr=False)
+    notes: tuple[str, ...] = ()
 
-    def worst(self, count: int) -> list[tuple[Path, dict[str, np.ndarray], dict[str, np.ndarray]]]:
+    def worst(self, count: int) -> list[tuple[Path, Arrays, Arrays]]:
         """(file, decoded arrays, targets) of the `count` images with the largest losses."""
         return [(file, decoded, targets) for _, file, decoded, targets in self.mistakes[:count]]
+
+    def best(self, count: int) -> list[tuple[Path, Arrays, Arrays]]:
+        """The same of the images with the smallest losses."""
+        return [(file, decoded, targets) for _, file, decoded, targets in self.successes[:count]]
+
+
+class _Foremost:
+    """The entries of the largest keys among many; of equal ones the first."""
+
+    def __init__(self, count: int):
+        self.count, self._tie = count, itertools.count()
+        self._heap: list[tuple[float, int, Any]] = []
+
+    def wants(self, key: float) -> bool:
+        return len(self._heap) < self.count or key > self._heap[0][0]
+
+    def add(self, key: float, entry: Any) -> None:
+        push = heapq.heappush if len(self._heap) < self.count else heapq.heapreplace
+        push(self._heap, (key, -next(self._tie), entry))
+
+    def entries(self) -> list[Any]:
+        """Largest key first."""
+        return [entry for _, _, entry in sorted(self._heap, key=lambda one: one[:2], reverse=True)]
 
 
 @partial(jax.jit, static_argnums=0)
@@ -62,9 +95,9 @@ def evaluate_batches(model: Model, dataset: Dataset, batches: Iterable[Mapping[s
     model.eval()
     graphdef, state = nnx.split(model)
     metrics = model.adapter.metrics()
-    total, count, tie = 0.0, 0, itertools.count()
+    total, count = 0.0, 0
     parts: dict[str, float] = {}
-    worst: list[tuple[float, int, int, dict[str, np.ndarray], dict[str, np.ndarray]]] = []
+    worst, best = _Foremost(KEPT), _Foremost(KEPT)
     for batch in batches:
         found, losses, terms = _evaluate(graphdef, state, {k: v for k, v in batch.items() if k != "index"})
         decoded = {name: np.asarray(value) for name, value in found.items()}
@@ -76,19 +109,16 @@ def evaluate_batches(model: Model, dataset: Dataset, batches: Iterable[Mapping[s
         for name, value in terms.items():
             parts[name] = parts.get(name, 0.0) + float(np.asarray(value, np.float64)[valid].sum())
         for row in valid:
-            if len(worst) >= KEEP_WORST and losses[row] <= worst[0][0]:
+            loss = float(losses[row])
+            wanting = [(kept, key) for kept, key in ((worst, loss), (best, -loss)) if kept.wants(key)]
+            if not wanting:
                 continue
-            entry = (
-                float(losses[row]),
-                next(tie),
-                int(targets["index"][row]),
-                {name: value[row] for name, value in decoded.items()},
-                {name: value[row] for name, value in targets.items()},
-            )
-            (heapq.heappush if len(worst) < KEEP_WORST else heapq.heapreplace)(worst, entry)
-    mistakes = [(loss, dataset[i].image, d, t) for loss, _, i, d, t in sorted(worst, key=lambda w: (-w[0], w[1]))]
+            arrays = ({name: value[row] for name, value in part.items()} for part in (decoded, targets))
+            entry = (loss, dataset[int(targets["index"][row])].image, *arrays)
+            for kept, key in wanting:
+                kept.add(key, entry)
     means = {name: value / max(count, 1) for name, value in {**parts, "loss": float(total)}.items()}
-    return Evaluation({**metrics.compute(), **means}, dataset, mistakes)
+    return Evaluation({**metrics.compute(), **means}, dataset, worst.entries(), best.entries(), metrics)
 
 
 def evaluate(
@@ -115,8 +145,9 @@ def evaluate(
     """
     model = as_model(model)
     parts = splits(data, format or format_for(model.adapter.targets_from))
-    dataset = relabelled(evaluation_split(checked(parts, annotations)[0], split), model)
-    model = _with_room(model, dataset)
+    part, notes = checked({"": evaluation_split(parts, split)}, annotations)
+    dataset = relabelled(part[""], model)
+    model, cut = _with_room(model, dataset)
     groups = frame_numbers(dataset, model.card.preprocess)
     loader = Loader(dataset, evaluation_load(model), min(batch_size, len(dataset)), groups=groups)
 
@@ -128,17 +159,17 @@ def evaluate(
             if progress:
                 progress(done, len(dataset))
 
-    return evaluate_batches(model, dataset, counted())
+    return replace(evaluate_batches(model, dataset, counted()), notes=(*notes, *filter(None, [cut])))
 
 
-def _with_room(model: Model, dataset: Dataset) -> Model:
-    """The model, able to hold the targets of the data; the given one where it is already."""
-    adapter, _ = model.adapter.sized([dataset])
+def _with_room(model: Model, dataset: Dataset) -> tuple[Model, str]:
+    """(the model, able to hold the targets of the data; the given one where it is already; what is left out)."""
+    adapter, cut = model.adapter.sized([dataset])
     if adapter == model.adapter:
-        return model
+        return model, cut
     other: Model = nnx.merge(*nnx.split(model))
     other.adapter = adapter
-    return other
+    return other, cut
 
 
 def as_model(source: Any) -> Model:
