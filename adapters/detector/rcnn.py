@@ -62,8 +62,12 @@ class TwoMLPHead(nnx.Module):
         self.fc7 = Linear(width, width, kernel_init=Normal(math.sqrt(2 / width)), rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
-        flat = jnp.moveaxis(x, -1, -3).reshape(*x.shape[:-3], -1)  # channels first, as the checkpoints' matrix has them
-        return jax.nn.relu(self.fc7(jax.nn.relu(self.fc6(flat))))
+        *count, height, width, channels = x.shape
+        # The checkpoints' matrix has channels first. To turn the matrix is cheaper than to turn every region.
+        kernel = self.fc6.kernel[...].reshape(channels, height, width, -1)
+        kernel = jnp.moveaxis(kernel, 0, 2).reshape(height * width * channels, -1).astype(x.dtype)
+        bias = self.fc6.bias[...].astype(x.dtype).reshape((1,) * len(count) + (-1,))
+        return jax.nn.relu(self.fc7(jax.nn.relu(x.reshape(*count, -1) @ kernel + bias)))
 
 
 class FastRCNNPredictor(nnx.Module):
