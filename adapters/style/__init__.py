@@ -81,7 +81,7 @@ class Style(Adapter):
     blocks: int = 5
     padding: Literal["reflect", "same"] = "reflect"
     upsample: Literal["nearest", "transposed"] = "nearest"
-    output: Literal["residual", "linear", "tanh"] = "residual"
+    output: Literal["residual", "linear", "tanh"] = "tanh"
     eps: float = 1e-5
     steps: int = 200
     optimizer: Literal["lbfgs", "adam"] = "lbfgs"
