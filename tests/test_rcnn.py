@@ -551,6 +551,25 @@ def test_nothing_is_found_where_no_score_is_high_enough() -> None:
     assert not any(np.any(value) for value in jax.jit(partial(rcnn.decode, size=SIZE))(nowhere).values())
 
 
+def test_slivers_are_not_detected() -> None:
+    corner = jnp.array([[0.0, 0.0, 8.0, 8.0], [10.0, 0.0, 10.009, 8.0], [0.0, 10.0, 8.0, 10.011]])
+    outputs = {
+        "proposals": corner[None],
+        "proposal_valid": jnp.ones((1, 3), bool),
+        "class_logits": jnp.zeros((1, 3, 2)),
+        "box_regression": jnp.zeros((1, 3, 2, 4)),
+    }
+    found = jax.jit(partial(rcnn.decode, size=SIZE, count=3))(outputs)
+    assert found["valid"].tolist() == [[True, True, False]]
+    np.testing.assert_allclose(found["boxes"][0, :2], corner[jnp.array([0, 2])], atol=1e-5)
+
+
+def test_proposals_have_no_gradient() -> None:
+    graphdef, state = heads()["few"]
+    found = jax.jit(jax.grad(lambda maps: jnp.sum(nnx.merge(graphdef, state)(maps, SIZE)["proposals"])))(MAPS)
+    assert not any(np.any(one) for one in found)
+
+
 def test_maps_that_are_not_halves_and_strides_that_are_no_powers_of_two_serve() -> None:
     """Inception's 35, 17 and 8 positions of 299 pixels, and 14 pixels of a plain transformer's tokens."""
     for strides, sides, extent in (((8, 16, 32, 64), (35, 17, 8, 4), 299), ((7, 14, 28, 56), (16, 8, 4, 2), 112)):

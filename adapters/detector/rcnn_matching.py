@@ -60,10 +60,8 @@ def sample(key: Array, positive: Array, negative: Array, *, count: int, fraction
             jax.random.split(key), (positive, negative), (int(count * fraction), count), strict=True
         )
     )
-    free = count - jnp.sum(of_objects.valid)
-    others = Sample(others.index, others.valid & (jnp.arange(len(others.valid)) < free))
     index, valid = (jnp.concatenate(pair) for pair in zip(of_objects, others, strict=True))
-    # Of equal numbers top_k takes the first: the valid ones move together and keep their order.
+    # Of equal numbers top_k takes the first: those that are there move together, the positive ones before the others.
     _, places = lax.top_k(valid.astype(jnp.float32), min(count, len(positive)))
     return Sample(index[places], valid[places])
 
