@@ -303,7 +303,7 @@ def test_samples_are_as_many_as_torchvisions_and_of_the_right_kind(kinds: Any, r
     count, fraction = rules
     kinds = np.array(kinds)
     found = drawn(jax.random.key(seed), kinds > 0, kinds == 0, count=count, fraction=fraction)
-    chosen = np.asarray(found.index)[np.asarray(found.valid)]
+    chosen = np.asarray(found.chosen)[np.asarray(found.valid)]
     positive = min((kinds > 0).sum(), int(count * fraction))
     negative = min((kinds == 0).sum(), count - positive)
     assert kinds[chosen].tolist() == [1] * positive + [0] * negative
@@ -315,10 +315,10 @@ def test_every_box_is_as_likely_to_be_drawn() -> None:
     kinds = jnp.array([1, 1, 1, 1, 0, 0, 0, 0, 0, 0, -1])
     keys = jax.random.split(jax.random.key(1), 4000)
     found = jax.jit(jax.vmap(lambda key: sample(key, kinds > 0, kinds == 0, count=5, fraction=0.4)))(keys)
-    share = np.bincount(np.asarray(found.index)[np.asarray(found.valid)], minlength=11) / 4000
+    share = np.bincount(np.asarray(found.chosen)[np.asarray(found.valid)], minlength=11) / 4000
     np.testing.assert_allclose(share, [0.5] * 4 + [0.5] * 6 + [0], atol=0.04)
     # And independently: the first two of four are drawn together in one sixth of the draws.
-    both = (found.index[:, :2] < 2).all(axis=1).mean()
+    both = (found.chosen[:, :2] < 2).all(axis=1).mean()
     assert float(both) == pytest.approx(1 / 6, abs=0.03)
 
 
@@ -381,7 +381,7 @@ def draws(kinds: list[list[int]], row: int, count: int, fraction: float) -> list
     found = []
     for key, kind in zip(keys, np.array(kinds), strict=True):
         one = drawn(key, kind >= 0, kind == -1, count=count, fraction=fraction)
-        found.append(np.asarray(one.index)[np.asarray(one.valid)].tolist())
+        found.append(np.asarray(one.chosen)[np.asarray(one.valid)].tolist())
     return found
 
 

@@ -66,6 +66,7 @@ class TwoMLPHead(nnx.Module):
         # The checkpoints' matrix has channels first. To turn the matrix is cheaper than to turn every region.
         kernel = self.fc6.kernel[...].reshape(channels, height, width, -1)
         kernel = jnp.moveaxis(kernel, 0, 2).reshape(height * width * channels, -1).astype(x.dtype)
+        assert self.fc6.bias is not None
         bias = self.fc6.bias[...].astype(x.dtype).reshape((1,) * len(count) + (-1,))
         return jax.nn.relu(self.fc7(jax.nn.relu(x.reshape(*count, -1) @ kernel + bias)))
 
@@ -121,7 +122,7 @@ class RoIHeads(nnx.Module):
         there = jnp.concatenate([there, shown])
         matched = match(boxes, truth, shown, high=0.5, low=0.5, best=False)
         draw = sample(key, there & (matched >= 0), there & (matched == BACKGROUND), count=self.samples, fraction=0.25)
-        matched, boxes = matched[draw.index], boxes[draw.index]
+        matched, boxes = matched[draw.chosen], boxes[draw.chosen]
         nearest = jnp.maximum(matched, 0)
         outputs = jnp.where(draw.valid & (matched >= 0), labels[nearest].astype(jnp.int32) + 1, 0)
         wanted = coder.encode(truth[nearest], boxes, CODE_WEIGHTS)
@@ -206,9 +207,10 @@ class Head(nnx.Module):
     def _proposals(
         self, outputs: Outputs, maps: Sequence[Array], size: Size | None, candidates: int, count: int
     ) -> tuple[Array, Array]:
-        extent = tuple(int(side * self.strides[0]) for side in maps[0].shape[1:3])
-        count = count or min(max(extent[0] * extent[1] // PIXELS_PER_PROPOSAL, 100), 1000)
-        return self.rpn.proposals(outputs, extent if size is None else size, candidates=candidates, count=count)
+        height, width = (int(side * self.strides[0]) for side in maps[0].shape[1:3])
+        count = count or min(max(height * width // PIXELS_PER_PROPOSAL, 100), 1000)
+        borders: Size = (height, width) if size is None else size
+        return self.rpn.proposals(outputs, borders, candidates=candidates, count=count)
 
     def __call__(self, maps: Sequence[Array], size: Size | None = None) -> dict[str, Any]:
         """What both stages say of the maps (b, h, w, channels) of the levels.

@@ -38,9 +38,9 @@ def match(boxes: Array, truth: Array, shown: Array, *, high: float, low: float, 
 
 
 class Sample(NamedTuple):
-    """Indices of the boxes that were drawn, (count,) int32, and whether there is one there (count,)."""
+    """Which boxes were drawn, (count,) int32, and whether there is one there (count,)."""
 
-    index: Array
+    chosen: Array
     valid: Array
 
 

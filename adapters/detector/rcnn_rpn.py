@@ -100,7 +100,7 @@ class RPN(nnx.Module):
         def of_image(logits: Array, codes: Array, truth: Array, shown: Array, key: Array) -> tuple[Array, Array, Array]:
             matched = match(anchors, truth, shown, high=0.7, low=0.3, best=True)
             draw = sample(key, matched >= 0, matched == BACKGROUND, count=self.samples, fraction=0.5)
-            index, positive = draw.index, draw.valid & (matched[draw.index] >= 0)
+            index, positive = draw.chosen, draw.valid & (matched[draw.chosen] >= 0)
             wanted = coder.encode(truth[jnp.maximum(matched[index], 0)], anchors[index])
             entropy = optax.sigmoid_binary_cross_entropy(
                 logits[index].astype(jnp.float32), positive.astype(jnp.float32)
