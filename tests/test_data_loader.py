@@ -101,6 +101,63 @@ def test_resume_in_the_middle_is_exact(threads):
         Loader(dataset(24), load, 4, seed=1, shuffle=True).resume(state)
 
 
+def grouped(size, groups=(0, 2, 1), **options):
+    return Loader(dataset(size), load, 4, groups=np.resize(groups, size), threads=0, **options)
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("size", [1, 3, 12, 29])
+def test_samples_of_two_groups_never_share_a_batch(size, shuffle):
+    loader = grouped(size, seed=3, shuffle=shuffle)
+    batches = list(loader.epoch(0))
+    assert len(batches) == len(loader) and sorted(indexes(batches)) == list(range(size))
+    for batch in batches:
+        # What fills a batch up is of its group, too: its shape is the same.
+        assert len(set(np.resize((0, 2, 1), size)[batch["index"]])) == 1 and batch["valid"].any()
+    if not shuffle:
+        groups = np.resize((0, 2, 1), size)
+        assert indexes(batches) == [i for group in (0, 1, 2) for i in np.flatnonzero(groups == group)]
+
+
+def test_the_order_of_grouped_batches_depends_on_seed_and_epoch_alone():
+    def order(seed, epoch):
+        return [batch["index"].tolist() for batch in grouped(50, seed=seed, shuffle=True).epoch(epoch)]
+
+    assert order(1, 0) == order(1, 0)
+    assert len({json.dumps(order(seed, epoch)) for seed in (0, 1) for epoch in (0, 1)}) == 4
+    # Groups take turns: the batches of one do not come all together.
+    group = [index[0] % 3 for index in order(1, 0)]
+    assert group != sorted(group) and sum(a != b for a, b in zip(group, group[1:], strict=False)) > 3
+    plain = [batch["index"].tolist() for batch in grouped(50).epoch(0)]
+    assert plain == [batch["index"].tolist() for batch in grouped(50).epoch(7)]
+
+
+def test_grouped_batches_are_resumed_exactly():
+    straight = list(grouped(30, seed=1, shuffle=True).epoch(2))
+    running = grouped(30, seed=1, shuffle=True)
+    epoch = running.epoch(2)
+    first = [next(epoch) for _ in range(3)]
+    state = json.loads(json.dumps(running.state()))
+    resumed = first + list(grouped(30, seed=1, shuffle=True).resume(state))
+    assert [b["index"].tolist() for b in resumed] == [b["index"].tolist() for b in straight]
+    with pytest.raises(RunError, match="cannot resume: groups"):
+        grouped(30, groups=(0, 1), seed=1, shuffle=True).resume(state)
+
+
+@pytest.mark.parametrize("size", [24, 26, 31])
+def test_shards_of_grouped_batches_have_equally_many(size):
+    """Shards step together, so they need batches of the same group at the same time."""
+    shards = [
+        Loader(dataset(size), load, 2, shard=(i, 2), groups=np.resize((0, 1, 1), size), seed=4, shuffle=True, threads=0)
+        for i in range(2)
+    ]
+    epochs = [list(shard.epoch(0)) for shard in shards]
+    assert len(epochs[0]) == len(epochs[1]) == len(shards[0])
+    assert sorted(indexes(epochs[0]) + indexes(epochs[1])) == list(range(size))
+    groups = [[int(np.resize((0, 1, 1), size)[batch["index"][0]]) for batch in epoch] for epoch in epochs]
+    assert groups[0] == groups[1]
+
+
 @pytest.mark.parametrize("threads", [0, 2])
 def test_faults_in_a_thread_name_the_file(threads, tmp_path):
     for name in "ab":

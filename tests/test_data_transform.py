@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from zoo.data import decode, prepare, prepare_train
+from zoo.data.transform import frame_of
 from zoo.errors import DataError
 from zoo.spec import Preprocess
 
@@ -108,3 +109,82 @@ def test_other_arrays_are_refused():
     for wrong in (np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32), np.zeros((0, 4, 3), np.uint8)):
         with pytest.raises(DataError, match="an image is uint8"):
             prepare(wrong, Preprocess())
+
+
+# Frames ----------------------------------------------------------------------------------------------------------
+
+LETTERBOX = {"crop_mode": "letterbox", "crop_pct": 1.0, "size": (96, 96)}
+FRAMED = [
+    Preprocess(**LETTERBOX),
+    Preprocess(**LETTERBOX, frames=((72, 96), (96, 72))),
+    Preprocess(size=(64, 64), crop_pct=0.875),
+    Preprocess(size=(48, 80), crop_pct=0.9),
+    Preprocess(size=(64, 64), crop_mode="squash", crop_pct=1.0),
+]
+
+
+@pytest.mark.parametrize("preprocess", FRAMED, ids=lambda p: f"{p.crop_mode} {p.size} {len(p.frames)}")
+@pytest.mark.parametrize("size", [(96, 96), (120, 160), (200, 90), (60, 60), (75, 333), (333, 75)], ids=str)
+def test_a_frame_tells_where_a_mark_is_seen(size, preprocess):
+    """A white rectangle on black is found in the prepared image where the frame says that it is."""
+    height, width = size
+    top, left, bottom, right = height // 3, width // 3, 2 * height // 3, 2 * width // 3
+    image = np.zeros((height, width, 3), np.uint8)
+    image[top:bottom, left:right] = 255
+    frame = frame_of(size, preprocess)
+    assert (frame.height, frame.width) == size
+    seen = prepare(image, preprocess)[..., 0]
+    if preprocess.crop_mode == "letterbox":
+        seen = np.where(seen == prepare(np.zeros_like(image), preprocess)[..., 0], 0, seen)
+    rows, columns = (np.flatnonzero((seen > 127).any(axis)) for axis in (1, 0))
+    sides = [(rows, frame.scale_y, frame.top, (top, bottom), seen.shape[0])]
+    sides += [(columns, frame.scale_x, frame.left, (left, right), seen.shape[1])]
+    for found, scale, shift, edges, side in sides:
+        wanted = np.clip(np.array(edges) * scale + shift, 0, side)
+        np.testing.assert_allclose([found[0], found[-1] + 1], wanted, atol=1.01)
+
+
+def test_a_letterbox_is_filled_at_the_right_and_below():
+    wide = np.full((50, 100, 3), 200, np.uint8)
+    done = prepare(wide, Preprocess(**LETTERBOX, fill=7))
+    assert done.shape == (96, 96, 3) and (done[:48] == 200).all() and (done[48:] == 7).all()
+    tall = prepare(wide.transpose(1, 0, 2), Preprocess(**LETTERBOX, fill=7))
+    assert (tall[:, :48] == 200).all() and (tall[:, 48:] == 7).all()
+    mean = prepare(wide, Preprocess(**LETTERBOX, mean=(0.5, 0.25, 0.0), std=(1, 1, 1)))
+    assert mean[95, 95].tolist() == [128, 64, 0]
+    np.testing.assert_array_equal(prepare_train(wide, Preprocess(**LETTERBOX)), prepare(wide, Preprocess(**LETTERBOX)))
+
+
+@pytest.mark.parametrize(
+    ("size", "frame"),
+    [
+        ((480, 640), (72, 96)),
+        ((640, 480), (96, 72)),
+        ((500, 500), (96, 96)),
+        ((100, 1000), (72, 96)),
+        ((1000, 100), (96, 72)),
+        ((90, 100), (96, 96)),
+    ],
+)
+def test_an_image_gets_the_frame_that_it_fills_best(size, frame):
+    preprocess = Preprocess(**LETTERBOX, frames=((72, 96), (96, 72)))
+    assert preprocess.frame(size) == frame
+    assert prepare(np.zeros((*size, 3), np.uint8), preprocess).shape == (*frame, 3)
+    assert Preprocess(**LETTERBOX).frame(size) == (96, 96)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 4000), (4000, 1), (7, 5000)])
+def test_thin_images_in_a_letterbox(size):
+    preprocess = Preprocess(**LETTERBOX)
+    frame = frame_of(size, preprocess)
+    assert prepare(np.zeros((*size, 3), np.uint8), preprocess).shape == (96, 96, 3)
+    assert 1 <= round(frame.scale_y * size[0]) <= 96 and 1 <= round(frame.scale_x * size[1]) <= 96
+
+
+@pytest.mark.parametrize("size", [(480, 640), (375, 500), (427, 640), (640, 427), (33, 77)])
+def test_the_whole_image_just_fits(size):
+    """Rounding never makes an image larger than its frame, nor loses the last pixel of a side that just fits."""
+    for side in (32, 96, 416, 640):
+        frame = frame_of(size, Preprocess(**{**LETTERBOX, "size": (side, side)}))
+        seen = (frame.scale_y * size[0], frame.scale_x * size[1])
+        assert max(seen) == pytest.approx(side) and min(seen) <= side

@@ -238,6 +238,9 @@ class Detector(Adapter):
     def metrics(self) -> DetectionMetrics:
         return DetectionMetrics(self.labels)
 
+    def next_step(self, run: Path) -> str:
+        return f"zoo predict {run} PHOTO --out FOLDER, zoo evaluate {run} DATA"
+
     def figures(self, evaluation: Any, folder: Path) -> list[Path]:
         from zoo.adapters.detector.pictures import SHOWN, average_precision, photos, precision_recall
 
