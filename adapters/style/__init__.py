@@ -64,6 +64,7 @@ class Style(Adapter):
         net: safetensors file with the network of `fast` or the decoder of `adain`, in a layout that others write.
         width: channels of the first layer of `fast`; for `adain` a share of the encoder's widths, in 1/16.
         blocks: residual blocks of `fast`. padding, upsample, output, eps: see `nets.TransformNet`.
+        normalized: whether the decoder of `adain` gets features of mean square 1; published ones do not.
         steps: of `gatys`. optimizer: `lbfgs` or `adam`. rate: of Adam, in pixel values. init: what it starts from.
         scales: sizes that `gatys` goes through, each twice the one before; 0 for as many as the picture's size asks.
     """
@@ -83,6 +84,7 @@ class Style(Adapter):
     upsample: Literal["nearest", "transposed"] = "nearest"
     output: Literal["residual", "linear", "tanh"] = "tanh"
     eps: float = 1e-5
+    normalized: bool = True
     steps: int = 200
     optimizer: Literal["lbfgs", "adam"] = "lbfgs"
     rate: float = 0.02

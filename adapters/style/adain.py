@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from zoo.model import Model
 
-WEIGHTS = {"content": 1.0, "style": 3.0, "tv": 2.0}
+WEIGHTS = {"content": 2.0, "style": 1.0, "tv": 2.0}
 """Of shares (`losses.energy`); arXiv:1703.06868, section 6.1, weighs absolute losses."""
 FULL_WIDTH = 16
 
@@ -32,9 +32,11 @@ FULL_WIDTH = 16
 class Painter(nnx.Module):
     """The head: a decoder from the deepest tapped map, at the sizes of the shallower ones."""
 
-    def __init__(self, taps: Sequence[str], levels: Sequence[Sequence[int]], *, rngs: nnx.Rngs) -> None:
+    def __init__(
+        self, taps: Sequence[str], levels: Sequence[Sequence[int]], normalized: bool, *, rngs: nnx.Rngs
+    ) -> None:
         self.taps = tuple(taps)
-        self.decoder = Decoder(levels, rngs=rngs)
+        self.decoder = Decoder(levels, normalized, rngs=rngs)
 
     def reduce(self, features: Mapping[str, Array]) -> dict[str, Array]:
         return dict(features)
@@ -77,7 +79,7 @@ def levels(options: Style, spec: BackboneSpec) -> list[list[int]]:
 
 
 def build(options: Style, spec: BackboneSpec, *, rngs: nnx.Rngs) -> nnx.Module:
-    return Painter(taps(options, spec), levels(options, spec), rngs=rngs)
+    return Painter(taps(options, spec), levels(options, spec), options.normalized, rngs=rngs)
 
 
 def terms(options: Style, model: Model, reduced: Mapping[str, Array], batch: Mapping[str, Any]) -> dict[str, Array]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from zoo.model import Model
 
-WEIGHTS = {"content": 1.0, "style": 10.0, "tv": 5.0}
+WEIGHTS = {"content": 1.0, "style": 2.0, "tv": 5.0}
 WIDTH = 32
 
 

@@ -23,6 +23,8 @@ Upsample = Literal["nearest", "transposed"]
 Output = Literal["residual", "linear", "tanh"]
 Statistics = list[tuple[Array, Array]]
 
+RESIDUAL = 0.1
+"""What one unit of a `residual` output adds to a pixel in [0, 1]: large enough to be learnt in a few hundred steps."""
 THIN = 8
 """Outputs below which a convolution is computed by `thin_conv`."""
 
@@ -175,7 +177,7 @@ class TransformNet(nnx.Module):
         width: channels of the first layer. blocks: residual blocks.
         padding: `reflect`, or zeros as TensorFlow's `SAME`. upsample: nearest, or TensorFlow's transposed convolution.
         output: `linear`; `tanh` of a normalised last layer, 150 times it about mid-grey; or `residual`: what the last
-            layer says is added to the picture, so that an untrained network changes nothing.
+            layer says, times `RESIDUAL`, is added to the picture, so that an untrained network changes nothing.
         eps: of the norms.
     """
 
@@ -228,8 +230,8 @@ class TransformNet(nnx.Module):
         x = self.deconv3(x)
         if self.in6 is not None:
             x = jnp.tanh(norm(self.in6, x)) * 150 + 127.5
-        x = x[:, :h, :w] / 255
-        return (pixels + x if self.output == "residual" else x), seen
+        x = x[:, :h, :w]
+        return (pixels + RESIDUAL * x if self.output == "residual" else x / 255), seen
 
 
 class Decoder(nnx.Module):
@@ -238,18 +240,25 @@ class Decoder(nnx.Module):
 
     Args:
         levels: channels of each convolution's input, level by level from the deepest; the last gives 3.
+        normalized: bring the features to mean square 1 first. Backbones differ in their size by factors of a hundred,
+            which no initialisation could suit; published decoders were trained without.
     """
 
-    def __init__(self, levels: Sequence[Sequence[int]], *, rngs: nnx.Rngs) -> None:
+    def __init__(self, levels: Sequence[Sequence[int]], normalized: bool = False, *, rngs: nnx.Rngs) -> None:
+        self.normalized = normalized
         widths = [width for level in levels for width in level] + [3]
         self.lengths = tuple(len(level) for level in levels)
         self.convs = nnx.List(
             Conv(a, b, 3, kernel_init=Normal((2 / (9 * a)) ** 0.5), rngs=rngs)
             for a, b in zip(widths, widths[1:], strict=False)
         )
+        self.convs[-1].bias = nnx.Param(jnp.full((3,), 0.5, jnp.float32))  # pictures begin at mid-grey
 
     def __call__(self, x: Array, sizes: Sequence[tuple[int, int]]) -> Array:
         """`sizes` are (height, width) of each level but the deepest, the picture's last."""
+        if self.normalized:
+            size = jnp.mean(jnp.square(x.astype(jnp.float32)), axis=(1, 2, 3), keepdims=True)
+            x = (x * lax.rsqrt(size + 1e-6)).astype(x.dtype)
         index, last = 0, len(self.convs) - 1
         for level, length in enumerate(self.lengths):
             for position in range(length):
