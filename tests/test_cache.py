@@ -14,12 +14,14 @@ from training_kit import draw_folder, draw_splits, installed, own_cache, picture
 import zoo
 import zoo.model
 from zoo import settings
-from zoo.data import Dataset, read
+from zoo.data import Dataset, Loader, Sample, read
 from zoo.errors import DataError, RunError
 from zoo.model import Model
 from zoo.training import Augment
+from zoo.training.batches import cached_batches, frame_numbers, mirrored_targets
 from zoo.training.cache import BLOCK, cache_key, open_cache
 from zoo.training.step import FEATURES
+from zoo.training.views import open_views
 
 COUNT = 75
 FAST: dict[str, Any] = {"figures": False, "augment": "none", "show": lambda session: lambda event: None}
@@ -275,3 +277,133 @@ def test_without_a_cache_nothing_is_written(splits: Path, tmp_path: Path):
     zoo.train(create(), splits, plan="head", epochs=1, out=tmp_path / "run", cache=False, **FAST)
     zoo.train(create(), splits, plan="all", epochs=1, out=tmp_path / "all", **FAST)
     assert not (settings.cache_dir() / "activations").exists()
+
+
+# By frame, and of mirror images ----------------------------------------------------------------------------------
+
+FRAMES = ((12, 16), (16, 12))
+SIZES = ((20, 20), (15, 20), (20, 15))
+"""Of images, one for each frame."""
+
+
+def framed_model() -> Model:
+    """One whose features are maps, so that where they lie can be seen."""
+    return create(head="conv", crop_mode="letterbox", crop_pct=1.0, frames=FRAMES)
+
+
+@pytest.fixture
+def framed(tmp_path: Path) -> Dataset:
+    """Images of three shapes in turn."""
+    samples = []
+    for i in range(11):
+        file = tmp_path / f"{i}.png"
+        picture("disc" if i % 2 else "frame", i).crop((0, 0, *SIZES[i % 3][::-1])).save(file)
+        samples.append(Sample(file, i % 2, file.name))
+    return Dataset(tuple(samples), ("frame", "disc"), "class", "framed", tmp_path)
+
+
+def reduced(model: Model, pixels: np.ndarray) -> np.ndarray:
+    return np.asarray(model.reduced(model.normalize(jax.numpy.asarray(pixels)))["body"])
+
+
+def prepared(model: Model, dataset: Dataset, row: int) -> np.ndarray:
+    return zoo.model.prepare_one(model.card, dataset[row].image)[0][None]
+
+
+def test_features_of_each_frame_are_those_of_the_images(framed: Dataset):
+    model = framed_model()
+    views = open_views(model, framed)
+    assert frame_numbers(framed, model.card.preprocess).tolist() == [i % 3 for i in range(11)]
+    assert not views.mirrored and sorted(views.plain) == [0, 1, 2]
+    for group, frame in enumerate(((16, 16), *FRAMES)):
+        index = np.arange(group, 11, 3)[::-1]
+        (rows,) = views.rows(index).values()
+        assert views.width(index) == frame[1] and rows.shape == (len(index), frame[0] // 4, frame[1] // 4, 16)
+        for row, i in zip(rows, index, strict=True):
+            np.testing.assert_allclose(row, reduced(model, prepared(model, framed, i))[0], rtol=1e-4, atol=1e-5)
+
+
+def test_mirrored_features_are_those_of_mirror_images(framed: Dataset):
+    """Not the features mirrored: a convolution of stride 2 sees other pixels from the other side."""
+    model, progress = framed_model(), []
+    views = open_views(model, framed, mirrored=True, progress=lambda *at: progress.append(at))
+    assert progress[-1] == (22, 22) and [done for done, _ in progress] == sorted(done for done, _ in progress)
+    index = np.arange(2, 11, 3)
+    turned = np.array([True, False, True])
+    (plain,), (mixed,) = (views.rows(index, mirror).values() for mirror in (None, turned))
+    for i, row in enumerate(index):
+        pixels = prepared(model, framed, row)
+        wanted = reduced(model, pixels[:, :, ::-1] if turned[i] else pixels)[0]
+        np.testing.assert_allclose(mixed[i], wanted, rtol=1e-4, atol=1e-5)
+    assert np.abs(plain[0][:, ::-1] - mixed[0]).max() > 1e-3
+    again = views.rows(index)
+    np.testing.assert_array_equal(again[FEATURES + "body"], plain)  # what is kept was not written into
+
+
+def test_mirror_images_have_a_cache_of_their_own(framed: Dataset, decoded: Decoded):
+    model = framed_model()
+    assert cache_key(model, framed) != cache_key(model, framed, mirrored=True)
+    open_views(model, framed)
+    decoded.clear()
+    open_views(model, framed, mirrored=True)
+    assert len(decoded) == 11  # for the mirror images alone
+    decoded.clear()
+    open_views(model, framed, mirrored=True)
+    assert decoded == []
+
+
+def test_a_model_of_one_frame_needs_no_sizes(framed: Dataset):
+    plain = create(crop_mode="letterbox", crop_pct=1.0)
+    assert frame_numbers(framed, plain.card.preprocess) is None
+    views = open_views(plain, framed)
+    assert list(views.plain) == [0] and views.rows_of.tolist() == list(range(11))
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_half_of_the_images_of_an_epoch_are_mirrored_with_their_targets(framed: Dataset, mirror: bool):
+    model = framed_model()
+    views = open_views(model, framed, mirrored=True)
+    groups = frame_numbers(framed, model.card.preprocess)
+    loader = Loader(framed, lambda sample: {}, 2, seed=5, shuffle=True, groups=groups)
+    boxes = np.tile(np.array([[1.0, 2.0, 4.0, 6.0], [0, 0, 0, 0]], np.float32), (11, 1, 1))
+    turned = 0
+    for epoch in range(6):
+        batches = list(cached_batches(views, loader, {"boxes": boxes}, epoch, mirror=mirror))
+        again = list(cached_batches(views, loader, {"boxes": boxes}, epoch, 2, mirror=mirror))
+        assert len(batches) == len(loader)
+        for batch, other in zip(batches[2:], again, strict=True):
+            assert all(np.array_equal(batch[name], other[name]) for name in batch)
+        for batch in batches:
+            width = views.width(batch["index"])
+            flipped = batch["boxes"][:, 0, 0] != 1
+            turned += int(flipped.sum())
+            assert (batch["boxes"][flipped, 0] == np.array([width - 4, 2, width - 1, 6])).all()
+            assert not batch["boxes"][:, 1].any()  # what fills up stays zero
+            np.testing.assert_array_equal(
+                batch[FEATURES + "body"], views.rows(batch["index"], flipped)[FEATURES + "body"]
+            )
+    assert (20 < turned < 60) if mirror else turned == 0  # of 84
+
+
+def test_mirrored_targets_fit_the_mirrored_image():
+    """A rectangle is where the box says, before and after; masks turn with the pixels."""
+    width, rng = 16, np.random.default_rng(0)
+    boxes = np.zeros((4, 3, 4), np.float32)
+    image = np.zeros((4, 8, width), np.uint8)
+    for row in range(4):
+        x1, y1 = rng.integers(0, 7, 2) * (1, 0.5)
+        x2, y2 = x1 + rng.integers(1, 8), int(y1) + rng.integers(1, 4)
+        boxes[row, 1] = x1, int(y1), x2, y2
+        image[row, int(y1) : y2, int(x1) : int(x2)] = row + 1
+    turned = np.array([True, False, True, False])
+    labels = np.arange(12).reshape(4, 3)
+    found = mirrored_targets({"boxes": boxes, "mask": image, "labels": labels}, turned, width)
+    for row in range(4):
+        pixels = image[row][:, ::-1] if turned[row] else image[row]
+        np.testing.assert_array_equal(found["mask"][row], pixels)
+        x1, y1, x2, y2 = found["boxes"][row, 1].astype(int)
+        assert (pixels[y1:y2, x1:x2] == row + 1).all() and (pixels > 0).sum() == (y2 - y1) * (x2 - x1)
+    assert not found["boxes"][:, [0, 2]].any() and found["labels"] is labels
+    twice = mirrored_targets(found, turned, width)
+    np.testing.assert_array_equal(twice["boxes"], boxes)
+    assert mirrored_targets({"label": labels}, turned, width) == {"label": labels}
