@@ -166,3 +166,18 @@ def test_a_loss_that_is_no_longer_finite(data: Path, tmp_path: Path):
     # What is broken was never written over what was good.
     for manifest in (tmp_path / "run" / "checkpoints").glob("*/manifest.json"):
         assert all(map(math.isfinite, json.loads(manifest.read_text())["position"]["at"]["losses"]))
+
+
+def test_what_is_not_given_is_the_tasks_own(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    own = {"plan": "head", "epochs": 2, "batch_size": 4, "lr": 2e-3, "weight_decay": 0.5}
+    model = create()
+    monkeypatch.setattr(type(model.adapter), "recipe", own)
+    asked = []
+    for name, given in (("own", {}), ("given", {"epochs": 1, "lr": 1e-3})):
+        run = zoo.train(model, data, out=tmp_path / name, figures=False, **given)
+        asked.append(json.loads((run.folder / "config.json").read_text())["asked"])
+    assert [[phase["name"], phase["epochs"], phase["rate"]] for a in asked for phase in a["plan"]] == [
+        ["head", 2, 2e-3],
+        ["head", 1, 1e-3],
+    ]
+    assert [(a["recipe"]["batch_size"], a["recipe"]["weight_decay"]) for a in asked] == [(4, 0.5)] * 2

@@ -73,7 +73,8 @@ class Adapter:
     """Whether the features of mirror images are cached beside those of the images, where augmentation is on and the
     backbone is frozen. The targets `boxes` and `mask` are mirrored with them."""
     recipe: ClassVar[Mapping[str, Any]] = {}
-    """What `zoo.train` does for this task where it is told nothing: `plan`, `batch_size`, `lr`, `weight_decay`."""
+    """What `zoo.train` does for this task where it is told nothing: `plan`, `epochs`, `batch_size`, `lr`,
+    `weight_decay`, and fields of `Augment` as `augment`."""
 
     # What it needs of a backbone -------------------------------------------------------------------------------
     def taps(self, spec: BackboneSpec) -> tuple[str, ...]:

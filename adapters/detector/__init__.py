@@ -90,7 +90,8 @@ class Detector(Adapter):
     primary = "AP"
     mirrors = True
     recipe = {
-        "batch_size": 8,
+        "epochs": 20,
+        "batch_size": 4,  # few photos: twice the steps of 8 at the same cost, and a tenth of AP50 more after five epochs
         "lr": 1e-3,
         "augment": {"scale": (0.4, 1.6), "ratio": (0.8, 1.25), "min_visible": 0.3},
     }

@@ -78,7 +78,9 @@ def train(
     plan: Annotated[
         str, typer.Option("--plan", help="head, last:N, all, all:DECAY, bitfit, or several by +; else the task's own.")
     ] = "",
-    epochs: Annotated[int, typer.Option("--epochs", help="Epochs over all phases of the plan.")] = 10,
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", help="Epochs over all phases of the plan; 10, or the task's own.")
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of everything random.")] = 0,
     set_: Set = None,
     rule: Annotated[
@@ -235,7 +237,7 @@ def predict(
         raise ConfigError("give RUN and at least one photo or folder, or --backbone NAME and photos.")
     files = list_images(photos)
     pictures = output.picture_files(files, out) if out else []
-    model = _model(places[0], backbone, weights, task or _only_task(), set_, dtype, image_size, accept_license)
+    model = _model(places[0], backbone, weights, task or _own_task(backbone), set_, dtype, image_size, accept_license)
     found = model.predict(files, batch_size=batch_size)
 
     if out is not None:
@@ -337,9 +339,13 @@ def _format_of(task: str) -> str | None:
     return format_for(registry().adapter(task).adapter.targets_from) if known else None
 
 
-def _only_task() -> str:
-    """The task of a bare backbone's own weights: the one that takes over the checkpoint's classifier."""
-    return _task_for("class")
+def _own_task(name: str) -> str:
+    """The task that weights are for: a named model's own; for a bare backbone's, the one that takes over the
+    checkpoint's classifier."""
+    from zoo.registry import registry
+
+    named = next((row for row in registry().rows("models") if row.name == name), None)
+    return str(named.data["adapter"]) if named else _task_for("class")
 
 
 def _model(

@@ -41,7 +41,7 @@ def train(
     *,
     plan: str | Sequence[Phase] | None = None,
     rules: Sequence[Rule] | None = None,
-    epochs: int = 10,
+    epochs: int | None = None,
     lr: float | None = None,
     out: str | Path | None = None,
     resume: bool = False,
@@ -69,8 +69,8 @@ def train(
         data: a folder or file of any format that `zoo.data.formats()` lists, or data sets by split. A part named
             `val` is validated on, else a stratified share of the training data; a part named `test` only at the end.
         plan: `head`, `last:N`, `all`, `all:DECAY`, `bitfit`, or several of them joined by `+`; or phases. What is
-            not given of plan, lr, batch_size and weight_decay is the task's own (`Adapter.recipe`), else head+all, by
-            what trains, 32 and 0.01.
+            not given of plan, epochs, lr, batch_size and weight_decay is the task's own (`Adapter.recipe`), else
+            head+all, 10, by what trains, 32 and 0.01.
         rules: `(pattern, multiplier or None)` rows of one's own in place of a plan (see `zoo.rules`).
         epochs: over all phases. lr: peak learning rate of the last phase; without it, by what trains.
         out: the run folder, which must be empty or new; `runs/<data>-<backbone>-<number>` without it.
@@ -98,6 +98,7 @@ def train(
     began = time.monotonic()
     own = {
         "plan": "head+all",
+        "epochs": 10,
         "lr": None,
         "batch_size": 32,
         "weight_decay": 0.01,
@@ -105,6 +106,7 @@ def train(
         **model.adapter.recipe,
     }
     plan = own["plan"] if plan is None else plan
+    epochs = own["epochs"] if epochs is None else epochs
     lr = own["lr"] if lr is None else lr
     batch_size = own["batch_size"] if batch_size is None else batch_size
     weight_decay = own["weight_decay"] if weight_decay is None else weight_decay
