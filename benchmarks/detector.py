@@ -202,6 +202,8 @@ def job_of(session: Any, args: argparse.Namespace) -> dict[str, Any]:
 def run_torch(args: argparse.Namespace, job: Mapping[str, Any], cpus: Sequence[int]) -> Curve:
     """`torch_detector.py`, its detections measured as zoo's are."""
     extra = {"OMP_NUM_THREADS": str(len(cpus))} | ({"PYTHONPATH": args.torch_path} if args.torch_path else {})
+    # Where other work runs, torch's waiting threads would spin ten times the processor time of its work away.
+    extra |= {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE")}
     curve = Curve()
     for row in _lines([args.torch_python, str(HERE / "torch_detector.py")], cpus, extra, json.dumps(job)):
         if "epoch" in row:
