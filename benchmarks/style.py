@@ -64,7 +64,11 @@ def _arguments() -> argparse.Namespace:
 def _measured(args: argparse.Namespace, role: str, python: str, way: str) -> dict[str, float]:
     given = [f"--{n}={getattr(args, n)}" for n in ("steps", "size", "optimizer", "weights", "threads")]
     env = {**os.environ, "OMP_NUM_THREADS": str(args.threads)}
-    done = subprocess.run([python, __file__, f"--role={role}", *given], capture_output=True, text=True, env=env)
+    cpus = sorted(os.sched_getaffinity(0))[: args.threads]
+    done = subprocess.run(
+        [python, __file__, f"--role={role}", *given], capture_output=True, text=True, env=env,
+        preexec_fn=lambda: os.sched_setaffinity(0, cpus),
+    )  # fmt: skip
     if done.returncode:
         sys.exit(f"{role} failed:\n{done.stderr[-3000:]}")
     return json.loads(done.stdout.splitlines()[-1])

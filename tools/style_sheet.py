@@ -18,7 +18,7 @@ from zoo.adapters.style.pictures import contact_sheet, open_picture
 import zoo
 
 ROOT = Path(__file__).resolve().parent.parent
-SIDE = 288
+SIDE, STEPS = 256, 120
 
 
 def main() -> None:
@@ -26,7 +26,7 @@ def main() -> None:
     assets, adain, fast = Path(sys.argv[1]), *map(zoo.load, sys.argv[2:4])
     folder = assets / "datasets" / "style_images" / "style"
     weights = {"weights": str(assets / "weights" / "squeezenet1_0_imagenet.safetensors")}
-    gatys = zoo.create("squeezenet1_0", "style", method="gatys", **weights)
+    gatys = zoo.create("squeezenet1_0", "style", method="gatys", steps=STEPS, **weights)
     net = str(assets / "weights" / "fast_style_wave.safetensors")
     wave = zoo.create("squeezenet1_0", "style", method="fast", net=net, **weights)
     scream, great_wave = (open_picture(folder / f"{name}.jpg") for name in ("scream", "wave"))

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from zoo.model import Model
 
-WEIGHTS = {"content": 2.0, "style": 1.0, "tv": 2.0}
+WEIGHTS = {"content": 3.0, "style": 1.0, "tv": 1.0}
 """Of shares (`losses.energy`); arXiv:1703.06868, section 6.1, weighs absolute losses."""
 FULL_WIDTH = 16
 

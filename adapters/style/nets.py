@@ -252,7 +252,10 @@ class Decoder(nnx.Module):
             Conv(a, b, 3, kernel_init=Normal((2 / (9 * a)) ** 0.5), rngs=rngs)
             for a, b in zip(widths, widths[1:], strict=False)
         )
-        self.convs[-1].bias = nnx.Param(jnp.full((3,), 0.5, jnp.float32))  # pictures begin at mid-grey
+        # Pictures begin near mid-grey: a wild first picture has gradients that leave ReLUs dead for good.
+        last = self.convs[-1]
+        last.bias = nnx.Param(jnp.full((3,), 0.5, jnp.float32))
+        last.kernel = nnx.Param(last.kernel[...] * 0.05)
 
     def __call__(self, x: Array, sizes: Sequence[tuple[int, int]]) -> Array:
         """`sizes` are (height, width) of each level but the deepest, the picture's last."""
