@@ -215,8 +215,23 @@ def _sort_options(spec: BackboneSpec, adapter_spec: AdapterSpec, config: Mapping
                 sorted_options[2][key] = tuple(float(v) for v in values)
             except (TypeError, ValueError):
                 raise ConfigError(f"{key}={value!r} must be one number per channel, e.g. [0.5, 0.5, 0.5].") from None
+    if "frames" in sorted_options[2]:
+        sorted_options[2]["frames"] = _frames(spec, sorted_options[2]["frames"])
     _check_preprocessing(sorted_options[2])
     return _Options(*sorted_options)
+
+
+def _frames(spec: BackboneSpec, value: Any) -> tuple[tuple[int, int], ...]:
+    """Sizes from values of a command line. Raises `ConfigError` for what is none, or too small for the backbone."""
+    try:
+        frames = tuple((int(height), int(width)) for height, width in value)
+    except (TypeError, ValueError):
+        raise ConfigError(
+            f"frames={value!r} must be a list of [height, width], e.g. [[320, 416], [416, 320]]."
+        ) from None
+    for frame in frames:
+        spec.check_size(frame)
+    return frames
 
 
 def _check_preprocessing(options: Mapping[str, Any]) -> None:
