@@ -1,0 +1,454 @@
+"""The detector from end to end: it learns, on every kind of backbone, and boxes come back where they were."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import parity_kit
+import pytest
+import seeded
+from boxes_kit import FAST, LABELS, SIDE, create, drawn, installed, pyramidnet, write_coco  # noqa: F401  (fixtures)
+from flax import nnx
+from PIL import Image
+from training_kit import draw_folder, own_cache, same, values  # noqa: F401  (fixture)
+from zoo.adapters.detector import Detector
+from zoo.adapters.detector.heads import METHODS, stages_for
+
+import zoo
+import zoo.cli
+import zoo.training.loop
+from zoo.backbone import feature_shapes
+from zoo.data import Dataset, Sample, decode
+from zoo.data.boxes import Boxes
+from zoo.dense.boxes import pairwise_iou
+from zoo.errors import ConfigError, DataError
+from zoo.spec import Preprocess
+from zoo.training.evaluation import _evaluate
+from zoo.training.run import Run
+
+pytestmark = pytest.mark.xdist_group("detector")  # one worker trains the models that these tests share
+
+FRAMES = ((32, 64), (64, 32))
+SIZES = ((45, 90), (90, 45))
+"""Of photos, one for each of two frames; none is square."""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return drawn(tmp_path_factory.mktemp("drawn"), 8)
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Photos of two frames."""
+    return drawn(tmp_path_factory.mktemp("mixed"), 6, sizes=SIZES)
+
+
+# Learning ----------------------------------------------------------------------------------------------------------
+
+RECIPES = {"fcos": (25, 5e-3), "yolox": (85, 1e-2), "rcnn": (32, 5e-3)}
+"""Epochs, of one step each, and learning rate."""
+
+
+@pytest.fixture(scope="module", params=sorted(METHODS))
+def run(request: pytest.FixtureRequest, data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A detector that has seen eight images only, again and again."""
+    epochs, rate = RECIPES[request.param]
+    out = tmp_path_factory.mktemp(request.param) / "run"
+    parts = {"train": data, "val": data}
+    options = {**FAST, "figures": True}
+    return zoo.train(
+        create(request.param), parts, plan="all", epochs=epochs, lr=rate, weight_decay=0.0, out=out, **options
+    )
+
+
+def test_eight_images_are_learned_by_heart(run: Run, data: Dataset) -> None:
+    assert run.metrics["AP50"] > 0.95 and run.metrics["train_images"] == 8
+    assert run.history[0]["AP50"] < 0.5
+    for sample, found in zip(data, run.model.predict([s.image for s in data]), strict=True):
+        assert found.boxes[0].label in {LABELS[i] for i in sample.target.labels} and found.file == str(sample.image)
+        scores = [box.score for box in found.boxes]
+        assert scores == sorted(scores, reverse=True)
+
+
+def test_the_run_tells_what_was_reached(run: Run) -> None:
+    written = json.loads((run.folder / "metrics.json").read_text())
+    assert set(written) >= {"AP", "AP50", "AP75", "AR100", "loss", "per_class"} and "curves" not in written
+    assert set(written["per_class"]) == set(LABELS)
+    names = {
+        "figures/" + f"{name}.png" for name in ("curves", "precision_recall", "average_precision", "worst", "best")
+    }
+    assert set(written["figures"]) == names and all((run.folder / name).is_file() for name in names)
+
+
+def test_saved_and_loaded_detects_the_same(run: Run, data: Dataset) -> None:
+    files = [sample.image for sample in data]
+    assert zoo.load(run.folder).predict(files) == run.model.predict(files)
+    evaluated = zoo.evaluate(run.folder, data, batch_size=8).metrics
+    assert evaluated["AP"] == pytest.approx(run.metrics["AP"], abs=1e-6)
+
+
+def test_photos_of_other_shapes_give_the_boxes_where_they_are(run: Run, data: Dataset) -> None:
+    """Grey beside a photo moves it to another frame, and twice the pixels the coordinates, not what is in it."""
+    model, target, pixels = zoo.load(run.folder), data[1].target, decode(data[1].image)
+    frames = ((SIDE, SIDE + 32), (SIDE + 32, SIDE))
+    model.card = replace(model.card, preprocess=replace(model.card.preprocess, frames=frames))
+    beside = ((0, 0), (0, 32), (0, 0))
+    photos = {
+        "itself": (pixels, 1),
+        "wide": (np.pad(pixels, beside, constant_values=110), 1),
+        "tall": (np.pad(pixels.transpose(1, 0, 2), beside, constant_values=110).transpose(1, 0, 2), 1),
+        "large": (pixels.repeat(2, 0).repeat(2, 1), 2),
+    }
+    assert photos["wide"][0].shape == (64, 96, 3) and photos["tall"][0].shape == (96, 64, 3)
+    for (name, (_, scale)), found in zip(
+        photos.items(), model.predict([photo for photo, _ in photos.values()]), strict=True
+    ):
+        boxes = jnp.array([box.box for box in found.boxes]) / scale
+        best = np.asarray(pairwise_iou(boxes, jnp.array(target.boxes))).max(0)
+        assert (best > 0.5).all(), (name, best)
+
+
+# Frames ------------------------------------------------------------------------------------------------------------
+
+
+class Known:
+    """A head that knows the answer, in pixels of the prepared images."""
+
+    def __init__(self, boxes: np.ndarray, valid: np.ndarray) -> None:
+        self.boxes, self.valid = jnp.asarray(boxes)[None], jnp.asarray(valid)[None]
+        self.seen: Any = None
+
+    def detections(self, reduced: Any, seen: Any, **options: Any) -> dict[str, Any]:
+        self.seen = np.asarray(seen)[0]
+        flat = jnp.zeros(self.valid.shape)
+        return {"boxes": self.boxes, "valid": self.valid, "scores": flat, "labels": flat.astype(int)}
+
+
+@pytest.mark.parametrize(
+    "size", [(64, 64), (60, 90), (90, 60), (33, 200), (500, 41), (1, 1), (64, 85), (7, 5000)], ids=str
+)
+def test_what_is_learned_and_what_is_found_are_reverses(size: tuple[int, int]) -> None:
+    """True boxes as they are learned, given back as detections, are the true boxes."""
+    height, width = size
+    boxes = ((0.0, 0.0, float(width), float(height)), (width / 4, height / 3, width / 2, height / 1.5))
+    sample = Sample(Path("x.png"), Boxes(boxes, (0, 1), (False, False), size), "x.png")
+    adapter = Detector(labels=LABELS)
+    preprocess = Preprocess(size=(64, 64), crop_mode="letterbox", crop_pct=1.0, frames=FRAMES)
+    targets = adapter.targets(sample, preprocess)
+    head = Known(targets["boxes"], targets["box_valid"])
+    frame = targets["frame"][None]
+    found = adapter.decoded(SimpleNamespace(head=head), {}, {"frame": frame})  # type: ignore[arg-type]
+    assert targets["box_valid"].tolist() == [True, True] + [False] * 6
+    np.testing.assert_allclose(found["boxes"][0, :2], boxes, atol=1e-4 * max(size))
+    assert not np.asarray(found["boxes"][0, 2:]).any()
+    # What is seen of the image ends where its last pixel does, inside the frame it is prepared in.
+    assert (head.seen <= np.array(preprocess.frame(size)) + 1e-4).all()
+    np.testing.assert_allclose(targets["boxes"][0, 2:], head.seen[::-1], atol=1e-3)
+
+
+def test_crowds_are_evaluated_and_not_learned_from() -> None:
+    target = Boxes(((0.0, 0.0, 30.0, 30.0), (5.0, 5.0, 20.0, 20.0)), (0, 1), (True, False), (64, 64))
+    adapter = Detector(labels=LABELS, max_boxes=3)
+    preprocess = Preprocess(size=(64, 64), crop_mode="letterbox", crop_pct=1.0)
+    found = adapter.targets(Sample(Path("x.png"), target, "x.png"), preprocess)
+    assert found["box_valid"].tolist() == [False, True, False] and not found["boxes"][0].any()
+    assert found["true_valid"].tolist() == [True, True, False] and found["crowd"].tolist() == [True, False, False]
+    np.testing.assert_array_equal(found["true_boxes"][0], target.boxes[0])
+
+
+def test_nothing_is_compiled_after_the_first_step_of_each_frame(
+    mixed: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs: list[Any] = []
+    start = zoo.training.loop.start
+
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        state, program = start(*args, **kwargs)
+        programs.append(program)
+        return state, program
+
+    monkeypatch.setattr(zoo.training.loop, "start", watched)
+    before = _evaluate._cache_size()
+    model = create(frames=FRAMES)
+    options = {**FAST, "augment": "auto", "batch_size": 2}
+    run = zoo.train(model, {"train": mixed, "val": mixed}, plan="all", epochs=2, out=tmp_path / "run", **options)
+    (program,) = programs
+    assert program.run._cache_size() == len(SIZES)
+    # The learned model is evaluated by the programs that evaluated it after each epoch.
+    assert _evaluate._cache_size() - before == len(SIZES)
+    assert run.metrics["images"] == len(mixed) and len(run.history) == 2
+    assert np.isfinite([row["train_loss"] for row in run.history]).all()
+
+
+# Frozen backbones --------------------------------------------------------------------------------------------------
+
+
+def test_a_frozen_backbone_stays_the_same_to_the_bit_and_the_cache_changes_nothing(
+    data: Dataset, tmp_path: Path
+) -> None:
+    histories = []
+    for cached in (True, False):
+        model = create()
+        before = {path: value.copy() for path, value in values(model.backbone).items()}
+        parts, out = {"train": data, "val": data}, tmp_path / str(cached)
+        histories.append(zoo.train(model, parts, plan="head", epochs=3, out=out, cache=cached, **FAST).history)
+        after = values(model.backbone)
+        assert all(np.array_equal(before[path], after[path]) for path in before)
+    for one, other in zip(*histories, strict=True):
+        for name in ("train_loss", "val_loss", "grad_norm"):
+            assert one[name] == pytest.approx(other[name], rel=1e-3), name
+
+
+def test_mirror_images_are_learned_from_cached_features(mixed: Dataset, tmp_path: Path) -> None:
+    """Augmentation reaches a frozen backbone as mirror images, in every frame."""
+    losses = {}
+    for augment in ("auto", "none"):
+        model, options = create(frames=FRAMES), {**FAST, "augment": augment, "batch_size": 3}
+        parts, out = {"train": mixed, "val": mixed}, tmp_path / augment
+        run = zoo.train(model, parts, plan="head", epochs=2, out=out, **options)
+        losses[augment] = [row["train_loss"] for row in run.history]
+        assert same(create(frames=FRAMES).backbone, model.backbone)
+    assert all(a != b for a, b in zip(*losses.values(), strict=True))
+
+
+# Any backbone ------------------------------------------------------------------------------------------------------
+
+
+@cache
+def one_with_a_pyramid() -> list[str]:
+    """The smallest of every family with maps or tokens that serve."""
+    found = []
+    for name in parity_kit.one_per_family():
+        try:
+            stages_for(parity_kit.backbones()[name], "fcos")
+        except ConfigError:
+            continue
+        found.append(name)
+    return found
+
+
+def test_the_families_are_those_that_they_should_be() -> None:
+    families = {parity_kit.backbones()[name].family for name in one_with_a_pyramid()}
+    needed = {"ResNet", "MobileNetV2", "VGG", "Inception v3", "ConvNeXt", "Swin Transformer", "ViT", "DINOv2"}
+    assert families >= needed and len(families) > 20
+
+
+@pytest.mark.parametrize("name", one_with_a_pyramid())
+def test_every_head_fits_every_family(name: str) -> None:
+    """By shapes alone: a loss for each image, and detections with classes."""
+    spec = parity_kit.backbones()[name]
+    size = seeded.image_size(spec.preprocess.size[0], max(64, spec.min_size), spec.size_multiple)
+    images, rows = 2, 3
+    targets = {
+        "boxes": jax.ShapeDtypeStruct((images, rows, 4), jnp.float32),
+        "labels": jax.ShapeDtypeStruct((images, rows), jnp.int32),
+        "box_valid": jax.ShapeDtypeStruct((images, rows), bool),
+        "valid": jax.ShapeDtypeStruct((images,), bool),
+    }
+    adapters = {m: Detector(labels=LABELS, head=m, width=32, convs=1) for m in METHODS}  # type: ignore[arg-type]
+    first = stages_for(spec, "fcos")[0]
+    if first.kind == "tokens":
+        size = tuple(-(-side // first.stride) * first.stride for side in size)
+    every = feature_shapes(spec, size, sorted({name for adapter in adapters.values() for name in adapter.taps(spec)}))
+    for adapter in adapters.values():
+        shapes = {n: jax.ShapeDtypeStruct((images, *every[n].shape[1:]), every[n].dtype) for n in adapter.taps(spec)}
+
+        def both(shapes: Any, targets: Any, adapter: Any = adapter) -> tuple[Any, Any]:
+            head: Any = adapter.build(spec, shapes, size=size, rngs=nnx.Rngs(0))
+            reduced = head.reduce(shapes)
+            return head.losses(reduced, targets), head.detections(reduced, size, score=None, overlap=None, count=5)
+
+        losses, found = jax.eval_shape(both, shapes, targets)
+        assert losses.shape == (images,) and losses.dtype == jnp.float32
+        assert {key: value.shape for key, value in found.items()} == {
+            "boxes": (images, 5, 4), "scores": (images, 5), "labels": (images, 5), "valid": (images, 5),
+        }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "plan"),
+    [("squeezenet1_1", "fcos", "all"), ("mobilenetv2_035", "yolox", "head"), ("vit_tiny_patch16_224", "fcos", "head")],
+)
+def test_a_step_and_a_prediction_on_real_architectures(
+    name: str, head: str, plan: str, data: Dataset, tmp_path: Path
+) -> None:
+    options = {"labels": LABELS, "pretrained": False, "image_size": SIDE, "frames": (), "width": 32, "convs": 1}
+    model = zoo.create(name, "detector", head=head, **options)
+    before = {path: value.copy() for path, value in values(model).items()}
+    part = data.subset(range(2), "two")
+    given = {**FAST, "batch_size": 2}
+    run = zoo.train(model, {"train": part, "val": part}, plan=plan, epochs=1, out=tmp_path / "run", **given)
+    moved = {path[0] for path, value in values(run.model).items() if not np.array_equal(before[path], value)}
+    assert run.metrics["steps"] == 1 and moved == ({"backbone", "head"} if plan == "all" else {"head"})
+    found = run.model.predict([sample.image for sample in part])
+    assert [one.file for one in found] == [str(sample.image) for sample in part]
+
+
+# What cannot work, and what may look odd ---------------------------------------------------------------------------
+
+
+def test_a_detector_needs_classes_and_a_pyramid() -> None:
+    with pytest.raises(ConfigError, match=r"a detector needs classes: give labels= or num_classes="):
+        create(labels=None, num_classes=0)
+    with pytest.raises(ConfigError, match=r"resnet20 cannot serve a pyramid: it needs maps at strides"):
+        zoo.create("resnet20", "detector", labels=LABELS, pretrained=False)
+    with pytest.raises(ConfigError, match="33 channels"):
+        create(width=33)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"width": 0}, "width is 0"),
+        ({"convs": -1}, "convs is -1"),
+        ({"score": 1.0}, "score is 1.0"),
+        ({"overlap": -0.1}, "overlap is -0.1"),
+        ({"shown": 2}, "shown is 2"),
+        ({"detections": 0}, "detections is 0"),
+        ({"head": "ssd"}, "ssd"),
+        ({"frames": [64, 96]}, r"frames=\[64, 96\] must be a list of \[height, width\]"),
+        ({"frames": [[16, 64]]}, "cannot take images of 16x64"),
+    ],
+)
+def test_options_out_of_range(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        create(**{"head": "fcos", **options})
+
+
+def test_targets_of_another_kind_are_refused(tmp_path: Path) -> None:
+    folder = draw_folder(tmp_path / "classes", count=4)
+    classes = zoo.data.read(folder)["all"]
+    with pytest.raises(ConfigError, match="detector learns from boxes targets; .* has class"):
+        zoo.train(create(), {"all": classes}, out=tmp_path / "run")
+
+
+def test_faulty_annotations_follow_the_policy(data: Dataset, tmp_path: Path) -> None:
+    sample = data[0]
+    faulty = Boxes(((5.0, 5.0, 200.0, 30.0), (60.0, 60.0, 40.0, 40.0)), (0, 1), (False, False), (SIDE, SIDE))
+    part = Dataset((Sample(sample.image, faulty, sample.id),), LABELS, "boxes", "faulty", data.root)
+    model = create()
+    with pytest.raises(DataError, match="partly outside the image.*exchanged|exchanged.*partly outside"):
+        zoo.evaluate(model, part, annotations="error")
+    fixed, dropped = (zoo.evaluate(model, part, annotations=policy) for policy in ("fix", "drop"))
+    assert (fixed.metrics["truths"], dropped.metrics["truths"]) == (2, 0)
+    assert "(fixed)" in fixed.notes[0] and "(dropped)" in dropped.notes[0]
+    assert zoo.evaluate(model, data.subset([0], "one")).notes == ()
+
+
+def test_images_without_boxes_teach_that_there_is_nothing(data: Dataset, tmp_path: Path) -> None:
+    nothing = Boxes((), (), (), (SIDE, SIDE))
+    samples = tuple(Sample(s.image, nothing, s.id) for s in data)
+    empty = Dataset(samples, LABELS, "boxes", "empty", data.root)
+    options = {**FAST, "figures": True}
+    run = zoo.train(create(), {"train": empty, "val": empty}, plan="all", epochs=2, out=tmp_path / "run", **options)
+    assert np.isfinite([row["train_loss"] for row in run.history]).all()
+    assert (run.metrics["AP"], run.metrics["truths"]) == (0.0, 0)
+    assert len(run.metrics["figures"]) == 5
+
+
+@pytest.mark.parametrize("head", sorted(METHODS))
+def test_batches_of_padding_alone_have_a_finite_loss(head: str, data: Dataset) -> None:
+    model = create(head)
+    targets = [model.adapter.targets(sample, model.card.preprocess) for sample in data.subset(range(2), "two")]
+    batch = {name: np.stack([one[name] for one in targets]) for name in targets[0]}
+    sizes = {4: 16, 8: 24, 16: 32, 32: 32}
+    reduced = {f"s{stride}": jnp.ones((2, SIDE // stride, SIDE // stride, width)) for stride, width in sizes.items()}
+
+    @jax.jit
+    def losses(reduced: Any, batch: Any) -> Any:
+        return model.adapter.losses(model, reduced, batch)
+
+    both, none = (losses(reduced, {**batch, "valid": np.full(2, valid)}) for valid in (True, False))
+    assert np.isfinite(both).all() and (np.asarray(both) > 0).all()
+    assert np.isfinite(none).all() and float(jnp.abs(none).max()) < float(jnp.abs(both).max())
+
+
+# On the command line -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Any]:
+    """Runs the command line in this process: exit code, standard output and error."""
+
+    def go(*args: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["zoo", *map(str, args)])
+        capsys.readouterr()
+        try:
+            zoo.cli.main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code if isinstance(stop.code, int) else int(bool(stop.code))
+        return code, *capsys.readouterr()
+
+    yield go
+
+
+def test_from_annotated_photos_to_pictures(command: Any, tmp_path: Path) -> None:
+    folder = write_coco(drawn(tmp_path / "photos", 10), tmp_path / "photos")
+    small = ("--image-size", SIDE, "--set", "width=32", "--set", "convs=1", "--set", "frames=[]", "--set", "shown=0")
+    train = ("train", folder, "--backbone", "pyramidnet", "--scratch", "--plan", "all", "--epochs", 2, *small)
+    code, out, err = command(*train, "--augment", "none", "--annotations", "error", "--out", tmp_path / "run")
+    assert code == 0, err
+    lines = [line.split() for line in out.splitlines()]
+    assert ["class", "AP", "AP50", "AR100", "truths"] in lines and "None" not in out and "curves" not in out
+    assert f"zoo predict {tmp_path / 'run'} PHOTO --out FOLDER" in out and "export" not in out
+    code, out, err = command("evaluate", tmp_path / "run", folder, "--batch-size", 8, "--json")
+    assert code == 0 and set(json.loads(out)) >= {"AP", "AP50", "AP75", "per_class"}, err
+
+    photos = [tmp_path / "photos" / f"{i}.png" for i in (0, 1)]
+    seen = tmp_path / "seen"
+    code, out, err = command("predict", tmp_path / "run", *photos, "--out", seen, "--json")
+    assert code == 0, err
+    typed = json.loads(out)
+    assert [one["file"] for one in typed] == [str(photo) for photo in photos]
+    count = sum(len(one["boxes"]) for one in typed)
+    results, categories = (json.loads((seen / f"{name}.json").read_text()) for name in ("predictions", "categories"))
+    assert categories == [{"id": i, "name": label} for i, label in enumerate(LABELS, 1)]
+    assert len(results) == count > 0
+    first, box = results[0], typed[0]["boxes"][0]
+    assert (first["image_id"], categories[first["category_id"] - 1]["name"]) == ("0.png", box["label"])
+    x1, y1, x2, y2 = box["box"]
+    assert first["bbox"] == pytest.approx([x1, y1, x2 - x1, y2 - y1], abs=2e-3)
+    assert first["score"] == pytest.approx(box["score"], abs=1e-5)
+    for photo in photos:
+        before, after = (np.asarray(Image.open(f).convert("RGB")) for f in (photo, seen / photo.name))
+        assert before.shape == after.shape and (before != after).any()
+    code, out, err = command("predict", tmp_path / "run", *photos)
+    assert code == 0 and out.splitlines()[0].split() == ["file", "objects", "surest", "classes"]
+
+
+def test_pictures_that_cannot_be_written(command: Any, tmp_path: Path) -> None:
+    drawn(tmp_path / "a", 1)
+    drawn(tmp_path / "b", 1)
+    zoo.save(create(), tmp_path / "model")
+    model, photo = tmp_path / "model", tmp_path / "a" / "0.png"
+    for given, words in {
+        (photo, tmp_path / "b" / "0.png", "--out", tmp_path / "c"): "2 photos would be written as",
+        (photo, "--out", tmp_path / "a"): "is one of the photos and would be overwritten",
+        (photo, "--out", photo): "cannot be written",
+    }.items():
+        code, out, err = command("predict", model, *given)
+        assert (code, out) == (2, "") and words in err, err
+    assert not (tmp_path / "c").exists()
+
+
+def test_data_with_boxes_choose_the_detector(command: Any, tmp_path: Path) -> None:
+    folder = write_coco(drawn(tmp_path / "photos", 4), tmp_path / "photos")
+    code, _, err = command("train", folder, "--backbone", "resnet20", "--scratch", "--out", tmp_path / "run")
+    assert code == 2 and "resnet20 cannot serve a pyramid" in err
+    code, _, err = command(
+        "train", folder, "--backbone", "pyramidnet", "--scratch", "--out", tmp_path / "run", "--annotations", "mend"
+    )
+    assert code == 2 and "the policy for annotations is 'mend'; accepted: error, fix, drop" in err
+    assert not (tmp_path / "run").exists()
