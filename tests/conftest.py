@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,22 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 # Axes are never added behind anybody's back, neither here nor in the processes that tests start.
 os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
+# The arrays of a net that was tested go back to the system. glibc keeps what is freed below a limit, which it raises to
+# 32 MB by itself: a worker that tests one net after the other then holds gigabytes of nothing.
+M_MMAP_THRESHOLD = -3
+with suppress(OSError, AttributeError):
+    ctypes.CDLL("libc.so.6").mallopt(M_MMAP_THRESHOLD, 1 << 20)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of one backbone follow each other within a file, so that what several build of it is built once."""
+    first: dict[object, int] = {}
+
+    def place(item: pytest.Item) -> tuple[int, int]:
+        name = item.callspec.params.get("name", "") if hasattr(item, "callspec") else ""
+        return first.setdefault(item.path, len(first)), first.setdefault((item.path, name), len(first))
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -31,6 +31,10 @@ from zoo.weights.mapping import Slot, locate, slots, split
 
 GOLDEN = Path(__file__).parent / "golden"
 TOLERANCE = 1e-4
+UNOPTIMISED = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+"""Compiler options of programs that run a few times on a few pixels: optimising takes half of the time that compiling
+takes. What users run is tested by `test_backbones.py` (one program a family), `test_layers.py` and the tests of real
+weights."""
 
 
 @cache
@@ -139,9 +143,19 @@ def in_layout(spec: BackboneSpec, layout: str, tensors: Mapping[str, np.ndarray]
     return {there: part for name, whole in tensors.items() for there, part in split(whole, locate(name, entries))}
 
 
-def checkpoint(spec: BackboneSpec, scales: list[float] | None = None) -> dict[str, np.ndarray]:
-    """A native checkpoint of name-seeded tensors."""
-    return seeded.tensors(checkpoint_shapes(composed(spec)), scales)
+def checkpoint(name: str, case: str = "default") -> dict[str, np.ndarray]:
+    """A native checkpoint of name-seeded tensors, which must not be written to."""
+    return dict(_checkpoint(name, case))
+
+
+@lru_cache(maxsize=1)  # several tests of one net follow each other; all nets would fill gigabytes
+def _checkpoint(name: str, case: str) -> dict[str, np.ndarray]:
+    spec = backbones()[name]
+    shapes = checkpoint_shapes(composed(spec, options_of(spec, case)))
+    tensors = seeded.tensors(shapes, golden(name, case)["scales"])
+    for tensor in tensors.values():
+        tensor.flags.writeable = False
+    return tensors
 
 
 def load(model: Model, tensors: Mapping[str, np.ndarray], *, keep_head: bool = True) -> LoadReport:
@@ -160,14 +174,15 @@ def load(model: Model, tensors: Mapping[str, np.ndarray], *, keep_head: bool = T
     return report
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(jax.jit, static_argnums=0, compiler_options=UNOPTIMISED)
 def _compiled(graphdef: nnx.GraphDef[nnx.Module], state: nnx.State, x: Array) -> Array:
     return nnx.merge(graphdef, state)(x)  # type: ignore[operator]
 
 
 def _block_by_block(chain: Chain, x: Array) -> Array:
     for layer in chain:
-        x = _compiled(*nnx.split(layer), x) if isinstance(layer, nnx.Module) else layer(x)
+        alone = isinstance(layer, nnx.Module) and not isinstance(layer, Chain) and not isinstance(x, jax.core.Tracer)
+        x = _compiled(*nnx.split(layer), x) if alone else layer(x)
     return x
 
 

@@ -7,7 +7,8 @@ for them, their backward pass is not in the compiled step, and a later `.train()
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
+from hashlib import sha256
 
 import jax
 import jax.numpy as jnp
@@ -45,9 +46,9 @@ def compose(name: str) -> Model:
 
 
 def held(model: Model) -> dict[tuple, bytes]:
-    """Every parameter and statistic as its bytes."""
+    """A digest of the bytes of every parameter and statistic."""
     state = nnx.to_flat_state(nnx.state(model, (nnx.Param, nnx.BatchStat)))
-    return {path: np.asarray(variable.get_value()).tobytes() for path, variable in state}
+    return {path: sha256(np.ascontiguousarray(variable.get_value())).digest() for path, variable in state}
 
 
 def batch(name: str, seed: int) -> dict[str, np.ndarray]:
@@ -86,16 +87,21 @@ class Trained:
         return start(self.model, self.assignment, transform, **settings)
 
     @cached_property
+    def kept(self) -> int:
+        """Numbers that the optimizer keeps."""
+        return sum(leaf.size for leaf in jax.tree.leaves(self.started[0].opt_state))
+
+    @cached_property
     def compiled(self) -> jax.stages.Compiled:
         state, program = self.started
-        return program.run.lower(state, program.frozen, batch(self.name, 0), jax.random.key(0)).compile()
+        lowered = program.run.lower(state, program.frozen, batch(self.name, 0), jax.random.key(0))
+        return lowered.compile(compiler_options=kit.UNOPTIMISED)
 
     @cached_property
     def before_and_after(self) -> tuple[dict[tuple, bytes], dict[tuple, bytes]]:
         state, program = self.started
         before = held(self.model)
-        # A copy: the step uses its state up, and its size is looked at by another test.
-        state = jax.tree.map(jnp.copy, state)
+        _ = self.kept  # the step uses its state up
         for seed in range(3):
             state, metrics = self.compiled(state, program.frozen, batch(self.name, seed), jax.random.key(0))
             assert np.isfinite(float(metrics["loss"]))
@@ -108,22 +114,28 @@ def made(name: str, plan: str) -> Trained:
     return Trained(name, plan)
 
 
-@pytest.fixture(params=[(name, plan) for name in NAMES for plan in ("head", "last:1")], ids="-".join, scope="module")
-def trained(request: pytest.FixtureRequest) -> Trained:
-    return made(*request.param)
+@pytest.fixture
+def trained(name: str, plan: str) -> Trained:
+    return made(name, plan)
+
+
+each = pytest.mark.parametrize(("name", "plan"), [(name, plan) for name in NAMES for plan in ("head", "last:1")])
 
 
 def test_every_family_is_here():
     assert len(NAMES) >= 4 and len(set(NAMES)) == len(NAMES)
 
 
+@each
 def test_frozen_parameters_are_bit_identical(trained: Trained):
     before, after = trained.before_and_after
     frozen = [path for path, multiplier in trained.assignment.multipliers.items() if multiplier is None]
     assert frozen and all(before[path] == after[path] for path in frozen)
-    assert any(np.signbit(v[v == 0]).any() for v in (np.frombuffer(after[path], np.float32) for path in frozen))
+    values = dict(nnx.to_flat_state(nnx.state(trained.model, nnx.Param)))
+    assert any(np.signbit(v[v == 0]).any() for v in (np.asarray(values[path].get_value()) for path in frozen))
 
 
+@each
 def test_what_trains_moves(trained: Trained):
     before, after = trained.before_and_after
     moving = [path for path, multiplier in trained.assignment.multipliers.items() if multiplier is not None]
@@ -131,6 +143,7 @@ def test_what_trains_moves(trained: Trained):
     assert any(path[0] == "backbone" for path in moving) == (trained.plan != "head")
 
 
+@each
 def test_statistics_are_untouched(trained: Trained):
     """Of the frozen stages because they are frozen, of the others because pretrained statistics are kept."""
     before, after = trained.before_and_after
@@ -138,17 +151,18 @@ def test_statistics_are_untouched(trained: Trained):
     assert [path for path in statistics if before[path] != after[path]] == []
 
 
+@each
 def test_the_optimizer_keeps_nothing_for_frozen_parameters(trained: Trained):
-    state, program = trained.started
+    _, program = trained.started
     sizes = {path: v.get_value().size for path, v in nnx.to_flat_state(nnx.state(trained.model, nnx.Param))}
     moving = sum(size for path, size in sizes.items() if trained.assignment.trains(path))
-    kept = sum(leaf.size for leaf in jax.tree.leaves(state.opt_state))
-    assert 2 * moving <= kept <= 2 * moving + 8  # two moments, and a few counters
+    assert 2 * moving <= trained.kept <= 2 * moving + 8  # two moments, and a few counters
     assert sum(leaf.size for leaf in jax.tree.leaves(nnx.filter_state(program.frozen, nnx.Param))) == (
         sum(sizes.values()) - moving
     )
 
 
+@each
 def test_a_later_train_call_does_not_undo_it(trained: Trained):
     _ = trained.started
     model = trained.model
@@ -166,6 +180,7 @@ def test_a_later_train_call_does_not_undo_it(trained: Trained):
     model.eval()
 
 
+@each
 def test_a_forward_in_training_mode_moves_no_frozen_statistic(trained: Trained):
     _ = trained.started
     model = trained.model
@@ -173,7 +188,7 @@ def test_a_forward_in_training_mode_moves_no_frozen_statistic(trained: Trained):
     graphdef, state = nnx.split(model)
     model.eval()
 
-    @jax.jit
+    @partial(jax.jit, compiler_options=kit.UNOPTIMISED)
     def forward(state: nnx.State) -> nnx.State:
         live = nnx.merge(graphdef, state)
         live(live.normalize(jnp.asarray(batch(trained.name, 1)["image"])))
@@ -189,7 +204,6 @@ def test_a_forward_in_training_mode_moves_no_frozen_statistic(trained: Trained):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_backward_pass_of_what_is_frozen_is_not_in_the_step(name: str):
     head = made(name, "head")
-    everything = Trained(name, "all")
     graphdef, state = nnx.split(head.model)
 
     def loss(state: nnx.State, images: jax.Array) -> jax.Array:
@@ -197,20 +211,16 @@ def test_the_backward_pass_of_what_is_frozen_is_not_in_the_step(name: str):
         return model(model.normalize(images))
 
     forward = flops(jax.jit(loss).lower(state, batch(name, 0)["image"]))
-    state, program = everything.started
-    full = flops(program.run.lower(state, program.frozen, batch(name, 0), jax.random.key(0)))
     assert flops(head.compiled) < 1.2 * forward
-    assert full > 2 * forward
 
 
-def test_the_last_stage_costs_less_than_everything():
+def test_the_more_trains_the_more_a_step_costs():
     """The cut lies where the rules say: only the trained stages have a backward pass."""
-    last, full = (Trained(NAMES[0], plan) for plan in ("last:1", "all"))
     costs = []
-    for trained in (last, full):
-        state, program = trained.started
+    for plan in ("head", "last:1", "all"):
+        state, program = Trained(NAMES[0], plan).started
         costs.append(flops(program.run.lower(state, program.frozen, batch(NAMES[0], 0), jax.random.key(0))))
-    assert costs[0] < 0.8 * costs[1]
+    assert costs[0] < costs[1] < 0.8 * costs[2] and costs[2] > 2 * costs[0]
 
 
 @pytest.mark.parametrize("name", sorted(kit.backbones()))

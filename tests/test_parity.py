@@ -27,8 +27,7 @@ pytestmark = pytest.mark.usefixtures("strict_dtypes")
 def test_equals_the_reference(name: str, case: str) -> None:
     spec, golden = kit.backbones()[name], kit.golden(name, case)
     model = kit.composed(spec, kit.options_of(spec, case))
-    shapes = kit.checkpoint_shapes(model)
-    tensors = seeded.tensors(shapes, golden["scales"])
+    tensors = kit.checkpoint(name, case)
     for layout, digest in golden["keys"].items():
         there = {n: array.shape for n, array in kit.in_layout(spec, layout, tensors).items()}
         assert seeded.digest(there) == digest, f"tensor names and shapes of the {layout} layout"
@@ -92,7 +91,7 @@ FAULTS = (_swap_image_axes, _transpose_square_matrix, _wrong_eps, _swap_mean_and
 def test_a_fault_is_seen_by_the_golden(name: str, fault: Callable[[Model], None]) -> None:
     spec, golden = kit.backbones()[name], kit.golden(name)
     model = kit.composed(spec)
-    kit.load(model, kit.checkpoint(spec, golden["scales"]))
+    kit.load(model, kit.checkpoint(name))
     try:
         fault(model)
     except (IndexError, StopIteration):
@@ -117,7 +116,7 @@ def test_a_tanh_gelu_is_seen_by_the_golden(name: str, monkeypatch: pytest.Monkey
     if not calls:
         pytest.skip(f"{name} has no exact GELU")
     model = kit.composed(spec)
-    kit.load(model, kit.checkpoint(spec, golden["scales"]))
+    kit.load(model, kit.checkpoint(name))
     jax.clear_caches()  # of programs traced with the exact one
     found = kit.errors(kit.outputs(model, seeded.images(2, *golden["size"])), golden["outputs"])
     jax.clear_caches()

@@ -121,7 +121,7 @@ def our_side(work: Path, python: str, names: Sequence[str]) -> None:
             if layout == "timm" or not known or (spec.name not in names if names else (spec.family, layout) in seen):
                 continue
             seen.add((spec.family, layout))
-            tensors = kit.in_layout(spec, layout, kit.checkpoint(spec, kit.golden(spec.name)["scales"]))
+            tensors = kit.in_layout(spec, layout, kit.checkpoint(spec.name))
             options = next((c.options for c in spec.conventions if c.recognise(tensors)), {})
             write(spec.name, layout, "its options" if options else "default", options)
         if any(work.iterdir()):
