@@ -57,10 +57,13 @@ def test_stages_have_the_declared_channels_strides_and_parameters(name: str) -> 
 
 @pytest.mark.parametrize("name", ALL)
 def test_other_image_channels_dtypes_and_odd_sizes(name: str) -> None:
-    """Four channels, and bfloat16 that stays bfloat16 in every stage."""
+    """Four channels, and bfloat16 that stays bfloat16 in every stage; one channel, of which only the first stage can
+    know."""
     spec = kit.backbones()[name]
     names, size = [stage.name for stage in spec.stages], _odd_size(spec)
     shapes = feature_shapes(spec, size, names, in_channels=4, dtype=jnp.bfloat16)
+    grey = feature_shapes(spec, size, names[:1], in_channels=1)[names[0]]
+    assert grey.shape == shapes[names[0]].shape and grey.dtype == jnp.float32
     for stage in spec.stages:
         assert shapes[stage.name].dtype == jnp.bfloat16
         shape = shapes[stage.name].shape
