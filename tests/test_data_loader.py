@@ -187,6 +187,12 @@ def test_faults_in_a_thread_name_the_file(threads, tmp_path):
         list(Loader(data, lambda sample: {"valid": np.zeros(1)}, 2, threads=threads).epoch(0))
 
 
+def test_a_group_too_small_for_its_shards_is_refused():
+    with pytest.raises(DataError, match="a group of 1 samples, which 2 processes cannot share"):
+        grouped(5, (0, 0, 0, 0, 1), shard=(0, 2))
+    assert len(grouped(6, (0, 0, 0, 0, 1, 1), shard=(0, 2))) == 2
+
+
 def test_bad_options():
     for options in ({"batch_size": 0}, {"threads": -1}, {"shard": (2, 2)}, {"seed": -1}):
         with pytest.raises(ConfigError, match="batch_size"):

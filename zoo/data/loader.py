@@ -56,6 +56,12 @@ class Loader:
                 f"batch_size {self.batch_size}, threads {self.threads}, seed {self.seed}, shard {self.shard}: "
                 "batch_size must be at least 1, threads and seed at least 0, and a shard is (number from 0, count)."
             )
+        smallest = min(map(len, self._members(np.arange(len(self.dataset)))), default=0)
+        if self.groups is not None and smallest < count:
+            raise DataError(
+                f"{self.dataset.name} has a group of {smallest} samples, which {count} processes cannot share: "
+                "use fewer processes, or frame all images alike (frames=[])."
+            )
         if len(self) == 0:
             raise DataError(
                 f"{self.dataset.name} has {len(self.dataset)} samples, too few for one batch of {self.batch_size} in "
