@@ -169,7 +169,7 @@ def test_a_loss_that_is_no_longer_finite(data: Path, tmp_path: Path):
 
 
 def test_what_is_not_given_is_the_tasks_own(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    own = {"plan": "head", "epochs": 2, "batch_size": 4, "lr": 2e-3, "weight_decay": 0.5}
+    own = {"plan": "head", "epochs": 2, "batch_size": 4, "lr": 2e-3, "weight_decay": 0.5, "ema": 0.5}
     model = create()
     monkeypatch.setattr(type(model.adapter), "recipe", own)
     asked = []
@@ -180,4 +180,4 @@ def test_what_is_not_given_is_the_tasks_own(data: Path, tmp_path: Path, monkeypa
         ["head", 2, 2e-3],
         ["head", 1, 1e-3],
     ]
-    assert [(a["recipe"]["batch_size"], a["recipe"]["weight_decay"]) for a in asked] == [(4, 0.5)] * 2
+    assert [[a["recipe"][k] for k in ("batch_size", "weight_decay", "ema")] for a in asked] == [[4, 0.5, 0.5]] * 2

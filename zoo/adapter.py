@@ -74,7 +74,7 @@ class Adapter:
     backbone is frozen. The targets `boxes` and `mask` are mirrored with them."""
     recipe: ClassVar[Mapping[str, Any]] = {}
     """What `zoo.train` does for this task where it is told nothing: `plan`, `epochs`, `batch_size`, `lr`,
-    `weight_decay`, and fields of `Augment` as `augment`."""
+    `weight_decay`, `ema`, and fields of `Augment` as `augment`."""
 
     # What it needs of a backbone -------------------------------------------------------------------------------
     def taps(self, spec: BackboneSpec) -> tuple[str, ...]:

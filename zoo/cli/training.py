@@ -98,7 +98,9 @@ def train(
     ] = None,
     clip: Annotated[float, typer.Option("--clip", help="Largest gradient norm of what trains; 0 for none.")] = 1.0,
     accumulate: Annotated[int, typer.Option("--accumulate", help="Batches averaged into one update.")] = 1,
-    ema: Annotated[float, typer.Option("--ema", help="Decay of a moving average of the parameters; 0 for none.")] = 0.0,
+    ema: Annotated[
+        float | None, typer.Option("--ema", help="Decay of a moving average of the parameters; 0 for none.")
+    ] = None,
     patience: Annotated[int, typer.Option("--patience", help="Epochs without progress that end a phase.")] = 0,
     augment: Annotated[str, typer.Option("--augment", help="auto or none.")] = "auto",
     batch_norm: Annotated[str, typer.Option("--batch-norm", help="auto, frozen or batch.")] = "auto",

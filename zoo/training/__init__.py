@@ -55,7 +55,7 @@ def train(
     weight_decay: float | None = None,
     clip: float | None = 1.0,
     accumulate: int = 1,
-    ema: float = 0.0,
+    ema: float | None = None,
     cache: bool = True,
     remat: bool = False,
     patience: int | None = None,
@@ -69,8 +69,8 @@ def train(
         data: a folder or file of any format that `zoo.data.formats()` lists, or data sets by split. A part named
             `val` is validated on, else a stratified share of the training data; a part named `test` only at the end.
         plan: `head`, `last:N`, `all`, `all:DECAY`, `bitfit`, or several of them joined by `+`; or phases. What is
-            not given of plan, epochs, lr, batch_size and weight_decay is the task's own (`Adapter.recipe`), else
-            head+all, 10, by what trains, 32 and 0.01.
+            not given of plan, epochs, lr, batch_size, weight_decay and ema is the task's own (`Adapter.recipe`), else
+            head+all, 10, by what trains, 32, 0.01 and 0.
         rules: `(pattern, multiplier or None)` rows of one's own in place of a plan (see `zoo.rules`).
         epochs: over all phases. lr: peak learning rate of the last phase; without it, by what trains.
         out: the run folder, which must be empty or new; `runs/<data>-<backbone>-<number>` without it.
@@ -102,6 +102,7 @@ def train(
         "lr": None,
         "batch_size": 32,
         "weight_decay": 0.01,
+        "ema": 0.0,
         "augment": {},
         **model.adapter.recipe,
     }
@@ -110,6 +111,7 @@ def train(
     lr = own["lr"] if lr is None else lr
     batch_size = own["batch_size"] if batch_size is None else batch_size
     weight_decay = own["weight_decay"] if weight_decay is None else weight_decay
+    ema = own["ema"] if ema is None else ema
     parts, said = checked(splits(data, format or format_for(model.adapter.targets_from)), annotations)
     pool, *others = training_splits(parts, val_fraction, seed)
     if "test" in parts:
