@@ -65,7 +65,7 @@ class Detector(Adapter):
     Attributes:
         head: `fcos`, `yolox` or `rcnn` (Faster R-CNN).
         width: channels of the pyramid; of its finest level for yolox.
-        convs: depth of the towers of fcos.
+        convs: depth of the towers of fcos; 4 in the paper, which small data sets learn no better.
         depth, separable: bottlenecks in a block of yolox's neck; its 3x3 convolutions as a depthwise and a 1x1 one.
         steps: see `zoo.adapters.detector.fcos.Head`; `floor` for weights of torchvision.
         score: what a detection must be above, None for the method's own. overlap: IoU above which the lesser box of a
@@ -76,7 +76,7 @@ class Detector(Adapter):
 
     head: Literal["fcos", "yolox", "rcnn"] = "fcos"
     width: int = 128
-    convs: int = 4
+    convs: int = 2
     depth: int = 1
     separable: bool = False
     steps: Literal["declared", "floor"] = "declared"
@@ -90,9 +90,10 @@ class Detector(Adapter):
     primary = "AP"
     mirrors = True
     recipe = {
-        "epochs": 20,
+        "epochs": 16,
         "batch_size": 4,  # data sets of boxes are small: twice the steps of 8 for the same work
         "lr": 1e-3,
+        "ema": 0.99,  # so small batches leave the parameters restless
         "augment": {"scale": (0.4, 1.6), "ratio": (0.8, 1.25), "min_visible": 0.3},
     }
 
