@@ -5,10 +5,10 @@
 Both train FCOS on cached features of a frozen MobileNetV2 with ImageNet weights, of photos and their mirror images:
 zoo's with its defaults; torchvision's, with a feature pyramid as wide as zoo's and its own towers of four convolutions,
 by the script `torch_detector.py` with zoo's batch size, learning rate, schedule, weight decay and clipping. One runs
-after the other, each in a process of its own, held to the same processors. After every epoch the test photos are evaluated, by the same
-code for both; no choice is made by it. What counts as training is the time of the steps, reading of features included;
-caching, compilation and evaluation are told apart. Where other work runs on the machine, processor time is what to
-compare.
+after the other, each in a process of its own, held to the same processors. After every epoch the test photos are
+evaluated, by the same code for both; no choice is made by it. What counts as training is the time of the steps, reading
+of features included; caching, compilation and evaluation are told apart. Where other work runs on the machine,
+processor time is what to compare.
 """
 
 from __future__ import annotations
