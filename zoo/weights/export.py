@@ -68,9 +68,9 @@ def _check(model: Model) -> None:
     paths = model.adapter.checkpoint_paths(spec)
     if any(not _in_checkpoint(slot, paths) for slot in slots(model.head)):
         raise ConfigError(
-            f"this head has no place in a checkpoint of {spec.name}, whose classifier is of the form "
-            f"{spec.classifier.form!r} on average-pooled features: train with the options head=auto and pool=avg to "
-            "export it."
+            f"the head of this {model.card.adapter} has no place in a checkpoint of {spec.name}, which ends in a "
+            f"classifier of the form {spec.classifier.form!r} on average-pooled features (head=auto, pool=avg): "
+            "zoo.save(model, FILE) keeps all of it, and zoo.load(FILE) gives it back."
         )
     if model.card.preprocess.channels == "BGR":
         raise ConfigError("this model takes its colours in the order BGR, which the configuration cannot say.")
