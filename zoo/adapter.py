@@ -72,6 +72,9 @@ class Adapter:
     mirrors: ClassVar[bool] = False
     """Whether the features of mirror images are cached beside those of the images, where augmentation is on and the
     backbone is frozen. The targets `boxes` and `mask` are mirrored with them."""
+    views: ClassVar[int] = 0
+    """How many further, randomly augmented views of each image have their features cached there as well, with `boxes`
+    and `mask` moved along."""
     recipe: ClassVar[Mapping[str, Any]] = {}
     """What `zoo.train` does for this task where it is told nothing: `plan`, `epochs`, `batch_size`, `lr`,
     `weight_decay`, and fields of `Augment` as `augment`."""
@@ -80,6 +83,10 @@ class Adapter:
     def taps(self, spec: BackboneSpec) -> tuple[str, ...]:
         """Names of the stages whose outputs the head reads. Raises `ConfigError` when the backbone cannot serve."""
         raise NotImplementedError
+
+    def backbone_options(self, spec: BackboneSpec) -> Mapping[str, Any]:
+        """Build options that the task wants a backbone to have where a user names none, e.g. a smaller stride."""
+        return {}
 
     def framing(self, spec: BackboneSpec, preprocess: Preprocess) -> Preprocess:
         """How this task wants images prepared, given how the weights were made. A user's own options go before."""
@@ -124,6 +131,11 @@ class Adapter:
         """Arrays of fixed shape that describe a sample's truth; they are batched beside the image, which is prepared
         as `preprocess` says."""
         raise NotImplementedError
+
+    def truth(self, sample: Sample) -> dict[str, np.ndarray]:
+        """Further arrays of fixed shape that figures are computed against, e.g. at the original resolution. They are in
+        the batches of an evaluation only, read batch by batch; training never sees them."""
+        return {}
 
     def loss(self, outputs: Any, batch: Arrays) -> jax.Array:
         """The loss of each image, (b,). `batch` holds the targets and, where images were mixed, `mix`."""

@@ -59,7 +59,7 @@ def decode(
     data, name = _load(source)
     try:
         pixels, orientation = _jpeg(data, on_corrupt, max_pixels) or _pillow(data, channels, max_pixels)
-        return np.ascontiguousarray(_upright(_convert(pixels, channels), orientation))
+        return np.ascontiguousarray(upright(_convert(pixels, channels), orientation))
     except _BadImage as error:
         raise DataError(f"{name} {error}") from error.__cause__
 
@@ -213,7 +213,7 @@ def _orientation(exif: Image.Exif) -> int:
     return value if value in range(1, 9) else 1
 
 
-def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """Undo an EXIF orientation (Exif 2.3, 4.6.4): 5 to 8 are transposed, the rest is flips."""
     if orientation >= 5:
         pixels = pixels.swapaxes(0, 1)
