@@ -112,12 +112,13 @@ def _few(names: tuple[str, ...]) -> str:
     return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
 
 
-def evaluation_load(model: Model) -> Callable[[Sample], dict[str, np.ndarray]]:
-    """Prepares a sample as the weights were made for."""
-    card, targets = model.card, model.adapter.targets
+def evaluation_load(model: Model, *, truth: bool = False) -> Callable[[Sample], dict[str, np.ndarray]]:
+    """Prepares a sample as the weights were made for; with `truth`, beside what figures are computed against."""
+    card, adapter = model.card, model.adapter
 
     def load(sample: Sample) -> dict[str, np.ndarray]:
-        return {"image": prepare_one(card, sample.image)[0], **targets(sample, card.preprocess)}
+        image, targets = prepare_one(card, sample.image)[0], adapter.targets(sample, card.preprocess)
+        return {"image": image, **targets, **(adapter.truth(sample) if truth else {})}
 
     return load
 
@@ -149,11 +150,17 @@ def cached_batches(
     start: int = 0,
     *,
     mirror: bool = False,
+    truth: Callable[[Sample], Mapping[str, np.ndarray]] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """The batches that `loader` would give for an epoch, with cached features in place of images. With `mirror`, half
-    of the images are mirrored where the cache has them; which ones depends on the loader's seed, epoch and batch."""
+    of the images are mirrored where the cache has them; which ones depends on the loader's seed, epoch and batch.
+    `truth` gives further arrays for a sample, which are read for each batch anew."""
     for number, (index, valid) in enumerate(loader.batches(epoch)[start:], start):
         truths = {name: values[index] for name, values in targets.items()}
+        if truth:
+            rows = [truth(loader.dataset[int(i)]) for i in index[valid]]
+            rows += rows[-1:] * (len(index) - len(rows))
+            truths |= {name: np.stack([row[name] for row in rows]) for name in rows[0]}
         mirrored = None
         if mirror and cache.mirrored:
             draws = np.random.Generator(np.random.PCG64([loader.seed, epoch, number, 2]))

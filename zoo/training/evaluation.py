@@ -149,7 +149,7 @@ def evaluate(
     dataset = relabelled(part[""], model)
     model, cut = _with_room(model, dataset)
     groups = frame_numbers(dataset, model.card.preprocess)
-    loader = Loader(dataset, evaluation_load(model), min(batch_size, len(dataset)), groups=groups)
+    loader = Loader(dataset, evaluation_load(model, truth=True), min(batch_size, len(dataset)), groups=groups)
 
     def counted() -> Iterable[dict[str, np.ndarray]]:
         done = 0

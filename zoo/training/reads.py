@@ -80,8 +80,7 @@ def sample_features(session: Session, maps: Mapping[str, ModulePath]) -> dict[st
 def train_batches(session: Session, loader: Loader, epoch: int, offset: int) -> Iterator[dict[str, Any]]:
     batches: Iterator[dict[str, Any]] = loader.epoch(epoch, offset)
     if cache := session.caches.get("train"):
-        targets = batching.all_targets(session.train, session.model)
-        batches = batching.cached_batches(cache, loader, targets, epoch, offset, mirror=True)
+        batches = batching.cached_batches(cache, loader, cache.targets, epoch, offset, mirror=True)
     for batch in batches:
         yield {name: value for name, value in batch.items() if name != "index"}
 
@@ -98,9 +97,8 @@ def validate(model: Model, dataset: Dataset, cache: CachedViews | None, batch_si
     """Figures of the model on prepared data, from its cached features where there are any."""
     size = min(batch_size, len(dataset))
     groups = batching.frame_numbers(dataset, model.card.preprocess)
-    loader = Loader(dataset, batching.evaluation_load(model), size, groups=groups)
+    loader = Loader(dataset, batching.evaluation_load(model, truth=True), size, groups=groups)
     if cache is None:
         return evaluate_batches(model, dataset, loader.epoch(0))
-    return evaluate_batches(
-        model, dataset, batching.cached_batches(cache, loader, batching.all_targets(dataset, model), 0)
-    )
+    batches = batching.cached_batches(cache, loader, cache.targets, 0, truth=model.adapter.truth)
+    return evaluate_batches(model, dataset, batches)

@@ -14,7 +14,7 @@ from flax import nnx
 
 from zoo.data import Dataset
 from zoo.model import Model
-from zoo.training.batches import frame_numbers
+from zoo.training.batches import all_targets, frame_numbers
 from zoo.training.cache import ActivationCache, open_cache
 
 
@@ -26,6 +26,7 @@ class CachedViews:
         groups: number of each sample's frame. rows_of: its row in the frame's caches.
         plain, mirrored: a cache for each frame there is; mirrored is empty where no mirror images are kept.
         widths: of each frame, in pixels.
+        targets: the encoded targets of every sample, stacked.
     """
 
     groups: np.ndarray
@@ -33,6 +34,7 @@ class CachedViews:
     plain: Mapping[int, ActivationCache]
     mirrored: Mapping[int, ActivationCache]
     widths: Mapping[int, int]
+    targets: Mapping[str, np.ndarray]
 
     def rows(self, index: np.ndarray, mirror: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """Features of the images at `index` (b,), which share a frame, as entries of a batch; of the mirror image
@@ -80,7 +82,7 @@ def open_views(
             caches[view][group] = open_cache(framed, part, mirrored=view, batch_size=batch_size, progress=advanced)
             done += len(members)
     widths = {group: frames[group][1] for group in caches[False]}
-    return CachedViews(groups, rows_of, caches[False], caches[True], widths)
+    return CachedViews(groups, rows_of, caches[False], caches[True], widths, all_targets(dataset, model))
 
 
 def _framed(model: Model, size: tuple[int, int]) -> Model:
