@@ -81,6 +81,8 @@ def create(
     options = _sort_options(spec, adapter_spec, config)
     classes = tuple(labels) if labels is not None else _numbered(num_classes if num_classes is not None else 2)
     adapter = configure(adapter_spec.adapter, classes, options.adapter)
+    asked = {**adapter.backbone_options(spec), **options.build}
+    spec = spec.built_with(asked)
     if row and row.commercial_use == "no" and not accept_license and not weights:
         raise ConfigError(
             f"the weights {row.name} are under {row.license}, which forbids commercial use: pass accept_license=True "
@@ -89,7 +91,7 @@ def create(
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
     known = named.preprocess if named else None
     frame = adapter.framing(spec, known or (row.preprocess if row else spec.preprocess))
-    _check(spec, adapter, size or frame.size, in_channels, options.build)
+    _check(spec, adapter, size or frame.size, in_channels, asked)
 
     source = weights or (row.source if row and pretrained else "")
     if pretrained and not source:
@@ -98,13 +100,14 @@ def create(
             "random values."
         )
     file, origin = (None, Origin(known or spec.preprocess)) if not pretrained else _open(spec, row, weights, source)
-    whole = named if named and file and _is_whole(named, spec, file, options.build) else None
+    whole = named if named and file and _is_whole(named, spec, file, asked) else None
     if whole:
         origin = Origin(known or spec.preprocess, labels=whole.labels, license=whole.license)
     preprocess = origin.preprocess if size is None else replace(origin.preprocess, size=size)
     preprocess = replace(adapter.framing(spec, preprocess), **options.preprocess).for_channels(in_channels)
     preprocess = replace(preprocess, size=size or preprocess.size)
-    build = spec.build_options({**origin.options, **options.build})
+    build = spec.build_options({**origin.options, **asked})
+    spec = spec.built_with(build)
     if whole:
         own = label_names(whole.labels)
         wanted = tuple(labels) if labels is not None else _numbered(num_classes or 0)
