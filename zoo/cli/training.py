@@ -34,7 +34,7 @@ AcceptLicense = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="JSON on standard output.")]
 Dtype = Annotated[str, typer.Option("--dtype", help="Arithmetic: float32 or bfloat16.")]
 Annotations = Annotated[
-    str, typer.Option("--annotations", help="What becomes of faulty boxes: fix, drop (leave out) or error.")
+    str, typer.Option("--annotations", help="What becomes of faulty boxes and masks: fix, drop (leave out) or error.")
 ]
 Size = Annotated[int, typer.Option("--image-size", help="Side of the images in pixels, in place of the weights' own.")]
 
@@ -119,7 +119,7 @@ def train(
     given, chosen_rules = options(set_), rules(rule)
     _refuse_occupied(out, resume)
     settings.keep_compiled_programs()
-    parts = read(data, format or _format_of(task))
+    parts = read(data, format or None, _kinds_of(task))
     pool, _ = training_splits(parts, val_fraction, seed)
 
     import zoo
@@ -198,9 +198,11 @@ def evaluate(
         raise ConfigError("give RUN and DATA, or --backbone NAME [--weights SOURCE] and DATA.")
     from zoo.training.batches import evaluation_split
 
-    parts = read(places[-1], format or None)
-    part = evaluation_split(parts, split or None)
-    model = _model(places[0], backbone, weights, task or _task_for(part.kind), set_, dtype, image_size, accept_license)
+    common = (set_, dtype, image_size, accept_license)
+    model = None if backbone else _model(places[0], backbone, weights, task, *common)
+    kinds = model.adapter.targets_from if model else _kinds_of(task)
+    part = evaluation_split(read(places[-1], format or None, kinds), split or None)
+    model = model or _model(places[0], backbone, weights, task or _task_for(part.kind), *common)
     from zoo.training import evaluate as run_evaluation
 
     found = run_evaluation(model, part, batch_size=batch_size, annotations=annotations)  # type: ignore[arg-type]
@@ -330,13 +332,12 @@ def _task_for(kind: str) -> str:
     return fitting[0]
 
 
-def _format_of(task: str) -> str | None:
-    """The format that a task's data are in, where the task decides that. None for no task or an unknown one."""
-    from zoo.data import format_for
+def _kinds_of(task: str) -> tuple[str, ...]:
+    """The kinds of data that a task learns from; none for no task or an unknown one."""
     from zoo.registry import registry
 
     known = any(row.name == task for row in registry().rows("adapters"))
-    return format_for(registry().adapter(task).adapter.targets_from) if known else None
+    return registry().adapter(task).adapter.targets_from if known else ()
 
 
 def _own_task(name: str) -> str:

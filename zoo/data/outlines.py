@@ -34,6 +34,8 @@ class Runs:
 
 
 Shape = Polygons | Runs
+_FARTHEST = 1e6
+"""Pixels that a point may lie from the corner; NaN is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,49 +56,32 @@ class Outlines:
         return replace(self, shapes=tuple(self.shapes[i] for i in indices))
 
 
-def shape_of(segmentation: Any, size: tuple[int, int], place: str) -> Shape | None:
-    """What an annotation's `segmentation` says; None for an empty one.
-
-    Args:
-        size: height and width of the image. place: what to call the annotation in an error.
-    Raises:
-        DataError: for what is neither polygons nor runs that fill the image.
-    """
-    if not segmentation:
-        return None
+def shape_of(segmentation: Any, size: tuple[int, int]) -> Shape | None:
+    """What an annotation's `segmentation` says of an image of `size` (height, width); None where it says nothing that
+    can be drawn: neither polygons of three points and more, nor runs that fill the image."""
     if isinstance(segmentation, dict):
-        return _runs(segmentation, size, place)
-    rings = segmentation if isinstance(segmentation, list) else [segmentation]
-    for ring in rings:
-        good = isinstance(ring, list) and len(ring) >= 6 and len(ring) % 2 == 0
-        if not good or not all(isinstance(v, int | float) and abs(v) < 1e6 for v in ring):
-            raise DataError(
-                f"{place}: segmentation holds {str(ring)[:80]}; a polygon is a list of x and y in turn, of at least "
-                "three points."
-            )
-    return Polygons(tuple(tuple(map(float, ring)) for ring in rings))
+        counts = segmentation.get("counts")
+        fits = segmentation.get("size", list(size)) == list(size)
+        if isinstance(counts, list):
+            whole = all(type(n) is int and n >= 0 for n in counts) and sum(counts) == size[0] * size[1]
+            return Runs(tuple(counts)) if whole and fits else None
+        return Runs(counts) if isinstance(counts, str) and counts and fits else None
+    rings = segmentation if isinstance(segmentation, list) else []
+    good = tuple(tuple(map(float, ring)) for ring in rings if _is_ring(ring))
+    return Polygons(good) if good else None
 
 
-def _runs(found: dict[str, Any], size: tuple[int, int], place: str) -> Runs:
-    counts = found.get("counts")
-    if isinstance(counts, list):
-        if not all(type(n) is int and n >= 0 for n in counts) or sum(counts) != size[0] * size[1]:
-            raise DataError(
-                f"{place}: the counts of segmentation must be whole numbers that together are the image's "
-                f"{size[0] * size[1]} pixels."
-            )
-    elif not isinstance(counts, str):
-        raise DataError(f"{place}: counts is {str(counts)[:80]}; needed are numbers or COCO's compressed string.")
-    if "size" in found and found["size"] != list(size):
-        raise DataError(f"{place}: segmentation is for {found['size']}, the image has {list(size)}.")
-    runs = Runs(tuple(counts) if isinstance(counts, list) else counts)
-    if isinstance(counts, str):
-        inside(runs, size, place)  # now, where the place is known
-    return runs
+def _is_ring(ring: Any) -> bool:
+    if not isinstance(ring, list) or len(ring) < 6 or len(ring) % 2:
+        return False
+    return all(isinstance(value, int | float) and abs(value) < _FARTHEST for value in ring)
 
 
-def inside(shape: Shape, size: tuple[int, int], place: str = "an outline") -> np.ndarray:
-    """Which pixels of an image of `size` the shape covers, bool (height, width); the same as pycocotools'."""
+def inside(shape: Shape, size: tuple[int, int]) -> np.ndarray:
+    """Which pixels of an image of `size` the shape covers, bool (height, width); the same as pycocotools'.
+
+    Raises `DataError` for runs that make no sense.
+    """
     from hotcoco import mask
 
     height, width = size
@@ -106,4 +91,4 @@ def inside(shape: Shape, size: tuple[int, int], place: str = "an outline") -> np
             return mask.decode({"size": [height, width], "counts": counts}).astype(bool)
         return mask.decode(mask.merge(mask.frPyObjects([list(r) for r in shape.rings], height, width))).astype(bool)
     except (ValueError, TypeError) as error:
-        raise DataError(f"{place} cannot be drawn: {error}.") from error
+        raise DataError(f"the outline of an object cannot be drawn: {error}.") from error

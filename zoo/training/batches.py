@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zoo.data import Dataset, Loader, Sample, decode, prepare_train, read, split
+from zoo.data import Dataset, Loader, Sample, decode, prepare_train, read, split, suited
 from zoo.data.decode import image_size
 from zoo.errors import ConfigError, DataError
 from zoo.labels import align
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 Data = str | Path | Dataset | Mapping[str, Dataset]
 
 
-def splits(data: Data, format: str | None = None) -> dict[str, Dataset]:
-    """A data set's parts by name, from wherever it is."""
+def splits(data: Data, format: str | None = None, kinds: Sequence[str] = ()) -> dict[str, Dataset]:
+    """A data set's parts by name, from wherever it is. See `zoo.data.read`."""
     if isinstance(data, Dataset):
-        return {"all": data}
-    return dict(data) if isinstance(data, Mapping) else read(data, format)
+        data = {"all": data}
+    return suited(data, kinds) if isinstance(data, Mapping) else read(data, format, kinds)
 
 
 def training_splits(parts: Mapping[str, Dataset], fraction: float, seed: int) -> tuple[Dataset, Dataset]:

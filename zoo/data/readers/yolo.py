@@ -9,11 +9,12 @@ from typing import Any
 from zoo.data.boxes import UNKNOWN, Box, Boxes
 from zoo.data.dataset import Dataset, Sample
 from zoo.data.decode import image_size
-from zoo.data.files import files
+from zoo.data.files import files, read_lines
 from zoo.data.pairs import LABELS, images_by_stem, notes_by_stem, one_image, pairs, split_folders, title
 from zoo.errors import DataError
 
 NAME = "yolo"
+KINDS = ("boxes",)
 LAYOUT = (
     "YOLO: images/ and labels/ with a .txt for each image (lines of class, centre x, centre y, width, height as shares "
     "of the image), perhaps with train/, val/ and test/ above or in them, or all in one folder; names of the classes "
@@ -77,16 +78,9 @@ def _holds_both(folder: Path) -> bool:
     return any(file.stem in texts and file.suffix.lower() != ".txt" for file in files(folder))
 
 
-def _lines(file: Path) -> list[str]:
-    try:
-        return file.read_text("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file} cannot be read as text in UTF-8: {error}.") from error
-
-
 def _reads(file: Path) -> bool:
     try:
-        return all(_box(line, "") for line in _lines(file) if line.strip())
+        return all(_box(line, "") for line in read_lines(file) if line.strip())
     except DataError:
         return False
 
@@ -96,7 +90,7 @@ def _names(path: Path, folders: Sequence[Path]) -> tuple[str, ...]:
     places = list(dict.fromkeys([path, *folders, *(folder.parent for folder in folders)]))
     for file in (place / name for place in places for name in _LISTS):
         if file.is_file():
-            return tuple(line.strip() for line in _lines(file) if line.strip())
+            return tuple(line.strip() for line in read_lines(file) if line.strip())
     for file in sorted(file for file in files(path) if file.suffix.lower() in (".yaml", ".yml")):
         content = _yaml(file)
         if isinstance(content, dict) and "names" in content:
@@ -130,7 +124,7 @@ def _rows(images: Path, labels: Path) -> list[tuple[Path, list[Box], list[int]]]
     for name, file in notes.items():
         one_image(by_stem, name, file)
     for name, [image, *_] in by_stem.items():
-        lines = _lines(notes[name]) if name in notes else []
+        lines = read_lines(notes[name]) if name in notes else []
         rows = [_box(line, f"{notes[name]}, line {i}") for i, line in enumerate(lines, 1) if line.strip()]
         found.append((image, [box for _, box in rows], [number for number, _ in rows]))
     return found
