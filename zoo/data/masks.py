@@ -111,14 +111,17 @@ class Mask:
         return replace(self, source=source, pixels=pixels)
 
 
-def read_mask(mask: Mask) -> np.ndarray:
+def read_mask(mask: Mask, values: np.ndarray | None = None) -> np.ndarray:
     """The class number of every pixel of the upright image, uint8 (height, width); `IGNORE` where nothing is known.
+
+    Args:
+        values: what `mask_values` gives for its file, where that was read already.
 
     Raises `DataError`, naming the file, when it cannot be read or was compressed with loss.
     """
     source = mask.source
     if isinstance(source, MaskFile):
-        classes = _looked_up(mask_values(source.file, source.colours), source.table)
+        classes = looked_up(mask_values(source.file, source.colours) if values is None else values, source.table)
     else:
         classes = np.full(source.size, source.background, np.uint8)
         for shape, label in zip(source.shapes, source.labels, strict=True):
@@ -167,7 +170,7 @@ def pixel_counts(dataset: Dataset) -> np.ndarray:
 
 
 def mask_values(file: Path, colours: bool = False) -> np.ndarray:
-    """The values in a mask's file, int64 (height, width): of a palette the indexes, unless its `colours` are meant.
+    """The values in a mask's file, integers (height, width): of a palette the indexes, unless its `colours` are meant.
 
     Raises `DataError` for a file that is no image, damaged, or a JPEG.
     """
@@ -185,15 +188,18 @@ def mask_values(file: Path, colours: bool = False) -> np.ndarray:
         raise
     except Exception as error:  # damaged files make Pillow's parsers raise nearly anything
         raise DataError(f"{file} cannot be read as a mask: {type(error).__name__}: {error}.") from error
-    return pixels.astype(np.int64) if pixels.ndim == 2 else pixels.astype(np.int64) @ np.array([1, 256, 65536])
+    if pixels.ndim == 2:
+        return pixels.astype(np.uint8) if pixels.dtype == bool else pixels
+    red, green, blue = np.moveaxis(pixels.astype(np.int32), -1, 0)
+    return red + 256 * green + 65536 * blue
 
 
-def _looked_up(values: np.ndarray, table: Sequence[tuple[int, int]]) -> np.ndarray:
+def looked_up(values: np.ndarray, table: Sequence[tuple[int, int]]) -> np.ndarray:
     """The classes of values, uint8; `IGNORE` for those that are not in the table."""
-    if values.size and 0 <= values.min() and values.max() <= 0xFFFF:
-        quick = np.full(0x10000, IGNORE, np.uint8)
+    if values.dtype in (np.uint8, np.uint16):
+        quick = np.full(np.iinfo(values.dtype).max + 1, IGNORE, np.uint8)
         for value, label in table:
-            if 0 <= value <= 0xFFFF:
+            if value < len(quick):
                 quick[value] = label
         return quick[values]
     rows = sorted(table)

@@ -78,8 +78,8 @@ def prepare_train(image: np.ndarray, preprocess: Preprocess, scale: float = 1.0)
 
 
 def place(image: np.ndarray, preprocess: Preprocess, size: tuple[int, int]) -> np.ndarray:
-    """An image as large as it is, at the upper left of a frame of `size` (height, width), which is filled as a letterbox
-    is: uint8 (height, width, channels)."""
+    """An image as large as it is, at the upper left of a frame of `size` (height, width) that is filled as a letterbox:
+    uint8 (height, width, channels)."""
     return _filled(_with_channels(image, preprocess.channels, lambda band: band), preprocess, size)
 
 
