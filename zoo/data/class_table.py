@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,6 +46,14 @@ def code(red: int, green: int, blue: int) -> int:
 def find_table(folder: Path) -> Path | None:
     """The list of classes in a folder, if there is one."""
     return next((folder / name for name in FILES if (folder / name).is_file()), None)
+
+
+def listed(folder: Path) -> tuple[str, ...]:
+    """The classes that a list in a folder names; nothing without a list, or for one that cannot be read."""
+    file = find_table(folder)
+    with suppress(DataError):
+        return classes_of(read_table(file)) if file else ()
+    return ()
 
 
 def read_table(file: Path) -> list[Row]:

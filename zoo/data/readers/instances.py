@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from zoo.data.boxes import Boxes, InstanceMasks
+from zoo.data.class_table import find_table, listed
 from zoo.data.dataset import Dataset, Sample
 from zoo.data.decode import image_size
 from zoo.data.masks import mask_values
@@ -26,7 +27,7 @@ LAYOUT = (
 def detect(path: Path) -> bool:
     """Images and masks with the same names, no list of several classes, which the values would stand for, and more
     than black and white."""
-    if not path.is_dir() or len(_classes(path)) > 1:
+    if not path.is_dir() or len(listed(path)) > 1:
         return False
     found = pairs(path, MASKS)
     return bool(found) and all(matched(*pair) for pair in found.values()) and not black_and_white(path)
@@ -44,9 +45,9 @@ def read(path: Path) -> dict[str, Dataset]:
     found = pairs(path, MASKS) if path.is_dir() else {}
     if not found:
         raise DataError(f"{path} is not {LAYOUT}.")
-    classes = _classes(path)
+    classes = listed(path) or ("object",)
     if len(classes) > 1:
-        raise DataError(f"{path / 'classes.txt'} names {len(classes)} classes; objects in masks are of one class.")
+        raise DataError(f"{find_table(path)} names {len(classes)} classes; objects in masks are of one class.")
     datasets = {}
     for split, (images, masks) in found.items():
         both = matched(images, masks)
@@ -57,13 +58,6 @@ def read(path: Path) -> dict[str, Dataset]:
     if not any(len(sample.target) for dataset in datasets.values() for sample in dataset):
         raise DataError(f"{path} has no object in any mask: all their values are 0.")
     return datasets
-
-
-def _classes(path: Path) -> tuple[str, ...]:
-    file = path / "classes.txt"
-    if not file.is_file():
-        return ("object",)
-    return tuple(line.strip() for line in file.read_text("utf-8-sig").splitlines() if line.strip()) or ("object",)
 
 
 def _sample(image: Path, mask: Path | None, root: Path) -> Sample:

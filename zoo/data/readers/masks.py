@@ -16,6 +16,7 @@ from zoo.data.class_table import (
     code,
     colours_of,
     find_table,
+    listed,
     read_table,
     values_of,
     with_background,
@@ -48,12 +49,7 @@ def detect(path: Path) -> bool:
     found = [matched(*pair) for pair in folders(path).values()]
     if not found or not all(found):
         return False
-    table = find_table(path)
-    try:
-        listed = len(read_table(table)) if table else 0
-    except DataError:
-        return False
-    return listed > 1 or black_and_white(path)
+    return len(listed(path)) > 1 or black_and_white(path)
 
 
 def read(path: Path) -> dict[str, Dataset]:
