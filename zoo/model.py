@@ -189,12 +189,7 @@ def prepare_one(card: Card, image: Path | np.ndarray) -> tuple[np.ndarray, Frame
     """One image, ready for normalisation, uint8 (h, w, c), and how it shows the original."""
     pixels = decode(image) if isinstance(image, Path) else image
     prepared = prepare(pixels, card.preprocess)
-    if prepared.shape[-1] != card.in_channels:
-        raise ConfigError(
-            f"the model takes images of {card.in_channels} channels, and "
-            f"{image if isinstance(image, Path) else 'the array'} has {prepared.shape[-1]}; give arrays of shape "
-            f"(height, width, {card.in_channels})."
-        )
+    check_channels(card, prepared, image)
     return prepared, frame_of(pixels.shape[:2], card.preprocess)
 
 
@@ -224,6 +219,16 @@ def predict_framed(model: Model, images: Sequence[Path | np.ndarray], names: Seq
         decoded = {k: np.asarray(v)[: len(rows)] for k, v in decode_pixels(model, pixels, frames).items()}
         found |= dict(zip(rows, model.adapter.predictions(decoded, [names[i] for i in rows]), strict=True))
     return [found[i] for i in range(len(images))]
+
+
+def check_channels(card: Card, prepared: np.ndarray, image: Path | np.ndarray) -> None:
+    """Raise `ConfigError` where a prepared image has not as many channels as the model takes."""
+    if prepared.shape[-1] != card.in_channels:
+        raise ConfigError(
+            f"the model takes images of {card.in_channels} channels, and "
+            f"{image if isinstance(image, Path) else 'the array'} has {prepared.shape[-1]}; give arrays of shape "
+            f"(height, width, {card.in_channels})."
+        )
 
 
 def _as_list(images: Image | Iterable[Image]) -> list[Path | np.ndarray]:
