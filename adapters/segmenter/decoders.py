@@ -16,13 +16,13 @@ from jax import Array
 from zoo.adapters.segmenter import deeplab, fpn, light, unet
 from zoo.adapters.segmenter.parts import Decoded, Maps, Norm, classifier, fcn_head
 
+from zoo.blocks.dilation import DILATABLE
 from zoo.dense.necks import SimplePyramid
 from zoo.dense.pyramid import pyramid_stages, tokens_to_map
 from zoo.errors import ConfigError, unknown_name
 from zoo.registry import registry
 from zoo.spec import OUTPUT_STRIDE, BackboneSpec, Stage
 
-DILATABLE = "dilatable"
 PYRAMID = (4, 8, 16, 32)
 AUXILIARY = 16
 """Stride, before any dilation, of the map that an FCN head supervises beside the last one."""
