@@ -145,7 +145,7 @@ def frame_numbers(dataset: Dataset, preprocess: Preprocess) -> np.ndarray | None
 def cached_batches(
     cache: CachedViews,
     loader: Loader,
-    targets: Mapping[str, np.ndarray],
+    targets: Sequence[Mapping[str, np.ndarray]],
     epoch: int,
     start: int = 0,
     *,
@@ -154,19 +154,27 @@ def cached_batches(
 ) -> Iterator[dict[str, Any]]:
     """The batches that `loader` would give for an epoch, with cached features in place of images. With `mirror`, half
     of the images are mirrored where the cache has them; which ones depends on the loader's seed, epoch and batch.
-    `truth` gives further arrays for a sample, which are read for each batch anew."""
+    Where the cache has random views, each image has all its views in turn. `targets` are those of each sample, and
+    `truth` gives further arrays for one, which are read for each batch anew."""
+    turns = cache.turns(loader.seed, epoch) if mirror else None
     for number, (index, valid) in enumerate(loader.batches(epoch)[start:], start):
-        truths = {name: values[index] for name, values in targets.items()}
+        truths = _stacked([targets[i] for i in index])
         if truth:
             rows = [truth(loader.dataset[int(i)]) for i in index[valid]]
-            rows += rows[-1:] * (len(index) - len(rows))
-            truths |= {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-        mirrored = None
-        if mirror and cache.mirrored:
+            truths |= _stacked(rows + rows[-1:] * (len(index) - len(rows)))
+        view = None
+        if turns is not None:
+            view = turns[index]
+            truths = cache.moved(mirrored_targets(truths, view == 1, cache.width(index)), index, view)
+        elif mirror and cache.mirrored:
             draws = np.random.Generator(np.random.PCG64([loader.seed, epoch, number, 2]))
-            mirrored = draws.random(len(index)) < 0.5
-            truths = mirrored_targets(truths, mirrored, cache.width(index))
-        yield {**cache.rows(index, mirrored), **truths, "index": index, "valid": valid}
+            view = draws.random(len(index)) < 0.5
+            truths = mirrored_targets(truths, view, cache.width(index))
+        yield {**cache.rows(index, view), **truths, "index": index, "valid": valid}
+
+
+def _stacked(rows: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Any]:
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
 def mirrored_targets(targets: Mapping[str, Any], mirror: np.ndarray, width: int) -> dict[str, Any]:
@@ -184,7 +192,6 @@ def mirrored_targets(targets: Mapping[str, Any], mirror: np.ndarray, width: int)
     return found
 
 
-def all_targets(dataset: Dataset, model: Model) -> dict[str, np.ndarray]:
-    """The encoded targets of every sample, stacked."""
-    encoded = [model.adapter.targets(sample, model.card.preprocess) for sample in dataset]
-    return {name: np.stack([row[name] for row in encoded]) for name in encoded[0]}
+def all_targets(dataset: Dataset, model: Model) -> list[dict[str, np.ndarray]]:
+    """The encoded targets of each sample."""
+    return [model.adapter.targets(sample, model.card.preprocess) for sample in dataset]

@@ -12,7 +12,7 @@ from zoo.data import Dataset, Loader, MemoryCache
 from zoo.model import Model
 from zoo.rules import Assignment
 from zoo.training import batches as batching
-from zoo.training.cache import compute_features
+from zoo.training.cache import PLAIN, View, compute_features
 from zoo.training.evaluation import Evaluation, evaluate_batches
 from zoo.training.run import scalars
 from zoo.training.session import Interrupted, Place, Session, diverged
@@ -54,8 +54,16 @@ def open_caches(session: Session, assignment: Assignment) -> None:
             raise Interrupted(session.stop)
 
     for name, dataset in (("train", session.train), ("val", session.val)):
-        mirrored = name == "train" and session.recipe.augmentation is not None and session.model.adapter.mirrors
-        session.caches[name] = open_views(session.model, dataset, mirrored=mirrored, progress=progress)
+        adapter, recipe = session.model.adapter, session.recipe
+        many = name == "train" and recipe.augmentation is not None
+        session.caches[name] = open_views(
+            session.model,
+            dataset,
+            mirrored=many and adapter.mirrors,
+            further=adapter.views if many else 0,
+            random=View(augmentation=recipe.augmentation, seed=recipe.seed) if many else PLAIN,
+            progress=progress,
+        )
     session.cached_after = len(session.history)
 
 
