@@ -47,7 +47,7 @@ class UNet(nnx.Module):
         strides += [finest / 2**i for i in range(1, math.floor(math.log2(finest)) + 1)]
         skips = [*reversed(maps.channels[:-1])] + [0] * (len(strides) - len(finer))
         inputs, blocks = maps.channels[-1], []
-        self.widths = [max(LEAST, int(width * 2.0 ** round(math.log2(stride / 16)))) for stride in strides]
+        self.widths = tuple(max(LEAST, int(width * 2.0 ** round(math.log2(stride / 16)))) for stride in strides)
         for skip, outputs in zip(skips, self.widths, strict=True):
             blocks.append(Block(inputs, skip, outputs, norm, rngs=rngs))
             inputs = outputs

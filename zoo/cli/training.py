@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -240,10 +240,11 @@ def predict(
     files = list_images(photos)
     pictures = output.picture_files(files, out) if out else []
     model = _model(places[0], backbone, weights, task or _own_task(backbone), set_, dtype, image_size, accept_license)
+    rasters = {name: output.picture_files(files, out / name) for name in model.adapter.rasters} if out else {}
     found = model.predict(files, batch_size=batch_size)
 
     if out is not None:
-        for file in _write_results(model, found, files, pictures, out):
+        for file in _write_results(model, found, files, pictures, rasters, out):
             output.note(f"written: {file}")
     if as_json:
         import msgspec
@@ -255,9 +256,14 @@ def predict(
 
 
 def _write_results(
-    model: Model, found: Sequence[Any], files: Sequence[Path], pictures: Sequence[Path], out: Path
+    model: Model,
+    found: Sequence[Any],
+    files: Sequence[Path],
+    pictures: Sequence[Path],
+    rasters: Mapping[str, Sequence[Path]],
+    out: Path,
 ) -> list[Path]:
-    """Write what a task sees in photos: the files, and of the pictures only the folder."""
+    """Write what a task sees in photos: the files, and of the pictures and rasters only the folders."""
     from PIL import Image
 
     from zoo.data import decode
@@ -269,6 +275,10 @@ def _write_results(
         out.mkdir(parents=True, exist_ok=True)
         for name, values in results.items():
             write_whole(out / f"{name}.json", [output.json_text(values).encode()])
+        for name, targets in rasters.items():
+            (out / name).mkdir(exist_ok=True)
+            for prediction, target in zip(found, targets, strict=True):
+                model.adapter.raster(name, prediction).save(target)
         for file, prediction, target in zip(files, found, pictures, strict=True):
             picture = model.adapter.picture(decode(file), prediction)
             if picture is None:
@@ -277,7 +287,8 @@ def _write_results(
             drawn = True
     except OSError as error:
         raise RunError(f"{out} cannot be written: {error.strerror or error}.") from error
-    return [*(out / f"{name}.json" for name in results), *([out / "*.png"] if drawn else [])]
+    folders = [*([out] if drawn else []), *(out / name for name in rasters)]
+    return [*(out / f"{name}.json" for name in results), *(folder / "*.png" for folder in folders)]
 
 
 def export(
@@ -363,9 +374,10 @@ def _model(
 
     settings.keep_compiled_programs()
     if not backbone:
-        if weights or set_:
-            raise ConfigError("--weights and --set go with --backbone; a run has its own.")
-        return zoo.load(run)
+        if weights:
+            raise ConfigError("--weights goes with --backbone; a run has its own.")
+        model = zoo.load(run)
+        return model.adjusted(**options(set_)) if set_ else model
     model = zoo.create(
         backbone,
         task,
