@@ -81,15 +81,16 @@ def check_boxes(dataset: Dataset, policy: Policy = "fix") -> tuple[Dataset, BoxR
 def checked(parts: Mapping[str, Dataset], policy: Policy = "fix") -> tuple[dict[str, Dataset], tuple[str, ...]]:
     """All parts of a data set by name, their boxes and masks in order, and a note on each part with faults. Parts with
     other targets are passed on."""
-    found, notes = dict(parts), []
+    found, notes, merged = dict(parts), [], ""
     for name, part in parts.items():
         if part.kind == "boxes":
             found[name], report = check_boxes(part, policy)
             notes.append(report.text())
         elif part.kind == "masks":
             found[name], masks = check_masks(part, policy)
-            notes += [masks.text(), masks.merged]
-    return found, tuple(filter(None, notes))
+            notes.append(masks.text())
+            merged = merged or masks.merged
+    return found, tuple(filter(None, [*notes, merged]))
 
 
 class _Check:

@@ -132,7 +132,7 @@ def _merged(dataset: Dataset) -> str:
             values = [value for value, label in source.table if label == 1 and value <= 0xFFFF]
             if len(values) > 1 and len(dataset.classes) == 2:
                 return (
-                    f"{dataset.name}: each value of a mask is taken for one object, and all but 0 for "
-                    f"{dataset.classes[1]}; where values stand for classes, list these in classes.txt."
+                    f"each value of a mask is taken for one object, and all but 0 for {dataset.classes[1]}; where "
+                    "values stand for classes, list these in classes.txt."
                 )
     return ""

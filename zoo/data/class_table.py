@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -65,10 +66,10 @@ def read_table(file: Path) -> list[Row]:
     rows = [_row(line, f"{file}, line {i}") for i, line in enumerate(read_lines(file), 1) if _counts(line)]
     if not rows or all(row.name is None for row in rows):
         raise DataError(f"{file} names no class; write one a line, perhaps with the red, green and blue of its colour.")
-    for values in ([r.name for r in rows if r.name], [r.colour for r in rows if r.colour is not None]):
-        twice = [value for value in values if values.count(value) > 1]  # type: ignore[attr-defined]
-        if twice:
-            raise DataError(f"{file}: {twice[0]!r} is there twice; each class needs a name and a colour of its own.")
+    names, colours = Counter(r.name for r in rows if r.name), Counter(r.colour for r in rows if r.colour is not None)
+    twice = [value for counts in (names, colours) for value, count in counts.items() if count > 1]
+    if twice:
+        raise DataError(f"{file}: {twice[0]!r} is there twice; each class needs a name and a colour of its own.")
     if len({row.colour is None for row in rows}) > 1:
         raise DataError(f"{file} gives colours for some classes only; give each its red, green and blue.")
     return rows
