@@ -327,6 +327,17 @@ def test_cocos_annotations_with_and_without_outlines(tmp_path):
         read(tmp_path, None, ("masks",))
 
 
+def test_polygons_of_yolo(tmp_path):
+    draw(tmp_path / "images/a.jpg")
+    corners = [2 / 20, 1 / 12, 9 / 20, 1 / 12, 9 / 20, 5 / 12, 2 / 20, 5 / 12]
+    text(tmp_path / "labels/a.txt", "1 " + " ".join(f"{v:.6f}" for v in corners), "0 0.75 0.625 0.3 0.25")
+    text(tmp_path / "classes.txt", "cat", "dog")
+    data = only(read(tmp_path, None, ("masks",)))
+    wanted = np.where(WANTED == 1, 2, np.where(WANTED == 2, IGNORE, 0))  # of the other one the box is known
+    assert data.classes == ("background", "cat", "dog") and (read_mask(data[0].target) == wanted).all()
+    assert only(read(tmp_path)).kind == "boxes" and len(only(read(tmp_path))[0].target) == 2
+
+
 # Real data ------------------------------------------------------------------------------------------------------------
 def test_pedestrians(assets: Path):
     folder = assets / "datasets" / "pennfudan"

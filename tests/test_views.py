@@ -66,6 +66,9 @@ class Masked(Classifier):
         there = np.array([True, False])
         return {"mask": mask, "boxes": np.array(box, np.float32), "box_valid": there, "label": np.int32(len(x))}
 
+    def truth(self, sample: Sample) -> dict[str, np.ndarray]:
+        return {"true": read_mask(sample.target)[:48]}
+
 
 @pytest.fixture(scope="module")
 def views(model: Model, dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> CachedViews:
@@ -164,3 +167,17 @@ def test_batches_go_on_where_they_stopped(model: Model, dataset: Dataset, views:
     for batch in cached_batches(views, loader, views.targets, 0):
         np.testing.assert_array_equal(batch[FEATURES + "body"], views.rows(batch["index"])[FEATURES + "body"])
         np.testing.assert_array_equal(batch["mask"], [views.targets[i]["mask"] for i in batch["index"]])
+
+
+def test_truths_are_in_batches_of_evaluations_alone(model: Model, dataset: Dataset, views: CachedViews):
+    """Each with its sample, from images and from cached features; what only fills up repeats the last."""
+    for load, there in ((evaluation_load(model), False), (evaluation_load(model, truth=True), True)):
+        loader = Loader(dataset, load, 2, groups=views.groups)
+        cached = cached_batches(views, loader, views.targets, 0, truth=model.adapter.truth if there else None)
+        for one, other in zip(loader.epoch(0), cached, strict=True):
+            assert ("true" in one) == ("true" in other) == there
+            if there:
+                rows = one["index"][: one["valid"].sum()].tolist()
+                wanted = [read_mask(dataset[i].target)[:48] for i in (rows + rows[-1:])[:2]]
+                np.testing.assert_array_equal(one["true"], wanted)
+                np.testing.assert_array_equal(other["true"], wanted)

@@ -75,7 +75,7 @@ class Adapter:
     backbone is frozen. The targets `boxes` and `mask` are mirrored with them."""
     views: ClassVar[int] = 0
     """How many further, randomly augmented views of each image have their features cached there as well, with `boxes`
-    and `mask` moved along."""
+    and `mask` moved along. Fewer for data of many images: `zoo.training.reads.VIEWED` of all together."""
     adjustable: ClassVar[tuple[str, ...]] = ()
     """Options that change predictions but nothing that is learned: they may be other ones for a trained model."""
     rasters: ClassVar[tuple[str, ...]] = ()

@@ -22,6 +22,8 @@ from zoo.weights.mapping import Path as ModulePath
 
 SAMPLE = 1024
 """Images that the statistics of features are taken from."""
+VIEWED = 2000
+"""Random views whose features are kept, of all images together: they are for small data, and fill disks."""
 
 
 def training_loader(session: Session, assignment: Assignment) -> Loader:
@@ -60,7 +62,7 @@ def open_caches(session: Session, assignment: Assignment) -> None:
             session.model,
             dataset,
             mirrored=many and adapter.mirrors,
-            further=adapter.views if many else 0,
+            further=min(adapter.views, VIEWED // len(dataset)) if many else 0,
             random=View(augmentation=recipe.augmentation, seed=recipe.seed) if many else PLAIN,
             progress=progress,
         )
