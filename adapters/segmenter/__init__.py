@@ -25,6 +25,7 @@ from zoo.adapters.segmenter.decoders import (
     backbone_options,
     stages_for,
 )
+from zoo.adapters.segmenter.published import MODELS
 
 from zoo.adapter import Adapter, Table
 from zoo.data import Dataset, Sample
@@ -38,7 +39,7 @@ from zoo.dense.segmentation import SegmentationEvaluation
 from zoo.errors import ConfigError, DataError
 from zoo.hookspecs import hookimpl
 from zoo.model import Model
-from zoo.spec import AdapterSpec, BackboneSpec, Preprocess
+from zoo.spec import AdapterSpec, BackboneSpec, ModelSpec, Preprocess
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -346,6 +347,11 @@ class SegmentationMetrics:
     def confusion(self) -> np.ndarray:
         """Pixels of each true class (row) by what they were taken for (column), int64 (classes, classes)."""
         return self._evaluation.confusion
+
+
+@hookimpl
+def zoo_models() -> list[ModelSpec]:
+    return [*MODELS]
 
 
 @hookimpl

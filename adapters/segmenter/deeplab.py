@@ -33,12 +33,15 @@ LOW = 48
 
 
 class ImagePooling(Chain):
-    """The mean over the image, convolved and repeated for each position."""
+    """The mean over the image, convolved, at each position."""
 
     def __call__(self, x: Array) -> Array:
-        return jnp.broadcast_to(
-            super().__call__(jnp.mean(x, (1, 2), keepdims=True)), (*x.shape[:3], self[0].out_features)
-        )
+        y = super().__call__(x)
+        return jnp.broadcast_to(y, (*x.shape[:3], y.shape[3]))
+
+
+def _mean(x: Array) -> Array:
+    return jnp.mean(x, (1, 2), keepdims=True)
 
 
 class ASPP(nnx.Module):
@@ -61,7 +64,7 @@ class ASPP(nnx.Module):
                 return separable_conv(inputs, width, norm, dilation=dilation, rngs=rngs)
             return conv_norm(inputs, width, 3, norm, dilation=dilation, rngs=rngs)
 
-        pooled = ImagePooling([*conv_norm(inputs, width, 1, norm, rngs=rngs)])
+        pooled = ImagePooling([_mean, *conv_norm(inputs, width, 1, norm, rngs=rngs)])
         self.convs = nnx.List([conv_norm(inputs, width, 1, norm, rngs=rngs), *map(dilated, rates), pooled])
         self.project = conv_norm(len(self.convs) * width, width, 1, norm, rngs=rngs, more=dropout(rate, rngs))
 
