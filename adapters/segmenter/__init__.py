@@ -322,7 +322,8 @@ class Segmenter(Adapter):
 
         drawn = [class_figures(evaluation.metrics["per_class"], folder / "classes.png")]
         if len(self.labels) <= WITH_COUNTS:
-            drawn.append(confusion_matrix(evaluation.accumulated.confusion, self.labels, folder / "confusion.png"))
+            file = folder / "confusion.png"
+            drawn.append(confusion_matrix(evaluation.accumulated.confusion, self.labels, file, percent=True))
         return [
             *drawn,
             *photos(self, evaluation.worst(SHOWN), folder / "worst.png"),
