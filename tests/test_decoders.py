@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -131,13 +132,10 @@ def test_other_classes_keep_all_but_the_classifiers(tmp_path: Path) -> None:
     assert (model.labels, model.card.options[OUTPUT_STRIDE]) == (("road", "sky"), 8)
     kept = model.head.decoder[0].kernel.get_value()
     assert np.array_equal(kept, own["classifier.0.weight"].transpose(2, 3, 1, 0))
-    for broken in (
-        own | {"classifier.9.weight": np.zeros(2)},
-        {k: v for k, v in own.items() if k != "classifier.1.bias"},
-    ):
-        save_file(broken, file)
-        with pytest.raises(WeightsError, match=r"classifier\.(9\.weight has no place|1\.bias is missing)"):
-            zoo.create(name, weights=str(file), labels=("road", "sky"))
+    del own["classifier.1.bias"]
+    save_file(own | {"classifier.9.weight": np.zeros(2, np.float32)}, file)
+    with pytest.raises(WeightsError, match=r"classifier\.1\.bias is missing; classifier\.9\.weight has no place"):
+        zoo.create(name, weights=str(file), labels=("road", "sky"))
 
 
 # Any backbone ------------------------------------------------------------------------------------------------------
@@ -147,9 +145,37 @@ SQUEEZED = "squeezenet1_1"
 NEEDED = {"ResNet", "MobileNetV2", "VGG", "Inception v3", "ConvNeXt", "Swin Transformer", "ViT", "DINOv2"}
 
 
-def heads(spec: BackboneSpec, decoder: str, auxiliary: bool, rngs: nnx.Rngs, size: tuple[int, int]) -> SegmentationHead:
-    options = {"width": 32, "auxiliary": auxiliary}
-    return SegmentationHead(decoder, spec, stages_for(spec, decoder), 3, size=size, options=options, rngs=rngs)
+def build_head(spec: BackboneSpec, decoder: str, auxiliary: bool, size: tuple[int, int]) -> SegmentationHead:
+    options, stages = {"width": 32, "auxiliary": auxiliary}, stages_for(spec, decoder)
+    return SegmentationHead(decoder, spec, stages, 3, size=size, options=options, rngs=nnx.Rngs(0))
+
+
+def serving(native: BackboneSpec) -> dict[str, tuple[BackboneSpec, tuple[str, ...]]]:
+    """Decoder -> (the backbone as it wants it, what it reads), where the backbone can serve; the others say why not."""
+    found = {}
+    for decoder, row in DECODERS.items():
+        spec = native.built_with(backbone_options(native, decoder))
+        try:
+            found[decoder] = spec, taps_for(spec, decoder, auxiliary=bool(row.auxiliary))
+        except ConfigError as error:
+            assert native.name in str(error) and "hoose" in str(error)
+    return found
+
+
+def shapes_of_stages(native: BackboneSpec, size: tuple[int, int]) -> dict[str, dict[str, jax.ShapeDtypeStruct]]:
+    """Decoder -> what it reads of two images. Backbones are traced once for each output stride."""
+    groups: dict[tuple[Any, ...], list[str]] = {}
+    able = serving(native)
+    for decoder in able:
+        groups.setdefault(tuple(backbone_options(native, decoder).items()), []).append(decoder)
+    found = {}
+    for options, decoders in groups.items():
+        every = feature_shapes(native, size, sorted({tap for d in decoders for tap in able[d][1]}), **dict(options))
+        for decoder in decoders:
+            found[decoder] = {
+                tap: jax.ShapeDtypeStruct((2, *every[tap].shape[1:]), every[tap].dtype) for tap in able[decoder][1]
+            }
+    return found
 
 
 @pytest.mark.parametrize("name", parity_kit.one_per_family())
@@ -157,75 +183,61 @@ def test_every_decoder_fits_every_family_or_says_why_not(name: str) -> None:
     """By shapes alone: a logit for each class and place, at the stride that the decoder has where maps allow it."""
     native = parity_kit.backbones()[name]
     size = seeded.image_size(native.preprocess.size[0], max(64, native.min_size), native.size_multiple)
-    tokens = [stage for stage in native.stages if stage.kind == "tokens"]
-    if tokens:
+    if tokens := [stage for stage in native.stages if stage.kind == "tokens"]:
         size = tuple(-(-side // tokens[-1].stride) * tokens[-1].stride for side in size)
-    refused = []
-    for decoder in DECODERS:
-        options = backbone_options(native, decoder)
-        spec = native.built_with(options)
-        auxiliary = bool(DECODERS[decoder].auxiliary)
-        try:
-            taps = taps_for(spec, decoder, auxiliary=auxiliary)
-        except ConfigError as error:
-            assert f"{name} cannot serve {decoder}" in str(error) and "Choose" in str(error)
-            refused.append(decoder)
-            continue
-        every = feature_shapes(spec, size, taps, **options)
-        shapes = {key: jax.ShapeDtypeStruct((2, *shape.shape[1:]), shape.dtype) for key, shape in every.items()}
+    able = serving(native)
+    dilating = {decoder for decoder, row in DECODERS.items() if row.dilated}
+    refused = set(DECODERS) - set(able)
+    assert refused == (set() if "dilatable" in native.capabilities else dilating)
+    for decoder, shapes in shapes_of_stages(native, size).items():
+        (spec, _), auxiliary = able[decoder], bool(DECODERS[decoder].auxiliary)
 
         def both(shapes: Any, spec: Any = spec, decoder: str = decoder, auxiliary: bool = auxiliary) -> Any:
-            head = heads(spec, decoder, auxiliary, nnx.Rngs(0), size)
+            head = build_head(spec, decoder, auxiliary, size)
             return head(head.reduce(shapes))
 
         found = jax.eval_shape(both, shapes)
-        (images, rows, columns, classes), wanted = found["logits"].shape, DECODERS[decoder]
+        images, rows, columns, classes = found["logits"].shape
         assert (images, classes) == (2, 3) and found["logits"].dtype == jnp.float32
         finest = stages_for(spec, decoder)[0]
         if finest.kind == "map":
-            ends = shapes[finest.name].shape[1] * (finest.stride if decoder == "unet" else 1)
-            assert rows == ends
-        if auxiliary:
-            assert found["aux"] or len(stages_for(spec, decoder)) == 1
-            assert all(one.shape[0] == 2 and one.shape[3] == 3 for one in found["aux"])
-        assert columns >= 1 and wanted
-    vectors = all(stage.kind == "vector" for stage in native.stages)
-    dilatable = "dilatable" in native.capabilities
-    assert vectors or {one for one in refused if not DECODERS[one].dilated} <= {"upernet", "mlp", "fcn", "unet", "fpn"}
-    assert dilatable != ({"deeplabv3", "deeplabv3plus"} <= set(refused))
-    if native.family in NEEDED:
-        assert set(refused) == (set() if dilatable else {"deeplabv3", "deeplabv3plus"})
+            times = 2 ** int(math.log2(finest.stride)) if decoder == "unet" else 1
+            assert (rows, columns) == tuple(side * times for side in shapes[finest.name].shape[1:3])
+        # A pyramid of one level has none on the way.
+        assert bool(found["aux"]) == (auxiliary and (decoder == "unet" or len(shapes) > 1 or bool(tokens)))
+        assert all((one.shape[0], one.shape[3]) == (2, 3) for one in found["aux"])
 
 
 def test_the_families_are_those_that_they_should_be() -> None:
     assert {parity_kit.backbones()[name].family for name in parity_kit.one_per_family()} >= NEEDED
 
 
-@pytest.mark.parametrize("decoder", sorted(DECODERS))
-def test_every_decoder_learns_at_odd_sizes_of_several_frames(decoder: str) -> None:
-    """Really computed: logits are finite and differ by image, and every parameter has a gradient, in two frames."""
+@pytest.mark.parametrize("decoder", ["unet", "fpn", "upernet", "deeplabv3plus", "mlp", "linear"])
+def test_decoders_learn_at_odd_sizes(decoder: str) -> None:
+    """Really computed: logits are finite and differ by image, and every parameter has a gradient; of one decoder in a
+    second frame."""
     able = "mobilenetv2_035" if DECODERS[decoder].dilated else SQUEEZED
     native = parity_kit.backbones()[able]
     options = backbone_options(native, decoder)
     spec = native.built_with(options)
     auxiliary = bool(DECODERS[decoder].auxiliary)
-    head = heads(spec, decoder, auxiliary, nnx.Rngs(0), (69, 90))
+    head = build_head(spec, decoder, auxiliary, (69, 90))
     graphdef, params, rest = nnx.split(head, nnx.Param, ...)
 
     @partial(jax.jit, compiler_options=parity_kit.UNOPTIMISED)
     @partial(jax.grad, has_aux=True)
-    def step(params: nnx.State, features: Any) -> Any:
-        head = nnx.merge(graphdef, params, rest)
+    def step(params: nnx.State, rest: nnx.State, features: Any) -> Any:
+        head = nnx.merge(graphdef, params, rest, copy=True)
         found = head(head.reduce(features))
         outputs = [found["logits"], *found["aux"]]
         return sum(jnp.mean(jnp.square(one - 1)) for one in outputs), outputs
 
-    for size in ((69, 90), (90, 69)):
+    for size in ((69, 90), (90, 69))[: 1 + (decoder == "fpn")]:
         shapes = feature_shapes(spec, size, taps_for(spec, decoder, auxiliary=auxiliary), **options)
         features = {
             key: jnp.asarray(seeded.images(2, *shape.shape[1:3], shape.shape[3])) for key, shape in shapes.items()
         }
-        gradients, outputs = step(params, features)
+        gradients, outputs = step(params, rest, features)
         for one in outputs:
             assert np.isfinite(one).all() and float(jnp.abs(one[0] - one[1]).max()) > 1e-4
         for path, gradient in nnx.to_flat_state(gradients):

@@ -82,11 +82,12 @@ def stages_for(spec: BackboneSpec, decoder: str) -> tuple[Stage, ...]:
     """The stages that a decoder reads, finest first. Raises `ConfigError` where the backbone cannot serve."""
     chosen = decoder_of(decoder)
     if chosen.dilated and DILATABLE not in spec.capabilities:
-        able = [row.name for row in registry().rows("backbones") if DILATABLE in row.data.get("capabilities", ())]
+        rows = [row for row in registry().rows("backbones") if DILATABLE in row.data.get("capabilities", ())]
+        able = {row.data.get("family"): row.name for row in sorted(rows, key=lambda row: row.name, reverse=True)}
         others = [name for name, other in DECODERS.items() if not other.dilated]
         raise ConfigError(
             f"{spec.name} cannot serve {decoder}: its last stages cannot be dilated. Choose a backbone that is "
-            f"{DILATABLE}, such as {', '.join(sorted(able)[:5])}, or one of the decoders {', '.join(others)}."
+            f"{DILATABLE}, such as {', '.join(sorted(able.values()))}, or one of the decoders {', '.join(others)}."
         )
     found = pyramid_stages(spec, chosen.strides) if chosen.strides else ()
     if not chosen.last:
