@@ -233,10 +233,17 @@ def test_windows_cover_everything_and_weigh_something_everywhere(length: int, ov
     assert (total > 0.05).all()
 
 
+FIELD = np.asarray(scene(5, (403, 591))[0])
+
+
 @pytest.fixture(scope="module")
 def near_sighted() -> tuple[Model, Model]:
     """One net for windows and for whole photos, whose logits depend on at most 31 pixels around each position."""
     windows, photos = (create("linear", image_size=size) for size in (256, (416, 608)))
+    seen = Look(photos, False)(place(FIELD, photos.card.preprocess, (416, 608))[None])
+    for model in (windows, photos):  # no class is everywhere the likeliest
+        bias = model.head.decoder.classifier.bias
+        bias.set_value(bias.get_value() - seen.mean((0, 1, 2)))
     return windows, photos
 
 
@@ -245,12 +252,12 @@ def test_windows_see_what_the_whole_photo_shows(near_sighted: tuple[Model, Model
     """With windows of 256 that share half, nothing counts that is less than 32 pixels from where one is cut: logits are
     those of the photo in one piece, everywhere, and so are the classes."""
     model, in_one_piece = near_sighted
-    image = np.asarray(scene(5, (403, 591))[0])
+    image = FIELD
     whole_image = place(image, model.card.preprocess, (416, 608))
     expected = np.asarray(Look(in_one_piece, flip)(whole_image[None]))[0]
     bands = [*_bands(model, image, 0.5, Look(model, flip), 2)]
     found = np.concatenate([logits for _, _, logits, _ in bands])
-    assert len(bands) == 3 and [first for first, *_ in bands] == [0, 3, 5] and [final for _, final, *_ in bands][-1]
+    assert len(bands) == 3 and [first for first, *_ in bands] == [0, 2, 5] and [final for _, final, *_ in bands][-1]
     np.testing.assert_allclose(found, expected, atol=1e-5)
     frame = np.array([1, 1, 0, 0, 403, 591], np.float32)
     labels = np.asarray(labels_of_one(expected, frame, (416, 608), (403, 591)))
