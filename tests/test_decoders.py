@@ -31,7 +31,7 @@ from zoo.adapters.segmenter.published import MODELS
 import zoo
 from zoo.adapter import configure
 from zoo.backbone import abstract, feature_shapes
-from zoo.dense.resize import pool_to, resize_bilinear
+from zoo.dense.resize import bilinear_weights, pool_to, resize_bilinear
 from zoo.errors import ConfigError, WeightsError
 from zoo.labels import names as label_names
 from zoo.model import Model
@@ -58,6 +58,15 @@ def test_maps_are_resized_and_pooled_as_torch_does() -> None:
     for n, golden in zip((1, 2, 3, 6), wanted["pooled"], strict=True):
         assert seeded.error(np.asarray(pool_to(x, (n, n))), golden) < 1e-5, n
     assert resize_bilinear(x.astype(jnp.bfloat16), (10, 14)).dtype == jnp.bfloat16
+
+
+def test_the_gradient_of_resizing_is_that_of_the_matrix_product() -> None:
+    x, g = jnp.asarray(seeded.images(2, 5, 7, 4)), jnp.asarray(seeded.images(2, 13, 28, 4))
+    for aligned in (False, True):
+        rows, columns = (bilinear_weights(a, b, aligned) for a, b in ((5, 13), (7, 28)))
+        wanted = np.einsum("ph,qw,bpqc->bhwc", rows, columns, np.asarray(g))
+        (found,) = jax.vjp(lambda x, aligned=aligned: resize_bilinear(x, (13, 28), align_corners=aligned), x)[1](g)
+        np.testing.assert_allclose(found, wanted, atol=1e-4)
 
 
 # References --------------------------------------------------------------------------------------------------------

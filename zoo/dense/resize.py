@@ -1,15 +1,20 @@
 """Maps at another size, as torch's `interpolate` makes them.
 
-Each axis is resized by itself: repeated rows, or a matrix of weights that are known when the program is traced. A
-gather would do, but its gradient is a scatter, which is slow on CPU.
+Each axis is resized by itself: repeated rows, or weighted sums of rows with weights that are known when the program is
+traced.
 """
 
 from __future__ import annotations
+
+from functools import reduce
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+
+BAND = 16
+"""Most neighbouring inputs of an output that are added one by one."""
 
 
 def nearest_rows(inputs: int, outputs: int) -> np.ndarray:
@@ -59,10 +64,36 @@ def pooling_weights(inputs: int, outputs: int) -> np.ndarray:
     return weights
 
 
+def _product(x: Array, weights: np.ndarray, axis: int) -> Array:
+    """A map with one axis multiplied by weights (outputs, inputs). Where few inputs next to each other count, they are
+    taken, weighted and added in one loop: ten times as fast on CPU as the matrix product."""
+    first = (weights != 0).argmax(1)
+    band = int((weights.shape[1] - (weights[:, ::-1] != 0).argmax(1) - first).max())
+    if band > BAND:
+        return jnp.einsum("ph,bhwc->bpwc" if axis == 1 else "qw,bhwc->bhqc", weights.astype(x.dtype), x)
+    first, rows = np.minimum(first, weights.shape[1] - band), np.arange(len(weights))
+    shape = tuple(-1 if i == axis else 1 for i in range(x.ndim))
+    terms = (
+        jnp.take(x, first + i, axis=axis) * weights[rows, first + i].reshape(shape).astype(x.dtype) for i in range(band)
+    )
+    return reduce(jnp.add, terms)
+
+
+def _along(x: Array, weights: np.ndarray, axis: int) -> Array:
+    """The same, with the gradient computed in the same way: that of a gather would be a scatter."""
+
+    @jax.custom_vjp
+    def multiplied(x: Array) -> Array:
+        return _product(x, weights, axis)
+
+    multiplied.defvjp(lambda x: (multiplied(x), None), lambda _, g: (_product(g, weights.T, axis),))
+    found: Array = multiplied(x)
+    return found
+
+
 def by_matrices(x: Array, rows: np.ndarray, columns: np.ndarray) -> Array:
     """A map (b, h, w, c) with both axes multiplied by weights (h', h) and (w', w): (b, h', w', c)."""
-    x = jnp.einsum("ph,bhwc->bpwc", rows.astype(x.dtype), x)
-    return jnp.einsum("qw,bpwc->bpqc", columns.astype(x.dtype), x)
+    return _along(_along(x, rows, 1), columns, 2)
 
 
 def resize_bilinear(x: Array, size: tuple[int, int], *, align_corners: bool = False) -> Array:
