@@ -16,6 +16,7 @@ from typing import Any, Literal
 import jax
 from flax import nnx
 
+from zoo.blocks import dilation
 from zoo.blocks.inverted import (
     DepthwiseSeparable,
     InvertedNet,
@@ -62,11 +63,13 @@ def build(
     in_channels: int = 3,
     padding: Literal["torch", "same"] = "torch",
     eps: float = 1e-5,
+    output_stride: int = 32,
     rngs: nnx.Rngs,
 ) -> InvertedNet:
     """The stem, seven rows of blocks, and the 1x1 convolution that widens the last map."""
     stem, rows, head = plan(name)
-    return InvertedNet(rows, stem, head, Style(jax.nn.relu6, eps, padding), in_channels=in_channels, rngs=rngs)
+    style = Style(jax.nn.relu6, eps, padding)
+    return InvertedNet(rows, stem, head, style, in_channels=in_channels, output_stride=output_stride, rngs=rngs)
 
 
 def torchvision_layout(name: str) -> Mapping[str, str]:
@@ -168,8 +171,8 @@ CONVENTIONS = (
 def _spec(name: str) -> BackboneSpec:
     stem, rows, head = plan(name)
     layouts = {"torchvision": partial(torchvision_layout, name)}
-    options: dict[str, tuple[Any, ...]] = {"padding": ("torch", "same")}
-    export_args: dict[str, dict[Any, dict[str, Any]]] = {"padding": {"same": {"pad_type": "same"}}}
+    options: dict[str, tuple[Any, ...]] = {"padding": ("torch", "same"), **dilation.OPTIONS}
+    export_args: dict[str, dict[Any, dict[str, Any]]] = {"padding": {"same": {"pad_type": "same"}}, **dilation.EXPORT}
     if not VARIANTS[name][2]:  # Google's widths
         layouts["transformers"] = partial(transformers_layout, name)
         options["eps"], export_args["eps"] = (1e-5, 1e-3), {1e-3: {"bn_eps": 1e-3}}
@@ -181,6 +184,7 @@ def _spec(name: str) -> BackboneSpec:
         classifier=ClassifierLayout("classifier", dropout=0.2),
         preprocess=Preprocess(interpolation="bicubic"),
         options=options,
+        capabilities=(dilation.DILATABLE,),
         pretrained=VARIANTS[name][3],
         conventions=CONVENTIONS,
         export_args=export_args,

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
+from zoo.blocks import dilation
 from zoo.blocks.residual import BasicBlock, Block, Bottleneck, ResidualNet, residual_stages
 from zoo.hookspecs import hookimpl
 from zoo.spec import BackboneSpec, ClassifierLayout, Preprocess, Range, WeightSpec, weight_table
@@ -168,7 +169,9 @@ def _spec(name: str) -> BackboneSpec:
         stages=residual_stages(block),
         classifier=ClassifierLayout("fc"),
         preprocess=Preprocess(interpolation="bicubic", crop_pct=0.95),
-        options={"drop_path_rate": Range(0.0)},
+        options={"drop_path_rate": Range(0.0), **dilation.OPTIONS},
+        export_args=dilation.EXPORT,
+        capabilities=(dilation.DILATABLE,),
         pretrained=tag,
         layouts=layouts,
         paper="https://arxiv.org/abs/1512.03385",

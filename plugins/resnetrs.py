@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from zoo.blocks import dilation
 from zoo.blocks.residual import Bottleneck, ResidualNet, residual_stages
 from zoo.hookspecs import hookimpl
 from zoo.spec import BackboneSpec, ClassifierLayout, Preprocess, Range, WeightSpec, weight_table
@@ -45,7 +46,9 @@ def _spec(name: str) -> BackboneSpec:
         stages=residual_stages(Bottleneck, learned_pool=True),
         classifier=ClassifierLayout("fc"),
         preprocess=Preprocess(size=(256, 256), interpolation="bicubic", crop_pct=1.0),
-        options={"drop_path_rate": Range(0.0)},
+        options={"drop_path_rate": Range(0.0), **dilation.OPTIONS},
+        export_args=dilation.EXPORT,
+        capabilities=(dilation.DILATABLE,),
         pretrained="tf_in1k",
         paper="https://arxiv.org/abs/2103.07579",
         citation=CITATION,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from zoo.blocks import dilation
 from zoo.blocks.residual import BasicBlock, Bottleneck, ResidualNet, residual_stages
 from zoo.hookspecs import hookimpl
 from zoo.spec import BackboneSpec, ClassifierLayout, Preprocess, Range, WeightSpec, weight_table
@@ -63,7 +64,9 @@ def _spec(name: str) -> BackboneSpec:
         stages=residual_stages(block),
         classifier=ClassifierLayout("fc"),
         preprocess=Preprocess(interpolation="bicubic"),
-        options={"drop_path_rate": Range(0.0)},
+        options={"drop_path_rate": Range(0.0), **dilation.OPTIONS},
+        export_args=dilation.EXPORT,
+        capabilities=(dilation.DILATABLE,),
         pretrained=tag,
         paper="https://arxiv.org/abs/1709.01507",
         citation=CITATION,

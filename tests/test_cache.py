@@ -19,7 +19,7 @@ from zoo.errors import DataError, RunError
 from zoo.model import Model
 from zoo.training import Augment
 from zoo.training.batches import cached_batches, frame_numbers, mirrored_targets
-from zoo.training.cache import BLOCK, cache_key, open_cache
+from zoo.training.cache import BLOCK, View, cache_key, open_cache
 from zoo.training.step import FEATURES
 from zoo.training.views import open_views
 
@@ -342,7 +342,7 @@ def test_mirrored_features_are_those_of_mirror_images(framed: Dataset):
 
 def test_mirror_images_have_a_cache_of_their_own(framed: Dataset, decoded: Decoded):
     model = framed_model()
-    assert cache_key(model, framed) != cache_key(model, framed, mirrored=True)
+    assert cache_key(model, framed) != cache_key(model, framed, View(mirrored=True))
     open_views(model, framed)
     decoded.clear()
     open_views(model, framed, mirrored=True)
@@ -365,11 +365,11 @@ def test_half_of_the_images_of_an_epoch_are_mirrored_with_their_targets(framed: 
     views = open_views(model, framed, mirrored=True)
     groups = frame_numbers(framed, model.card.preprocess)
     loader = Loader(framed, lambda sample: {}, 2, seed=5, shuffle=True, groups=groups)
-    boxes = np.tile(np.array([[1.0, 2.0, 4.0, 6.0], [0, 0, 0, 0]], np.float32), (11, 1, 1))
+    targets = [{"boxes": np.array([[1.0, 2.0, 4.0, 6.0], [0, 0, 0, 0]], np.float32)}] * 11
     turned = 0
     for epoch in range(6):
-        batches = list(cached_batches(views, loader, {"boxes": boxes}, epoch, mirror=mirror))
-        again = list(cached_batches(views, loader, {"boxes": boxes}, epoch, 2, mirror=mirror))
+        batches = list(cached_batches(views, loader, targets, epoch, mirror=mirror))
+        again = list(cached_batches(views, loader, targets, epoch, 2, mirror=mirror))
         assert len(batches) == len(loader)
         for batch, other in zip(batches[2:], again, strict=True):
             assert all(np.array_equal(batch[name], other[name]) for name in batch)

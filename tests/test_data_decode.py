@@ -84,11 +84,14 @@ def test_cmyk_jpeg_equals_pillow():
 
 
 @pytest.mark.parametrize("format", ["PNG", "TIFF", "PPM"])
-def test_16_bits_are_scaled_not_clipped(format):
-    values = np.arange(0, 65536, 16, dtype=np.uint16).reshape(64, 64)
+@pytest.mark.parametrize(("low", "high"), [(0, 65535), (0, 4095), (31000, 33000)])
+def test_16_bits_are_scaled_by_their_own_range(format, low, high):
+    """Full range, the 12 bits of most devices, and Hounsfield units with an offset: all keep their contrast."""
+    values = np.linspace(low, high, 4096).astype(np.uint16).reshape(64, 64)
     pixels = decode(encoded(values, format))
-    assert pixels.shape == (64, 64, 3)
-    np.testing.assert_array_equal(pixels[..., 0], np.rint(values / 257.0).astype(np.uint8))
+    assert pixels.shape == (64, 64, 3) and len(np.unique(pixels)) == 256
+    wanted = (values.astype(np.float64) - low) / (high - low) * 255
+    assert np.abs(pixels[..., 0] - wanted).max() <= 0.5 + 1e-9
     np.testing.assert_array_equal(decode(encoded(values, format), "L")[..., 0], pixels[..., 1])
 
 
@@ -104,9 +107,30 @@ def test_16_bit_colour_png():
     np.testing.assert_array_equal(decode(data), picture(8, 8))
 
 
-def test_32_bit_pixels_are_refused():
-    with pytest.raises(DataError, match="range is not defined"):
-        decode(encoded(np.ones((4, 4), np.float32), "TIFF"))
+@pytest.mark.parametrize("dtype", [np.float32, np.int32, np.int16])
+def test_floats_and_signed_values_are_scaled_alike(dtype):
+    """Tomography is written with negative Hounsfield units."""
+    values = np.linspace(-1024, 3071, 256).astype(dtype).reshape(16, 16)
+    file = io.BytesIO()
+    if dtype == np.int16:  # Pillow reads such files and does not write them
+        tags = {256: 16, 257: 16, 258: 16, 259: 1, 262: 1, 273: 8, 278: 16, 279: 512, 339: 2}
+        entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+        start = 8 + 512
+        body = values.astype("<i2").tobytes() + struct.pack("<H", len(tags)) + entries + struct.pack("<I", 0)
+        file.write(b"II*\0" + struct.pack("<I", start) + body)
+    else:
+        Image.fromarray(values).save(file, "TIFF")
+    found = decode(file.getvalue(), "L")[..., 0]
+    wanted = (values.astype(np.float64) - values.min()) / (values.max() - values.min()) * 255
+    assert np.abs(found - wanted).max() <= 0.5 + 1e-9
+
+
+def test_a_single_grey_value_is_black_and_what_is_no_number_is_refused():
+    assert not decode(encoded(np.full((4, 4), 700, np.uint16), "PNG")).any()
+    values = np.ones((4, 4), np.float32)
+    values[1, 2] = np.nan
+    with pytest.raises(DataError, match="no finite numbers"):
+        decode(encoded(values, "TIFF"))
 
 
 def test_palette_with_transparency_and_alpha_as_the_reference():

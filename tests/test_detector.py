@@ -222,6 +222,22 @@ def test_mirror_images_are_learned_from_cached_features(mixed: Dataset, tmp_path
     assert all(a != b for a, b in zip(*losses.values(), strict=True))
 
 
+def test_random_views_are_learned_from_cached_features(
+    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each further view of an image is another input, the same in every run."""
+    histories = []
+    for number, views in enumerate((2, 2, 0)):
+        monkeypatch.setenv("ZOO_CACHE", str(tmp_path / f"cache{number}"))
+        monkeypatch.setattr(Detector, "views", views)
+        options = {**FAST, "augment": "auto", "epochs": 3, "out": tmp_path / str(number)}
+        histories.append(zoo.train(create(), {"train": data, "val": data}, plan="head", **options).history)
+        kept = [folder for folder in (tmp_path / f"cache{number}" / "activations").iterdir() if folder.is_dir()]
+        assert len(kept) == 2 + views  # the images, their mirror images and the views
+    losses = [[row["train_loss"] for row in history] for history in histories]
+    assert losses[0] == losses[1] != losses[2]
+
+
 # Any backbone ------------------------------------------------------------------------------------------------------
 
 

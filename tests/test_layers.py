@@ -120,34 +120,39 @@ def test_convolutions_and_their_gradients_equal_torch() -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "kernel", "stride", "padding"),
+    ("size", "kernel", "stride", "padding", "dilation"),
     [
-        ((7, 10), (3, 3), (1, 1), 1),
-        ((7, 10), (3, 3), (2, 2), "same"),
-        ((8, 5), (3, 3), (2, 2), 1),
-        ((6, 5), (5, 5), (2, 1), (2, 0)),
-        ((7, 9), (3, 3), (3, 3), 0),
-        ((4, 4), (1, 3), (1, 2), (2, 1)),
+        ((7, 10), (3, 3), (1, 1), 1, (1, 1)),
+        ((7, 10), (3, 3), (2, 2), "same", (1, 1)),
+        ((8, 5), (3, 3), (2, 2), 1, (1, 1)),
+        ((6, 5), (5, 5), (2, 1), (2, 0), (1, 1)),
+        ((7, 9), (3, 3), (3, 3), 0, (1, 1)),
+        ((4, 4), (1, 3), (1, 2), (2, 1), (1, 1)),
+        ((7, 10), (3, 3), (1, 1), "same", (2, 4)),
+        ((9, 8), (3, 5), (2, 1), (2, 4), (2, 3)),
+        ((5, 6), (3, 3), (1, 1), 12, (12, 12)),
     ],
 )
 def test_depthwise_convolution_and_its_gradients_equal_the_librarys(
-    size: tuple[int, int], kernel: tuple[int, int], stride: tuple[int, int], padding: Padding
+    size: tuple[int, int],
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    padding: Padding,
+    dilation: tuple[int, int],
 ) -> None:
     x = jnp.asarray(seeded.images(2, *size, 4))
     taps = jnp.asarray(seeded.tensor("dw.weight", (4, 1, *kernel)).transpose(2, 3, 1, 0))
-    pads = resolve_padding(padding, size, kernel, stride)
+    pads = resolve_padding(padding, size, kernel, stride, dilation)
 
     def library(x: jax.Array, taps: jax.Array) -> jax.Array:
-        return lax.conv_general_dilated(
-            x, taps, stride, pads, dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=4
-        )
+        return library_conv(x, taps, 4, stride, pads, dilation)
 
     @partial(jax.jit, static_argnums=0)
     def run(function: Callable[..., jax.Array], x: jax.Array, taps: jax.Array) -> tuple[jax.Array, ...]:
         y, back = jax.vjp(function, x, taps)
         return y, *back(jnp.cos(1 + jnp.arange(y.size, dtype=y.dtype)).reshape(y.shape))
 
-    ours = run(lambda x, taps: depthwise_conv(x, taps, stride, pads), x, taps)
+    ours = run(lambda x, taps: depthwise_conv(x, taps, stride, pads, dilation), x, taps)
     for a, b in zip(ours, run(library, x, taps), strict=True):
         assert a.shape == b.shape
         assert np.abs(a - b).max() < TOLERANCE * max(1, float(np.abs(b).max()))

@@ -17,8 +17,9 @@ import seeded
 from flax import nnx
 
 from zoo.backbone import feature_shapes
-from zoo.dense.necks import FPN, SimplePyramid, nearest_rows, resize_nearest
+from zoo.dense.necks import FPN, SimplePyramid
 from zoo.dense.pyramid import pyramid_stages, tokens_to_map
+from zoo.dense.resize import nearest_rows, resize_nearest
 from zoo.errors import ConfigError
 from zoo.layers import ConvTranspose, GroupNorm
 from zoo.spec import BackboneSpec, ClassifierLayout, Stage

@@ -19,17 +19,11 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
+import parity_kit  # noqa: E402
 import seeded  # noqa: E402
 
 from zoo.registry import registry  # noqa: E402
 from zoo.spec import BackboneSpec  # noqa: E402
-
-
-def cases(spec: BackboneSpec) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(name of the case, build options): the defaults, then every other value of every option."""
-    yield "default", {}
-    for option, values in spec.options.items():
-        yield from ((f"{option}={value}", {option: value}) for value in list(values)[1:])
 
 
 def job(spec: BackboneSpec, options: dict[str, Any]) -> dict[str, Any]:
@@ -69,8 +63,9 @@ def main() -> None:
     parser.add_argument("names", nargs="*")
     given = parser.parse_args()
     specs = registry().backbones()
-    chosen = [specs[name] for name in given.names or sorted(specs)]
-    wanted = [(spec, case, job(spec, options)) for spec in chosen for case, options in cases(spec)]
+    chosen = given.names or sorted(specs)
+    pairs = [(specs[name], case) for name, case in parity_kit.cases() if name in chosen]
+    wanted = [(spec, case, job(spec, parity_kit.options_of(spec, case))) for spec, case in pairs]
     replies = answers(given.reference, [one for *_, one in wanted])
     versions, goldens = next(replies), {}
     for (spec, case, _), reply in zip(wanted, replies, strict=True):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import jax
     import numpy as np
     from flax import nnx
+    from PIL import Image
 
     from zoo.data import Dataset, Sample
     from zoo.model import Model
@@ -72,6 +73,13 @@ class Adapter:
     mirrors: ClassVar[bool] = False
     """Whether the features of mirror images are cached beside those of the images, where augmentation is on and the
     backbone is frozen. The targets `boxes` and `mask` are mirrored with them."""
+    views: ClassVar[int] = 0
+    """How many further, randomly augmented views of each image have their features cached there as well, with `boxes`
+    and `mask` moved along. Fewer for data of many images: `zoo.training.reads.VIEWED` of all together."""
+    adjustable: ClassVar[tuple[str, ...]] = ()
+    """Options that change predictions but nothing that is learned: they may be other ones for a trained model."""
+    rasters: ClassVar[tuple[str, ...]] = ()
+    """Names of what `raster` gives."""
     recipe: ClassVar[Mapping[str, Any]] = {}
     """What `zoo.train` does for this task where it is told nothing: `plan`, `epochs`, `batch_size`, `lr`,
     `weight_decay`, `ema`, and fields of `Augment` as `augment`."""
@@ -80,6 +88,10 @@ class Adapter:
     def taps(self, spec: BackboneSpec) -> tuple[str, ...]:
         """Names of the stages whose outputs the head reads. Raises `ConfigError` when the backbone cannot serve."""
         raise NotImplementedError
+
+    def backbone_options(self, spec: BackboneSpec) -> Mapping[str, Any]:
+        """Build options that the task wants a backbone to have where a user names none, e.g. a smaller stride."""
+        return {}
 
     def framing(self, spec: BackboneSpec, preprocess: Preprocess) -> Preprocess:
         """How this task wants images prepared, given how the weights were made. A user's own options go before."""
@@ -125,6 +137,11 @@ class Adapter:
         as `preprocess` says."""
         raise NotImplementedError
 
+    def truth(self, sample: Sample) -> dict[str, np.ndarray]:
+        """Further arrays of fixed shape that figures are computed against, e.g. at the original resolution. They are in
+        the batches of an evaluation only, read batch by batch; training never sees them."""
+        return {}
+
     def loss(self, outputs: Any, batch: Arrays) -> jax.Array:
         """The loss of each image, (b,). `batch` holds the targets and, where images were mixed, `mix`."""
         raise NotImplementedError
@@ -148,6 +165,15 @@ class Adapter:
         """Predictions in arrays from what the head computes from, where decoding needs more than the outputs."""
         return self.decode(model.outputs(reduced), batch)
 
+    def predict(
+        self, model: Model, images: Sequence[Path | np.ndarray], names: Sequence[str], batch_size: int
+    ) -> list[Any]:
+        """One prediction for each image, a file or uint8 (h, w, c). For a task that looks at images otherwise than at
+        each once, as a whole. With a `batch_size`, all batches are of it, so that they share a program."""
+        from zoo.model import predict_framed
+
+        return predict_framed(model, images, names, batch_size)
+
     def predictions(self, decoded: Mapping[str, np.ndarray], files: Sequence[str]) -> list[Any]:
         """Decoded arrays as one typed value (a msgspec.Struct) for each image."""
         raise NotImplementedError
@@ -166,6 +192,10 @@ class Adapter:
     def picture(self, pixels: np.ndarray, prediction: Any) -> np.ndarray | None:
         """The image, uint8 (h, w, 3), with what was seen in it; None where that is nothing to draw."""
         return None
+
+    def raster(self, name: str, prediction: Any) -> Image.Image:
+        """One of the predictions that are images themselves, for other programs; its name is one of `rasters`."""
+        raise NotImplementedError
 
     def metrics(self) -> Metrics:
         """A fresh accumulator."""
@@ -213,6 +243,17 @@ def configure(adapter: type[Adapter], labels: Sequence[str], options: Mapping[st
         return msgspec.convert({"labels": tuple(labels), **options}, adapter, strict=False)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{adapter.__name__}: {error}. {_describe(known)}") from None
+
+
+def adjusted(adapter: Adapter, options: Mapping[str, Any]) -> Adapter:
+    """An adapter with other values of options that are `adjustable`. Raises `ConfigError` for others."""
+    kind = type(adapter)
+    for key in options:
+        if key not in kind.adjustable:
+            accepted = ", ".join(kind.adjustable) or "none"
+            raise ConfigError(f"{key} cannot be another one for a model that there is; what can: {accepted}.")
+    own = {name: msgspec.to_builtins(getattr(adapter, name)) for name in option_fields(kind)}
+    return configure(kind, adapter.labels, {**own, **options})
 
 
 def _describe(known: Mapping[str, dataclasses.Field[Any]]) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import jax
@@ -81,6 +82,8 @@ def create(
     options = _sort_options(spec, adapter_spec, config)
     classes = tuple(labels) if labels is not None else _numbered(num_classes if num_classes is not None else 2)
     adapter = configure(adapter_spec.adapter, classes, options.adapter)
+    asked = {**adapter.backbone_options(spec), **options.build}
+    spec = spec.built_with(asked)
     if row and row.commercial_use == "no" and not accept_license and not weights:
         raise ConfigError(
             f"the weights {row.name} are under {row.license}, which forbids commercial use: pass accept_license=True "
@@ -89,7 +92,7 @@ def create(
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
     known = named.preprocess if named else None
     frame = adapter.framing(spec, known or (row.preprocess if row else spec.preprocess))
-    _check(spec, adapter, size or frame.size, in_channels, options.build)
+    _check(spec, adapter, size or frame.size, in_channels, asked)
 
     source = weights or (row.source if row and pretrained else "")
     if pretrained and not source:
@@ -98,16 +101,17 @@ def create(
             "random values."
         )
     file, origin = (None, Origin(known or spec.preprocess)) if not pretrained else _open(spec, row, weights, source)
-    whole = named if named and file and _is_whole(named, spec, file, options.build) else None
+    whole = named if named and file and _is_whole(named, spec, file, asked) else None
     if whole:
         origin = Origin(known or spec.preprocess, labels=whole.labels, license=whole.license)
     preprocess = origin.preprocess if size is None else replace(origin.preprocess, size=size)
     preprocess = replace(adapter.framing(spec, preprocess), **options.preprocess).for_channels(in_channels)
     preprocess = replace(preprocess, size=size or preprocess.size)
-    build = spec.build_options({**origin.options, **options.build})
+    build = spec.build_options({**origin.options, **asked})
+    spec = spec.built_with(build)
     if whole:
-        own = label_names(whole.labels)
         wanted = tuple(labels) if labels is not None else _numbered(num_classes or 0)
+        own = label_names(whole.labels) if whole.labels else wanted
     else:
         wanted, own = _choose_labels(spec, file, origin, labels, num_classes, build)
     adapter, tensors = configure(adapter_spec.adapter, wanted, options.adapter).own_weights(spec)
@@ -122,9 +126,13 @@ def create(
     else:
         backbone = abstract(spec, in_channels=in_channels, **build)
         if whole:
-            like = replace(adapter, labels=own)
-            other = nnx.eval_shape(lambda: like.build(spec, shapes, size=preprocess.size, rngs=nnx.Rngs(0)))
-            report = _fill_whole(whole, spec, backbone, head, other, file.tensors, in_channels, seed)
+
+            def like(classes: tuple[str, ...]) -> nnx.Module:
+                other = replace(adapter, labels=classes)
+                return nnx.eval_shape(lambda: other.build(spec, shapes, size=preprocess.size, rngs=nnx.Rngs(0)))
+
+            heads = [(classes, partial(like, classes)) for classes in dict.fromkeys((own, wanted))]
+            own, report = _fill_whole(whole, spec, backbone, head, heads, file.tensors, in_channels, seed)
         else:
             report = _fill(spec, backbone, head, adapter, file.tensors, in_channels, keep_head=own == wanted, seed=seed)
         notes = (*origin.notes, str(report))
@@ -140,7 +148,7 @@ def create(
         in_channels=in_channels,
         dtype=dtype,
         options=build,
-        label_set=_label_set(spec, origin) if wanted == own else "",
+        label_set=_label_set(spec, origin, wanted) if wanted == own else "",
         license=origin.license,
         sha256=file.fetched.sha256 if file else "",
         revision=file.fetched.revision if file else "",
@@ -322,8 +330,10 @@ def _choose_labels(
     return wanted, (wanted if own == _numbered(len(wanted)) else own) if own else ()
 
 
-def _label_set(spec: BackboneSpec, origin: Origin) -> str:
-    return "" if origin.label_names else origin.labels or spec.classifier.labels
+def _label_set(spec: BackboneSpec, origin: Origin, labels: tuple[str, ...]) -> str:
+    """Name of the published label set that these are, if any."""
+    name = "" if origin.label_names else origin.labels or spec.classifier.labels
+    return name if name and label_names(name) == labels else ""
 
 
 def _fill(
@@ -363,18 +373,29 @@ def _fill_whole(
     spec: BackboneSpec,
     backbone: nnx.Module,
     head: nnx.Module,
-    published: nnx.Module,
+    heads: Sequence[tuple[tuple[str, ...], Callable[[], nnx.Module]]],
     tensors: Mapping[str, np.ndarray],
     in_channels: int,
     seed: int,
-) -> LoadReport:
-    """Put a whole model's checkpoint into an abstract backbone and a head; `published` is the head as the checkpoint
-    has it."""
-    first = _first_conv(spec, slots(backbone), in_channels)
-    body, top, report = assign_whole(named, spec, backbone, published, tensors, first_conv=first)
-    put(backbone, body, seed)
-    put(head, fitting(head, top, report), seed)
-    return report
+) -> tuple[tuple[str, ...], LoadReport]:
+    """Put a whole model's checkpoint into an abstract backbone and a head.
+
+    Args:
+        heads: (classes, the head for them) that the checkpoint may be of, the published ones first.
+    Returns:
+        (the checkpoint's classes, what became of its tensors).
+    """
+    first, errors = _first_conv(spec, slots(backbone), in_channels), []
+    for classes, build in heads:
+        try:
+            body, top, report = assign_whole(named, spec, backbone, build(), tensors, first_conv=first)
+        except WeightsError as error:
+            errors.append(error)
+            continue
+        put(backbone, body, seed)
+        put(head, fitting(head, top, report), seed)
+        return classes, report
+    raise errors[0]
 
 
 def _in_checkpoint(slot: Slot, paths: Mapping[str, str]) -> str:

@@ -41,6 +41,7 @@ def _wrong_shapes(spec: BackboneSpec, options: dict[str, Any]) -> Iterator[str]:
     """Strides are measured as growth from one image size to a larger one, whatever the padding."""
     from zoo.backbone import feature_shapes
 
+    spec = spec.built_with(options)
     names = [stage.name for stage in spec.stages]
     small = spec.preprocess.size
     shapes = feature_shapes(spec, small, names, **options)

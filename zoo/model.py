@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -15,7 +15,7 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from zoo.adapter import Adapter
+from zoo.adapter import Adapter, adjusted
 from zoo.backbone import PIXELS, run_stages
 from zoo.data import decode, list_images, prepare
 from zoo.data.transform import Frame, frame_of
@@ -138,14 +138,24 @@ class Model(nnx.Module):
         """Class names, in the order of the outputs."""
         return self.adapter.labels
 
-    def predict(self, images: Image | Iterable[Image], *, batch_size: int = 32) -> Any:
+    def adjusted(self, **options: Any) -> Model:
+        """This model, sharing its arrays, with other values of options that change nothing that was learned
+        (`Adapter.adjustable`)."""
+        other: Model = nnx.merge(*nnx.split(self))
+        other.adapter = adjusted(self.adapter, options)
+        return other
+
+    def predict(self, images: Image | Iterable[Image], *, batch_size: int = 32, **options: Any) -> Any:
         """What the task sees in photos: one prediction for one image, a list for several.
 
         Args:
             images: paths, folders, or uint8 arrays (height, width, channels) in RGB; or an iterable of them.
+            options: see `adjusted`; for this time only.
         Raises:
             DataError: for a file that is no image, naming it.
         """
+        if options:
+            return self.adjusted(**options).predict(images, batch_size=batch_size)
         single = isinstance(images, np.ndarray) and images.ndim == 3
         if isinstance(images, str | Path) and not Path(images).is_dir():
             single = True
@@ -155,24 +165,8 @@ class Model(nnx.Module):
             chunk = items[start : start + batch_size]
             names = [str(item) if isinstance(item, Path) else f"image {start + i}" for i, item in enumerate(chunk)]
             # A fixed batch keeps one compiled program, however many photos are left over.
-            found.extend(self._predicted(chunk, names, batch_size if len(items) > batch_size else 0))
+            found.extend(self.adapter.predict(self, chunk, names, batch_size if len(items) > batch_size else 0))
         return found[0] if single else found
-
-    def _predicted(self, images: Sequence[Path | np.ndarray], names: Sequence[str], size: int) -> list[Any]:
-        """One prediction for each image. Those of one frame are computed together, in a batch of `size` where that is
-        given."""
-        with ThreadPoolExecutor(4) as pool:
-            prepared = list(pool.map(partial(prepare_one, self.card), images))
-        shapes = [pixels.shape for pixels, _ in prepared]
-        found: dict[int, Any] = {}
-        for shape in dict.fromkeys(shapes):
-            rows = [i for i, other in enumerate(shapes) if other == shape]
-            filled = rows + rows[-1:] * (size - len(rows))
-            pixels = np.stack([prepared[i][0] for i in filled])
-            frames = np.array([prepared[i][1] for i in filled], np.float32)
-            decoded = {k: np.asarray(v)[: len(rows)] for k, v in decode_pixels(self, pixels, frames).items()}
-            found |= dict(zip(rows, self.adapter.predictions(decoded, [names[i] for i in rows]), strict=True))
-        return [found[i] for i in range(len(images))]
 
     def prepare(self, images: Sequence[Path | np.ndarray]) -> np.ndarray:
         """Files or uint8 images as one uint8 batch (b, h, w, c) in the form the weights were made for; all in the one
@@ -195,13 +189,46 @@ def prepare_one(card: Card, image: Path | np.ndarray) -> tuple[np.ndarray, Frame
     """One image, ready for normalisation, uint8 (h, w, c), and how it shows the original."""
     pixels = decode(image) if isinstance(image, Path) else image
     prepared = prepare(pixels, card.preprocess)
+    check_channels(card, prepared, image)
+    return prepared, frame_of(pixels.shape[:2], card.preprocess)
+
+
+def framed(
+    card: Card, images: Sequence[Path | np.ndarray], size: int
+) -> Iterator[tuple[list[int], np.ndarray, np.ndarray]]:
+    """(which images, their pixels (b, h, w, c), how they show the originals (b, 6)) for each frame that images have,
+    in a batch of `size` where that is given, filled up with the last one."""
+    with ThreadPoolExecutor(4) as pool:
+        prepared = list(pool.map(partial(prepare_one, card), images))
+    shapes = [pixels.shape for pixels, _ in prepared]
+    for shape in dict.fromkeys(shapes):
+        rows = [i for i, other in enumerate(shapes) if other == shape]
+        filled = rows + rows[-1:] * (size - len(rows))
+        yield (
+            rows,
+            np.stack([prepared[i][0] for i in filled]),
+            np.array([prepared[i][1] for i in filled], np.float32),
+        )
+
+
+def predict_framed(model: Model, images: Sequence[Path | np.ndarray], names: Sequence[str], size: int) -> list[Any]:
+    """One prediction for each image. Those of one frame are computed together, in a batch of `size` where that is
+    given."""
+    found: dict[int, Any] = {}
+    for rows, pixels, frames in framed(model.card, images, size):
+        decoded = {k: np.asarray(v)[: len(rows)] for k, v in decode_pixels(model, pixels, frames).items()}
+        found |= dict(zip(rows, model.adapter.predictions(decoded, [names[i] for i in rows]), strict=True))
+    return [found[i] for i in range(len(images))]
+
+
+def check_channels(card: Card, prepared: np.ndarray, image: Path | np.ndarray) -> None:
+    """Raise `ConfigError` where a prepared image has not as many channels as the model takes."""
     if prepared.shape[-1] != card.in_channels:
         raise ConfigError(
             f"the model takes images of {card.in_channels} channels, and "
             f"{image if isinstance(image, Path) else 'the array'} has {prepared.shape[-1]}; give arrays of shape "
             f"(height, width, {card.in_channels})."
         )
-    return prepared, frame_of(pixels.shape[:2], card.preprocess)
 
 
 def _as_list(images: Image | Iterable[Image]) -> list[Path | np.ndarray]:

@@ -127,12 +127,13 @@ def draw_lines(ax: Axes, series: Mapping[str, Sequence[float]]) -> None:
         )  # fmt: skip
 
 
-def confusion_matrix(matrix: np.ndarray, labels: Sequence[str], path: str | Path) -> Path:
+def confusion_matrix(matrix: np.ndarray, labels: Sequence[str], path: str | Path, *, percent: bool = False) -> Path:
     """Which classes are taken for which: rows are the truth, columns what was predicted.
 
     Args:
         matrix: counts, (classes, classes). Colours are shares of a row, so that rare classes show as well; up to
             20 classes the counts are written in the cells.
+        percent: for counts that say nothing to people, shares of a row are written.
     """
     matrix = np.asarray(matrix)
     classes = len(labels)
@@ -157,9 +158,10 @@ def confusion_matrix(matrix: np.ndarray, labels: Sequence[str], path: str | Path
         ax.grid(False)
         ax.spines[:].set_visible(False)
         accuracy = np.trace(matrix) / max(matrix.sum(), 1)
-        ax.set_title(f"{int(np.trace(matrix)):,} of {int(matrix.sum()):,} right ({accuracy:.1%})")
+        right = f"{int(np.trace(matrix)):,} of {int(matrix.sum()):,} right ({accuracy:.1%})"
+        ax.set_title(f"{accuracy:.1%} right" if percent else right)
         if classes <= WITH_COUNTS:
-            _write_counts(ax, matrix, shares)
+            _write_counts(ax, np.round(100 * shares, 1) if percent else matrix, shares)
         return write(page, path)
 
 
@@ -324,7 +326,8 @@ def _write_counts(ax: Axes, matrix: np.ndarray, shares: np.ndarray) -> None:
         if count:
             colour = "white" if shares[row, column] > 0.55 else _INK
             size = 10 if count < 10_000 else 7
-            text = ax.text(column + 0.5, row + 0.5, f"{int(count)}", ha="center", va="center", color=colour)
+            said = f"{count:.1f}" if matrix.dtype.kind == "f" else f"{int(count)}"
+            text = ax.text(column + 0.5, row + 0.5, said, ha="center", va="center", color=colour)
             text.set(fontsize=size, in_layout=False)  # measuring hundreds of texts would take a second
 
 

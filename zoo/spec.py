@@ -32,6 +32,7 @@ class Stage:
         prefix: of tokens, how many lead that stand for no place in the image (class token, registers); the others
             are the map's rows one after the other.
         modules: attribute paths below the backbone that own this stage's parameters, e.g. `("conv1", "bn1")`.
+        dilation: by how much its stride is smaller than the family's own, where the backbone is built dilated.
     """
 
     name: str
@@ -40,6 +41,12 @@ class Stage:
     kind: StageKind = "map"
     modules: tuple[str, ...] = ()
     prefix: int = 0
+    dilation: int = 1
+
+
+OUTPUT_STRIDE = "output_stride"
+"""The build option of a backbone that is `dilatable`: no stage has a larger stride than this. Later convolutions have a
+stride of 1 and take their inputs as far apart as they would have been (arXiv:1706.05587, section 3.1)."""
 
 
 @dataclass(frozen=True)
@@ -206,7 +213,8 @@ class BackboneSpec:
         size_multiple: image sides must be a multiple of this.
         fold: side of the square of pixels whose channels the stem puts side by side, pixel by pixel, before its first
             convolution (1: none).
-        capabilities: what adapters may ask for beyond stages, e.g. `dilatable`, `conv_activations`.
+        capabilities: what adapters may ask for beyond stages, e.g. `dilatable` (see `OUTPUT_STRIDE`),
+            `conv_activations`.
         paper: URL of the paper. citation: BibTeX. code_license: SPDX identifier of the family file.
     """
 
@@ -241,6 +249,17 @@ class BackboneSpec:
         """Every build option with its value: the given one, else the default."""
         self.check_options(options)
         return {key: options.get(key, next(iter(accepted))) for key, accepted in self.options.items()}
+
+    def built_with(self, options: Mapping[str, Any]) -> BackboneSpec:
+        """This backbone as build options make it: the strides of its stages where it is dilated."""
+        limit = options.get(OUTPUT_STRIDE) if OUTPUT_STRIDE in self.options else None
+        if limit is None:
+            return self
+        stages = []
+        for stage in self.stages:
+            own = stage.stride * stage.dilation
+            stages.append(replace(stage, stride=min(own, limit), dilation=max(own // limit, 1)))
+        return replace(self, stages=tuple(stages))
 
     @property
     def features(self) -> int:

@@ -93,7 +93,8 @@ def load(source: str | Path) -> Model:
 
 
 def _rebuild(card: Card, labels: tuple[str, ...], options: Mapping[str, Any], file: TensorFile) -> Model:
-    spec, adapter_spec = registry().backbone(card.backbone), registry().adapter(card.adapter)
+    spec = registry().backbone(card.backbone).built_with(card.options)
+    adapter_spec = registry().adapter(card.adapter)
     adapter = configure(adapter_spec.adapter, labels, options)
     shapes = feature_shapes(
         spec, card.preprocess.size, adapter.taps(spec), in_channels=card.in_channels, **card.options

@@ -26,6 +26,7 @@ from zoo.data import Dataset, Sample
 from zoo.data.boxes import box_limit, padded_targets
 from zoo.data.transform import frame_of
 from zoo.dense.coco import CocoEvaluation, Curve
+from zoo.dense.framing import whole_image
 from zoo.errors import ConfigError
 from zoo.hookspecs import hookimpl
 from zoo.model import Model
@@ -112,24 +113,8 @@ class Detector(Adapter):
         return tuple(stage.name for stage in stages_for(spec, self.head))
 
     def framing(self, spec: BackboneSpec, preprocess: Preprocess) -> Preprocess:
-        """The whole image, in a square or in one of two frames of 4:3. Classifiers' weights are made for sizes at
-        which small objects are lost, so the size is one of detection unless a user names it."""
-        if preprocess.crop_mode == "letterbox":
-            return preprocess  # a published detector's own
-        stages = stages_for(spec, self.head)
-        multiple = int(np.lcm(spec.size_multiple, 32 if stages[0].kind == "map" else spec.size_multiple))
-
-        def side(wanted: float) -> int:
-            return max(round(wanted / multiple), -(-spec.min_size // multiple), 1) * multiple
-
-        size = preprocess.size
-        if size == spec.preprocess.size:
-            size = (side(SIDE), side(SIDE))
-        frames: tuple[tuple[int, int], ...] = ()
-        if stages[0].kind == "map" and size[0] == size[1]:
-            short = side(size[0] * 0.75)
-            frames = ((short, size[0]), (size[0], short)) if short < size[0] else ()
-        return replace(preprocess, size=size, crop_pct=1.0, crop_mode="letterbox", frames=frames)
+        """See `zoo.dense.framing.whole_image`."""
+        return whole_image(spec, preprocess, stages_for(spec, self.head)[0], SIDE)
 
     def build(
         self,

@@ -23,9 +23,9 @@ from zoo.adapters.detector.simota import match, prices
 
 from zoo.blocks.csp import CrossStage, convolution, spatial
 from zoo.dense.boxes import clip, iou
-from zoo.dense.necks import resize_nearest
 from zoo.dense.nms import detections
 from zoo.dense.points import grid_points
+from zoo.dense.resize import resize_nearest
 from zoo.errors import ConfigError
 from zoo.layers import Chain, Conv, Normal
 

@@ -8,7 +8,7 @@ common is its `Style`; a line of a paper's table is a `Row`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import jax
@@ -42,6 +42,7 @@ class Style:
         padding: `torch` pads by half the kernel, `same` by TensorFlow's rule.
         squeeze: (channels of a block's input, of its wide map, rngs) -> what weighs the wide map's channels.
         pool: halves a map after the activation, in place of the stride of a block's convolution.
+        dilation: of every kernel.
     """
 
     act: Activation = jax.nn.relu
@@ -49,13 +50,16 @@ class Style:
     padding: Literal["torch", "same"] = "torch"
     squeeze: Callable[[int, int, nnx.Rngs], nnx.Module] | None = None
     pool: Activation | None = None
+    dilation: int = 1
 
     def conv(
         self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, *, groups: int = 1, rngs: nnx.Rngs
     ) -> Conv:
         """A convolution without bias."""
-        padding: Literal["same"] | int = "same" if self.padding == "same" else kernel // 2
-        return Conv(inputs, outputs, kernel, stride, padding, groups=groups, bias=False, rngs=rngs)
+        padding: Literal["same"] | int = "same" if self.padding == "same" else kernel // 2 * self.dilation
+        return Conv(
+            inputs, outputs, kernel, stride, padding, dilation=self.dilation, groups=groups, bias=False, rngs=rngs
+        )
 
     def step(self, stride: int) -> tuple[int, Activation]:
         """(stride of the convolution, what follows its activation)."""
@@ -304,7 +308,8 @@ def declared(stages: Rows, stem: int, head: int = 0) -> tuple[Stage, ...]:
 class InvertedNet(Backbone):
     """A 3x3 stem of stride 2, stages of rows of blocks, and, with `head`, a 1x1 convolution that widens the last map.
 
-    The rate of stochastic depth grows with the blocks from 0 towards `drop_path_rate`.
+    The rate of stochastic depth grows with the blocks from 0 towards `drop_path_rate`. No stage goes beyond
+    `output_stride`, see `zoo.spec.OUTPUT_STRIDE`.
     """
 
     def __init__(
@@ -316,19 +321,24 @@ class InvertedNet(Backbone):
         *,
         in_channels: int = 3,
         drop_path_rate: float = 0.0,
+        output_stride: int = 32,
         rngs: nnx.Rngs,
     ):
         self.conv_stem = style.conv(in_channels, stem, 3, 2, rngs=rngs)
         self.bn1 = style.norm(stem, rngs)
-        total, done, inputs, made = sum(1 for _ in blocks_of(stages)), 0, stem, []
+        total, done, inputs, made, at, dilation = sum(1 for _ in blocks_of(stages)), 0, stem, [], 2, 1
         for rows in stages:
             chain = []
             for row in rows:
                 for i in range(row.repeats):
-                    rate, stride = drop_path_rate * done / total, row.stride if i == 0 else 1
+                    rate, stride, here = drop_path_rate * done / total, row.stride if i == 0 else 1, dilation
+                    at *= stride
+                    if at > output_stride and stride > 1:  # what follows is dilated, but not yet this kernel
+                        stride, dilation = 1, dilation * stride
+                    dilated = replace(style, dilation=here)
                     chain.append(
                         row.block(
-                            inputs, row.channels, row.kernel, stride, style, drop_path=rate, rngs=rngs, **row.args
+                            inputs, row.channels, row.kernel, stride, dilated, drop_path=rate, rngs=rngs, **row.args
                         )
                     )
                     inputs, done = row.channels, done + 1

@@ -30,8 +30,8 @@ def squeeze_excite(channels: int, ratio: float, rngs: nnx.Rngs) -> SqueezeExcite
 
 
 class BasicBlock(nnx.Module):
-    """Two 3x3 convolutions and a shortcut. With a `last_scale` of 0 the block starts as its shortcut
-    (arXiv:1706.02677, section 5.1)."""
+    """Two 3x3 convolutions, each with a dilation, and a shortcut. With a `last_scale` of 0 the block starts as its
+    shortcut (arXiv:1706.02677, section 5.1)."""
 
     expansion = 1
 
@@ -45,12 +45,14 @@ class BasicBlock(nnx.Module):
         rate: float = 0.0,
         squeeze: float = 0.0,
         last_scale: float = 0.0,
+        dilations: tuple[int, int] = (1, 1),
         rngs: nnx.Rngs,
         **_: int,
     ):
-        self.conv1 = Conv(inputs, width, 3, stride, 1, bias=False, rngs=rngs)
+        first, second = dilations
+        self.conv1 = Conv(inputs, width, 3, stride, first, dilation=first, bias=False, rngs=rngs)
         self.bn1 = BatchNorm(width, rngs=rngs)
-        self.conv2 = Conv(width, width, 3, 1, 1, bias=False, rngs=rngs)
+        self.conv2 = Conv(width, width, 3, 1, second, dilation=second, bias=False, rngs=rngs)
         self.bn2 = BatchNorm(width, scale_init=last_scale, rngs=rngs)
         self.se = squeeze_excite(width, squeeze, rngs)
         self.downsample = shortcut
@@ -79,12 +81,13 @@ class Bottleneck(nnx.Module):
         base_width: int = 64,
         rate: float = 0.0,
         squeeze: float = 0.0,
+        dilations: tuple[int, int] = (1, 1),
         rngs: nnx.Rngs,
     ):
-        inner = width * base_width // 64 * groups
+        inner, dilation = width * base_width // 64 * groups, dilations[0]
         self.conv1 = Conv(inputs, inner, 1, bias=False, rngs=rngs)
         self.bn1 = BatchNorm(inner, rngs=rngs)
-        self.conv2 = Conv(inner, inner, 3, stride, 1, groups=groups, bias=False, rngs=rngs)
+        self.conv2 = Conv(inner, inner, 3, stride, dilation, dilation=dilation, groups=groups, bias=False, rngs=rngs)
         self.bn2 = BatchNorm(inner, rngs=rngs)
         self.conv3 = Conv(inner, width * 4, 1, bias=False, rngs=rngs)
         self.bn3 = BatchNorm(width * 4, scale_init=0.0, rngs=rngs)
@@ -103,11 +106,17 @@ class Bottleneck(nnx.Module):
 Block = type[BasicBlock] | type[Bottleneck]
 
 
-def projection(inputs: int, outputs: int, stride: int, averaged: bool, rngs: nnx.Rngs) -> Chain:
-    """The shortcut that changes shape. `averaged` pools first and then convolves at stride 1 (the `d` shortcut)."""
+def projection(
+    inputs: int, outputs: int, stride: int, averaged: bool, rngs: nnx.Rngs, *, dilated: bool = False
+) -> Chain:
+    """The shortcut that changes shape. `averaged` pools first and then convolves at stride 1 (the `d` shortcut); where
+    the stage is dilated, over the same windows at every place, with zeros beyond the border, as timm does."""
     conv = Conv(inputs, outputs, 1, 1 if averaged else stride, bias=False, rngs=rngs)
     layers = [conv, BatchNorm(outputs, rngs=rngs)]
-    return Chain([AvgPool(stride, stride, ceil_mode=True, count_padding=False), *layers] if averaged else layers)
+    if not averaged:
+        return Chain(layers)
+    pool = AvgPool(2, 1, "same") if dilated else AvgPool(stride, stride, ceil_mode=True, count_padding=False)
+    return Chain([pool, *layers])
 
 
 def residual_stage(
@@ -118,13 +127,20 @@ def residual_stage(
     shortcut: Callable[[int, int, int], Shortcut],
     rates: Iterable[float],
     rngs: nnx.Rngs,
+    dilations: tuple[int, int] = (1, 1),
     **kwargs: Any,
 ) -> Chain:
-    """A block for each of `rates`; the first changes stride and channels, and takes a shortcut that does so too."""
+    """A block for each of `rates`; the first changes stride and channels, and takes a shortcut that does so too.
+
+    Args:
+        dilations: of what comes before the place where a stride was left out, which is inside of the first block, and
+            of what comes after it.
+    """
     outputs = width * block.expansion
     first, *rest = rates
     through = shortcut(inputs, outputs, stride) if stride != 1 or inputs != outputs else None
-    blocks = [block(inputs, width, stride, through, rate=first, rngs=rngs, **kwargs)]
+    blocks = [block(inputs, width, stride, through, rate=first, dilations=dilations, rngs=rngs, **kwargs)]
+    kwargs["dilations"] = dilations[1:] * 2
     return Chain([*blocks, *(block(outputs, width, 1, None, rate=rate, rngs=rngs, **kwargs) for rate in rest)])
 
 
@@ -136,6 +152,7 @@ class ResidualNet(Backbone):
         squeeze: share of the channels that squeeze-and-excitation keeps, 0 for none.
         deep_stem: three 3x3 convolutions for one of 7x7, and averaged shortcuts.
         learned_pool: a 3x3 convolution opens the first stage; otherwise it is pooling. Either halves the sides.
+        output_stride: that no stage goes beyond, see `zoo.spec.OUTPUT_STRIDE`.
     """
 
     conv1: Chain | Conv
@@ -156,6 +173,7 @@ class ResidualNet(Backbone):
         learned_pool: bool = False,
         in_channels: int = 3,
         drop_path_rate: float = 0.0,
+        output_stride: int = 32,
         rngs: nnx.Rngs,
     ):
         if deep_stem:
@@ -172,10 +190,15 @@ class ResidualNet(Backbone):
         reduce = [Conv(64, 64, 3, 2, 1, bias=False, rngs=rngs), BatchNorm(64, rngs=rngs)] if learned_pool else []
         self.maxpool = Chain([*reduce, jax.nn.relu]) if learned_pool else MaxPool(3, 2, 1)
         rates, inputs = drop_path_rates(drop_path_rate, sum(depths)), 64
-        shortcut = partial(projection, averaged=deep_stem, rngs=rngs)
+        at, dilation = 2, 1
         for index, depth in enumerate(depths):
             width, stride = 64 * 2**index, 1 if index == 0 else 2
-            kwargs = {"groups": groups, "base_width": base_width, "squeeze": squeeze}
+            before, at = dilation, at * 2
+            if at > output_stride:
+                dilation, stride = dilation * stride, 1
+            shortcut = partial(projection, averaged=deep_stem, dilated=dilation > 1, rngs=rngs)
+            kwargs: dict[str, Any] = {"groups": groups, "base_width": base_width, "squeeze": squeeze}
+            kwargs["dilations"] = (before, dilation)
             stage = residual_stage(block, inputs, width, stride, shortcut, rates[:depth], rngs, **kwargs)
             setattr(self, f"layer{index + 1}", stage)
             inputs, rates = width * block.expansion, rates[depth:]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,7 +34,7 @@ AcceptLicense = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="JSON on standard output.")]
 Dtype = Annotated[str, typer.Option("--dtype", help="Arithmetic: float32 or bfloat16.")]
 Annotations = Annotated[
-    str, typer.Option("--annotations", help="What becomes of faulty boxes: fix, drop (leave out) or error.")
+    str, typer.Option("--annotations", help="What becomes of faulty boxes and masks: fix, drop (leave out) or error.")
 ]
 Size = Annotated[int, typer.Option("--image-size", help="Side of the images in pixels, in place of the weights' own.")]
 
@@ -121,7 +121,7 @@ def train(
     given, chosen_rules = options(set_), rules(rule)
     _refuse_occupied(out, resume)
     settings.keep_compiled_programs()
-    parts = read(data, format or _format_of(task))
+    parts = read(data, format or None, _kinds_of(task))
     pool, _ = training_splits(parts, val_fraction, seed)
 
     import zoo
@@ -200,9 +200,11 @@ def evaluate(
         raise ConfigError("give RUN and DATA, or --backbone NAME [--weights SOURCE] and DATA.")
     from zoo.training.batches import evaluation_split
 
-    parts = read(places[-1], format or None)
-    part = evaluation_split(parts, split or None)
-    model = _model(places[0], backbone, weights, task or _task_for(part.kind), set_, dtype, image_size, accept_license)
+    common = (set_, dtype, image_size, accept_license)
+    model = None if backbone else _model(places[0], backbone, weights, task, *common)
+    kinds = model.adapter.targets_from if model else _kinds_of(task)
+    part = evaluation_split(read(places[-1], format or None, kinds), split or None)
+    model = model or _model(places[0], backbone, weights, task or _task_for(part.kind), *common)
     from zoo.training import evaluate as run_evaluation
 
     found = run_evaluation(model, part, batch_size=batch_size, annotations=annotations)  # type: ignore[arg-type]
@@ -240,10 +242,11 @@ def predict(
     files = list_images(photos)
     pictures = output.picture_files(files, out) if out else []
     model = _model(places[0], backbone, weights, task or _own_task(backbone), set_, dtype, image_size, accept_license)
+    rasters = {name: output.picture_files(files, out / name) for name in model.adapter.rasters} if out else {}
     found = model.predict(files, batch_size=batch_size)
 
     if out is not None:
-        for file in _write_results(model, found, files, pictures, out):
+        for file in _write_results(model, found, files, pictures, rasters, out):
             output.note(f"written: {file}")
     if as_json:
         import msgspec
@@ -255,9 +258,14 @@ def predict(
 
 
 def _write_results(
-    model: Model, found: Sequence[Any], files: Sequence[Path], pictures: Sequence[Path], out: Path
+    model: Model,
+    found: Sequence[Any],
+    files: Sequence[Path],
+    pictures: Sequence[Path],
+    rasters: Mapping[str, Sequence[Path]],
+    out: Path,
 ) -> list[Path]:
-    """Write what a task sees in photos: the files, and of the pictures only the folder."""
+    """Write what a task sees in photos: the files, and of the pictures and rasters only the folders."""
     from PIL import Image
 
     from zoo.data import decode
@@ -269,6 +277,10 @@ def _write_results(
         out.mkdir(parents=True, exist_ok=True)
         for name, values in results.items():
             write_whole(out / f"{name}.json", [output.json_text(values).encode()])
+        for name, targets in rasters.items():
+            (out / name).mkdir(exist_ok=True)
+            for prediction, target in zip(found, targets, strict=True):
+                model.adapter.raster(name, prediction).save(target)
         for file, prediction, target in zip(files, found, pictures, strict=True):
             picture = model.adapter.picture(decode(file), prediction)
             if picture is None:
@@ -277,7 +289,8 @@ def _write_results(
             drawn = True
     except OSError as error:
         raise RunError(f"{out} cannot be written: {error.strerror or error}.") from error
-    return [*(out / f"{name}.json" for name in results), *([out / "*.png"] if drawn else [])]
+    folders = [*([out] if drawn else []), *(out / name for name in rasters)]
+    return [*(out / f"{name}.json" for name in results), *(folder / "*.png" for folder in folders)]
 
 
 def export(
@@ -332,13 +345,12 @@ def _task_for(kind: str) -> str:
     return fitting[0]
 
 
-def _format_of(task: str) -> str | None:
-    """The format that a task's data are in, where the task decides that. None for no task or an unknown one."""
-    from zoo.data import format_for
+def _kinds_of(task: str) -> tuple[str, ...]:
+    """The kinds of data that a task learns from; none for no task or an unknown one."""
     from zoo.registry import registry
 
     known = any(row.name == task for row in registry().rows("adapters"))
-    return format_for(registry().adapter(task).adapter.targets_from) if known else None
+    return registry().adapter(task).adapter.targets_from if known else ()
 
 
 def _own_task(name: str) -> str:
@@ -364,9 +376,10 @@ def _model(
 
     settings.keep_compiled_programs()
     if not backbone:
-        if weights or set_:
-            raise ConfigError("--weights and --set go with --backbone; a run has its own.")
-        return zoo.load(run)
+        if weights:
+            raise ConfigError("--weights goes with --backbone; a run has its own.")
+        model = zoo.load(run)
+        return model.adjusted(**options(set_)) if set_ else model
     model = zoo.create(
         backbone,
         task,

@@ -8,7 +8,7 @@ from zoo.data.decode import decode
 from zoo.data.files import list_images
 from zoo.data.loader import Loader
 from zoo.data.memory import MemoryCache
-from zoo.data.readers import format_for, formats, read
+from zoo.data.readers import formats, read, suited
 from zoo.data.split import kfold, split
 from zoo.data.transform import prepare, prepare_train
 
@@ -18,7 +18,6 @@ __all__ = [
     "MemoryCache",
     "Sample",
     "decode",
-    "format_for",
     "formats",
     "kfold",
     "list_images",
@@ -26,4 +25,5 @@ __all__ = [
     "prepare_train",
     "read",
     "split",
+    "suited",
 ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -146,6 +146,20 @@ def augment(config: Augment, key: jax.Array, batch: Mapping[str, Any], size: Siz
             raise ConfigError("mixup and cutmix cannot be used with boxes or masks; set both to 0.")
         out["image"], out["mix"] = _mix(config, random.fold_in(key, 1), out["image"])
     return out
+
+
+@partial(jax.jit, static_argnames=("config", "size"))
+def augment_each(config: Augment, keys: jax.Array, batch: Mapping[str, Any], size: Size) -> Batch:
+    """As `augment`, but each image (and its boxes and mask) by a key of its own, whatever batch it is in: `keys` (b,).
+    What needs partners, mosaics and mixtures, is left out."""
+    alone = replace(config, mosaic=0.0, mixup=0.0, cutmix=0.0)
+
+    def one(key: jax.Array, row: Batch) -> Batch:
+        out = augment(alone, key, {name: value[None] for name, value in row.items()}, size)
+        return {name: value[0] for name, value in out.items()}
+
+    found: Batch = jax.vmap(one)(keys, dict(batch))
+    return found
 
 
 def identity(batch: Mapping[str, Any], size: Size) -> Batch:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from zoo.data.outlines import Outlines
 from zoo.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -34,6 +35,13 @@ class InstanceMasks:
     file: Path = field(repr=False)  # a data set is the same one in another place
     values: tuple[int, ...]
 
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def take(self, indices: Sequence[int]) -> InstanceMasks:
+        """The objects at `indices`, in that order."""
+        return replace(self, values=tuple(self.values[i] for i in indices))
+
 
 @dataclass(frozen=True, slots=True)
 class Boxes:
@@ -45,14 +53,14 @@ class Boxes:
         labels: class index of each box.
         crowd: whether a box is not one object that a detector must find: COCO's `iscrowd`, Pascal VOC's `difficult`.
         size: height and width of the image that the boxes were drawn on.
-        masks: where the objects' masks lie, if there are any.
+        masks: where the objects' masks lie, or their outlines, if there are any.
     """
 
     boxes: tuple[Box, ...]
     labels: tuple[int, ...]
     crowd: tuple[bool, ...]
     size: tuple[int, int]
-    masks: InstanceMasks | None = None
+    masks: InstanceMasks | Outlines | None = None
 
     def __post_init__(self) -> None:
         """Raise `DataError` unless there is one label, one crowd mark and one mask for each box."""
@@ -60,12 +68,12 @@ class Boxes:
             len(self.boxes),
             len(self.labels),
             len(self.crowd),
-            len(self.masks.values if self.masks else self.boxes),
+            len(self.boxes if self.masks is None else self.masks),
         }
         if len(counts) > 1:
             raise DataError(
                 f"{len(self.boxes)} boxes, {len(self.labels)} labels and {len(self.crowd)} crowd marks: each box "
-                "needs one of each, and one value where there are masks."
+                "needs one of each, and one mask where there are masks."
             )
 
     def __len__(self) -> int:
@@ -82,7 +90,7 @@ class Boxes:
             boxes=tuple(self.boxes[i] for i in indices),
             labels=tuple(self.labels[i] for i in indices),
             crowd=tuple(self.crowd[i] for i in indices),
-            masks=self.masks and replace(self.masks, values=tuple(self.masks.values[i] for i in indices)),
+            masks=None if self.masks is None else self.masks.take(indices),
         )
 
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar
 
 from zoo.data.boxes import UNKNOWN, Box, Boxes
+from zoo.data.check_masks import check_masks
 from zoo.data.dataset import Dataset, Sample
 from zoo.data.decode import image_size
-from zoo.errors import ConfigError, DataError
-
-Policy = Literal["error", "fix", "drop"]
-POLICIES: tuple[Policy, ...] = ("error", "fix", "drop")
+from zoo.data.faults import Fault, Policy, Report, accepted, same_aspect
+from zoo.errors import ConfigError
 
 FAULTS: Mapping[str, str] = {
     "size": "the annotation is for an image of another size",
@@ -30,62 +28,22 @@ FAULTS: Mapping[str, str] = {
 
 _ROUNDING = 0.5
 """Pixels by which a box may overhang: coordinates as shares of the image are written with few digits."""
-_ASPECT = 0.01
-"""Largest relative difference of two aspects that are taken for the same."""
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """One fault.
+@dataclass(frozen=True)
+class BoxReport(Report):
+    """What the check of a data set of boxes found.
 
     Attributes:
-        kind: a key of `FAULTS`.
-        id: of the sample.
-        index: of the box in its annotation, from 0; None where the whole image is meant.
-        done: what was done about it: `fixed`, `dropped`, or nothing.
-        detail: the coordinates or sizes.
+        boxes: how many there were.
     """
 
-    kind: str
-    id: str
-    index: int | None
-    done: str
-    detail: str
+    boxes: int = 0
+    kinds: ClassVar[Mapping[str, str]] = FAULTS
 
-    def __str__(self) -> str:
-        place = f"{self.id}, box {self.index}" if self.index is not None else self.id
-        return f"{place} ({self.detail})"
-
-
-@dataclass(frozen=True, slots=True)
-class BoxReport:
-    """What the check of a data set found.
-
-    Attributes:
-        name: of the data set.
-        images, boxes: how many there were.
-        faults: all of them, in the data set's order.
-    """
-
-    name: str
-    images: int
-    boxes: int
-    faults: tuple[Fault, ...]
-
-    def counts(self) -> dict[tuple[str, str], int]:
-        """How many faults of each kind were met how: (kind, done) -> number, in the order of `FAULTS`."""
-        found = Counter((fault.kind, fault.done) for fault in self.faults)
-        return {key: found[key] for key in sorted(found, key=lambda key: (list(FAULTS).index(key[0]), key[1]))}
-
-    def text(self) -> str:
-        """The counts for people, each with the first place where it was met; empty without a fault."""
-        if not self.faults:
-            return ""
-        said = []
-        for (kind, done), count in self.counts().items():
-            first = next(fault for fault in self.faults if (fault.kind, fault.done) == (kind, done))
-            said.append(f"{count} {FAULTS[kind]}{f' ({done})' * bool(done)}, e.g. {first}")
-        return f"{self.name}, {self.boxes} boxes in {self.images} images: " + "; ".join(said) + "."
+    @property
+    def subject(self) -> str:
+        return f"{self.name}, {self.boxes} boxes in {self.images} images"
 
 
 def check_boxes(dataset: Dataset, policy: Policy = "fix") -> tuple[Dataset, BoxReport]:
@@ -106,8 +64,7 @@ def check_boxes(dataset: Dataset, policy: Policy = "fix") -> tuple[Dataset, BoxR
             for an image whose header cannot be read, or when no image is left.
         ConfigError: the policy is unknown, or the data set has no boxes.
     """
-    if policy not in POLICIES:
-        raise ConfigError(f"the policy for annotations is {policy!r}; accepted: {', '.join(POLICIES)}.")
+    accepted(policy)
     if dataset.kind != "boxes":
         raise ConfigError(f"{dataset.name} has targets of kind {dataset.kind}; only boxes can be checked as boxes.")
     samples, faults = [], []
@@ -116,23 +73,24 @@ def check_boxes(dataset: Dataset, policy: Policy = "fix") -> tuple[Dataset, BoxR
         faults += checked.faults
         if checked.target is not None:
             samples.append(replace(sample, target=checked.target) if checked.target != sample.target else sample)
-    report = BoxReport(dataset.name, len(dataset), sum(len(s.target) for s in dataset), tuple(faults))
-    if faults and policy == "error":
-        raise DataError(
-            f"{report.text()} Correct the annotations, or have them corrected (fix) or left out (drop) by the policy "
-            "for annotations."
-        )
-    if len(dataset) and not samples:
-        raise DataError(f"no image is left. {report.text()}")
+    report = BoxReport(dataset.name, len(dataset), tuple(faults), boxes=sum(len(s.target) for s in dataset))
+    report.enforce(policy, len(samples))
     return replace(dataset, samples=tuple(samples)), report
 
 
 def checked(parts: Mapping[str, Dataset], policy: Policy = "fix") -> tuple[dict[str, Dataset], tuple[str, ...]]:
-    """All parts of a data set by name, their boxes in order, and a note on each part with faults. Parts with other
-    targets are passed on."""
-    done = {name: check_boxes(part, policy) for name, part in parts.items() if part.kind == "boxes"}
-    notes = tuple(report.text() for _, report in done.values() if report.faults)
-    return {name: done[name][0] if name in done else part for name, part in parts.items()}, notes
+    """All parts of a data set by name, their boxes and masks in order, and a note on each part with faults. Parts with
+    other targets are passed on."""
+    found, notes, merged = dict(parts), [], ""
+    for name, part in parts.items():
+        if part.kind == "boxes":
+            found[name], report = check_boxes(part, policy)
+            notes.append(report.text())
+        elif part.kind == "masks":
+            found[name], masks = check_masks(part, policy)
+            notes.append(masks.text())
+            merged = merged or masks.merged
+    return found, tuple(filter(None, [*notes, merged]))
 
 
 class _Check:
@@ -202,7 +160,7 @@ class _Check:
         boxes = target.boxes
         if orientation >= 5 and target.size == size[::-1]:
             boxes = tuple(_turned(box, target.size, orientation) for box in boxes)
-        elif min(target.size) > 0 and abs(stored_width * height / (stored_height * width) - 1) < _ASPECT:
+        elif same_aspect(target.size, size):
             across, down = width / stored_width, height / stored_height
             boxes = tuple((x1 * across, y1 * down, x2 * across, y2 * down) for x1, y1, x2, y2 in boxes)
         return replace(target, boxes=boxes, size=size)

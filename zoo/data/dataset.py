@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from zoo.data.boxes import UNKNOWN
+from zoo.data.masks import MOST_CLASSES
 from zoo.errors import DataError
 
 Kind = Literal["class", "classes", "boxes", "masks", "images"]
@@ -22,7 +23,7 @@ class Sample:
     Attributes:
         image: path of the image file.
         target: a class index for kind `class`, a tuple of class indexes for kind `classes`, `zoo.data.boxes.Boxes`
-            for kind `boxes`.
+            for kind `boxes`, `zoo.data.masks.Mask` for kind `masks`.
         id: unique in the data set and the same on every machine: the path below the data set's root, with `/`.
     """
 
@@ -38,7 +39,7 @@ class Dataset:
     Attributes:
         samples: in the order that every index refers to.
         classes: names; a target's class index points here.
-        kind: what the targets are: `class` (an int), `classes` (a tuple of ints, possibly empty), `boxes`, ...;
+        kind: what the targets are: `class` (an int), `classes` (a tuple of ints, possibly empty), `boxes`, `masks`;
             `images` for images of which nothing is known, whose target is None.
         name: for people, e.g. `ants_bees/train`.
         root: folder that the ids are relative to.
@@ -52,6 +53,8 @@ class Dataset:
 
     def __post_init__(self) -> None:
         """Raise `DataError` when a target names a class that is not there."""
+        if self.kind == "masks":
+            self._check_masks()
         if self.kind not in ("class", "classes", "boxes"):
             return
         # A box may be of a class that nobody named: `zoo.data.check` finds it, and says what becomes of it.
@@ -64,6 +67,17 @@ class Dataset:
                         f"(0 to {len(self.classes) - 1}). Correct the label or the list of class names."
                     )
 
+    def _check_masks(self) -> None:
+        if len(self.classes) > MOST_CLASSES:
+            raise DataError(f"{self.name} has {len(self.classes)} classes; masks have at most {MOST_CLASSES}.")
+        for sample in self.samples:
+            highest = max(sample.target.classes(), default=0)
+            if highest >= len(self.classes):
+                raise DataError(
+                    f"{self.name}: the mask of {sample.id} names class {highest}, but there are {len(self.classes)} "
+                    f"classes (0 to {len(self.classes) - 1}). Correct the table of values or the list of class names."
+                )
+
     def __len__(self) -> int:
         return len(self.samples)
 
@@ -74,9 +88,12 @@ class Dataset:
         return iter(self.samples)
 
     def labels(self, sample: Sample) -> tuple[int, ...]:
-        """Class indexes of one sample of kind `class`, `classes` or `boxes` (one for each box)."""
+        """Class indexes of one sample of kind `class`, `classes`, `boxes` (one for each box) or `masks` (those that
+        occur in it, for which the mask is read where nobody has counted them yet)."""
         if self.kind == "class":
             return (sample.target,)
+        if self.kind == "masks":
+            return tuple(sample.target.present())
         return tuple(sample.target.labels if self.kind == "boxes" else sample.target)
 
     def subset(self, indices: Iterable[int], name: str) -> Dataset:
@@ -84,21 +101,26 @@ class Dataset:
         return replace(self, samples=tuple(self.samples[int(i)] for i in indices), name=name)
 
     def counts(self) -> dict[str, int]:
-        """How many samples (or boxes) each class has, in the order of `classes`; classes without any have 0."""
+        """How many samples (or boxes) each class has, of masks in how many it occurs, in the order of `classes`;
+        classes without any have 0."""
         found = Counter(index for sample in self.samples for index in self.labels(sample))
         return {name: found[index] for index, name in enumerate(self.classes)}
 
     def fingerprint(self) -> str:
-        """A hex digest that changes with ids, order, targets, class names, file sizes or modification times.
+        """A hex digest that changes with ids, order, targets, class names, sizes or modification times of files
+        (of images, and of masks).
 
         Pixels are not read, so it costs one `stat` a file. Raises `DataError` when a file is gone.
         """
         digest = hashlib.sha256(repr((self.kind, self.classes)).encode("utf-8", "surrogateescape"))
         for sample in self.samples:
-            try:
-                stat = sample.image.stat()
-            except OSError as error:
-                raise DataError(f"{self.name}: {sample.image} cannot be read ({error.strerror}).") from error
-            line = repr((sample.id, sample.target, stat.st_size, stat.st_mtime_ns))
+            stats: list[int] = []
+            for file in (sample.image, *getattr(sample.target, "files", ())):
+                try:
+                    stat = file.stat()
+                except OSError as error:
+                    raise DataError(f"{self.name}: {file} cannot be read ({error.strerror}).") from error
+                stats += [stat.st_size, stat.st_mtime_ns]
+            line = repr((sample.id, sample.target, *stats))
             digest.update(line.encode("utf-8", "surrogateescape"))
         return digest.hexdigest()

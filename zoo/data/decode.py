@@ -1,7 +1,10 @@
 """Image files to arrays: fast for JPEG, complete for the rest, and strict about damage.
 
 Pixels equal those of Pillow's `Image.open(...).convert("RGB")`, which published weights were made with, except that
-the orientation in the EXIF data is applied and 16-bit grey values are scaled to 8 bits (Pillow clips them).
+the orientation in the EXIF data is applied, and grey values of more than 8 bits (radiographs, microscopy; also floats)
+are scaled so that the image's own range, from its lowest to its highest value, becomes 0 to 255. Pillow clips them, and
+of the 12 bits that most of these devices use a fixed scale would leave 16 greys. Nothing is cut off; for another window
+(a range of Hounsfield units, say) write the files with it applied.
 As there, an alpha channel is dropped, not blended; ask for `RGBA` to keep it.
 """
 
@@ -59,7 +62,7 @@ def decode(
     data, name = _load(source)
     try:
         pixels, orientation = _jpeg(data, on_corrupt, max_pixels) or _pillow(data, channels, max_pixels)
-        return np.ascontiguousarray(_upright(_convert(pixels, channels), orientation))
+        return np.ascontiguousarray(upright(_convert(pixels, channels), orientation))
     except _BadImage as error:
         raise DataError(f"{name} {error}") from error.__cause__
 
@@ -191,10 +194,8 @@ def _pillow_orientation(image: Image.Image) -> int:
 
 def _to_array(image: Image.Image, channels: Channels) -> np.ndarray:
     """Pixels with 1, 3 or 4 channels, of a loaded Pillow image of any mode."""
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+    if image.mode.startswith("I") or image.mode == "F":
         return _to_8_bits(np.asarray(image))[..., None]
-    if image.mode in ("I", "F"):
-        raise _BadImage("has 32-bit pixels, whose range is not defined; convert it to 8 or 16 bits.")
     if image.mode in ("1", "L"):
         return np.asarray(image.convert("L"))[..., None]
     if channels != "RGBA":
@@ -203,8 +204,12 @@ def _to_array(image: Image.Image, channels: Channels) -> np.ndarray:
 
 
 def _to_8_bits(pixels: np.ndarray) -> np.ndarray:
-    """16-bit values scaled to 8 bits, rounded to nearest: 65535 is 257 times 255."""
-    return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    """Grey values scaled to 8 bits by their own range, rounded to nearest; of a single value, all 0."""
+    values = pixels.astype(np.float64)
+    low, high = values.min(), values.max()
+    if not np.isfinite(high - low):
+        raise _BadImage("has grey values that are no finite numbers; replace them.")
+    return np.rint((values - low) * (255 / (high - low) if high > low else 0)).astype(np.uint8)
 
 
 def _orientation(exif: Image.Exif) -> int:
@@ -213,7 +218,7 @@ def _orientation(exif: Image.Exif) -> int:
     return value if value in range(1, 9) else 1
 
 
-def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """Undo an EXIF orientation (Exif 2.3, 4.6.4): 5 to 8 are transposed, the rest is flips."""
     if orientation >= 5:
         pixels = pixels.swapaxes(0, 1)

@@ -64,6 +64,14 @@ def load_json(file: Path) -> Any:
         raise DataError(f"{file} cannot be read as JSON: {error}.") from error
 
 
+def read_lines(file: Path) -> list[str]:
+    """The lines of a text file. Raises `DataError` when it cannot be read."""
+    try:
+        return file.read_text("utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{file} cannot be read as text in UTF-8: {error}.") from error
+
+
 def describe(path: Path, names: int = 5) -> str:
     """What is directly in a folder, for an error message, e.g. `2 folders (ants, bees), 12 files (12 .jpg)`."""
     folders, loose = subfolders(path), files(path)

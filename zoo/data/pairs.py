@@ -9,10 +9,12 @@ from pathlib import Path
 from zoo.data.files import SPLIT_NAMES, has_images, images_below, subfolders, walk
 from zoo.errors import DataError
 
-_IMAGES = re.compile(r"(.*[^a-z])?(images?|imgs?|photos?)|[a-z]+images", re.IGNORECASE)  # images, JPEGImages, my_imgs
+_IMAGES = re.compile(r"(.*[^a-z])?(images?|imgs?|photos?)|[a-z]+images|img_dir", re.IGNORECASE)  # JPEGImages, my_imgs
 LABELS = re.compile(r"labels?", re.IGNORECASE)
 ANNOTATIONS = re.compile(r"annotations?|xmls?", re.IGNORECASE)
 MASKS = re.compile(r".*masks?", re.IGNORECASE)  # masks, PedMasks
+SEGMENTED = re.compile(r".*masks?|labels?|.*annot(ation)?s?|ann_dir|gt|ground_?truth|segmentations?", re.IGNORECASE)
+_ENDINGS = ("_mask", "_masks", "-mask", "_instances", "_instance", "_label", "_labels", "_L", "_P", "_gt")
 
 Pair = tuple[Path, Path]
 
@@ -50,7 +52,7 @@ def pairs(path: Path, kind: re.Pattern[str]) -> dict[str, Pair]:
 
 def annotated(path: Path) -> bool:
     """Whether folders of annotations stand beside folders of images, which are then no classes."""
-    return any(pairs(path, kind) for kind in (LABELS, ANNOTATIONS, MASKS))
+    return any(pairs(path, kind) for kind in (LABELS, ANNOTATIONS, MASKS, SEGMENTED))
 
 
 def _beside(path: Path, kind: re.Pattern[str]) -> Pair | None:
@@ -67,6 +69,20 @@ def images_by_stem(folder: Path) -> dict[str, list[Path]]:
     for image in images_below(folder):
         found.setdefault(stem(image, folder), []).append(image)
     return found
+
+
+def matched(images: Path, masks: Path) -> list[tuple[Path, Path | None]]:
+    """Each image with its mask, another image called the same, or with `_mask` or the like appended; nothing when a
+    mask has no image, or more than one."""
+    by_stem = images_by_stem(images)
+    found: dict[str, Path] = {}
+    for mask in images_below(masks):
+        name = stem(mask, masks)
+        name = next((name.removesuffix(end) for end in _ENDINGS if name.removesuffix(end) in by_stem), name)
+        if len(by_stem.get(name, ())) != 1 or name in found:
+            return []
+        found[name] = mask
+    return [(image, found.get(name)) for name, (image, *_) in by_stem.items()] if found else []
 
 
 def notes_by_stem(folder: Path, suffix: str) -> dict[str, Path]:

@@ -9,16 +9,16 @@ import numpy as np
 from zoo.data.dataset import Dataset
 from zoo.errors import ConfigError
 
-_SEVERAL = ("classes", "boxes")
+_SEVERAL = ("classes", "boxes", "masks")
 """Kinds of data whose samples may have several classes, or none."""
 
 
 def split(dataset: Dataset, fraction: float = 0.2, seed: int = 0) -> tuple[Dataset, Dataset]:
     """Split off a part for validation: (train, val), both in the data set's order.
 
-    With one class a sample, each class is divided in the same proportion. With several labels or boxes, the classes
-    are divided one by one, rarest first. Either way a class with at least two samples is in both parts. Other kinds
-    are divided at random.
+    With one class a sample, each class is divided in the same proportion. With several labels, boxes or a mask, the
+    classes are divided one by one, rarest first. Either way a class with at least two samples is in both parts. Other
+    kinds are divided at random.
 
     Args:
         fraction: share of the samples that goes to `val`, in (0, 1).

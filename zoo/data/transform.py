@@ -77,6 +77,12 @@ def prepare_train(image: np.ndarray, preprocess: Preprocess, scale: float = 1.0)
     return _resize_and_crop(image, preprocess, side, side)
 
 
+def place(image: np.ndarray, preprocess: Preprocess, size: tuple[int, int]) -> np.ndarray:
+    """An image as large as it is, at the upper left of a frame of `size` (height, width) that is filled as a letterbox:
+    uint8 (height, width, channels)."""
+    return _filled(_with_channels(image, preprocess.channels, lambda band: band), preprocess, size)
+
+
 def _scaled(preprocess: Preprocess, scale: float) -> tuple[int, int]:
     height, width = (math.floor(side * scale / preprocess.crop_pct) for side in preprocess.size)
     return height, width

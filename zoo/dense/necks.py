@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax import Array
 
 from zoo.blocks.transformer import gelu
+from zoo.dense.resize import resize_nearest
 from zoo.errors import ConfigError
 from zoo.layers import Chain, Conv, ConvTranspose, LayerNorm, MaxPool, Normal
 
@@ -29,28 +28,6 @@ def unit_variance(inputs: int) -> Normal:
     """Initialiser of a convolution that no ReLU follows: variance 1 / fan-in, which is that of torch's
     `kaiming_uniform_(a=1)`."""
     return Normal(math.sqrt(1 / inputs))
-
-
-def nearest_rows(inputs: int, outputs: int) -> np.ndarray:
-    """Index of the row that each of `outputs` rows takes from `inputs`: torch's `nearest`, in its float32."""
-    scale = np.float32(inputs) / np.float32(outputs)
-    return np.minimum((np.arange(outputs, dtype=np.float32) * scale).astype(np.int64), inputs - 1)
-
-
-def _enlarged(x: Array, axis: int, outputs: int) -> Array:
-    rows, times = nearest_rows(x.shape[axis], outputs), -(-outputs // x.shape[axis])
-    if np.array_equal(rows, np.arange(outputs) // times):
-        # Each row so many times, which XLA fuses, where a gather's gradient is a slow scatter on CPU.
-        repeated = jnp.broadcast_to(
-            jnp.expand_dims(x, axis + 1), (*x.shape[: axis + 1], times, *x.shape[axis + 1 :])
-        ).reshape(*x.shape[:axis], x.shape[axis] * times, *x.shape[axis + 1 :])
-        return jax.lax.slice_in_dim(repeated, 0, outputs, axis=axis)
-    return jnp.take(x, rows, axis=axis)
-
-
-def resize_nearest(x: Array, size: tuple[int, int]) -> Array:
-    """A map (b, h, w, c) at another size (height, width), each position the nearest one's copy, as torch resizes."""
-    return _enlarged(_enlarged(x, 1, size[0]), 2, size[1])
 
 
 class ExtraLevels(nnx.Module):
@@ -104,6 +81,7 @@ class FPN(nnx.Module):
         source: what the extra levels are made of: the coarsest level of the `pyramid`, or the coarsest `map` given (in
             either case with convolutions, arXiv:1708.02002), or by taking every second position, `pool`, without
             parameters (arXiv:1612.03144, section 4.1).
+        smooth: whether a 3x3 convolution follows the sum of each level.
     """
 
     def __init__(
@@ -114,6 +92,7 @@ class FPN(nnx.Module):
         *,
         extra: int = 2,
         source: Source = "pyramid",
+        smooth: bool = True,
         rngs: nnx.Rngs,
     ):
         if not channels or len(channels) != len(strides):
@@ -124,7 +103,8 @@ class FPN(nnx.Module):
             Chain([Conv(inputs, width, 1, kernel_init=unit_variance(inputs), rngs=rngs)]) for inputs in channels
         )
         self.layer_blocks = nnx.List(
-            Chain([Conv(width, width, 3, 1, 1, kernel_init=unit_variance(9 * width), rngs=rngs)]) for _ in channels
+            Chain([Conv(width, width, 3, 1, 1, kernel_init=unit_variance(9 * width), rngs=rngs)])
+            for _ in (channels if smooth else ())
         )
         above = _above(strides[-1], extra)
         inputs = channels[-1] if source == "map" else width
@@ -136,7 +116,7 @@ class FPN(nnx.Module):
         inner = [block(x) for block, x in zip(self.inner_blocks, maps, strict=True)]
         for i in reversed(range(len(inner) - 1)):
             inner[i] = inner[i] + resize_nearest(inner[i + 1], (inner[i].shape[1], inner[i].shape[2]))
-        levels = [block(x) for block, x in zip(self.layer_blocks, inner, strict=True)]
+        levels = [block(x) for block, x in zip(self.layer_blocks, inner, strict=True)] if self.layer_blocks else inner
         return levels + self.extra_blocks(maps[-1] if self.source == "map" else levels[-1])
 
 

@@ -58,8 +58,8 @@ class Conv(nnx.Conv):
             y = x[:, :: stride[0], :: stride[1]] @ kernel[0, 0]
         elif window in (stride, size) and unpadded and dilation == (1, 1):
             y = patch_product(x, kernel)
-        elif groups == self.in_features == self.out_features and groups > 1 and dilation == (1, 1):
-            y = depthwise_conv(x, kernel, stride, pads)
+        elif groups == self.in_features == self.out_features and groups > 1:
+            y = depthwise_conv(x, kernel, stride, pads, dilation)
         elif groups > 1:
             y = grouped_conv(x, kernel, groups, stride, pads, dilation)
         else:

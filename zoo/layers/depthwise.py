@@ -10,19 +10,21 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from zoo.layers.dense import library_conv
-from zoo.layers.windows import Pads, output_size, tap_slices
+from zoo.layers.windows import Pads, extent, output_size, tap_slices
+
+Pair = tuple[int, int]
 
 
-def _library(x: Array, kernel: Array, stride: tuple[int, int], pads: Pads) -> Array:
-    return library_conv(x, kernel, x.shape[-1], stride, pads, (1, 1))
+def _library(x: Array, kernel: Array, stride: Pair, pads: Pads, dilation: Pair) -> Array:
+    return library_conv(x, kernel, x.shape[-1], stride, pads, dilation)
 
 
-def _shifted_sum(x: Array, kernel: Array, stride: tuple[int, int], pads: Pads) -> Array:
+def _shifted_sum(x: Array, kernel: Array, stride: Pair, pads: Pads, dilation: Pair) -> Array:
     """Depthwise convolution as the sum of shifted inputs times taps: one fused loop on CPU."""
     taps = (kernel.shape[0], kernel.shape[1])
-    size = output_size((x.shape[1], x.shape[2]), taps, stride, pads)
+    size = output_size((x.shape[1], x.shape[2]), extent(taps, dilation), stride, pads)
     total = None
-    for i, j, piece in tap_slices(x, size, taps, stride, pads):
+    for i, j, piece in tap_slices(x, size, taps, stride, pads, dilation=dilation):
         term = piece * kernel[i, j, 0].reshape(1, 1, 1, -1)
         total = term if total is None else total + term
     assert total is not None
@@ -30,20 +32,19 @@ def _shifted_sum(x: Array, kernel: Array, stride: tuple[int, int], pads: Pads) -
 
 
 def _shifted_sum_input_grad(
-    g: Array, shape: Sequence[int], kernel: Array, stride: tuple[int, int], pads: Pads
+    g: Array, shape: Sequence[int], kernel: Array, stride: Pair, pads: Pads, dilation: Pair
 ) -> Array:
-    """Gradient with respect to the input: the stride-1 shifted sum of the dilated cotangent, taps reversed."""
-    edges = []
-    for side, n, k, s, (low, _) in zip(g.shape[1:3], shape[1:3], kernel.shape[:2], stride, pads, strict=True):
-        dilated = (side - 1) * s + 1
-        before = k - 1 - low
-        edges.append((before, n + k - 1 - dilated - before, s - 1))
+    """Gradient with respect to the input: the stride-1 shifted sum of the spread cotangent, taps reversed."""
+    edges, seen = [], extent((kernel.shape[0], kernel.shape[1]), dilation)
+    for side, n, e, s, (low, _) in zip(g.shape[1:3], shape[1:3], seen, stride, pads, strict=True):
+        before = e - 1 - low
+        edges.append((before, n + e - 1 - ((side - 1) * s + 1) - before, s - 1))
     zero = jnp.zeros((), g.dtype)
     spread = lax.pad(g, zero, [(0, 0, 0), *edges, (0, 0, 0)])
-    return _shifted_sum(spread, kernel[::-1, ::-1], (1, 1), ((0, 0), (0, 0)))
+    return _shifted_sum(spread, kernel[::-1, ::-1], (1, 1), ((0, 0), (0, 0)), dilation)
 
 
-def _shifted_sum_kernel_grad(x: Array, g: Array, kernel: Array, stride: tuple[int, int], pads: Pads) -> Array:
+def _shifted_sum_kernel_grad(x: Array, g: Array, kernel: Array, stride: Pair, pads: Pads, dilation: Pair) -> Array:
     """Gradient with respect to the taps. Rows are added up one by one, keeping width and channels, because XLA's CPU
     backend does not vectorise a reduction of a product of shifted slices (five times slower)."""
     padded = lax.optimization_barrier(jnp.pad(x, ((0, 0), *pads, (0, 0))))
@@ -52,9 +53,11 @@ def _shifted_sum_kernel_grad(x: Array, g: Array, kernel: Array, stride: tuple[in
 
     def add_row(sums: tuple[Array, ...], row: Array) -> tuple[tuple[Array, ...], None]:
         cotangent = lax.dynamic_index_in_dim(g, row, 1, keepdims=False)
-        lines = [lax.dynamic_index_in_dim(padded, row * down + i, 1, keepdims=False) for i in range(kernel.shape[0])]
+        starts = (i * dilation[0] for i in range(kernel.shape[0]))
+        lines = [lax.dynamic_index_in_dim(padded, row * down + i, 1, keepdims=False) for i in starts]
         stop = (width - 1) * across + 1
-        pieces = (lax.slice(lines[i], (0, j, 0), (batch, j + stop, channels), (1, across, 1)) for i, j in taps)
+        places = ((i, j * dilation[1]) for i, j in taps)
+        pieces = (lax.slice(lines[i], (0, j, 0), (batch, j + stop, channels), (1, across, 1)) for i, j in places)
         return tuple(total + piece * cotangent for total, piece in zip(sums, pieces, strict=True)), None
 
     start = (jnp.zeros((batch, width, channels), g.dtype),) * len(taps)
@@ -62,42 +65,42 @@ def _shifted_sum_kernel_grad(x: Array, g: Array, kernel: Array, stride: tuple[in
     return jnp.stack([jnp.sum(total, axis=(0, 1)) for total in sums]).reshape(kernel.shape)
 
 
-@partial(jax.jit, static_argnums=(2, 3))  # so that outside of any other program it is compiled once, not tap by tap
-def _depthwise_by_platform(x: Array, kernel: Array, stride: tuple[int, int], pads: Pads) -> Array:
+@partial(jax.jit, static_argnums=(2, 3, 4))  # so that outside of any other program it is compiled once, not tap by tap
+def _depthwise_by_platform(x: Array, kernel: Array, stride: Pair, pads: Pads, dilation: Pair) -> Array:
     return lax.platform_dependent(
         x,
         kernel,
-        cpu=lambda x, k: _shifted_sum(x, k, stride, pads),
-        default=lambda x, k: _library(x, k, stride, pads),
+        cpu=lambda x, k: _shifted_sum(x, k, stride, pads, dilation),
+        default=lambda x, k: _library(x, k, stride, pads, dilation),
     )
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def depthwise_conv(x: Array, kernel: Array, stride: tuple[int, int], pads: Pads) -> Array:
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def depthwise_conv(x: Array, kernel: Array, stride: Pair, pads: Pads, dilation: Pair = (1, 1)) -> Array:
     """Depthwise convolution: x (b, h, w, c), kernel (kh, kw, 1, c) -> (b, h', w', c).
 
     XLA's CPU backend runs grouped convolutions through a generic loop that is some 60 times slower than the sum of
     shifted slices; GPU and TPU have kernels of their own. The choice is made when the program is lowered, so that one
     traced program serves every platform.
     """
-    return _depthwise_by_platform(x, kernel, stride, pads)
+    return _depthwise_by_platform(x, kernel, stride, pads, dilation)
 
 
-def _depthwise_forward(x: Array, kernel: Array, stride: tuple[int, int], pads: Pads):
-    return depthwise_conv(x, kernel, stride, pads), (x, kernel)
+def _depthwise_forward(x: Array, kernel: Array, stride: Pair, pads: Pads, dilation: Pair):
+    return depthwise_conv(x, kernel, stride, pads, dilation), (x, kernel)
 
 
-def _depthwise_backward(stride: tuple[int, int], pads: Pads, saved: tuple[Array, Array], g: Array):
+def _depthwise_backward(stride: Pair, pads: Pads, dilation: Pair, saved: tuple[Array, Array], g: Array):
     x, kernel = saved
 
     def on_cpu(x: Array, kernel: Array, g: Array) -> tuple[Array, Array]:
         return (
-            _shifted_sum_input_grad(g, x.shape, kernel, stride, pads),
-            _shifted_sum_kernel_grad(x, g, kernel, stride, pads),
+            _shifted_sum_input_grad(g, x.shape, kernel, stride, pads, dilation),
+            _shifted_sum_kernel_grad(x, g, kernel, stride, pads, dilation),
         )
 
     def elsewhere(x: Array, kernel: Array, g: Array) -> tuple[Array, Array]:
-        return jax.vjp(lambda x, k: _library(x, k, stride, pads), x, kernel)[1](g)
+        return jax.vjp(lambda x, k: _library(x, k, stride, pads, dilation), x, kernel)[1](g)
 
     return lax.platform_dependent(x, kernel, g, cpu=on_cpu, default=elsewhere)
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from zoo.data import Dataset, format_for
+from zoo.data import Dataset
 from zoo.data.augment import Augment
 from zoo.data.check import Policy, checked
 from zoo.errors import ConfigError
@@ -79,7 +79,7 @@ def train(
         val_fraction: share of the training data to validate on, where there is no part for it.
         augment: what happens to images in phases that train the backbone: `auto` (crops and mirror images), `none`,
             or an `Augment`. Phases that train only the head see every image as it is, so that features are cached.
-        annotations: what becomes of faulty boxes, see `zoo.data.check`: `fix`, `drop` or `error`.
+        annotations: what becomes of faulty boxes and masks, see `zoo.data.check`: `fix`, `drop` or `error`.
         batch_norm: `frozen` keeps the pretrained running statistics of the backbone, `batch` uses and updates them
             from the batches; `auto` is `frozen` for pretrained weights, `batch` for random ones.
         batch_size: images in a step. accumulate: batches averaged into one update.
@@ -112,7 +112,7 @@ def train(
     batch_size = own["batch_size"] if batch_size is None else batch_size
     weight_decay = own["weight_decay"] if weight_decay is None else weight_decay
     ema = own["ema"] if ema is None else ema
-    parts, said = checked(splits(data, format or format_for(model.adapter.targets_from)), annotations)
+    parts, said = checked(splits(data, format, model.adapter.targets_from), annotations)
     pool, *others = training_splits(parts, val_fraction, seed)
     if "test" in parts:
         others.append(parts["test"])

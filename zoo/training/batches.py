@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zoo.data import Dataset, Loader, Sample, decode, prepare_train, read, split
+from zoo.data import Dataset, Loader, Sample, decode, prepare_train, read, split, suited
 from zoo.data.decode import image_size
 from zoo.errors import ConfigError, DataError
 from zoo.labels import align
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 Data = str | Path | Dataset | Mapping[str, Dataset]
 
 
-def splits(data: Data, format: str | None = None) -> dict[str, Dataset]:
-    """A data set's parts by name, from wherever it is."""
+def splits(data: Data, format: str | None = None, kinds: Sequence[str] = ()) -> dict[str, Dataset]:
+    """A data set's parts by name, from wherever it is. See `zoo.data.read`."""
     if isinstance(data, Dataset):
-        return {"all": data}
-    return dict(data) if isinstance(data, Mapping) else read(data, format)
+        data = {"all": data}
+    return suited(data, kinds) if isinstance(data, Mapping) else read(data, format, kinds)
 
 
 def training_splits(parts: Mapping[str, Dataset], fraction: float, seed: int) -> tuple[Dataset, Dataset]:
@@ -112,12 +112,13 @@ def _few(names: tuple[str, ...]) -> str:
     return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
 
 
-def evaluation_load(model: Model) -> Callable[[Sample], dict[str, np.ndarray]]:
-    """Prepares a sample as the weights were made for."""
-    card, targets = model.card, model.adapter.targets
+def evaluation_load(model: Model, *, truth: bool = False) -> Callable[[Sample], dict[str, np.ndarray]]:
+    """Prepares a sample as the weights were made for; with `truth`, beside what figures are computed against."""
+    card, adapter = model.card, model.adapter
 
     def load(sample: Sample) -> dict[str, np.ndarray]:
-        return {"image": prepare_one(card, sample.image)[0], **targets(sample, card.preprocess)}
+        image, targets = prepare_one(card, sample.image)[0], adapter.targets(sample, card.preprocess)
+        return {"image": image, **targets, **(adapter.truth(sample) if truth else {})}
 
     return load
 
@@ -144,22 +145,36 @@ def frame_numbers(dataset: Dataset, preprocess: Preprocess) -> np.ndarray | None
 def cached_batches(
     cache: CachedViews,
     loader: Loader,
-    targets: Mapping[str, np.ndarray],
+    targets: Sequence[Mapping[str, np.ndarray]],
     epoch: int,
     start: int = 0,
     *,
     mirror: bool = False,
+    truth: Callable[[Sample], Mapping[str, np.ndarray]] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """The batches that `loader` would give for an epoch, with cached features in place of images. With `mirror`, half
-    of the images are mirrored where the cache has them; which ones depends on the loader's seed, epoch and batch."""
+    of the images are mirrored where the cache has them; which ones depends on the loader's seed, epoch and batch.
+    Where the cache has random views, each image has all its views in turn. `targets` are those of each sample, and
+    `truth` gives further arrays for one, which are read for each batch anew."""
+    turns = cache.turns(loader.seed, epoch) if mirror else None
     for number, (index, valid) in enumerate(loader.batches(epoch)[start:], start):
-        truths = {name: values[index] for name, values in targets.items()}
-        mirrored = None
-        if mirror and cache.mirrored:
+        truths = _stacked([targets[i] for i in index])
+        if truth:
+            rows = [truth(loader.dataset[int(i)]) for i in index[valid]]
+            truths |= _stacked(rows + rows[-1:] * (len(index) - len(rows)))
+        view = None
+        if turns is not None:
+            view = turns[index]
+            truths = cache.moved(mirrored_targets(truths, view == 1, cache.width(index)), index, view)
+        elif mirror and cache.mirrored:
             draws = np.random.Generator(np.random.PCG64([loader.seed, epoch, number, 2]))
-            mirrored = draws.random(len(index)) < 0.5
-            truths = mirrored_targets(truths, mirrored, cache.width(index))
-        yield {**cache.rows(index, mirrored), **truths, "index": index, "valid": valid}
+            view = draws.random(len(index)) < 0.5
+            truths = mirrored_targets(truths, view, cache.width(index))
+        yield {**cache.rows(index, view), **truths, "index": index, "valid": valid}
+
+
+def _stacked(rows: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Any]:
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
 def mirrored_targets(targets: Mapping[str, Any], mirror: np.ndarray, width: int) -> dict[str, Any]:
@@ -177,7 +192,6 @@ def mirrored_targets(targets: Mapping[str, Any], mirror: np.ndarray, width: int)
     return found
 
 
-def all_targets(dataset: Dataset, model: Model) -> dict[str, np.ndarray]:
-    """The encoded targets of every sample, stacked."""
-    encoded = [model.adapter.targets(sample, model.card.preprocess) for sample in dataset]
-    return {name: np.stack([row[name] for row in encoded]) for name in encoded[0]}
+def all_targets(dataset: Dataset, model: Model) -> list[dict[str, np.ndarray]]:
+    """The encoded targets of each sample."""
+    return [model.adapter.targets(sample, model.card.preprocess) for sample in dataset]

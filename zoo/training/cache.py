@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -27,6 +28,7 @@ from flax import nnx
 from zoo import settings
 from zoo.backbone import feature_shapes
 from zoo.data import Dataset, Loader
+from zoo.data.augment import Augment, augment_each
 from zoo.errors import RunError
 from zoo.model import Model
 from zoo.store import arrays_of
@@ -38,7 +40,50 @@ BLOCK = 64
 VERSION = 1
 
 
-def cache_key(model: Model, dataset: Dataset, mirrored: bool = False) -> str:
+@dataclass(frozen=True)
+class View:
+    """How images are looked at whose features are cached.
+
+    Attributes:
+        mirrored: from the other side.
+        number: of the random view that `augmentation` gives of each image with `seed`; 0 for the image as it is.
+    """
+
+    mirrored: bool = False
+    number: int = 0
+    augmentation: Augment | None = None
+    seed: int = 0
+
+    def keys(self, rows: np.ndarray) -> jax.Array:
+        """A random key for each row of the data, (b,)."""
+        return view_keys(self.seed, np.full(len(rows), self.number), rows)
+
+    def pixels(self, images: np.ndarray, rows: np.ndarray) -> np.ndarray | jax.Array:
+        """What is seen of images, uint8 (b, h, w, c), which are these rows of the data."""
+        if self.augmentation is None:
+            return images[:, :, ::-1] if self.mirrored else images
+        seen = augment_each(self.augmentation, self.keys(rows), {"image": images}, images.shape[1:3])["image"]
+        # Back to whole levels, so that the backbone is compiled once for all views.
+        return jax.numpy.round(seen * 255).astype(np.uint8)
+
+    def facts(self) -> dict[str, Any]:
+        """What tells it from the plain view."""
+        if self.augmentation is not None:
+            return {"view": [self.number, self.seed, asdict(self.augmentation)]}
+        return {"mirrored": True} if self.mirrored else {}
+
+
+PLAIN = View()
+
+
+@jax.jit
+def view_keys(seed: int, numbers: np.ndarray, rows: np.ndarray) -> jax.Array:
+    """The random key of a view (b,) of a row (b,) of the data."""
+    fold = jax.vmap(jax.random.fold_in)
+    return fold(jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), numbers), rows)
+
+
+def cache_key(model: Model, dataset: Dataset, view: View = PLAIN) -> str:
     """The hex digest of all that cached features depend on."""
     digest = hashlib.sha256()
     card = model.card
@@ -53,7 +98,7 @@ def cache_key(model: Model, dataset: Dataset, mirrored: bool = False) -> str:
         "reduction": _reduction(model),
         "data": dataset.fingerprint(),
         "root": str(dataset.root.resolve()),
-        **({"mirrored": True} if mirrored else {}),
+        **view.facts(),
     }
     digest.update(json.dumps(facts, sort_keys=True).encode())
     for path, array in sorted(arrays_of(model.backbone).items(), key=lambda item: str(item[0])):
@@ -102,21 +147,21 @@ def open_cache(
     dataset: Dataset,
     *,
     batch_size: int = 32,
-    mirrored: bool = False,
+    view: View = PLAIN,
     progress: Callable[[int, int], None] | None = None,
 ) -> ActivationCache:
     """The cache for a model's backbone and a data set, computed as far as it is missing.
 
     Args:
-        mirrored: of the images' mirror images.
+        view: how the images are looked at.
         progress: called with (images done, images in all) after each batch.
     Raises:
         RunError: when the disk is too small. DataError: for an image that cannot be read.
     """
-    folder = settings.cache_dir() / "activations" / cache_key(model, dataset, mirrored)[:32]
+    folder = settings.cache_dir() / "activations" / cache_key(model, dataset, view)[:32]
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_suffix(".lock")):
-        return _fill(model, dataset, folder, batch_size, mirrored, progress)
+        return _fill(model, dataset, folder, batch_size, view, progress)
 
 
 def _fill(
@@ -124,7 +169,7 @@ def _fill(
     dataset: Dataset,
     folder: Path,
     batch_size: int,
-    mirrored: bool,
+    view: View,
     progress: Callable[[int, int], None] | None,
 ) -> ActivationCache:
     model.eval()
@@ -144,7 +189,7 @@ def _fill(
     if reused < len(dataset):
         rest = dataset.subset(range(reused, len(dataset)), dataset.name)
         loader = Loader(rest, evaluation_load(model), min(batch_size, len(rest)))
-        for start, found in _compute(graphdef, state, loader, mirrored):
+        for start, found in _compute(graphdef, state, loader, view, reused):
             first = reused + start
             count = len(next(iter(found.values())))
             for stage, values in found.items():
@@ -172,14 +217,15 @@ def compute_features(model: Model, dataset: Dataset, batch_size: int = 32) -> di
 
 
 def _compute(
-    graphdef: nnx.GraphDef[Model], state: nnx.State, loader: Loader, mirrored: bool = False
+    graphdef: nnx.GraphDef[Model], state: nnx.State, loader: Loader, view: View = PLAIN, first: int = 0
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-    """(first row, stage -> features of the batch's images), with the next batch started before one is waited for."""
+    """(first row, stage -> features of the batch's images), with the next batch started before one is waited for.
+    The loader's data are the rows from `first` on."""
     pending: tuple[int, int, dict[str, jax.Array]] | None = None
     start = 0
     for batch in loader.epoch(0):
         count = int(batch["valid"].sum())
-        pixels = batch["image"][:, :, ::-1] if mirrored else batch["image"]
+        pixels = view.pixels(batch["image"], batch["index"] + first)
         current = (start, count, _reduced(graphdef, state, pixels))
         if pending:
             yield pending[0], {name: np.asarray(v)[: pending[1]] for name, v in pending[2].items()}

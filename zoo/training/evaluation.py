@@ -15,7 +15,7 @@ import numpy as np
 from flax import nnx
 
 from zoo.adapter import Metrics
-from zoo.data import Dataset, Loader, format_for
+from zoo.data import Dataset, Loader
 from zoo.data.augment import identity
 from zoo.data.check import Policy, checked
 from zoo.model import Model
@@ -138,18 +138,18 @@ def evaluate(
         data: a folder or file of any format that `zoo.data.formats()` lists, or a data set.
         split: which part; without it `test`, else `val`, else all there is.
         format: name of the data's format, where its layout does not tell.
-        annotations: what becomes of faulty boxes, see `zoo.data.check`.
+        annotations: what becomes of faulty boxes and masks, see `zoo.data.check`.
         progress: called with (images done, images in all).
     Raises:
         DataError: when the data's classes are not the model's.
     """
     model = as_model(model)
-    parts = splits(data, format or format_for(model.adapter.targets_from))
+    parts = splits(data, format, model.adapter.targets_from)
     part, notes = checked({"": evaluation_split(parts, split)}, annotations)
     dataset = relabelled(part[""], model)
     model, cut = _with_room(model, dataset)
     groups = frame_numbers(dataset, model.card.preprocess)
-    loader = Loader(dataset, evaluation_load(model), min(batch_size, len(dataset)), groups=groups)
+    loader = Loader(dataset, evaluation_load(model, truth=True), min(batch_size, len(dataset)), groups=groups)
 
     def counted() -> Iterable[dict[str, np.ndarray]]:
         done = 0

@@ -12,7 +12,7 @@ from zoo.data import Dataset, Loader, MemoryCache
 from zoo.model import Model
 from zoo.rules import Assignment
 from zoo.training import batches as batching
-from zoo.training.cache import compute_features
+from zoo.training.cache import PLAIN, View, compute_features
 from zoo.training.evaluation import Evaluation, evaluate_batches
 from zoo.training.run import scalars
 from zoo.training.session import Interrupted, Place, Session, diverged
@@ -22,6 +22,8 @@ from zoo.weights.mapping import Path as ModulePath
 
 SAMPLE = 1024
 """Images that the statistics of features are taken from."""
+VIEWED = 2000
+"""Random views whose features are kept, of all images together: they are for small data, and fill disks."""
 
 
 def training_loader(session: Session, assignment: Assignment) -> Loader:
@@ -54,8 +56,16 @@ def open_caches(session: Session, assignment: Assignment) -> None:
             raise Interrupted(session.stop)
 
     for name, dataset in (("train", session.train), ("val", session.val)):
-        mirrored = name == "train" and session.recipe.augmentation is not None and session.model.adapter.mirrors
-        session.caches[name] = open_views(session.model, dataset, mirrored=mirrored, progress=progress)
+        adapter, recipe = session.model.adapter, session.recipe
+        many = name == "train" and recipe.augmentation is not None
+        session.caches[name] = open_views(
+            session.model,
+            dataset,
+            mirrored=many and adapter.mirrors,
+            further=min(adapter.views, VIEWED // len(dataset)) if many else 0,
+            random=View(augmentation=recipe.augmentation, seed=recipe.seed) if many else PLAIN,
+            progress=progress,
+        )
     session.cached_after = len(session.history)
 
 
@@ -80,8 +90,7 @@ def sample_features(session: Session, maps: Mapping[str, ModulePath]) -> dict[st
 def train_batches(session: Session, loader: Loader, epoch: int, offset: int) -> Iterator[dict[str, Any]]:
     batches: Iterator[dict[str, Any]] = loader.epoch(epoch, offset)
     if cache := session.caches.get("train"):
-        targets = batching.all_targets(session.train, session.model)
-        batches = batching.cached_batches(cache, loader, targets, epoch, offset, mirror=True)
+        batches = batching.cached_batches(cache, loader, cache.targets, epoch, offset, mirror=True)
     for batch in batches:
         yield {name: value for name, value in batch.items() if name != "index"}
 
@@ -98,9 +107,8 @@ def validate(model: Model, dataset: Dataset, cache: CachedViews | None, batch_si
     """Figures of the model on prepared data, from its cached features where there are any."""
     size = min(batch_size, len(dataset))
     groups = batching.frame_numbers(dataset, model.card.preprocess)
-    loader = Loader(dataset, batching.evaluation_load(model), size, groups=groups)
+    loader = Loader(dataset, batching.evaluation_load(model, truth=True), size, groups=groups)
     if cache is None:
         return evaluate_batches(model, dataset, loader.epoch(0))
-    return evaluate_batches(
-        model, dataset, batching.cached_batches(cache, loader, batching.all_targets(dataset, model), 0)
-    )
+    batches = batching.cached_batches(cache, loader, cache.targets, 0, truth=model.adapter.truth)
+    return evaluate_batches(model, dataset, batches)

@@ -1,17 +1,18 @@
-"""Data on disk to `Dataset`s. One file a format, each with `NAME`, `LAYOUT` (one line for people), `detect(path)`
-and `read(path)`; a new format is one new file here."""
+"""Data on disk to `Dataset`s. One file a format, each with `NAME`, `KINDS` (of the data sets it gives), `LAYOUT` (one
+line for people), `detect(path)` and `read(path)`; a new format is one new file here."""
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 
 from zoo.data.dataset import Dataset
 from zoo.data.files import describe
+from zoo.data.masks import as_masks
 from zoo.errors import DataError, unknown_name
 
 
@@ -22,18 +23,14 @@ def formats() -> dict[str, ModuleType]:
     return {module.NAME: module for module in sorted(modules, key=lambda module: module.NAME)}
 
 
-def format_for(kinds: Sequence[str]) -> str | None:
-    """The format to read data in for a task that learns from these kinds, where that alone decides: any folder of
-    images will do for a task that needs nothing but images."""
-    return "images" if tuple(kinds) == ("images",) else None
-
-
-def read(path: str | Path, format: str | None = None) -> dict[str, Dataset]:
+def read(path: str | Path, format: str | None = None, kinds: Sequence[str] = ()) -> dict[str, Dataset]:
     """The data sets at `path`: split name (`train`, `val`, `test`, as found) -> data set, or the single key `all`.
 
     Args:
         path: a folder or a file.
         format: name of the format; by default it is recognised by the layout.
+        kinds: of data sets (`Dataset.kind`) that will do. They decide where the layout fits several formats, and masks
+            are made from boxes with masks or outlines. Any folder of images will do where nothing but images is needed.
 
     Raises:
         DataError: nothing is there, no known layout fits, or more than one does.
@@ -44,16 +41,30 @@ def read(path: str | Path, format: str | None = None) -> dict[str, Dataset]:
         raise unknown_name("data format", format, formats())
     if not path.exists():
         raise DataError(f"{path} does not exist. Give a folder or a file with data.")
-    return (formats()[format] if format else _recognise(path)).read(path)
+    if format is None and tuple(kinds) == ("images",):
+        format = "images"
+    return suited((formats()[format] if format else _recognise(path, kinds)).read(path), kinds)
 
 
-def _recognise(path: Path) -> ModuleType:
+def suited(parts: Mapping[str, Dataset], kinds: Sequence[str]) -> dict[str, Dataset]:
+    """The parts of a data set as one of these kinds, where they can be had from another; else as they are."""
+
+    def one(dataset: Dataset) -> Dataset:
+        return as_masks(dataset) if dataset.kind == "boxes" not in kinds and "masks" in kinds else dataset
+
+    return {name: one(part) for name, part in parts.items()}
+
+
+def _recognise(path: Path, kinds: Sequence[str]) -> ModuleType:
     fitting = [module for module in formats().values() if module.detect(path)]
+    fitting = [module for module in fitting if set(module.KINDS) & set(kinds)] or fitting
     if len(fitting) == 1:
         return fitting[0]
     seen = f"{path} holds {describe(path)}" if path.is_dir() else f"{path} is a single file"
     if fitting:
         names = ", ".join(module.NAME for module in fitting)
-        raise DataError(f"{seen}, which fits several formats: {names}. Name the one that is meant as the format.")
+        raise DataError(
+            f"{seen}, which fits several formats: {names}. Name the one that is meant as the format, or the task."
+        )
     layouts = "; ".join(f"{module.NAME}: {module.LAYOUT}" for module in formats().values())
     raise DataError(f"{seen}, which is no known layout of data. Known layouts: {layouts}.")

@@ -12,10 +12,12 @@ from zoo.data.boxes import UNKNOWN, Box, Boxes
 from zoo.data.dataset import Dataset, Sample
 from zoo.data.decode import image_size
 from zoo.data.files import files, load_json, subfolders
+from zoo.data.outlines import Outlines, Shape, shape_of
 from zoo.data.pairs import split_folders, split_name, title
 from zoo.errors import DataError
 
 NAME = "coco"
+KINDS = ("boxes",)
 LAYOUT = (
     "COCO: a .json file with images, annotations and categories, beside the images, in annotations/ beside folders of "
     "images (train2017/, images/), or in each of train/, val/ and test/"
@@ -33,7 +35,7 @@ def read(path: Path) -> dict[str, Dataset]:
     """The splits that the files' names or their folders tell, or `all`. Annotations called `instances_...` go first.
 
     Classes are the categories by rising id. `iscrowd` marks crowds. Images without annotations have no boxes.
-    Segmentations are not read. The file's width and height are believed until the boxes are checked.
+    Segmentations are the boxes' outlines. The file's width and height are believed until the boxes are checked.
 
     Raises:
         DataError: names the file and entry that is broken, or the image that is missing.
@@ -138,7 +140,7 @@ def _places(root: Path, file: Path, split: str) -> list[Path]:
 def _samples(
     content: Mapping[str, Any], file: Path, index: Mapping[int, int], places: list[Path], root: Path
 ) -> list[Sample]:
-    rows: dict[int, tuple[list[Box], list[int], list[bool]]] = {}
+    rows: dict[int, tuple[list[Box], list[int], list[bool], list[Shape | None]]] = {}
     images: dict[int, tuple[Path, tuple[int, int]]] = {}
     for number, entry in enumerate(content["images"]):
         place = f"{file}: images[{number}]"
@@ -148,20 +150,22 @@ def _samples(
         image = _find(_field(entry, "file_name", (str,), place), places, place)
         sides = entry.get("height"), entry.get("width")
         stated = all(isinstance(side, int) and side > 0 for side in sides)
-        images[id], rows[id] = (image, (sides[0], sides[1]) if stated else image_size(image)[0]), ([], [], [])
+        images[id], rows[id] = (image, (sides[0], sides[1]) if stated else image_size(image)[0]), ([], [], [], [])
     for number, entry in enumerate(content["annotations"]):
         place = f"{file}: annotations[{number}]"
         id = _field(entry, "image_id", (int,), place)
         if id not in rows:
             raise DataError(f"{place}: there is no image with the id {id}.")
-        boxes, labels, crowd = rows[id]
+        boxes, labels, crowd, shapes = rows[id]
         boxes.append(_corners(entry, place))
         labels.append(index.get(_field(entry, "category_id", (int,), place), UNKNOWN))
         crowd.append(bool(entry.get("iscrowd", 0)))
+        shapes.append(shape_of(entry.get("segmentation"), images[id][1]))
     found = []
     for id, (image, size) in images.items():
-        boxes, labels, crowd = rows[id]
-        found.append(Sample(image, Boxes(tuple(boxes), tuple(labels), tuple(crowd), size), _id(image, root)))
+        boxes, labels, crowd, shapes = rows[id]
+        outlines = Outlines(tuple(shapes)) if any(shapes) else None
+        found.append(Sample(image, Boxes(tuple(boxes), tuple(labels), tuple(crowd), size, outlines), _id(image, root)))
     return found
 
 

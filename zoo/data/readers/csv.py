@@ -11,6 +11,7 @@ from zoo.data.files import SPLIT_NAMES, describe, files
 from zoo.errors import DataError
 
 NAME = "csv"
+KINDS = ("class", "classes")
 LAYOUT = (
     "a .csv file (or a folder with one, or with train.csv, val.csv, ...) with a header line and the columns "
     "'image' and 'label', or 'labels' separated by | or ;, and optionally 'split'"

@@ -10,6 +10,7 @@ from zoo.data.pairs import annotated, split_name
 from zoo.errors import DataError
 
 NAME = "folder"
+KINDS = ("class",)
 LAYOUT = "one sub-folder of images for each class, directly or below train/, val/ (valid/, validation/) and test/"
 
 

@@ -9,6 +9,7 @@ from zoo.data.files import SPLIT_NAMES, describe, has_images, images_below, subf
 from zoo.errors import DataError
 
 NAME = "images"
+KINDS = ("images",)
 LAYOUT = "any folder of images, perhaps with train/, val/ (valid/, validation/) and test/; only where it is asked for"
 
 

@@ -5,29 +5,32 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from zoo.data.boxes import Boxes, InstanceMasks
+from zoo.data.class_table import find_table, listed
 from zoo.data.dataset import Dataset, Sample
 from zoo.data.decode import image_size
-from zoo.data.files import images_below
-from zoo.data.pairs import MASKS, images_by_stem, pairs, stem, title
+from zoo.data.masks import mask_values
+from zoo.data.pairs import MASKS, matched, pairs, title
+from zoo.data.readers.masks import black_and_white
 from zoo.errors import DataError
 
 NAME = "instances"
+KINDS = ("boxes",)
 LAYOUT = (
     "instance masks: a folder of images (images/, PNGImages/) and one of masks (masks/, PedMasks/) called the same, or "
-    "with _mask appended, in which each value but 0 is one object; perhaps classes.txt with the name of their one class"
+    "with _mask appended, in which each value but 0 is one object (not all of them 255); perhaps classes.txt with the "
+    "name of their one class"
 )
-_ENDINGS = ("_mask", "_masks", "-mask", "_instances", "_instance")
 
 
 def detect(path: Path) -> bool:
-    """Images and masks with the same names, and no list of several classes, which the values would stand for."""
-    if not path.is_dir() or len(_classes(path)) > 1:
+    """Images and masks with the same names, no list of several classes, which the values would stand for, and more
+    than black and white."""
+    if not path.is_dir() or len(listed(path)) > 1:
         return False
     found = pairs(path, MASKS)
-    return bool(found) and all(_matched(*pair) for pair in found.values())
+    return bool(found) and all(matched(*pair) for pair in found.values()) and not black_and_white(path)
 
 
 def read(path: Path) -> dict[str, Dataset]:
@@ -42,64 +45,30 @@ def read(path: Path) -> dict[str, Dataset]:
     found = pairs(path, MASKS) if path.is_dir() else {}
     if not found:
         raise DataError(f"{path} is not {LAYOUT}.")
-    classes = _classes(path)
+    classes = listed(path) or ("object",)
     if len(classes) > 1:
-        raise DataError(f"{path / 'classes.txt'} names {len(classes)} classes; objects in masks are of one class.")
+        raise DataError(f"{find_table(path)} names {len(classes)} classes; objects in masks are of one class.")
     datasets = {}
     for split, (images, masks) in found.items():
-        matched = _matched(images, masks)
-        if not matched:
+        both = matched(images, masks)
+        if not both:
             raise DataError(f"no mask in {masks} is called like an image in {images}.")
-        samples = tuple(_sample(image, mask, path) for image, mask in matched)
+        samples = tuple(_sample(image, mask, path) for image, mask in both)
         datasets[split] = Dataset(samples, classes, "boxes", title(path, split), path)
     if not any(len(sample.target) for dataset in datasets.values() for sample in dataset):
         raise DataError(f"{path} has no object in any mask: all their values are 0.")
     return datasets
 
 
-def _classes(path: Path) -> tuple[str, ...]:
-    file = path / "classes.txt"
-    if not file.is_file():
-        return ("object",)
-    return tuple(line.strip() for line in file.read_text("utf-8-sig").splitlines() if line.strip()) or ("object",)
-
-
-def _matched(images: Path, masks: Path) -> list[tuple[Path, Path | None]]:
-    """Each image with its mask; nothing when a mask has no image, or more than one."""
-    by_stem = images_by_stem(images)
-    found: dict[str, Path] = {}
-    for mask in images_below(masks):
-        name = stem(mask, masks)
-        name = next((name.removesuffix(end) for end in _ENDINGS if name.removesuffix(end) in by_stem), name)
-        if len(by_stem.get(name, ())) != 1 or name in found:
-            return []
-        found[name] = mask
-    return [(image, found.get(name)) for name, (image, *_) in by_stem.items()] if found else []
-
-
 def _sample(image: Path, mask: Path | None, root: Path) -> Sample:
     id = image.relative_to(root).as_posix()
     if mask is None:
         return Sample(image, Boxes((), (), (), image_size(image)[0]), id)
-    pixels = _values(mask)
+    pixels = mask_values(mask)
     values, boxes = object_boxes(pixels)
     size = (pixels.shape[0], pixels.shape[1])
     target = Boxes(boxes, (0,) * len(boxes), (False,) * len(boxes), size, InstanceMasks(mask, values))
     return Sample(image, target, id)
-
-
-def _values(file: Path) -> np.ndarray:
-    """The number of the object at each pixel, (height, width); colours as `InstanceMasks` says."""
-    try:
-        with Image.open(file) as image:
-            if image.format == "JPEG":
-                raise DataError(f"{file} is a JPEG, which blurs the values of a mask; PNG keeps them.")
-            pixels = np.asarray(image if image.mode in ("L", "P", "I", "I;16", "1") else image.convert("RGB"))
-    except DataError:
-        raise
-    except Exception as error:  # damaged files make Pillow's parsers raise nearly anything
-        raise DataError(f"{file} cannot be read as a mask: {type(error).__name__}: {error}.") from error
-    return pixels.astype(np.int64) if pixels.ndim == 2 else pixels.astype(np.int64) @ np.array([1, 256, 65536])
 
 
 def object_boxes(pixels: np.ndarray) -> tuple[tuple[int, ...], tuple[tuple[float, float, float, float], ...]]:

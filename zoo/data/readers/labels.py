@@ -9,6 +9,7 @@ from zoo.data.files import describe, load_json
 from zoo.errors import DataError
 
 NAME = "labels"
+KINDS = ("class",)
 LAYOUT = "labels.json (file name -> class index) beside the images or an images/ folder, optionally class_names.json"
 
 

@@ -14,11 +14,12 @@ from xml.etree import ElementTree
 from zoo.data.boxes import UNKNOWN, Box, Boxes
 from zoo.data.dataset import Dataset, Sample
 from zoo.data.decode import image_size
-from zoo.data.files import files
+from zoo.data.files import files, read_lines
 from zoo.data.pairs import ANNOTATIONS, images_by_stem, notes_by_stem, one_image, pairs, split_folders, title
 from zoo.errors import DataError
 
 NAME = "voc"
+KINDS = ("boxes",)
 LAYOUT = (
     "Pascal VOC: Annotations/ with an .xml for each image and JPEGImages/ (or images/), perhaps "
     "ImageSets/Main/train.txt, val.txt and test.txt; or .xml files beside the images, perhaps in train/, val/ and test/"
@@ -168,10 +169,7 @@ def _image_sets(path: Path, notes: dict[str, _Note]) -> dict[str, dict[str, _Not
 
 
 def _lines(file: Path) -> list[str]:
-    try:
-        lines = [line.strip() for line in file.read_text("utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file} cannot be read as text in UTF-8: {error}.") from error
+    lines = [line.strip() for line in read_lines(file)]
     if not any(lines):
         raise DataError(f"{file} lists no image; fill it or remove it.")
     return [line for line in lines if line]

@@ -4,22 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from zoo.data.boxes import UNKNOWN, Box, Boxes
 from zoo.data.dataset import Dataset, Sample
 from zoo.data.decode import image_size
-from zoo.data.files import files
+from zoo.data.files import files, read_lines
+from zoo.data.outlines import Outlines, shape_of
 from zoo.data.pairs import LABELS, images_by_stem, notes_by_stem, one_image, pairs, split_folders, title
 from zoo.errors import DataError
 
 NAME = "yolo"
+KINDS = ("boxes",)
 LAYOUT = (
     "YOLO: images/ and labels/ with a .txt for each image (lines of class, centre x, centre y, width, height as shares "
     "of the image), perhaps with train/, val/ and test/ above or in them, or all in one folder; names of the classes "
     "in data.yaml or classes.txt"
 )
 _LISTS = ("classes.txt", "obj.names", "classes.names")
+
+
+class _Line(NamedTuple):
+    """One object.
+
+    Attributes:
+        number: of its class. box, ring: x1, y1, x2, y2 and the corners of its polygon, x and y in turn, or nothing; as
+            shares of the image.
+    """
+
+    number: int
+    box: Box
+    ring: tuple[float, ...]
 
 
 def detect(path: Path) -> bool:
@@ -39,7 +54,7 @@ def read(path: Path) -> dict[str, Dataset]:
 
     Names come from `data.yaml` (`names`, a list or an object; where its paths point is not looked at), or the lines
     of `classes.txt` or `obj.names`, else classes are called by their number. An image without a file, or with an empty
-    one, has no boxes. Lines of polygons (class, then x and y in turn) give the box around them.
+    one, has no boxes. Lines of polygons (class, then x and y in turn) give the box around them, and outlines.
 
     Raises:
         DataError: names the file and line that is broken.
@@ -49,7 +64,7 @@ def read(path: Path) -> dict[str, Dataset]:
         raise DataError(f"{path} is not {LAYOUT}.")
     names = _names(path, [labels for _, labels in folders.values()])
     read_ = {split: _rows(*pair) for split, pair in folders.items()}
-    numbers = [number for rows in read_.values() for *_, labels in rows for number in labels]
+    numbers = [line.number for rows in read_.values() for _, lines in rows for line in lines]
     if not numbers:
         raise DataError(f"{path} has no box in any of its files.")
     classes = names or tuple(str(number) for number in range(max(numbers) + 1))
@@ -77,16 +92,9 @@ def _holds_both(folder: Path) -> bool:
     return any(file.stem in texts and file.suffix.lower() != ".txt" for file in files(folder))
 
 
-def _lines(file: Path) -> list[str]:
-    try:
-        return file.read_text("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file} cannot be read as text in UTF-8: {error}.") from error
-
-
 def _reads(file: Path) -> bool:
     try:
-        return all(_box(line, "") for line in _lines(file) if line.strip())
+        return all(_line(line, "") for line in read_lines(file) if line.strip())
     except DataError:
         return False
 
@@ -96,7 +104,7 @@ def _names(path: Path, folders: Sequence[Path]) -> tuple[str, ...]:
     places = list(dict.fromkeys([path, *folders, *(folder.parent for folder in folders)]))
     for file in (place / name for place in places for name in _LISTS):
         if file.is_file():
-            return tuple(line.strip() for line in _lines(file) if line.strip())
+            return tuple(line.strip() for line in read_lines(file) if line.strip())
     for file in sorted(file for file in files(path) if file.suffix.lower() in (".yaml", ".yml")):
         content = _yaml(file)
         if isinstance(content, dict) and "names" in content:
@@ -122,22 +130,21 @@ def _listed(names: Any, file: Path) -> tuple[str, ...]:
     return tuple(map(str, names))
 
 
-def _rows(images: Path, labels: Path) -> list[tuple[Path, list[Box], list[int]]]:
-    """Image, boxes as shares of it, class numbers."""
+def _rows(images: Path, labels: Path) -> list[tuple[Path, list[_Line]]]:
+    """Each image with its lines."""
     by_stem, notes = images_by_stem(images), notes_by_stem(labels, ".txt")
     notes = {name: file for name, file in notes.items() if name in by_stem or file.name not in _LISTS}
     found = []
     for name, file in notes.items():
         one_image(by_stem, name, file)
     for name, [image, *_] in by_stem.items():
-        lines = _lines(notes[name]) if name in notes else []
-        rows = [_box(line, f"{notes[name]}, line {i}") for i, line in enumerate(lines, 1) if line.strip()]
-        found.append((image, [box for _, box in rows], [number for number, _ in rows]))
+        lines = read_lines(notes[name]) if name in notes else []
+        rows = [_line(line, f"{notes[name]}, line {i}") for i, line in enumerate(lines, 1) if line.strip()]
+        found.append((image, rows))
     return found
 
 
-def _box(line: str, place: str) -> tuple[int, Box]:
-    """Class number and x1, y1, x2, y2 as shares of the image."""
+def _line(line: str, place: str) -> _Line:
     try:
         number, *values = map(float, line.split())
     except ValueError:
@@ -148,13 +155,17 @@ def _box(line: str, place: str) -> tuple[int, Box]:
             "a class number and the corners of a polygon."
         )
     if len(values) > 4:
-        return int(number), (min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2]))
+        box = (min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2]))
+        return _Line(int(number), box, tuple(values))
     x, y, width, height = values
-    return int(number), (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
+    return _Line(int(number), (x - width / 2, y - height / 2, x + width / 2, y + height / 2), ())
 
 
-def _sample(image: Path, shares: list[Box], numbers: list[int], classes: int, root: Path) -> Sample:
+def _sample(image: Path, lines: Sequence[_Line], classes: int, root: Path) -> Sample:
     height, width = size = image_size(image)[0]
-    boxes = tuple((x1 * width, y1 * height, x2 * width, y2 * height) for x1, y1, x2, y2 in shares)
-    labels = tuple(number if 0 <= number < classes else UNKNOWN for number in numbers)
-    return Sample(image, Boxes(boxes, labels, (False,) * len(boxes), size), image.relative_to(root).as_posix())
+    boxes = tuple((x1 * width, y1 * height, x2 * width, y2 * height) for x1, y1, x2, y2 in (one.box for one in lines))
+    labels = tuple(one.number if 0 <= one.number < classes else UNKNOWN for one in lines)
+    shapes = [shape_of([[v * (height if i % 2 else width) for i, v in enumerate(one.ring)]], size) for one in lines]
+    outlines = Outlines(tuple(shapes)) if any(shapes) else None
+    target = Boxes(boxes, labels, (False,) * len(boxes), size, outlines)
+    return Sample(image, target, image.relative_to(root).as_posix())

@@ -1,0 +1,361 @@
+"""Segmentation: a class for every pixel, on any backbone.
+
+Decoders behind one contract: see `zoo.adapters.segmenter.decoders`. Losses and figures are `zoo.dense`'s, figures at
+the originals' resolution. Photos are looked at as a whole, or in overlapping windows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import jax.numpy as jnp
+import msgspec
+import numpy as np
+from flax import nnx
+from jax import Array, ShapeDtypeStruct
+from zoo.adapters.segmenter.decoders import (
+    DECODERS,
+    SegmentationHead,
+    auxiliary_stage,
+    backbone_options,
+    stages_for,
+)
+from zoo.adapters.segmenter.published import MODELS
+
+from zoo.adapter import Adapter, Table
+from zoo.data import Dataset, Sample
+from zoo.data.masks import BACKGROUND, IGNORE, MOST_CLASSES, pixel_counts, prepare_mask, read_mask
+from zoo.data.outlines import Runs, inside
+from zoo.data.transform import frame_of
+from zoo.dense.framing import whole_image
+from zoo.dense.losses import Shape, parsed, segmentation_losses
+from zoo.dense.originals import batch_labels_at
+from zoo.dense.segmentation import SegmentationEvaluation
+from zoo.errors import ConfigError, DataError
+from zoo.hookspecs import hookimpl
+from zoo.model import Model
+from zoo.spec import AdapterSpec, BackboneSpec, ModelSpec, Preprocess
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+SIDE = 384
+"""Side of the images where a user names none, in pixels; or the next that the backbone takes."""
+
+
+class Segment(msgspec.Struct, frozen=True):
+    """The pixels of a class.
+
+    Attributes:
+        label, value: the class and its number. share: of the image's pixels.
+        counts: which pixels, as COCO's compressed runs: https://cocodataset.org/#format-results.
+    """
+
+    label: str
+    value: int
+    share: float
+    counts: str
+
+
+class Segmentation(msgspec.Struct, frozen=True):
+    """A class for every pixel of one image.
+
+    Attributes:
+        file: the image. size: its height and width. segments: of the classes that it has, in their order.
+    """
+
+    file: str
+    size: tuple[int, int]
+    segments: list[Segment]
+
+    @property
+    def mask(self) -> np.ndarray:
+        """The number of every pixel's class, uint8 (height, width)."""
+        found = np.zeros(self.size, np.uint8)
+        for one in self.segments:
+            found[inside(Runs(one.counts), self.size)] = one.value
+        return found
+
+
+@dataclass(frozen=True)
+class Segmenter(Adapter):
+    """Options of the segmenter.
+
+    Attributes:
+        decoder: a row of `zoo.adapters.segmenter.decoders`.
+        width, norm, dropout: the decoder's, see there; 0 or None for its own.
+        auxiliary: weight of the losses of maps on the way (deep supervision), e.g. 0.4; 0 for none.
+        objective: the loss, a sum of `ce`, `focal`, `dice`, `tversky` and `lovasz` with factors, e.g. `ce+0.5*dice`.
+        class_weights: a factor for each class in `ce` and `focal`, or `balanced`: inversely to its share of the pixels.
+        tversky: what a false positive and a false negative count in Tversky's loss. gamma: power of the focal loss.
+        sliding: photos are seen in windows of the images' size, in place of as a whole.
+        overlap: share of a window that it has in common with the next. scale: photos are resized by it before.
+        flip: mirror images are looked at as well. scales: further sizes that photos are looked at as a whole, as
+            factors of the images' size, e.g. `[0.75, 1.25]`.
+        room: height and width of the largest image whose mask there is room for in an evaluation; set by the data.
+    """
+
+    decoder: Literal["unet", "fpn", "upernet", "deeplabv3plus", "deeplabv3", "fcn", "linear", "mlp"] = "fpn"
+    width: int = 128
+    norm: Literal["batch", "group"] | None = None
+    dropout: float | None = None
+    auxiliary: float = 0.0
+    objective: str = "ce+dice"
+    class_weights: Literal["balanced"] | tuple[float, ...] | None = None
+    tversky: tuple[float, float] = (0.3, 0.7)
+    gamma: float = 2.0
+    sliding: bool = False
+    overlap: float = 0.25
+    scale: float = 1.0
+    flip: bool = False
+    scales: tuple[float, ...] = ()
+    room: tuple[int, int] = (1, 1)
+
+    targets_from = ("masks",)
+    primary = "miou"
+    mirrors = True
+    views = 8
+    adjustable = ("sliding", "overlap", "scale", "flip", "scales")
+    rasters = ("masks",)
+    recipe = {
+        "epochs": 30,
+        "batch_size": 4,  # data sets of masks are small: twice the steps of 8 for the same work
+        "lr": 1e-3,
+        "augment": {"scale": (0.4, 1.6), "ratio": (0.8, 1.25)},
+    }
+
+    def __post_init__(self) -> None:
+        parsed(self.objective)
+        if len(self.labels) > MOST_CLASSES:
+            raise ConfigError(f"{len(self.labels)} classes; a mask has room for {MOST_CLASSES}, 0 to 254.")
+        rows = (
+            ("width", self.width >= 0, "at least 0"),
+            ("dropout", self.dropout is None or 0 <= self.dropout < 1, "in [0, 1)"),
+            ("auxiliary", self.auxiliary >= 0, "at least 0"),
+            ("tversky", min(self.tversky) >= 0 and max(self.tversky) > 0, "two numbers, at least 0 and not both 0"),
+            ("gamma", self.gamma >= 0, "at least 0"),
+            ("overlap", 0 <= self.overlap < 1, "in [0, 1)"),
+            ("scale", self.scale > 0, "above 0"),
+            ("scales", all(scale > 0 for scale in self.scales), "above 0, each"),
+            ("room", min(self.room) >= 1, "at least 1, each"),
+        )
+        for name, good, accepted in rows:
+            if not good:
+                raise ConfigError(f"{name} is {getattr(self, name)}; accepted: {accepted}.")
+        if self.sliding and self.scales:
+            raise ConfigError("sliding windows have one scale: set scale, and leave scales out.")
+        if isinstance(self.class_weights, tuple):
+            if self.labels and len(self.class_weights) != len(self.labels):
+                raise ConfigError(
+                    f"{len(self.class_weights)} class_weights for {len(self.labels)} classes; give one for each."
+                )
+            if min(self.class_weights, default=0) < 0 or not any(self.class_weights):
+                raise ConfigError(f"class_weights are {self.class_weights}; give numbers from 0, not all of them 0.")
+
+    # What it needs of a backbone -------------------------------------------------------------------------------
+    def backbone_options(self, spec: BackboneSpec) -> Mapping[str, Any]:
+        return backbone_options(spec, self.decoder)
+
+    def taps(self, spec: BackboneSpec) -> tuple[str, ...]:
+        stages = list(stages_for(spec, self.decoder))
+        if self.auxiliary and (side := auxiliary_stage(spec, self.decoder)):
+            stages.append(side)
+        return tuple(dict.fromkeys(stage.name for stage in stages))
+
+    def framing(self, spec: BackboneSpec, preprocess: Preprocess) -> Preprocess:
+        """See `zoo.dense.framing.whole_image`."""
+        return whole_image(spec, preprocess, stages_for(spec, self.decoder)[0], SIDE)
+
+    def build(
+        self,
+        spec: BackboneSpec,
+        shapes: Mapping[str, ShapeDtypeStruct],
+        *,
+        size: tuple[int, int],
+        rngs: nnx.Rngs,
+    ) -> nnx.Module:
+        if len(self.labels) < 2:
+            raise ConfigError(
+                f"a segmenter needs at least two classes, one of which may be {BACKGROUND!r}: give labels= or "
+                "num_classes=."
+            )
+        options = {
+            "width": self.width,
+            "norm": self.norm,
+            "dropout": self.dropout,
+            "auxiliary": bool(self.auxiliary),
+        }
+        stages = stages_for(spec, self.decoder)
+        return SegmentationHead(self.decoder, spec, stages, len(self.labels), size=size, options=options, rngs=rngs)
+
+    # Learning --------------------------------------------------------------------------------------------------
+    def fitted(self, dataset: Dataset) -> Self:
+        if self.class_weights != "balanced":
+            return self
+        counts = pixel_counts(dataset)
+        if not counts.all():
+            empty = [name for name, count in zip(dataset.classes, counts, strict=True) if not count]
+            raise DataError(
+                f"class_weights=balanced needs pixels of every class; {dataset.name} has none of {empty!r}."
+            )
+        weights = counts.sum() / (len(counts) * counts)
+        return replace(self, class_weights=tuple(weights.tolist()))
+
+    def sized(self, datasets: Sequence[Dataset]) -> tuple[Self, str]:
+        heights, widths = zip(*(sample.target.size for part in datasets for sample in part), strict=True)
+        return replace(self, room=(max(heights), max(widths))), ""
+
+    def targets(self, sample: Sample, preprocess: Preprocess) -> dict[str, np.ndarray]:
+        return {
+            "mask": prepare_mask(read_mask(sample.target), preprocess),
+            "frame": np.array(frame_of(sample.target.size, preprocess), np.float32),
+        }
+
+    def truth(self, sample: Sample) -> dict[str, np.ndarray]:
+        mask = read_mask(sample.target)
+        room = np.full(self.room, IGNORE, np.uint8)
+        room[: mask.shape[0], : mask.shape[1]] = mask
+        return {"true_mask": room}
+
+    def loss_terms(self, outputs: Mapping[str, Any], batch: Mapping[str, Any]) -> dict[str, Array]:
+        """The parts of the loss by name, each (b,) with its factor."""
+        weights = self.class_weights if isinstance(self.class_weights, tuple) else ()
+        shape = Shape(*self.tversky, self.gamma)
+
+        def of(logits: Array) -> dict[str, Array]:
+            return segmentation_losses(logits, batch["mask"], self.objective, weights=weights, shape=shape)
+
+        found = of(outputs["logits"])
+        if self.auxiliary:
+            found["auxiliary"] = self.auxiliary * sum(sum(of(logits).values()) for logits in outputs["aux"])
+        return found
+
+    def loss(self, outputs: Any, batch: Mapping[str, Any]) -> Array:
+        return reduce(add, self.loss_terms(outputs, batch).values())
+
+    def terms(self, model: Model, reduced: Mapping[str, Array], batch: Mapping[str, Any]) -> dict[str, Array]:
+        found = self.loss_terms(model.outputs(reduced), batch)
+        return {f"loss_{name}": part for name, part in found.items()} if len(found) > 1 else {}
+
+    # Predicting ------------------------------------------------------------------------------------------------
+    def decoded(self, model: Model, reduced: Mapping[str, Array], batch: Mapping[str, Any]) -> dict[str, Array]:
+        """`mask` (b, height, width), uint8: the class of every pixel of the originals, with the `room` there is."""
+        logits = model.outputs(reduced)["logits"]
+        pixels = batch["mask"] if "mask" in batch else batch["image"]
+        if self.flip and "image" in batch:
+            mirrored = model(model.normalize(batch["image"][:, :, ::-1]))["logits"]
+            logits = (logits + mirrored[:, :, ::-1]) / 2
+        return {"mask": batch_labels_at(logits, jnp.asarray(batch["frame"]), pixels.shape[1:3], self.room)}
+
+    def predict(
+        self, model: Model, images: Sequence[Path | np.ndarray], names: Sequence[str], batch_size: int
+    ) -> list[Segmentation]:
+        from zoo.adapters.segmenter.prediction import slide, whole
+
+        if not self.sliding:
+            masks = whole(model, images, batch_size, flip=self.flip, scales=self.scales)
+        else:
+            masks = (slide(model, image, self.overlap, self.scale, flip=self.flip) for image in images)
+        return [self.segmentation(mask, name) for mask, name in zip(masks, names, strict=True)]
+
+    def segmentation(self, mask: np.ndarray, file: str) -> Segmentation:
+        """A mask, uint8 (height, width), as a typed value."""
+        from hotcoco.mask import encode
+
+        counts = np.bincount(mask.reshape(-1), minlength=len(self.labels))
+        segments = []
+        for k in np.flatnonzero(counts):
+            runs = encode(np.asfortranarray(mask == k, np.uint8))["counts"].decode()
+            segments.append(Segment(self.labels[k], int(k), float(counts[k] / mask.size), runs))
+        return Segmentation(file, (mask.shape[0], mask.shape[1]), segments)
+
+    def predictions(self, decoded: Mapping[str, np.ndarray], files: Sequence[str]) -> list[Segmentation]:
+        return [self.segmentation(mask, file) for mask, file in zip(decoded["mask"], files, strict=True)]
+
+    def table(self, predictions: Sequence[Segmentation]) -> Table:
+        rows: list[tuple[Any, ...]] = []
+        for one in predictions:
+            largest = sorted(one.segments, key=lambda segment: -segment.share)
+            seen = ", ".join(f"{segment.label} {segment.share:.1%}" for segment in largest[:4])
+            rows.append((one.file, f"{one.size[1]}x{one.size[0]}", seen + ", ..." * (len(largest) > 4)))
+        return Table(("file", "size", "classes"), rows, right=("size",))
+
+    def results(self, predictions: Sequence[Segmentation]) -> dict[str, Any]:
+        """COCO's result format, with the file's name for `image_id`, and the categories that its numbers stand for;
+        they are the values in the masks."""
+        found = [
+            {
+                "image_id": Path(one.file).name,
+                "category_id": segment.value,
+                "segmentation": {"size": list(one.size), "counts": segment.counts},
+            }
+            for one in predictions
+            for segment in one.segments
+        ]
+        return {"predictions": found, "categories": [{"id": i, "name": label} for i, label in enumerate(self.labels)]}
+
+    def raster(self, name: str, prediction: Segmentation) -> Image.Image:
+        from zoo.adapters.segmenter.pictures import indexed
+
+        return indexed(prediction.mask, self.labels)
+
+    def picture(self, pixels: np.ndarray, prediction: Segmentation) -> np.ndarray:
+        from zoo.adapters.segmenter.pictures import overlay
+
+        return overlay(pixels, prediction.mask, self.labels)
+
+    def metrics(self) -> SegmentationMetrics:
+        return SegmentationMetrics(self.labels)
+
+    def next_step(self, run: Path) -> str:
+        return f"zoo predict {run} PHOTO --out FOLDER, zoo evaluate {run} DATA"
+
+    def figures(self, evaluation: Any, folder: Path) -> list[Path]:
+        from zoo.adapters.segmenter.pictures import SHOWN, class_figures, photos
+
+        from zoo.report import WITH_COUNTS, confusion_matrix
+
+        drawn = [class_figures(evaluation.metrics["per_class"], folder / "classes.png")]
+        if len(self.labels) <= WITH_COUNTS:
+            file = folder / "confusion.png"
+            drawn.append(confusion_matrix(evaluation.accumulated.confusion, self.labels, file, percent=True))
+        return [
+            *drawn,
+            *photos(self, evaluation.worst(SHOWN), folder / "worst.png"),
+            *photos(self, evaluation.best(SHOWN), folder / "best.png"),
+        ]
+
+
+class SegmentationMetrics:
+    """The figures of `zoo.dense.segmentation` over the batches of an evaluation."""
+
+    def __init__(self, labels: Sequence[str]):
+        self._evaluation = SegmentationEvaluation(labels)
+
+    def update(self, decoded: Mapping[str, np.ndarray], batch: Mapping[str, np.ndarray]) -> None:
+        for i in np.flatnonzero(batch["valid"]):
+            height, width = batch["frame"][i][4:].astype(int)
+            self._evaluation.add(batch["true_mask"][i][:height, :width], decoded["mask"][i][:height, :width])
+
+    def compute(self) -> dict[str, Any]:
+        return self._evaluation.compute()
+
+    @property
+    def confusion(self) -> np.ndarray:
+        """Pixels of each true class (row) by what they were taken for (column), int64 (classes, classes)."""
+        return self._evaluation.confusion
+
+
+@hookimpl
+def zoo_models() -> list[ModelSpec]:
+    return [*MODELS]
+
+
+@hookimpl
+def zoo_adapters() -> list[AdapterSpec]:
+    return [AdapterSpec("segmenter", Segmenter, f"A class for every pixel: {', '.join(DECODERS)}.")]

@@ -1,0 +1,193 @@
+"""From a backbone's stages to a logit for every class and place: a table row a decoder.
+
+Options that a head takes, by name: `width`, channels of the decoder, 0 for its own; `norm`, `batch` or `group`, None
+for the decoder's own; `dropout`, before the classifier, None for the decoder's own; `auxiliary`, whether there are
+logits of maps on the way as well (deep supervision).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from flax import nnx
+from jax import Array
+from zoo.adapters.segmenter import deeplab, fpn, light, unet
+from zoo.adapters.segmenter.parts import Decoded, Maps, Norm, classifier, fcn_head
+
+from zoo.blocks.dilation import DILATABLE
+from zoo.dense.necks import SimplePyramid
+from zoo.dense.pyramid import pyramid_stages, tokens_to_map
+from zoo.errors import ConfigError, unknown_name
+from zoo.registry import registry
+from zoo.spec import OUTPUT_STRIDE, BackboneSpec, Stage
+
+PYRAMID = (4, 8, 16, 32)
+AUXILIARY = 16
+"""Stride, before any dilation, of the map that an FCN head supervises beside the last one."""
+AUXILIARY_DROPOUT = 0.1
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """What sets a decoder apart.
+
+    Attributes:
+        build: `build(maps, classes, width=, norm=, rate=, rngs=)` makes a module, `module(maps)` gives `Decoded`.
+        strides: of the maps it reads. last: whether the last map or tokens are read beside them, whatever the stride.
+        width, norm, dropout: its own. A width of 0 follows the backbone's.
+        output_stride: that a backbone should not go beyond, where it can be dilated; 0 for any.
+        dilated: whether it is refused where the backbone cannot.
+        auxiliary: what deep supervision reads: the `levels` the decoder makes, an intermediate `stage`, or nothing.
+    """
+
+    build: Callable[..., Any]
+    strides: tuple[int, ...] = PYRAMID
+    last: bool = False
+    width: int = 256
+    norm: Norm = "batch"
+    dropout: float = 0.1
+    output_stride: int = 0
+    dilated: bool = False
+    auxiliary: Literal["levels", "stage", ""] = "stage"
+
+
+DECODERS: Mapping[str, Decoder] = {
+    "unet": Decoder(unet.UNet, (1, 2, *PYRAMID), dropout=0.0, auxiliary="levels"),
+    "fpn": Decoder(fpn.FPN, norm="group", dropout=0.2, auxiliary="levels"),
+    "upernet": Decoder(fpn.UPerNet),
+    "deeplabv3plus": Decoder(deeplab.DeepLabV3Plus, (4,), last=True, dropout=0.5, output_stride=16, dilated=True),
+    "deeplabv3": Decoder(deeplab.DeepLabV3, (), last=True, dropout=0.5, output_stride=8, dilated=True),
+    "fcn": Decoder(deeplab.FCN, (), last=True, width=0, output_stride=8),
+    "linear": Decoder(light.Linear, (), last=True, width=0, dropout=0.0, auxiliary=""),
+    "mlp": Decoder(light.MLP),
+}
+
+
+def decoder_of(name: str) -> Decoder:
+    """The row of a decoder. Raises `UnknownNameError`."""
+    if name not in DECODERS:
+        raise unknown_name("decoder", name, DECODERS)
+    return DECODERS[name]
+
+
+def backbone_options(spec: BackboneSpec, decoder: str) -> dict[str, int]:
+    """Build options that a decoder wants a backbone to have."""
+    wanted = decoder_of(decoder).output_stride
+    return {OUTPUT_STRIDE: wanted} if wanted and DILATABLE in spec.capabilities else {}
+
+
+def stages_for(spec: BackboneSpec, decoder: str) -> tuple[Stage, ...]:
+    """The stages that a decoder reads, finest first. Raises `ConfigError` where the backbone cannot serve."""
+    chosen = decoder_of(decoder)
+    if chosen.dilated and DILATABLE not in spec.capabilities:
+        rows = [row for row in registry().rows("backbones") if DILATABLE in row.data.get("capabilities", ())]
+        able = {row.data.get("family"): row.name for row in sorted(rows, key=lambda row: row.name, reverse=True)}
+        others = [name for name, other in DECODERS.items() if not other.dilated]
+        raise ConfigError(
+            f"{spec.name} cannot serve {decoder}: its last stages cannot be dilated. Choose a backbone that is "
+            f"{DILATABLE}, such as {', '.join(sorted(able.values()))}, or one of the decoders {', '.join(others)}."
+        )
+    found = pyramid_stages(spec, chosen.strides) if chosen.strides else ()
+    if not chosen.last:
+        return found
+    placed = [stage for stage in spec.stages if stage.kind != "vector"]
+    if not placed:
+        raise ConfigError(f"{spec.name} cannot serve {decoder}: no stage of it is a map or tokens. Choose another.")
+    return (*(stage for stage in found if stage != placed[-1]), placed[-1])
+
+
+def taps_for(spec: BackboneSpec, decoder: str, *, auxiliary: bool = False) -> tuple[str, ...]:
+    """Names of the stages that a decoder reads, and what deep supervision reads beside them."""
+    stages = list(stages_for(spec, decoder))
+    if auxiliary and (side := auxiliary_stage(spec, decoder)):
+        stages.append(side)
+    return tuple(dict.fromkeys(stage.name for stage in stages))
+
+
+def auxiliary_stage(spec: BackboneSpec, decoder: str) -> Stage | None:
+    """The stage that deep supervision reads, where it is not maps that the decoder makes: the last map of half the
+    detail of the last one, whatever is dilated, or of tokens those two thirds of the way up.
+
+    Raises `ConfigError` where there is nothing to supervise.
+    """
+    chosen = decoder_of(decoder)
+    if chosen.auxiliary == "levels":
+        return None
+    last = stages_for(spec, decoder)[-1]
+    earlier = [stage for stage in spec.stages[: spec.stages.index(last)] if stage.kind == last.kind]
+    if last.kind == "map":
+        earlier = [stage for stage in earlier if stage.stride * stage.dilation < last.stride * last.dilation]
+    else:
+        earlier = earlier[: -(-2 * len(earlier) // 3)]
+    if not chosen.auxiliary or not earlier:
+        able = ", ".join(name for name, other in DECODERS.items() if other.auxiliary and name != decoder)
+        raise ConfigError(
+            f"auxiliary: {decoder} on {spec.name} has nothing to supervise on the way. Leave it out, or choose another "
+            f"decoder ({able})."
+        )
+    return earlier[-1]
+
+
+class SegmentationHead(nnx.Module):
+    """A decoder on the maps or tokens of a backbone.
+
+    Args:
+        stages: that the decoder reads, see `stages_for`. Deep supervision may read another, see `taps_for`.
+        size: (height, width) of the images; tokens are a map of it.
+        options: see the module's docstring.
+    """
+
+    def __init__(
+        self,
+        decoder: str,
+        spec: BackboneSpec,
+        stages: Sequence[Stage],
+        classes: int,
+        *,
+        size: tuple[int, int],
+        options: Mapping[str, Any],
+        rngs: nnx.Rngs,
+    ):
+        chosen = decoder_of(decoder)
+        self.stages, self.size = tuple(stages), size
+        width = options.get("width") or chosen.width
+        norm, rate = options.get("norm") or chosen.norm, options.get("dropout")
+        maps = Maps(tuple(s.channels for s in self.stages), tuple(float(s.stride) for s in self.stages))
+        self.neck: Any = nnx.data(None)
+        if self.stages[0].kind == "tokens" and chosen.strides:
+            wanted = [stride for stride in chosen.strides if stride >= PYRAMID[0]]
+            self.neck = SimplePyramid(maps.channels[0], int(maps.strides[0]), wanted, width, extra=0, rngs=rngs)
+            maps = Maps((width,) * len(wanted), self.neck.strides)
+        rate = chosen.dropout if rate is None else rate
+        self.decoder = chosen.build(maps, classes, width=width, norm=norm, rate=rate, rngs=rngs)
+        self.side: Stage | None = None
+        if not options.get("auxiliary"):
+            self.auxiliary = nnx.List([])
+        elif chosen.auxiliary == "levels":
+            self.auxiliary = nnx.List(classifier(n, classes, rngs=rngs) for n in self.decoder.level_channels)
+        else:
+            self.side = auxiliary_stage(spec, decoder)
+            width = options.get("width") or 0
+            self.auxiliary = nnx.List([fcn_head(self.side.channels, width, classes, norm, AUXILIARY_DROPOUT, rngs)])
+
+    def reduce(self, features: Mapping[str, Array]) -> dict[str, Array]:
+        read = {stage.name: stage for stage in (*self.stages, self.side) if stage is not None}
+        return {name: self._map(stage, features[name]) for name, stage in read.items()}
+
+    def _map(self, stage: Stage, x: Array) -> Array:
+        return tokens_to_map(x, stage, self.size) if stage.kind == "tokens" else x
+
+    def reads(self) -> dict[str, str]:
+        return {}
+
+    def __call__(self, reduced: Mapping[str, Array]) -> dict[str, Any]:
+        """`logits` (b, h, w, classes) at the decoder's own stride, and `aux`, a tuple of such at other strides."""
+        maps = [reduced[stage.name] for stage in self.stages]
+        decoded: Decoded = self.decoder(maps if self.neck is None else self.neck(maps))
+        if self.side is not None:
+            aux = tuple(head(reduced[self.side.name]) for head in self.auxiliary)
+        else:
+            aux = tuple(head(x) for head, x in zip(self.auxiliary, decoded.levels, strict=False))
+        return {"logits": decoded.logits, "aux": aux}

@@ -1,0 +1,57 @@
+"""Whole segmenters that are published: names, configurations, and how their checkpoints call things.
+
+torchvision 0.28 (BSD-3-Clause): dilated residual nets, trained on COCO's images with the 20 classes of Pascal VOC and a
+background; photos of 520 pixels along the shorter side. segmentation_models.pytorch (MIT) publishes no weights for a
+task; its files are what users train.
+"""
+
+from __future__ import annotations
+
+from zoo.adapters.segmenter import layouts
+
+from zoo.spec import OUTPUT_STRIDE, ModelSpec, Preprocess
+
+_PHOTO = Preprocess(size=(520, 696), crop_pct=1.0, crop_mode="letterbox", frames=((696, 520), (520, 520)))
+
+# name: (backbone, decoder)
+_TORCHVISION = {
+    "deeplabv3_resnet50": ("resnet50", "deeplabv3"),
+    "deeplabv3_resnet101": ("resnet101", "deeplabv3"),
+    "fcn_resnet50": ("resnet50", "fcn"),
+    "fcn_resnet101": ("resnet101", "fcn"),
+}
+_SMP = {
+    "unet_resnet34": ("resnet34", "unet", lambda: layouts.SMP_UNET),
+    "fpn_resnet34": ("resnet34", "fpn", layouts.smp_fpn),
+}
+
+
+def _torchvision(name: str) -> ModelSpec:
+    backbone, decoder = _TORCHVISION[name]
+    return ModelSpec(
+        name,
+        backbone,
+        "segmenter",
+        {"decoder": decoder, "width": 0, "auxiliary": 0.5, OUTPUT_STRIDE: 8},
+        f"{name.split('_')[0]} on a dilated backbone: 20 classes and a background.",
+        _PHOTO,
+        "voc-21",
+        {"torchvision": lambda: layouts.TORCHVISION},
+        "bsd-3-clause",
+    )
+
+
+def _smp(name: str) -> ModelSpec:
+    backbone, decoder, layout = _SMP[name]
+    return ModelSpec(
+        name,
+        backbone,
+        "segmenter",
+        {"decoder": decoder, "width": 0},
+        f"{decoder} as in segmentation_models.pytorch, for its checkpoints.",
+        layouts={"segmentation_models": layout},
+        license="mit",
+    )
+
+
+MODELS = (*map(_torchvision, _TORCHVISION), *map(_smp, _SMP))

@@ -1,0 +1,68 @@
+"""U-Net: from the coarsest map down to the image's size, with a connection to the map of each size.
+
+Paper: U-Net, arXiv:1505.04597. Blocks, widths and names are those of segmentation_models.pytorch, whose encoder may be
+any backbone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from zoo.adapters.segmenter.parts import Decoded, Maps, Norm, classifier, conv_norm, dropout, size_of
+
+from zoo.dense.resize import resize_nearest
+
+LEAST = 8
+"""Channels that no block goes below."""
+
+
+class Block(nnx.Module):
+    """Enlarge, put the finer map beside it where there is one, and convolve twice."""
+
+    def __init__(self, inputs: int, skip: int, outputs: int, norm: Norm, *, rngs: nnx.Rngs):
+        self.conv1 = conv_norm(inputs + skip, outputs, 3, norm, rngs=rngs)
+        self.conv2 = conv_norm(outputs, outputs, 3, norm, rngs=rngs)
+
+    def __call__(self, x: Array, skip: Array | None) -> Array:
+        rows, columns = size_of(x)
+        x = resize_nearest(x, (2 * rows, 2 * columns) if skip is None else size_of(skip))
+        return self.conv2(self.conv1(x if skip is None else jnp.concatenate([x, skip], axis=-1)))
+
+
+class UNet(nnx.Module):
+    """A block for each of the finer maps, then as many without one as it takes to a stride below 2.
+
+    Args:
+        width: channels at a stride of 16; half as many at half the stride (256, 128, 64, 32, 16).
+    """
+
+    def __init__(self, maps: Maps, classes: int, *, width: int, norm: Norm, rate: float, rngs: nnx.Rngs):
+        *finer, last = maps.strides
+        strides = [*reversed(finer)]
+        finest = strides[-1] if strides else last
+        strides += [finest / 2**i for i in range(1, math.floor(math.log2(finest)) + 1)]
+        skips = [*reversed(maps.channels[:-1])] + [0] * (len(strides) - len(finer))
+        inputs, blocks = maps.channels[-1], []
+        self.widths = tuple(max(LEAST, int(width * 2.0 ** round(math.log2(stride / 16)))) for stride in strides)
+        for skip, outputs in zip(skips, self.widths, strict=True):
+            blocks.append(Block(inputs, skip, outputs, norm, rngs=rngs))
+            inputs = outputs
+        self.blocks = nnx.List(blocks)
+        self.dropout = nnx.List(dropout(rate, rngs, channels=True))
+        self.classifier = classifier(inputs, classes, 3, rngs=rngs)
+        self.level_channels = tuple(self.widths[-4:-1])
+
+    def __call__(self, maps: Sequence[Array]) -> Decoded:
+        *finer, x = maps
+        levels = []
+        skips = [*reversed(finer)] + [None] * (len(self.blocks) - len(finer))
+        for block, skip in zip(self.blocks, skips, strict=True):
+            x = block(x, skip)
+            levels.append(x)
+        for layer in self.dropout:
+            x = layer(x)
+        return Decoded(self.classifier(x), levels[-4:-1])

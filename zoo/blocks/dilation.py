@@ -1,0 +1,9 @@
+"""What families say of themselves that can be dilated: capability, build option, and the option in timm's words."""
+
+from __future__ import annotations
+
+from zoo.spec import OUTPUT_STRIDE
+
+DILATABLE = "dilatable"
+OPTIONS = {OUTPUT_STRIDE: (32, 16, 8)}
+EXPORT = {OUTPUT_STRIDE: {stride: {OUTPUT_STRIDE: stride} for stride in OPTIONS[OUTPUT_STRIDE][1:]}}
