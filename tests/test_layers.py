@@ -27,6 +27,7 @@ from zoo.layers import (
     Normal,
     Padding,
     avg_pool,
+    dense_conv,
     depthwise_conv,
     global_avg_pool,
     grouped_conv,
@@ -194,6 +195,48 @@ def test_grouped_convolution_and_its_gradients_equal_the_librarys(
         jax.value_and_grad(partial(loss, f), (0, 1), has_aux=True)(x, kernel) for f in (grouped_conv, library_conv)
     )
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), found, wanted)
+
+
+@pytest.mark.parametrize(
+    ("size", "window", "stride", "pads", "dilation"),
+    [
+        ((21, 30), (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1)),  # the last band of rows is filled up
+        ((5, 4), (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1)),  # all images in one block
+        ((12, 12), (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1)),  # the last block of images is filled up
+        ((23, 37), (7, 7), (2, 2), ((3, 3), (3, 3)), (1, 1)),  # pixels at the end that no window sees
+        ((20, 33), (3, 3), (2, 1), ((0, 1), (1, 0)), (1, 1)),
+        ((19, 40), (3, 2), (1, 2), ((2, 2), (0, 3)), (2, 3)),
+        ((18, 29), (1, 7), (1, 1), ((0, 0), (3, 3)), (1, 1)),
+        ((17, 300), (3, 3), (1, 1), ((0, 0), (0, 0)), (1, 1)),  # a row that is longer than a block
+    ],
+)
+def test_the_gradient_of_a_dense_convolution_equals_the_librarys(
+    size: Any, window: Any, stride: Any, pads: Any, dilation: Any
+) -> None:
+    x = jnp.asarray(seeded.images(3, *size, 5))
+    kernel = jnp.asarray(seeded.tensor("w", (6, 5, *window)).transpose(2, 3, 1, 0))
+
+    def gradients(function: Callable[..., jax.Array]) -> Any:
+        y, back = jax.vjp(function, x, kernel)
+        return y, back(jnp.sin(3 * y))
+
+    found = jax.jit(lambda: gradients(lambda x, k: dense_conv(x, k, stride, pads, dilation)))()
+    wanted = jax.jit(lambda: gradients(lambda x, k: library_conv(x, k, 1, stride, pads, dilation)))()
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+        assert float(jnp.abs(a - b).max()) < TOLERANCE * float(jnp.abs(b).max())
+
+
+def test_the_gradient_of_a_dense_convolution_keeps_to_half_precision() -> None:
+    x = jnp.asarray(seeded.images(2, 20, 30, 4))
+    kernel = jnp.asarray(seeded.tensor("w", (6, 4, 3, 3)).transpose(2, 3, 1, 0))
+
+    def gradient(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        y, back = jax.vjp(lambda k: dense_conv(x, k, (1, 1), ((1, 1), (1, 1)), (1, 1)), kernel)
+        return back(jnp.ones_like(y))[0]
+
+    half = gradient(x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16))
+    assert half.dtype == jnp.bfloat16
+    np.testing.assert_allclose(half.astype(jnp.float32), gradient(x, kernel), rtol=0.02, atol=0.5)
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,11 @@
 They differ from flax's own in three ways. Padding is written as torch writes it (a number, or `same` for TensorFlow's
 rule). The arithmetic follows the input: parameters are kept in float32 and cast to the input's dtype, so a model runs
 in bfloat16 by being given bfloat16 images; normalisation statistics are always computed in float32. And a depthwise
-convolution is fast on CPU as well.
+convolution, and the gradient of any, is fast on CPU as well.
 """
 
 from zoo.layers.conv import Conv, ConvTranspose
-from zoo.layers.dense import patch_product
+from zoo.layers.dense import dense_conv, patch_product
 from zoo.layers.depthwise import depthwise_conv
 from zoo.layers.grouped import grouped_conv
 from zoo.layers.initialisers import HeNormal, Normal
@@ -32,6 +32,7 @@ __all__ = [
     "Padding",
     "Pads",
     "avg_pool",
+    "dense_conv",
     "depthwise_conv",
     "global_avg_pool",
     "grouped_conv",

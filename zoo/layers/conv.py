@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from zoo.layers.dense import library_conv, patch_product
+from zoo.layers.dense import dense_conv, patch_product
 from zoo.layers.depthwise import depthwise_conv
 from zoo.layers.grouped import grouped_conv
 from zoo.layers.initialisers import HeNormal, Normal
@@ -63,7 +63,7 @@ class Conv(nnx.Conv):
         elif groups > 1:
             y = grouped_conv(x, kernel, groups, stride, pads, dilation)
         else:
-            y = library_conv(x, kernel, groups, stride, pads, dilation)
+            y = dense_conv(x, kernel, stride, pads, dilation)
         return y if self.bias is None else y + self.bias[...].astype(x.dtype).reshape(1, 1, 1, -1)
 
 
