@@ -191,16 +191,21 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Figures of a model on DATA: `zoo evaluate RUN DATA`, or `zoo evaluate --backbone NAME --weights SOURCE DATA`."""
-    from zoo.data import read
+    from zoo.data import format_for, read
 
     places = [place for place in (run, data) if place]
     if len(places) != (1 if backbone else 2):
         raise ConfigError("give RUN and DATA, or --backbone NAME [--weights SOURCE] and DATA.")
     from zoo.training.batches import evaluation_split
 
-    parts = read(places[-1], format or None)
-    part = evaluation_split(parts, split or None)
-    model = _model(places[0], backbone, weights, task or _task_for(part.kind), set_, dtype, image_size, accept_license)
+    def model_for(task: str) -> Model:
+        return _model(places[0], backbone, weights, task, set_, dtype, image_size, accept_license)
+
+    # A run knows its task, which may decide how data are read; else the data decide the task.
+    saved = None if backbone else model_for(task)
+    own = format_for(saved.adapter.targets_from) if saved else _format_of(task)
+    part = evaluation_split(read(places[-1], format or own), split or None)
+    model = saved or model_for(task or _task_for(part.kind))
     from zoo.training import evaluate as run_evaluation
 
     found = run_evaluation(model, part, batch_size=batch_size, annotations=annotations)  # type: ignore[arg-type]
