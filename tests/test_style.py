@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from training_kit import installed, own_cache, tinynet  # noqa: F401  (fixtures)
 from typer.testing import CliRunner
 from zoo.adapters.style import Style, gatys, stylize
 from zoo.adapters.style.colour import luminance_of, matched
-from zoo.adapters.style.pictures import open_picture
+from zoo.adapters.style.pictures import open_picture, style_crop
 
 import zoo
 from zoo.cli.app import app
@@ -108,7 +109,12 @@ def test_the_objective_falls_at_every_step(optimiser: Model) -> None:
 
 def test_previews_come_as_asked(optimiser: Model) -> None:
     seen: list[tuple[int, int]] = []
-    stylize(optimiser, PHOTO, STRIPES, preview=lambda step, steps, loss, pixels: seen.append((step, steps)), every=5)
+
+    def preview(step: int, steps: int, loss: float, pixels: np.ndarray) -> None:
+        assert pixels.shape == PHOTO.shape
+        seen.append((step, steps))
+
+    stylize(optimiser, PHOTO, STRIPES, preview=preview, every=5)
     assert seen == [(5, 12), (10, 12), (12, 12)]
 
 
@@ -160,6 +166,14 @@ def test_orientation_and_profile_are_kept(optimiser: Model, tmp_path: Path) -> N
         assert image.getexif()[0x010F] == "maker" and image.getexif().get(0x0112, 1) == 1
 
 
+def test_one_style_picture_gives_many_textures(pictures: Path) -> None:
+    file = pictures / "dots.png"
+    crops = [style_crop(file, 20, number) for number in range(6)]
+    assert all(crop.shape == (20, 20, 3) for crop in crops)
+    assert all((a != b).any() for i, a in enumerate(crops) for b in crops[:i])
+    assert (style_crop(file, 20, 3) == crops[3]).all()
+
+
 @pytest.mark.parametrize(
     ("how", "words"),
     [
@@ -200,7 +214,7 @@ def test_what_no_style_is_learnt_from(pictures: Path, tmp_path: Path) -> None:
         zoo.train(create("adain", style=str(pictures / "dots.png")), tmp_path / "empty", out=tmp_path / "run")
     with pytest.raises(ConfigError, match="untrained"):
         stylize(create("adain"), PHOTO, STRIPES)
-    for options in ({"steps": 0}, {"style_weight": -2.0}, {"blocks": 0}, {"method": "cyclegan"}):
+    for options in ({"steps": 0}, {"style_weight": -2.0}, {"blocks": 0}, {"style_size": 9}, {"method": "cyclegan"}):
         with pytest.raises(ConfigError):
             zoo.create("tinynet", "style", pretrained=False, **options)
 
@@ -229,7 +243,7 @@ def test_training_and_painting(method: str, pictures: Path, tmp_path: Path) -> N
     small = ["--set", "width=8", "--set", "blocks=1"] if method == "fast" else []
     said = run(
         *("train", pictures / "photos", "--task", "style", "--backbone", "tinynet", "--scratch", "--image-size", 32),
-        *("--set", f"method={method}", "--set", f"style={style}", "--set", "style_size=32", *small),
+        *("--set", f"method={method}", "--set", f"style={style}", *small),
         *("--epochs", 12, "--batch-size", 3, "--lr", 0.005, "--out", out),
     )
     assert f"zoo stylize {out} PHOTO" in said
@@ -237,8 +251,10 @@ def test_training_and_painting(method: str, pictures: Path, tmp_path: Path) -> N
     first, last = trained.history[0], trained.history[-1]
     assert last["train_loss"] < 0.9 * first["train_loss"] and {"content_loss", "style_loss"} <= last.keys()
     assert (out / "previews" / "epoch0012.png").is_file()
-    start = create(method, style=str(style), style_size=32, **({"width": 8, "blocks": 1} if method == "fast" else {}))
+    start = create(method, style=str(style), **({"width": 8, "blocks": 1} if method == "fast" else {}))
     assert backbone_bits(start) == backbone_bits(trained.model), "the backbone must stay as it was, to the bit"
+    evaluated = json.loads(run("evaluate", out, pictures / "photos", "--json"))  # any folder of photos, as in training
+    assert evaluated["images"] == 6 and evaluated["style_loss"] > 0
 
     target = tmp_path / "painted.png"
     given = [] if method == "fast" else ["--style", style, "--style", pictures / "dots.png", "--mix", 1, "--mix", 3]

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import seeded
-from zoo.adapters.style import losses
+from zoo.adapters.style import adain, losses
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
 
@@ -82,3 +82,28 @@ def test_energy_makes_a_loss_a_share() -> None:
     nothing, target = jnp.zeros((2, 7, 9, 5)), jnp.asarray(Y)
     np.testing.assert_allclose(losses.squared_error(nothing, target) / losses.energy(target), [1, 1], rtol=1e-6)
     assert np.isfinite(np.asarray(losses.squared_error(target, nothing) / losses.energy(nothing))).all()
+
+
+def test_a_part_of_a_map_is_changed_like_the_whole() -> None:
+    """Statistics are the whole picture's, so that parts that are painted one by one match."""
+    x, styles = jnp.asarray(X[:1]), losses.statistics(jnp.asarray(Y))
+    shares = jnp.asarray(np.stack([np.full((7, 9, 1), 0.25), np.tile(np.linspace(0, 0.75, 9)[:, None], (7, 1, 1))]))
+    shares, own = shares.astype(jnp.float32), losses.statistics(x)
+    whole = adain.transferred(x, own, styles, shares, jnp.float32(0.5))
+    part = adain.transferred(x[:, :, 3:], own, styles, shares[:, :, 3:], jnp.float32(0.5))
+    for one, other in zip(whole, part, strict=True):
+        np.testing.assert_allclose(one[:, :, 3:], other, atol=1e-6)
+
+
+def test_the_energy_is_that_of_the_changed_map() -> None:
+    x, ones = jnp.asarray(X[:1]), jnp.ones((1, 7, 9, 1), jnp.float32)
+    style = losses.statistics(jnp.asarray(Y[:1]))
+    for strength, like in ((1.0, Y[:1]), (0.0, X[:1])):
+        changed, energy = adain.transferred(x, losses.statistics(x), style, ones, jnp.float32(strength))
+        np.testing.assert_allclose(
+            np.asarray(losses.statistics(changed)[0]), like.mean((1, 2), keepdims=True), atol=1e-4
+        )
+        np.testing.assert_allclose(
+            np.asarray(losses.statistics(changed)[1]), like.std((1, 2), keepdims=True), atol=1e-4
+        )
+        np.testing.assert_allclose(energy, np.full(energy.shape, np.square(like).mean()), rtol=1e-4)

@@ -60,25 +60,36 @@ def test_upsampling_and_convolution_as_one(how: Any) -> None:
 
 def test_convolution_of_few_outputs_and_its_gradient() -> None:
     x, kernel = jnp.asarray(seeded.images(2, 9, 11, 4)), jnp.asarray(seeded.tensor("a.b", (5, 3, 4, 3)))
+    same_as_the_library(nets.thin_conv, x, kernel)
+
+
+def test_convolution_of_many_inputs_and_outputs_and_its_gradient() -> None:
+    x, kernel = jnp.asarray(seeded.images(2, 9, 12, 4)), jnp.asarray(seeded.tensor("c.d", (3, 3, 4, 5)))
+    same_as_the_library(nets.wide_conv, x, kernel)
+
+
+def same_as_the_library(conv: Any, x: jax.Array, kernel: jax.Array) -> None:
     plain, value = nets._library, lambda f: lambda x, k: jnp.sum(jnp.square(f(x, k)))
-    np.testing.assert_allclose(nets.thin_conv(x, kernel), plain(x, kernel), atol=1e-4)
-    found = jax.grad(value(nets.thin_conv), argnums=(0, 1))(x, kernel)
+    np.testing.assert_allclose(conv(x, kernel), plain(x, kernel), atol=1e-4)
+    found = jax.grad(value(conv), argnums=(0, 1))(x, kernel)
     for one, other in zip(found, jax.grad(value(plain), argnums=(0, 1))(x, kernel), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize("size", [(224, 224), (225, 301), (64, 90)])
-@pytest.mark.parametrize("name", ["squeezenet1_0", "vgg11", "resnet18"])
-def test_the_decoder_gives_the_pictures_size(name: str, size: tuple[int, int]) -> None:
-    """On maps that halve with rounding (VGG), without padding (SqueezeNet) and from stride 2 on (ResNet)."""
+@pytest.mark.parametrize("name", ["squeezenet1_0", "vgg11", "resnet18", "convnext_atto"])
+@pytest.mark.parametrize("joined", [True, False])
+def test_the_decoder_gives_the_pictures_size(joined: bool, name: str, size: tuple[int, int]) -> None:
+    """On maps that halve with rounding (VGG), without padding (SqueezeNet), from stride 2 (ResNet) and from 4 on."""
     from zoo.adapters.style import Style
 
     from zoo.backbone import PIXELS, feature_shapes
 
     spec = registry().backbone(name)
-    taps = Style().taps(spec)
+    options = Style(joined=joined)
+    taps = options.taps(spec)
     shapes = feature_shapes(spec, size, taps)
-    head = nnx.eval_shape(lambda: Style().build(spec, shapes, size=size, rngs=nnx.Rngs(0)))
+    head = nnx.eval_shape(lambda: options.build(spec, shapes, size=size, rngs=nnx.Rngs(0)))
     graphdef, state = nnx.split(head)
     assert taps[0] == PIXELS
     found = jax.eval_shape(lambda s, f: nnx.merge(graphdef, s)(f), state, shapes)

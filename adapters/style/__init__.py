@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from zlib import crc32
 
 import jax
 import jax.numpy as jnp
@@ -21,11 +22,11 @@ import numpy as np
 from flax import nnx
 from jax import Array
 from zoo.adapters.style import adain, fast, gatys, stages
-from zoo.adapters.style.pictures import Picture, contact_sheet, style_files, style_pixels
+from zoo.adapters.style.pictures import Picture, contact_sheet, open_picture, style_crop, style_files, style_pixels
 from zoo.adapters.style.stylize import stylize
 
 from zoo.adapter import Adapter
-from zoo.data import Dataset, Sample
+from zoo.data import Dataset, Sample, decode, prepare
 from zoo.errors import ConfigError
 from zoo.hookspecs import hookimpl
 from zoo.spec import AdapterSpec, BackboneSpec, Preprocess
@@ -36,7 +37,10 @@ if TYPE_CHECKING:
 __all__ = ["Picture", "Style", "stylize"]
 
 METHODS: Mapping[str, Any] = {"adain": adain, "fast": fast, "gatys": gatys}
-PREVIEWS = 4
+PREVIEWS, STYLES = 4, 2
+"""Photos, and styles that each is shown in, of a picture that is drawn after each epoch."""
+SIDE, EPOCHS = 128, 40
+"""Of the photos in training, in pixels, and how long it takes: pictures of any size are painted afterwards."""
 
 
 class Painted(msgspec.Struct, frozen=True):
@@ -57,21 +61,25 @@ class Style(Adapter):
     Attributes:
         method: `adain`, `fast` or `gatys`.
         style: the picture to learn from, or a folder of them (`adain`); needed in training only.
-        style_size: shorter side in pixels that style pictures are reduced to in training.
+        style_size: shorter side in pixels that style pictures are reduced to in training; 0 for that of the photos.
         style_layers: stages that the style is read from; the first of each stride without.
         content_layer: stage that the content is compared at.
         content_weight, style_weight, tv_weight: of the losses. tv is total variation, which keeps pictures smooth.
         net: safetensors file with the network of `fast` or the decoder of `adain`, in a layout that others write.
-        width: channels of the first layer of `fast`; for `adain` a share of the encoder's widths, in 1/16.
+        width: channels at the picture's own size: 32 for `fast`, 16 for `adain`. Of a decoder that mirrors the encoder,
+            a share of the encoder's widths, in 1/16.
+        joined: whether the decoder of `adain` reads all style stages, or the deepest alone and mirrors the encoder, as
+            published ones do.
         blocks: residual blocks of `fast`. padding, upsample, output, eps: see `nets.TransformNet`.
-        normalized: whether the decoder of `adain` gets features of mean square 1; published ones do not.
+        normalized: whether the decoder of `adain` gets features of mean square 1: backbones differ in their size by
+            factors of a hundred, which no initialisation could suit. Published ones do not.
         steps: of `gatys`. optimizer: `lbfgs` or `adam`. rate: of Adam, in pixel values. init: what it starts from.
         scales: sizes that `gatys` goes through, each twice the one before; 0 for as many as the picture's size asks.
     """
 
     method: Literal["adain", "fast", "gatys"] = "adain"
     style: str = ""
-    style_size: int = 256
+    style_size: int = 0
     style_layers: tuple[str, ...] = ()
     content_layer: str = ""
     content_weight: float = -1.0
@@ -84,6 +92,7 @@ class Style(Adapter):
     upsample: Literal["nearest", "transposed"] = "nearest"
     output: Literal["residual", "linear", "tanh"] = "tanh"
     eps: float = 1e-5
+    joined: bool = True
     normalized: bool = True
     steps: int = 200
     optimizer: Literal["lbfgs", "adam"] = "lbfgs"
@@ -94,14 +103,16 @@ class Style(Adapter):
     targets_from = ("images",)
     classes = False
     fixed_backbone = True
-    recipe: ClassVar[Mapping[str, Any]] = {"plan": "head", "batch_size": 4, "lr": 1e-3, "weight_decay": 0.0}
+    recipe: ClassVar[Mapping[str, Any]] = {
+        "plan": "head", "epochs": EPOCHS, "batch_size": 4, "lr": 2e-3, "weight_decay": 0.0,
+    }  # fmt: skip
 
     def __post_init__(self) -> None:
-        positive = {"style_size": self.style_size - 15, "steps": self.steps, "rate": self.rate, "eps": self.eps}
-        for name, value in positive.items():
-            if value <= 0:
-                least = "at least 16" if name == "style_size" else "above 0"
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be {least}.")
+        for name in ("steps", "rate", "eps"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be above 0.")
+        if self.style_size and self.style_size < 16:
+            raise ConfigError(f"style_size is {self.style_size}; it must be at least 16, or 0 for the photos' size.")
         if min(self.width, self.scales) < 0 or self.blocks < 1:
             raise ConfigError(
                 f"width {self.width} and scales {self.scales} must be 0 or more, blocks {self.blocks} at least 1."
@@ -123,6 +134,11 @@ class Style(Adapter):
         self.style_stages(spec)
         self.content_stage(spec)
         return METHODS[self.method].taps(self, spec)
+
+    def framing(self, spec: BackboneSpec, preprocess: Preprocess) -> Preprocess:
+        """Small photos, unless a user names a size: textures need no more, and every pixel costs."""
+        side = -(-max(SIDE, spec.min_size) // spec.size_multiple) * spec.size_multiple
+        return replace(preprocess, size=(side, side)) if preprocess.size == spec.preprocess.size else preprocess
 
     def build(
         self,
@@ -161,14 +177,18 @@ class Style(Adapter):
                 "train method=adain."
             )
         for file in files:
-            style_pixels(file, self.style_size, square=self.method == "adain")
+            open_picture(file)
         return self
 
     def targets(self, sample: Sample, preprocess: Preprocess) -> dict[str, np.ndarray]:
         files = style_files(self.style)
         # Which style a photo goes with must not depend on the order of anything.
-        chosen = files[sum(sample.id.encode()) % len(files)]
-        return {"style": style_pixels(chosen, self.style_size, square=self.method == "adain")}
+        number = crc32(sample.id.encode())
+        file = files[number % len(files)]
+        size = self.style_size or min(preprocess.size)
+        if self.method == "fast":
+            return {"style": style_pixels(file, size)}
+        return {"style": style_crop(file, size, number)}
 
     def terms(self, model: Model, reduced: Mapping[str, Array], batch: Mapping[str, Any]) -> dict[str, Array]:
         return METHODS[self.method].terms(self, model, reduced, batch)
@@ -190,13 +210,15 @@ class Style(Adapter):
         return Count()
 
     def preview(self, model: Model, dataset: Dataset, path: Path) -> Path | None:
-        """A few photos above what the model makes of them, beside the style."""
-        photos = [sample.image for sample in dataset][:PREVIEWS]
-        styles = style_files(self.style)[:2] if self.style else []
-        side = max(model.card.preprocess.size)
-        how: dict[str, Any] = {} if self.method == "fast" else {"style": styles[0]}
-        painted = [stylize(model, photo, size=side, untrained=True, **how) for photo in photos]
-        return contact_sheet([[*photos, *styles[:1]], [*painted]], path)
+        """A few photos above what the model makes of them, beside the style; all in one size, so one program."""
+        whole = replace(model.card.preprocess, channels="RGB")
+        photos = [prepare(decode(sample.image), whole) for sample, _ in zip(dataset, range(PREVIEWS), strict=False)]
+        styles = style_files(self.style)[:STYLES] if self.style else []
+        rows: list[list[Any]] = [[*photos]]
+        for style in styles:
+            how: dict[str, Any] = {} if self.method == "fast" else {"style": prepare(decode(style), whole)}
+            rows.append([*(stylize(model, photo, untrained=True, **how) for photo in photos), style])
+        return contact_sheet(rows, path)
 
     def next_step(self, run: Path) -> str:
         style = "" if self.method == "fast" else " --style PICTURE"

@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax import Array
+from jax import Array, lax
 from zoo.adapters.style import losses, tiles
+from zoo.adapters.style.joined import JoinedDecoder
 from zoo.adapters.style.nets import Decoder
 from zoo.adapters.style.pictures import as_input, unit
 from zoo.adapters.style.stages import maps
@@ -24,33 +25,55 @@ if TYPE_CHECKING:
 
     from zoo.model import Model
 
-WEIGHTS = {"content": 3.0, "style": 1.0, "tv": 1.0}
+WEIGHTS = {"content": 1.0, "style": 4.0, "tv": 5.0}
 """Of shares (`losses.energy`); arXiv:1703.06868, section 6.1, weighs absolute losses."""
 FULL_WIDTH = 16
+WIDEST = 8
+"""Times the decoder's width at the picture's own size that it has at most, at the deeper ones."""
+BLOCKS = 2
+
+Maps = Mapping[str, Array]
+Statistics = tuple[Array, Array]
 
 
 class Painter(nnx.Module):
-    """The head: a decoder from the deepest tapped map, at the sizes of the shallower ones."""
+    """The head: a decoder from the tapped maps, or from the deepest of them, once they have the style's statistics."""
 
-    def __init__(
-        self, taps: Sequence[str], levels: Sequence[Sequence[int]], normalized: bool, *, rngs: nnx.Rngs
-    ) -> None:
-        self.taps = tuple(taps)
-        self.decoder = Decoder(levels, normalized, rngs=rngs)
+    def __init__(self, taps: Sequence[str], decoder: Decoder | JoinedDecoder, normalized: bool) -> None:
+        self.taps, self.normalized = tuple(taps), normalized
+        self.decoder = decoder
 
-    def reduce(self, features: Mapping[str, Array]) -> dict[str, Array]:
+    @property
+    def painted(self) -> tuple[str, ...]:
+        """The maps that the decoder reads, from the deepest."""
+        return self.taps[:0:-1] if isinstance(self.decoder, JoinedDecoder) else self.taps[-1:]
+
+    def reduce(self, features: Maps) -> dict[str, Array]:
         return dict(features)
 
     def reads(self) -> dict[str, str]:
         return {}
 
-    def paint(self, deepest: Array, features: Mapping[str, Array]) -> Array:
-        """A picture in [0, 1], (b, h, w, 3), from features with other statistics."""
+    def paint(self, maps: Maps, energies: Maps, features: Maps) -> Array:
+        """A picture in [0, 1], (b, h, w, 3), from `maps` with new statistics, whose mean squares are `energies`: what
+        they are by the style, not by what a part of a picture shows, so that parts of a picture match."""
         sizes = [(features[name].shape[1], features[name].shape[2]) for name in reversed(self.taps[:-1])]
-        return self.decoder(deepest, sizes)
+        scaled = [
+            (maps[name] * lax.rsqrt(energies[name] + losses.EPS) if self.normalized else maps[name]).astype(
+                features[name].dtype
+            )
+            for name in self.painted
+        ]
+        return self.decoder(scaled if isinstance(self.decoder, JoinedDecoder) else scaled[0], sizes)
 
-    def __call__(self, features: Mapping[str, Array]) -> Array:
-        return self.paint(features[self.taps[-1]], features)
+    def __call__(self, features: Maps) -> Array:
+        own = {name: losses.statistics(features[name]) for name in self.painted}
+        return self.paint(features, {name: _energy(one) for name, one in own.items()}, features)
+
+
+def _energy(statistics: Statistics) -> Array:
+    """Mean square of a map with these statistics, (n, 1, 1, 1)."""
+    return jnp.mean(jnp.square(statistics[0]) + jnp.square(statistics[1]), axis=-1, keepdims=True)
 
 
 def taps(options: Style, spec: BackboneSpec) -> tuple[str, ...]:
@@ -79,25 +102,37 @@ def levels(options: Style, spec: BackboneSpec) -> list[list[int]]:
 
 
 def build(options: Style, spec: BackboneSpec, *, rngs: nnx.Rngs) -> nnx.Module:
-    return Painter(taps(options, spec), levels(options, spec), options.normalized, rngs=rngs)
+    read = taps(options, spec)
+    if not options.joined:
+        return Painter(read, Decoder(levels(options, spec), rngs=rngs), options.normalized)
+    stages = [spec.stage(name) for name in reversed(read[1:])]
+    width = options.width or FULL_WIDTH
+    widths = [width * min(stage.stride, WIDEST) for stage in stages]
+    widths += [width] if stages[-1].stride > 1 else []
+    return Painter(read, JoinedDecoder([s.channels for s in stages], widths, BLOCKS, rngs=rngs), options.normalized)
 
 
-def terms(options: Style, model: Model, reduced: Mapping[str, Array], batch: Mapping[str, Any]) -> dict[str, Array]:
-    """arXiv:1703.06868, eq. 11 to 13. Styles move on by one row, so that photos meet others' in every epoch."""
+def terms(options: Style, model: Model, reduced: Maps, batch: Mapping[str, Any]) -> dict[str, Array]:
+    """arXiv:1703.06868, eq. 11 to 13. Half of the style loss is that of Gram matrices (arXiv:1603.08155), which tell of
+    strokes what statistics do not. Styles move on by one row, so that photos meet others' in every epoch."""
     names = options.style_stages(model.spec)
     encode = partial(model.features, at=names)
     styles = encode(as_input(model, unit(jnp.roll(batch["style"], 1, axis=0))))
-    wanted = losses.adain(reduced[names[-1]], losses.statistics(styles[names[-1]]))
+    targets = {name: losses.statistics(styles[name]) for name in names}
+    wanted = {name: losses.adain(reduced[name], targets[name]) for name in names}
     head: Any = model.head
-    picture = head.paint(wanted.astype(reduced[names[-1]].dtype), reduced).astype(jnp.float32)
+    energies = {name: _energy(targets[name]) for name in names}
+    picture = head.paint(wanted, energies, reduced).astype(jnp.float32)
     found = encode(as_input(model, picture))
     style = jnp.zeros(picture.shape[0])
     for name in names:
-        target = losses.statistics(styles[name])
-        style = style + losses.statistics_loss(found[name], target) / losses.energy(*target)
+        gram = losses.gram(styles[name])
+        style = style + losses.statistics_loss(found[name], targets[name]) / losses.energy(*targets[name])
+        style = style + losses.squared_error(losses.gram(found[name]), gram) / losses.energy(gram)
+    deepest = names[-1]
     return {
-        "content_loss": losses.squared_error(found[names[-1]], wanted) / losses.energy(wanted),
-        "style_loss": style / len(names),
+        "content_loss": losses.squared_error(found[deepest], wanted[deepest]) / losses.energy(wanted[deepest]),
+        "style_loss": style / (2 * len(names)),
         "tv_loss": losses.total_variation(picture),
     }
 
@@ -105,29 +140,47 @@ def terms(options: Style, model: Model, reduced: Mapping[str, Array], batch: Map
 # Painting ------------------------------------------------------------------------------------------------------
 
 
+def transferred(
+    x: Array, own: Statistics, styles: Statistics, shares: Array, strength: Array | float = 1.0
+) -> tuple[Array, Array]:
+    """A map (1, h, w, c) with the styles' statistics, and its mean square by these, (1, h, w, 1).
+
+    Args:
+        own: statistics of the whole picture's map. styles: of each style's, (n, 1, 1, c).
+        shares: how much of each style there is at each place, (n, h, w, 1); the rest stays as it is.
+    """
+    wide, rest = x.astype(jnp.float32), 1 - jnp.sum(shares, axis=0, keepdims=True)
+
+    def mixed(each: Array, before: Array) -> Array:
+        after = jnp.sum(each * shares, axis=0, keepdims=True) + before * rest
+        return strength * after + (1 - strength) * before
+
+    return mixed(losses.adain(wide, styles, own), wide), mixed(_energy(styles), _energy(own))
+
+
 @partial(jax.jit, static_argnums=0)
-def _encode(graphdef: nnx.GraphDef[Model], state: nnx.State, pixels: Array) -> Array:
+def _statistics(graphdef: nnx.GraphDef[Model], state: nnx.State, pixels: Array) -> dict[str, Statistics]:
     model = nnx.merge(graphdef, state)
-    name = model.adapter.style_stages(model.spec)[-1]  # type: ignore[attr-defined]
-    return model.features(as_input(model, pixels), (name,))[name].astype(jnp.float32)
+    head: Any = model.head
+    found = model.features(as_input(model, pixels), head.painted)
+    return {name: losses.statistics(found[name]) for name in head.painted}
 
 
 @partial(jax.jit, static_argnums=0)
 def _paint(
-    graphdef: nnx.GraphDef[Model], state: nnx.State, pixels: Array, own: tuple[Array, Array],
-    styles: tuple[Array, Array], shares: Array, strength: Array,
+    graphdef: nnx.GraphDef[Model], state: nnx.State, pixels: Array, own: Mapping[str, Statistics],
+    styles: Mapping[str, Statistics], shares: Array, strength: Array,
 ) -> Array:  # fmt: skip
-    """`styles` are statistics (n, 1, 1, c), `shares` (n, h, w, 1) how much of each style there is at each pixel."""
+    """`shares` (n, h, w, 1) is how much of each style there is at each pixel."""
     model = nnx.merge(graphdef, state)
     head: Any = model.head
     features = head.reduce(model.features(as_input(model, pixels), head.taps))
-    deepest = features[head.taps[-1]]
-    wide = deepest.astype(jnp.float32)
-    each = losses.adain(wide, styles, own)
-    places = jax.image.resize(shares, (shares.shape[0], *wide.shape[1:3], 1), "linear", antialias=True)
-    mixed = jnp.sum(each * places, axis=0, keepdims=True) + wide * (1 - jnp.sum(places, axis=0, keepdims=True))
-    mixed = strength * mixed + (1 - strength) * wide
-    return head.paint(mixed.astype(deepest.dtype), features).astype(jnp.float32)
+    maps, energies = {}, {}
+    for name in head.painted:
+        size = features[name].shape[1:3]
+        places = jax.image.resize(shares, (shares.shape[0], *size, 1), "linear", antialias=True)
+        maps[name], energies[name] = transferred(features[name], own[name], styles[name], places, strength)
+    return head.paint(maps, energies, features).astype(jnp.float32)
 
 
 def paint(
@@ -136,10 +189,10 @@ def paint(
 ) -> np.ndarray:  # fmt: skip
     """A picture (h, w, 3) in [0, 1] painted like `styles`, each (h, w, 3), in `shares` (n, h, w)."""
     graphdef, state = nnx.split(model)
-    each = [losses.statistics(_encode(graphdef, state, style[None])) for style in styles]
-    target = (jnp.concatenate([s[0] for s in each]), jnp.concatenate([s[1] for s in each]))
+    each = [_statistics(graphdef, state, style[None]) for style in styles]
+    target = jax.tree.map(lambda *parts: jnp.concatenate(parts), *each)
     # Of a large picture the statistics are those of it reduced: a tile has none of its own.
-    whole = losses.statistics(_encode(graphdef, state, tiles.reduced(content, tile)[None]))
+    whole = _statistics(graphdef, state, tiles.reduced(content, tile)[None])
 
     def one(part: np.ndarray, window: tuple[slice, slice]) -> np.ndarray:
         mine = shares[:, window[0], window[1], None].astype(np.float32)

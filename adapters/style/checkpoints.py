@@ -40,7 +40,7 @@ def read_net(source: str, method: str, spec: BackboneSpec) -> tuple[dict[str, An
     if method == "fast" and prefix + "conv1.conv2d.weight" in tensors:
         return _pytorch(source, {n.removeprefix(prefix): a for n, a in tensors.items()})
     if method == "adain" and any(re.fullmatch(r"(.*\.)?\d+\.weight", name) for name in names):
-        return {"width": 0, "normalized": False}, _decoder(tensors)
+        return {"width": 0, "joined": False, "normalized": False}, _decoder(tensors)
     layouts = {
         "fast": "PyTorch's fast_neural_style (conv1.conv2d.weight, ...), TensorFlow's (Variable, Variable_1, ...)",
         "adain": "a Sequential decoder (1.weight, 5.weight, ...)",

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 WEIGHTS = {"content": 1.0, "style": 10.0, "tv": 20.0}
 COARSEST = 256
 """Longer side in pixels below which there is no coarser size to start from."""
+FRAME = 8
+"""Pixels of canvas beyond the picture on each side, cut off in the end: a border that networks hardly see stays as it
+was, and looks like a frame."""
 CHUNK = 50
 Preview = Callable[[int, int, float, np.ndarray], None]
 """Called with (step, steps in all, loss, picture (h, w, 3) in [0, 1])."""
@@ -176,14 +179,16 @@ def paint(
     plan = [options.steps if i == 0 else max(options.steps // 2, 1) for i in range(len(stages))]
     picture, done, history = None, 0, []
     for size, steps in zip(stages, plan, strict=True):
-        here = fitted(content, size)
+        here = _framed(fitted(content, size))
         looks = tuple(resized(style, max(size))[None] for style in styles)
-        regions = None if masks is None else np.stack([fitted(mask, size) for mask in masks])[..., None]
+        regions = None if masks is None else np.stack([_framed(fitted(mask, size)[..., None]) for mask in masks])
         goal = _targets(graphdef, state, here[None], looks, mix.astype(np.float32), regions, np.float32(strength))
         if picture is None:
             noise = np.random.default_rng(model.card.seed).uniform(0.25, 0.75, here.shape).astype(np.float32)
-            picture = here if options.init == "content" else noise
-        pixels = jnp.asarray(fitted(picture, size)[None])
+            start = here if options.init == "content" else noise
+        else:
+            start = _framed(fitted(picture, size))
+        pixels = jnp.asarray(start[None])
         with lenient():
             memory = _transform(options).init(pixels)
         seen: list[float] = []
@@ -192,8 +197,17 @@ def paint(
             pixels, memory, loss = _advance(graphdef, state, goal, pixels, memory, np.int32(count))
             seen += np.asarray(loss[:count]).tolist()
             if preview:
-                shown = np.clip(np.asarray(pixels)[0], 0, 1)
-                preview(done + len(seen), sum(plan), seen[-1], shown)
-        picture, done = np.asarray(pixels)[0], done + steps
+                preview(done + len(seen), sum(plan), seen[-1], _unframed(pixels))
+        picture, done = _unframed(pixels), done + steps
         history.append(seen)
-    return np.clip(picture, 0, 1), history
+    return picture, history
+
+
+def _framed(pixels: np.ndarray) -> np.ndarray:
+    """Pixels (h, w, c) with a mirrored border."""
+    return np.pad(pixels, ((FRAME, FRAME), (FRAME, FRAME), (0, 0)), mode="reflect")
+
+
+def _unframed(pixels: Array) -> np.ndarray:
+    """A canvas (1, h, w, 3) without its border, in [0, 1]."""
+    return np.clip(np.asarray(pixels)[0, FRAME:-FRAME, FRAME:-FRAME], 0, 1)

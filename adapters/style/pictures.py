@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 _ORIENTATION = 0x0112
 _ASPECT = 0.02
 """Largest relative difference of aspect ratios at which a mask is still one for the picture."""
+ZOOM = 1.8
+"""How much larger than the crop that is learnt from a style picture is at most."""
 
 
 @dataclass(frozen=True)
@@ -158,19 +160,28 @@ def _style_files(style: str) -> list[Path]:
     return list_images(style)
 
 
-@lru_cache(maxsize=512)
-def style_pixels(file: Path, size: int, square: bool) -> np.ndarray:
-    """A style picture for training, uint8 (h, w, 3), read-only: its shorter side `size`; `square` cuts the centre."""
+@lru_cache(maxsize=64)
+def style_pixels(file: Path, size: int) -> np.ndarray:
+    """A style picture for training, uint8 (h, w, 3), read-only: its shorter side is `size`."""
     picture = open_picture(file)
     height, width = picture.size
     scale = size / min(height, width)
     pixels = fitted(picture.pixels, (max(round(height * scale), size), max(round(width * scale), size)))
-    if square:
-        top, left = ((side - size) // 2 for side in pixels.shape[:2])
-        pixels = pixels[top : top + size, left : left + size]
     found = replace(picture, pixels=pixels).uint8()
     found.setflags(write=False)
     return found
+
+
+def style_crop(file: Path, size: int, number: int) -> np.ndarray:
+    """A square of a style picture, uint8 (size, size, 3): what scale, where and whether mirrored, the number decides.
+    A handful of pictures then gives as many textures as there are photos to train on."""
+    rng = np.random.default_rng(number)
+    pixels = style_pixels(file, round(size * ZOOM))
+    side = round(size * rng.uniform(1, ZOOM))
+    top, left = (int(rng.integers(length - side + 1)) for length in pixels.shape[:2])
+    cut = pixels[top : top + side, left : left + side, :]
+    small = fitted(cut.astype(np.float32) / 255, (size, size))
+    return Picture(small[:, ::-1] if rng.random() < 0.5 else small).uint8()
 
 
 def unit(pixels: Array) -> Array:
