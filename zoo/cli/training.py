@@ -193,7 +193,7 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Figures of a model on DATA: `zoo evaluate RUN DATA`, or `zoo evaluate --backbone NAME --weights SOURCE DATA`."""
-    from zoo.data import format_for, read
+    from zoo.data import read
 
     places = [place for place in (run, data) if place]
     if len(places) != (1 if backbone else 2):
