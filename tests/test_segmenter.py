@@ -21,8 +21,8 @@ from zoo.adapters.segmenter.pictures import colours, indexed, overlay
 from zoo.adapters.segmenter.prediction import Look, _bands, _moved, profile, slide, starts
 
 import zoo
-import zoo.cli
 import zoo.training.loop
+from zoo.cli.app import app
 from zoo.data import Dataset, Sample, decode
 from zoo.data.masks import IGNORE, Mask, Regions, read_mask
 from zoo.data.outlines import Runs
@@ -285,6 +285,7 @@ def test_a_photo_smaller_than_a_window_is_seen(run: Run) -> None:
 # Results -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools'
 def test_runs_are_those_of_cocos_tools(run: Run, data: Dataset) -> None:
     from pycocotools import mask as coco
 
@@ -325,7 +326,7 @@ def test_the_command_line_trains_predicts_and_evaluates(
     run: Run, data: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     photo, out = str(data[0].image), tmp_path / "out"
-    zoo.cli.app(["predict", str(run.folder), photo, "--out", str(out), "--set", "flip=true"], standalone_mode=False)
+    app(["predict", str(run.folder), photo, "--out", str(out), "--set", "flip=true"], standalone_mode=False)
     printed = capsys.readouterr().out
     assert "disc" in printed and f"{SIDE}x{SIDE}" in printed
     assert {str(p.relative_to(out)) for p in out.rglob("*") if p.is_file()} == {
@@ -334,11 +335,9 @@ def test_the_command_line_trains_predicts_and_evaluates(
     expected = run.model.predict(data[0].image, flip=True)
     np.testing.assert_array_equal(np.asarray(Image.open(out / "masks" / "0.png")), expected.mask)
     with pytest.raises(ConfigError, match="width cannot be another"):
-        zoo.cli.app(["predict", str(run.folder), photo, "--set", "width=8"], standalone_mode=False)
+        app(["predict", str(run.folder), photo, "--set", "width=8"], standalone_mode=False)
     with pytest.raises(ConfigError, match="would be overwritten"):
-        zoo.cli.app(
-            ["predict", str(run.folder), str(out / "masks" / "0.png"), "--out", str(out)], standalone_mode=False
-        )
+        app(["predict", str(run.folder), str(out / "masks" / "0.png"), "--out", str(out)], standalone_mode=False)
 
 
 # Options -----------------------------------------------------------------------------------------------------------
