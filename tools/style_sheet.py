@@ -35,7 +35,7 @@ def main() -> None:
     for content, style in ((scream, wave), (wave, scream)):
         row = [content, style, *(stylize(model, content, style, size=SIDE) for model in (gatys, adain))]
         sheet.append([*row, stylize(fast, content, size=SIDE)] if style is wave else row)
-    print(contact_sheet(sheet, target, height=SIDE * 3 // 4))
+    print(contact_sheet(sheet, target, height=SIDE * 5 // 8))
 
 
 if __name__ == "__main__":
