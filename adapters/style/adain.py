@@ -60,12 +60,11 @@ class Painter(nnx.Module):
         """A picture in [0, 1], (b, h, w, 3), from `maps` with new statistics, whose mean squares are `energies`: what
         they are by the style, not by what a part of a picture shows, so that parts of a picture match."""
         sizes = [(features[name].shape[1], features[name].shape[2]) for name in reversed(self.taps[:-1])]
-        scaled = [
-            (maps[name] * lax.rsqrt(energies[name] + losses.EPS) if self.normalized else maps[name]).astype(
-                features[name].dtype
-            )
-            for name in self.painted
-        ]
+        scaled = []
+        for name in self.painted:
+            wide = maps[name].astype(jnp.float32)
+            wide = wide * lax.rsqrt(energies[name] + losses.EPS) if self.normalized else wide
+            scaled.append(wide.astype(features[name].dtype))
         return self.decoder(scaled if isinstance(self.decoder, JoinedDecoder) else scaled[0], sizes)
 
     def __call__(self, features: Maps) -> Array:
