@@ -14,7 +14,7 @@ from jax import Array, lax
 from zoo.adapters.style import losses, tiles
 from zoo.adapters.style.joined import JoinedDecoder
 from zoo.adapters.style.nets import Decoder
-from zoo.adapters.style.pictures import as_input, unit
+from zoo.adapters.style.pictures import as_input, framed, unit
 from zoo.adapters.style.stages import maps
 
 from zoo.backbone import PIXELS
@@ -31,6 +31,8 @@ FULL_WIDTH = 16
 WIDEST = 8
 """Times the decoder's width at the picture's own size that it has at most, at the deeper ones."""
 BLOCKS = 2
+FRAME = 16
+"""Pixels beyond the picture on each side that are painted too, and cut off."""
 
 Maps = Mapping[str, Array]
 Statistics = tuple[Array, Array]
@@ -58,12 +60,11 @@ class Painter(nnx.Module):
         """A picture in [0, 1], (b, h, w, 3), from `maps` with new statistics, whose mean squares are `energies`: what
         they are by the style, not by what a part of a picture shows, so that parts of a picture match."""
         sizes = [(features[name].shape[1], features[name].shape[2]) for name in reversed(self.taps[:-1])]
-        scaled = [
-            (maps[name] * lax.rsqrt(energies[name] + losses.EPS) if self.normalized else maps[name]).astype(
-                features[name].dtype
-            )
-            for name in self.painted
-        ]
+        scaled = []
+        for name in self.painted:
+            wide = maps[name].astype(jnp.float32)
+            wide = wide * lax.rsqrt(energies[name] + losses.EPS) if self.normalized else wide
+            scaled.append(wide.astype(features[name].dtype))
         return self.decoder(scaled if isinstance(self.decoder, JoinedDecoder) else scaled[0], sizes)
 
     def __call__(self, features: Maps) -> Array:
@@ -191,11 +192,15 @@ def paint(
     graphdef, state = nnx.split(model)
     each = [_statistics(graphdef, state, style[None]) for style in styles]
     target = jax.tree.map(lambda *parts: jnp.concatenate(parts), *each)
+    canvas, tile = framed(content, FRAME), tile and tile + 2 * FRAME
     # Of a large picture the statistics are those of it reduced: a tile has none of its own.
-    whole = _statistics(graphdef, state, tiles.reduced(content, tile)[None])
+    whole = _statistics(graphdef, state, tiles.reduced(canvas, tile)[None])
+    height, width = tiles.grown((canvas.shape[0], canvas.shape[1]), tile)
+    beyond = ((0, 0), (FRAME, height - shares.shape[1] - FRAME), (FRAME, width - shares.shape[2] - FRAME))
+    places = np.pad(shares.astype(np.float32), beyond, mode="symmetric")[..., None]
 
     def one(part: np.ndarray, window: tuple[slice, slice]) -> np.ndarray:
-        mine = shares[:, window[0], window[1], None].astype(np.float32)
+        mine = places[:, window[0], window[1]]
         return np.asarray(_paint(graphdef, state, part[None], whole, target, mine, np.float32(strength)))[0]
 
-    return tiles.painted(content, one, tile)
+    return tiles.painted(canvas, one, tile)[FRAME:-FRAME, FRAME:-FRAME]

@@ -96,5 +96,5 @@ def paint(
         return np.asarray(_run(graphdef, state, part[None], given)[0])[0]
 
     painted = np.clip(tiles.painted(content, one, tile), 0, 1)
-    share = strength * np.clip(shares.sum(0), 0, 1)[: content.shape[0], : content.shape[1], None].astype(np.float32)
+    share = strength * np.clip(shares.sum(0), 0, 1)[..., None].astype(np.float32)
     return share * painted + (1 - share) * content

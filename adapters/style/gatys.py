@@ -19,7 +19,7 @@ import optax
 from flax import nnx
 from jax import Array, lax
 from zoo.adapters.style import losses
-from zoo.adapters.style.pictures import as_input, fitted, resized
+from zoo.adapters.style.pictures import as_input, fitted, framed, resized
 
 from zoo.backbone import PIXELS
 from zoo.spec import BackboneSpec
@@ -34,8 +34,7 @@ WEIGHTS = {"content": 1.0, "style": 10.0, "tv": 20.0}
 COARSEST = 256
 """Longer side in pixels below which there is no coarser size to start from."""
 FRAME = 8
-"""Pixels of canvas beyond the picture on each side, cut off in the end: a border that networks hardly see stays as it
-was, and looks like a frame."""
+"""Pixels of canvas beyond the picture on each side, cut off in the end."""
 CHUNK = 50
 Preview = Callable[[int, int, float, np.ndarray], None]
 """Called with (step, steps in all, loss, picture (h, w, 3) in [0, 1])."""
@@ -179,15 +178,15 @@ def paint(
     plan = [options.steps if i == 0 else max(options.steps // 2, 1) for i in range(len(stages))]
     picture, done, history = None, 0, []
     for size, steps in zip(stages, plan, strict=True):
-        here = _framed(fitted(content, size))
+        here = framed(fitted(content, size), FRAME)
         looks = tuple(resized(style, max(size))[None] for style in styles)
-        regions = None if masks is None else np.stack([_framed(fitted(mask, size)[..., None]) for mask in masks])
+        regions = None if masks is None else np.stack([framed(fitted(mask, size)[..., None], FRAME) for mask in masks])
         goal = _targets(graphdef, state, here[None], looks, mix.astype(np.float32), regions, np.float32(strength))
         if picture is None:
             noise = np.random.default_rng(model.card.seed).uniform(0.25, 0.75, here.shape).astype(np.float32)
             start = here if options.init == "content" else noise
         else:
-            start = _framed(fitted(picture, size))
+            start = framed(fitted(picture, size), FRAME)
         pixels = jnp.asarray(start[None])
         with lenient():
             memory = _transform(options).init(pixels)
@@ -201,11 +200,6 @@ def paint(
         picture, done = _unframed(pixels), done + steps
         history.append(seen)
     return picture, history
-
-
-def _framed(pixels: np.ndarray) -> np.ndarray:
-    """Pixels (h, w, c) with a mirrored border."""
-    return np.pad(pixels, ((FRAME, FRAME), (FRAME, FRAME), (0, 0)), mode="reflect")
 
 
 def _unframed(pixels: Array) -> np.ndarray:

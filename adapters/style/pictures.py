@@ -127,6 +127,12 @@ def fitted(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return found[..., 0] if pixels.ndim == 2 else found
 
 
+def framed(pixels: np.ndarray, width: int) -> np.ndarray:
+    """Pixels (h, w, c) with a mirrored border of `width`: what networks make of a picture's border looks like a frame,
+    and can be cut off."""
+    return np.pad(pixels, ((width, width), (width, width), (0, 0)), mode="symmetric")
+
+
 def read_mask(source: str | Path | np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Shares (h, w) in [0, 1] from a picture whose white parts are meant, at the content's size.
 

@@ -81,7 +81,7 @@ def stylize(
         )
     else:
         method: Any = adain if options.method == "adain" else fast
-        places = _places(shares, regions, tiles.grown((pixels.shape[0], pixels.shape[1]), tile), pixels.shape[:2])
+        places = _places(shares, regions, pixels.shape[:2])
         painted = method.paint(options, model, pixels, brushes, places, strength, tile)
     painted = np.clip(painted, 0, 1)
     if colours == "luminance":
@@ -152,15 +152,11 @@ def _regions(regions: Sequence[np.ndarray], count: int) -> np.ndarray | None:
     return each / np.maximum(each.sum(0, keepdims=True), 1)
 
 
-def _places(
-    shares: np.ndarray, regions: Sequence[np.ndarray], grown: tuple[int, int], size: tuple[int, ...]
-) -> np.ndarray:
-    """How much of each style there is at each pixel, (n, h, w), mirrored beyond the picture up to `grown`."""
+def _places(shares: np.ndarray, regions: Sequence[np.ndarray], size: tuple[int, ...]) -> np.ndarray:
+    """How much of each style there is at each pixel, (n, h, w)."""
     if not regions:
-        return np.broadcast_to(shares.reshape(-1, 1, 1), (len(shares), *grown))
+        return np.broadcast_to(shares.reshape(-1, 1, 1), (len(shares), *size))
     if len(regions) == 1:
-        each = shares.reshape(-1, 1, 1) * regions[0]
-    else:
-        parts = np.stack(list(regions)) * (shares * len(shares)).reshape(-1, 1, 1)
-        each = parts / np.maximum(parts.sum(0, keepdims=True), 1)
-    return np.pad(each, ((0, 0), (0, grown[0] - size[0]), (0, grown[1] - size[1])), mode="symmetric")
+        return shares.reshape(-1, 1, 1) * regions[0]
+    parts = np.stack(list(regions)) * (shares * len(shares)).reshape(-1, 1, 1)
+    return parts / np.maximum(parts.sum(0, keepdims=True), 1)
