@@ -44,7 +44,7 @@ from zoo.spec import AdapterSpec, BackboneSpec, ModelSpec, Preprocess
 if TYPE_CHECKING:
     from PIL import Image
 
-SIDE = 384
+SIDE = 640
 """Side of the images where a user names none, in pixels; or the next that the backbone takes."""
 
 
@@ -119,13 +119,14 @@ class Segmenter(Adapter):
     targets_from = ("masks",)
     primary = "miou"
     mirrors = True
-    views = 8
+    views = 6
     adjustable = ("sliding", "overlap", "scale", "flip", "scales")
     rasters = ("masks",)
     recipe = {
-        "epochs": 30,
+        "epochs": 14,
         "batch_size": 4,  # data sets of masks are small: twice the steps of 8 for the same work
         "lr": 1e-3,
+        "ema": 0.99,
         "augment": {"scale": (0.4, 1.6), "ratio": (0.8, 1.25)},
     }
 
