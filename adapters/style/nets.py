@@ -7,7 +7,7 @@ examples. The decoder is that of Huang and Belongie, arXiv:1703.06868, section 6
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial, reduce
+from functools import reduce
 from typing import Literal
 
 import jax
@@ -16,7 +16,7 @@ import numpy as np
 from flax import nnx
 from jax import Array, lax
 
-from zoo.layers import Conv, LayerNorm, Normal
+from zoo.layers import Conv, LayerNorm, Normal, dense_conv
 
 Padding = Literal["reflect", "same"]
 Upsample = Literal["nearest", "transposed"]
@@ -70,6 +70,10 @@ def _by_columns(x: Array, kernel: Array) -> Array:
     y = y.reshape(*y.shape[:3], wide, outputs)
     side = x.shape[2] - wide + 1
     return reduce(jnp.add, (y[:, :, i : i + side, i] for i in range(wide)))
+
+
+def _dense(x: Array, kernel: Array) -> Array:
+    return dense_conv(x, kernel, (1, 1), ((0, 0), (0, 0)), (1, 1))
 
 
 def _library(x: Array, kernel: Array) -> Array:
@@ -142,7 +146,7 @@ def _wide_backward(saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
     x, kernel = saved
     turned = kernel[::-1, ::-1].transpose(0, 1, 3, 2)
     slope = wide_conv(jnp.pad(g, ((0, 0), (2, 2), (2, 2), (0, 0))), turned)
-    return slope, jax.vjp(partial(_library, x), kernel)[1](g)[0]
+    return slope, jax.vjp(lambda k: _dense(x, k), kernel)[1](g)[0]
 
 
 wide_conv.defvjp(_wide_forward, _wide_backward)
@@ -155,11 +159,8 @@ def convolved(conv: Conv, x: Array) -> Array:
         return thin_conv(x, kernel) + _bias(conv, x)
     wide = kernel.shape[:2] == (3, 3) and min(kernel.shape[2:]) >= WIDE
     # The sums of Winograd's filtering would lose digits in half precision.
-    return (
-        wide_conv(x, kernel) + _bias(conv, x)
-        if wide and x.dtype == jnp.float32
-        else _library(x, kernel) + _bias(conv, x)
-    )
+    y = wide_conv(x, kernel) if wide and x.dtype == jnp.float32 else _dense(x, kernel)
+    return y + _bias(conv, x)
 
 
 def fitted(x: Array, size: tuple[int, int]) -> Array:
