@@ -84,7 +84,7 @@ class Detector(Adapter):
     score: float | None = None
     overlap: float | None = None
     detections: int = 100
-    shown: float = 0.3
+    shown: float = 0.5
     max_boxes: int = 8
 
     targets_from = ("boxes",)
