@@ -56,7 +56,7 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 # Learning ----------------------------------------------------------------------------------------------------------
 
-RECIPES = {"fcos": (25, 5e-3), "yolox": (85, 1e-2), "rcnn": (32, 5e-3)}
+RECIPES = {"fcos": (25, 5e-3), "yolox": (85, 1e-2), "rcnn": (44, 5e-3)}
 """Epochs, of one step each, and learning rate."""
 
 
