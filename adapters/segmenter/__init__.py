@@ -21,9 +21,9 @@ from jax import Array, ShapeDtypeStruct
 from zoo.adapters.segmenter.decoders import (
     DECODERS,
     SegmentationHead,
-    auxiliary_stage,
     backbone_options,
     stages_for,
+    taps_for,
 )
 from zoo.adapters.segmenter.published import MODELS
 
@@ -164,10 +164,7 @@ class Segmenter(Adapter):
         return backbone_options(spec, self.decoder)
 
     def taps(self, spec: BackboneSpec) -> tuple[str, ...]:
-        stages = list(stages_for(spec, self.decoder))
-        if self.auxiliary and (side := auxiliary_stage(spec, self.decoder)):
-            stages.append(side)
-        return tuple(dict.fromkeys(stage.name for stage in stages))
+        return taps_for(spec, self.decoder, auxiliary=bool(self.auxiliary))
 
     def framing(self, spec: BackboneSpec, preprocess: Preprocess) -> Preprocess:
         """See `zoo.dense.framing.whole_image`."""
