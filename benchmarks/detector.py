@@ -17,16 +17,16 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sides import lines, torch_lines
 
 HERE = Path(__file__).resolve().parent
 ASSETS = HERE.parent.parent / "shared" / "assets"
@@ -103,7 +103,7 @@ def run_zoo(args: argparse.Namespace, cpus: Sequence[int]) -> tuple[Curve, dict[
         command += [] if value is None else [f"--{option.replace('_', '-')}", str(value)]
     curve, job = Curve(), {}
     with tempfile.TemporaryDirectory() as folder:
-        for row in _lines(command, cpus, {"ZOO_CACHE": folder, "JAX_COMPILATION_CACHE_DIR": ""}):
+        for row in lines(command, cpus, {"ZOO_CACHE": folder, "JAX_COMPILATION_CACHE_DIR": ""}):
             if "job" in row:
                 job = row["job"]
             elif "epoch" in row:
@@ -201,11 +201,8 @@ def job_of(session: Any, args: argparse.Namespace) -> dict[str, Any]:
 
 def run_torch(args: argparse.Namespace, job: Mapping[str, Any], cpus: Sequence[int]) -> Curve:
     """`torch_detector.py`, its detections measured as zoo's are."""
-    extra = {"OMP_NUM_THREADS": str(len(cpus))} | ({"PYTHONPATH": args.torch_path} if args.torch_path else {})
-    # Where other work runs, torch's waiting threads would spin ten times the processor time of its work away.
-    extra |= {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE")}
     curve = Curve()
-    for row in _lines([args.torch_python, str(HERE / "torch_detector.py")], cpus, extra, json.dumps(job)):
+    for row in torch_lines(str(HERE / "torch_detector.py"), args.torch_python, args.torch_path, cpus, job):
         if "epoch" in row:
             ap50 = average_precision(row["found"], job)
             curve.add(row, ap50)
@@ -229,22 +226,6 @@ def average_precision(found: Sequence[Mapping[str, Any]], job: Mapping[str, Any]
 
 
 # Both ----------------------------------------------------------------------------------------------------------
-
-
-def _lines(
-    command: Sequence[str], cpus: Sequence[int], extra: Mapping[str, str], given: str = ""
-) -> Iterator[dict[str, Any]]:
-    """What a process on the given processors says, line by line of JSON, as it comes."""
-    process = subprocess.Popen(
-        command, env={**os.environ, **extra}, preexec_fn=lambda: os.sched_setaffinity(0, cpus),
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert process.stdin and process.stdout
-    process.stdin.write(given)
-    process.stdin.close()
-    yield from map(json.loads, process.stdout)
-    if code := process.wait():
-        sys.exit(f"{' '.join(command)} ended with {code}")
 
 
 def _say(side: str, row: Mapping[str, Any], ap50: float) -> None:

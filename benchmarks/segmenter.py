@@ -19,16 +19,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sides import lines, torch_lines
 
 HERE = Path(__file__).resolve().parent
 ASSETS = HERE.parent.parent / "shared" / "assets"
@@ -126,7 +126,7 @@ def run_zoo(args: argparse.Namespace, cpus: Sequence[int], scratch: float | None
     side, job = Side(), {}
     with tempfile.TemporaryDirectory() as folder:
         curve: list[float] = []
-        for row in _lines(command, cpus, {"ZOO_CACHE": folder, "JAX_COMPILATION_CACHE_DIR": ""}):
+        for row in lines(command, cpus, {"ZOO_CACHE": folder, "JAX_COMPILATION_CACHE_DIR": ""}):
             if "job" in row:
                 job = row["job"]
             elif "epoch" in row:
@@ -250,9 +250,6 @@ def run_torch(args: argparse.Namespace, job: Mapping[str, Any], cpus: Sequence[i
     from zoo.data import read
     from zoo.data.masks import read_mask
 
-    extra = {"OMP_NUM_THREADS": str(len(cpus))} | ({"PYTHONPATH": args.torch_path} if args.torch_path else {})
-    # Where other work runs, torch's waiting threads would spin ten times the processor time of its work away.
-    extra |= {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE")}
     data = read(args.data, kinds=("masks",))["all"]
     samples = sorted(data, key=lambda sample: sample.image.name)
     masks = [read_mask(sample.target) for sample in samples]
@@ -262,7 +259,7 @@ def run_torch(args: argparse.Namespace, job: Mapping[str, Any], cpus: Sequence[i
         files = [str(sample.image) for sample in samples]
         asked = {**job, "files": files, "count": FOLDS, "folder": folder, "epochs": args.torch_epochs}
         curve: list[float] = []
-        for row in _lines([args.torch_python, str(HERE / "torch_segmenter.py")], cpus, extra, json.dumps(asked)):
+        for row in torch_lines(str(HERE / "torch_segmenter.py"), args.torch_python, args.torch_path, cpus, asked):
             if "epoch" in row:
                 with np.load(row["found"]) as found:
                     curve.append(_iou([(masks[int(i)], found[i]) for i in found.files]))
@@ -283,22 +280,6 @@ def _iou(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
 
 
 # Both ----------------------------------------------------------------------------------------------------------
-
-
-def _lines(
-    command: Sequence[str], cpus: Sequence[int], extra: Mapping[str, str], given: str = ""
-) -> Iterator[dict[str, Any]]:
-    """What a process on the given processors says, line by line of JSON, as it comes."""
-    process = subprocess.Popen(
-        command, env={**os.environ, **extra}, preexec_fn=lambda: os.sched_setaffinity(0, cpus),
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert process.stdin and process.stdout
-    process.stdin.write(given)
-    process.stdin.close()
-    yield from map(json.loads, process.stdout)
-    if code := process.wait():
-        sys.exit(f"{' '.join(command)} ended with {code}")
 
 
 def _say(side: str, row: Mapping[str, Any], curve: Sequence[float]) -> None:

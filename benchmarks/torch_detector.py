@@ -26,6 +26,7 @@ with contextlib.suppress(ImportError):
 from PIL import Image
 from torch import nn
 from torch_head import backbone
+from torch_side import rate_at, say
 from torchvision.models.detection import FCOS
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import FeaturePyramidNetwork
@@ -125,19 +126,6 @@ class Photos:
             x1, y1, x2, y2 = found["boxes"].unbind(1)
             found["boxes"] = torch.stack([self.width - x2, y1, self.width - x1, y2], 1)
         return found
-
-
-def rate_at(step: int, steps_per_epoch: int, epochs: int) -> float:
-    """Share of the peak learning rate: the warm-up and the cosine that zoo has."""
-    total = epochs * steps_per_epoch
-    warm = min(steps_per_epoch, total // 10)
-    if step < warm:
-        return 0.05 + 0.95 * step / warm
-    return 0.01 + 0.99 * (1 + math.cos(math.pi * (step - warm) / max(total - warm, 1))) / 2
-
-
-def say(**values: Any) -> None:
-    print(json.dumps(values), flush=True)
 
 
 def main() -> None:

@@ -28,6 +28,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
 from torch_head import backbone
+from torch_side import rate_at, say
 
 SIDE, BATCH, RATE, DECAY = 256, 4, 1e-3, 1e-2
 WIDTHS = (256, 128, 64, 32, 16)
@@ -129,15 +130,6 @@ def loss_of(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return functional.cross_entropy(logits, targets) + dice
 
 
-def rate_at(step: int, steps_per_epoch: int, epochs: int) -> float:
-    """Share of the peak learning rate: a warm-up and a cosine."""
-    total = epochs * steps_per_epoch
-    warm = min(steps_per_epoch, total // 10)
-    if step < warm:
-        return 0.05 + 0.95 * step / warm
-    return 0.01 + 0.99 * (1 + math.cos(math.pi * (step - warm) / max(total - warm, 1))) / 2
-
-
 @torch.inference_mode()
 def masks_of(model: nn.Module, photos: Photos, index: torch.Tensor) -> dict[str, np.ndarray]:
     """The class of every pixel of the photos at their own sizes."""
@@ -148,10 +140,6 @@ def masks_of(model: nn.Module, photos: Photos, index: torch.Tensor) -> dict[str,
         logits = functional.interpolate(model(maps), size=photos.sizes[int(i)], mode="bilinear")
         found[str(int(i))] = logits[0].argmax(0).to(torch.uint8).numpy()
     return found
-
-
-def say(**values: Any) -> None:
-    print(json.dumps(values), flush=True)
 
 
 def main() -> None:

@@ -288,6 +288,8 @@ def test_what_cannot_serve_is_refused_with_what_would() -> None:
         zoo.create("squeezenet1_1", "segmenter", decoder="deeplabv3", **options)
     with pytest.raises(ConfigError, match="linear on squeezenet1_1 has nothing to supervise on the way"):
         zoo.create("squeezenet1_1", "segmenter", decoder="linear", auxiliary=0.4, **options)
+    with pytest.raises(ConfigError, match="fpn on resnet20 has nothing to supervise on the way"):  # a single level
+        zoo.create("resnet20", "segmenter", decoder="fpn", auxiliary=0.4, **options)
     with pytest.raises(ConfigError, match="resnet50 has an option|output_stride=4 is not accepted"):
         zoo.create("resnet50", "segmenter", decoder="unet", output_stride=4, **options)
 

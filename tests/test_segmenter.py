@@ -118,13 +118,16 @@ def test_nothing_is_compiled_after_the_first_step_of_each_frame(
 
 
 def test_a_frozen_backbone_trains_from_the_cache_and_stays_the_same(mixed: Dataset, tmp_path: Path) -> None:
-    model = create(frames=FRAMES, width=16, auxiliary=0.4, class_weights="balanced", objective="focal+lovasz")
+    model = create(
+        frames=FRAMES, width=16, auxiliary=0.4, class_weights="balanced", objective="focal+lovasz", metric="dice"
+    )
     before = [np.asarray(leaf) for leaf in jax.tree.leaves(nnx.state(model.backbone))]
     options = {**FAST, "augment": "auto", "batch_size": 2, "epochs": 2}
     found = zoo.train(model, {"train": mixed, "val": mixed}, plan="head", out=tmp_path / "run", **options)
     after = jax.tree.leaves(nnx.state(found.model.backbone))
     assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
     assert found.metrics["loss_auxiliary"] > 0
+    assert found.metrics["dice"] == max(row["dice"] for row in found.history)
     weights = found.model.adapter.class_weights
     assert isinstance(weights, tuple) and weights[0] < 1 < min(weights[1:])
     shares = [row["pixels"] for row in found.metrics["per_class"].values()]
@@ -362,6 +365,7 @@ def test_the_options_name_every_decoder() -> None:
         ({"class_weights": (1.0, 2.0)}, "2 class_weights for 3 classes"),
         ({"class_weights": (0.0, 0.0, 0.0)}, "class_weights"),
         ({"objective": "ce+0*dice"}, "no weight above 0"),
+        ({"metric": "foreground_dice"}, "two classes of which the first"),
     ],
 )
 def test_bad_options_are_refused(options: dict[str, Any], match: str) -> None:

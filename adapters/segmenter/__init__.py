@@ -35,7 +35,7 @@ from zoo.data.transform import frame_of
 from zoo.dense.framing import whole_image
 from zoo.dense.losses import Shape, parsed, segmentation_losses
 from zoo.dense.originals import batch_labels_at
-from zoo.dense.segmentation import SegmentationEvaluation
+from zoo.dense.segmentation import SegmentationEvaluation, has_foreground
 from zoo.errors import ConfigError, DataError
 from zoo.hookspecs import hookimpl
 from zoo.model import Model
@@ -93,6 +93,7 @@ class Segmenter(Adapter):
         objective: the loss, a sum of `ce`, `focal`, `dice`, `tversky` and `lovasz` with factors, e.g. `ce+0.5*dice`.
         class_weights: a factor for each class in `ce` and `focal`, or `balanced`: inversely to its share of the pixels.
         tversky: what a false positive and a false negative count in Tversky's loss. gamma: power of the focal loss.
+        metric: the figure that tells the best epoch; `foreground_*` where there are a background and one class.
         sliding: photos are seen in windows of the images' size, in place of as a whole.
         overlap: share of a window that it has in common with the next. scale: photos are resized by it before.
         flip: mirror images are looked at as well. scales: further sizes that photos are looked at as a whole, as
@@ -109,6 +110,7 @@ class Segmenter(Adapter):
     class_weights: Literal["balanced"] | tuple[float, ...] | None = None
     tversky: tuple[float, float] = (0.3, 0.7)
     gamma: float = 2.0
+    metric: Literal["miou", "dice", "foreground_iou", "foreground_dice", "pixel_accuracy", "boundary_f1"] = "miou"
     sliding: bool = False
     overlap: float = 0.25
     scale: float = 1.0
@@ -117,7 +119,6 @@ class Segmenter(Adapter):
     room: tuple[int, int] = (1, 1)
 
     targets_from = ("masks",)
-    primary = "miou"
     mirrors = True
     views = 6
     adjustable = ("sliding", "overlap", "scale", "flip", "scales")
@@ -149,6 +150,11 @@ class Segmenter(Adapter):
         for name, good, accepted in rows:
             if not good:
                 raise ConfigError(f"{name} is {getattr(self, name)}; accepted: {accepted}.")
+        if self.metric.startswith("foreground") and self.labels and not has_foreground(self.labels):
+            raise ConfigError(
+                f"metric is {self.metric!r}, for two classes of which the first is {BACKGROUND!r}; the classes are "
+                f"{', '.join(map(repr, self.labels))}. Choose miou or dice."
+            )
         if self.sliding and self.scales:
             raise ConfigError("sliding windows have one scale: set scale, and leave scales out.")
         if isinstance(self.class_weights, tuple):
@@ -158,6 +164,10 @@ class Segmenter(Adapter):
                 )
             if min(self.class_weights, default=0) < 0 or not any(self.class_weights):
                 raise ConfigError(f"class_weights are {self.class_weights}; give numbers from 0, not all of them 0.")
+
+    @property
+    def primary(self) -> str:
+        return self.metric
 
     # What it needs of a backbone -------------------------------------------------------------------------------
     def backbone_options(self, spec: BackboneSpec) -> Mapping[str, Any]:

@@ -122,12 +122,16 @@ def auxiliary_stage(spec: BackboneSpec, decoder: str) -> Stage | None:
     else:
         earlier = earlier[: -(-2 * len(earlier) // 3)]
     if not chosen.auxiliary or not earlier:
-        able = ", ".join(name for name, other in DECODERS.items() if other.auxiliary and name != decoder)
-        raise ConfigError(
-            f"auxiliary: {decoder} on {spec.name} has nothing to supervise on the way. Leave it out, or choose another "
-            f"decoder ({able})."
-        )
+        raise _nothing_on_the_way(spec, decoder)
     return earlier[-1]
+
+
+def _nothing_on_the_way(spec: BackboneSpec, decoder: str) -> ConfigError:
+    able = ", ".join(name for name, other in DECODERS.items() if other.auxiliary and name != decoder)
+    return ConfigError(
+        f"auxiliary: {decoder} on {spec.name} has nothing to supervise on the way. Leave it out, or choose another "
+        f"decoder ({able})."
+    )
 
 
 class SegmentationHead(nnx.Module):
@@ -166,6 +170,8 @@ class SegmentationHead(nnx.Module):
         if not options.get("auxiliary"):
             self.auxiliary = nnx.List([])
         elif chosen.auxiliary == "levels":
+            if not self.decoder.level_channels:
+                raise _nothing_on_the_way(spec, decoder)
             self.auxiliary = nnx.List(classifier(n, classes, rngs=rngs) for n in self.decoder.level_channels)
         else:
             self.side = auxiliary_stage(spec, decoder)

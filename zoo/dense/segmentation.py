@@ -62,6 +62,11 @@ def _near(points: np.ndarray, others: np.ndarray, tolerance: float) -> float:
     return float(np.isfinite(distances).mean())
 
 
+def has_foreground(labels: Sequence[str]) -> bool:
+    """Whether classes are a background and one that stands out from it."""
+    return len(labels) == 2 and labels[0].casefold() == BACKGROUND
+
+
 class SegmentationEvaluation:
     """Figures over images. Counts are int64 on the host, so that no number of pixels overflows.
 
@@ -108,7 +113,7 @@ class SegmentationEvaluation:
             "pixel_accuracy": float(right.sum() / max(true.sum(), 1)),
             "boundary_f1": _mean([row["boundary_f1"] for row in rows]),
         }
-        if len(self.labels) == 2 and self.labels[0].casefold() == BACKGROUND:
+        if has_foreground(self.labels):
             foreground = per_class[self.labels[1]]
             figures |= {f"foreground_{name}": foreground[name] or 0.0 for name in ("iou", "dice")}
         return {**figures, "images": self.images, "per_class": per_class}
