@@ -76,6 +76,9 @@ class Adapter:
     views: ClassVar[int] = 0
     """How many further, randomly augmented views of each image have their features cached there as well, with `boxes`
     and `mask` moved along. Fewer for data of many images: `zoo.training.reads.VIEWED` of all together."""
+    looks_twice: ClassVar[bool] = False
+    """Whether `decoded` looks at mirror images as well (`Model.mirrored`): the features of those that a frozen backbone
+    is validated on are cached, too."""
     adjustable: ClassVar[tuple[str, ...]] = ()
     """Options that change predictions but nothing that is learned: they may be other ones for a trained model."""
     rasters: ClassVar[tuple[str, ...]] = ()

@@ -57,6 +57,10 @@ class Card:
     new_head: bool = False
 
 
+MIRRORED = "mirrored:"
+"""Before the names of features of mirror images, in a batch."""
+
+
 class Model(nnx.Module):
     """`model(images)` maps normalised images (b, h, w, c) to the task's outputs; `model.predict` takes photos.
 
@@ -102,6 +106,11 @@ class Model(nnx.Module):
     def reduced(self, x: Array) -> dict[str, Array]:
         """What the head computes from, for normalised images: this is what the activation cache keeps."""
         return self.head.reduce(self.features(x, self.adapter.taps(self.spec)))  # type: ignore[attr-defined]
+
+    def mirrored(self, batch: Mapping[str, Array]) -> dict[str, Array]:
+        """What the head computes from for the mirror images of a batch of pixels, or of cached features."""
+        cached = {k.removeprefix(MIRRORED): value for k, value in batch.items() if k.startswith(MIRRORED)}
+        return cached or self.reduced(self.normalize(batch["image"][:, :, ::-1]))
 
     def outputs(self, reduced: Mapping[str, Array]) -> Any:
         """The head's outputs, in float32."""

@@ -96,8 +96,9 @@ class Segmenter(Adapter):
         metric: the figure that tells the best epoch; `foreground_*` where there are a background and one class.
         sliding: photos are seen in windows of the images' size, in place of as a whole.
         overlap: share of a window that it has in common with the next. scale: photos are resized by it before.
-        flip: mirror images are looked at as well. scales: further sizes that photos are looked at as a whole, as
-            factors of the images' size, e.g. `[0.75, 1.25]`.
+        flip: mirror images are looked at as well, and logits averaged: better figures in twice the time. So does
+            nnU-Net (doi:10.1038/s41592-020-01008-z).
+        scales: further sizes that photos are looked at as a whole, as factors of the images' size, e.g. `[0.75, 1.25]`.
         room: height and width of the largest image whose mask there is room for in an evaluation; set by the data.
     """
 
@@ -114,7 +115,7 @@ class Segmenter(Adapter):
     sliding: bool = False
     overlap: float = 0.25
     scale: float = 1.0
-    flip: bool = False
+    flip: bool = True
     scales: tuple[float, ...] = ()
     room: tuple[int, int] = (1, 1)
 
@@ -168,6 +169,10 @@ class Segmenter(Adapter):
     @property
     def primary(self) -> str:
         return self.metric
+
+    @property
+    def looks_twice(self) -> bool:
+        return self.flip
 
     # What it needs of a backbone -------------------------------------------------------------------------------
     def backbone_options(self, spec: BackboneSpec) -> Mapping[str, Any]:
@@ -256,8 +261,8 @@ class Segmenter(Adapter):
         """`mask` (b, height, width), uint8: the class of every pixel of the originals, with the `room` there is."""
         logits = model.outputs(reduced)["logits"]
         pixels = batch["mask"] if "mask" in batch else batch["image"]
-        if self.flip and "image" in batch:
-            mirrored = model(model.normalize(batch["image"][:, :, ::-1]))["logits"]
+        if self.flip:
+            mirrored = model.outputs(model.mirrored(batch))["logits"]
             logits = (logits + mirrored[:, :, ::-1]) / 2
         return {"mask": batch_labels_at(logits, jnp.asarray(batch["frame"]), pixels.shape[1:3], self.room)}
 

@@ -61,7 +61,7 @@ def open_caches(session: Session, assignment: Assignment) -> None:
         session.caches[name] = open_views(
             session.model,
             dataset,
-            mirrored=many and adapter.mirrors,
+            mirrored=many and adapter.mirrors or name == "val" and adapter.looks_twice,
             further=min(adapter.views, VIEWED // len(dataset)) if many else 0,
             random=View(augmentation=recipe.augmentation, seed=recipe.seed) if many else PLAIN,
             progress=progress,

@@ -19,9 +19,10 @@ from flax import nnx
 
 from zoo.data import Dataset
 from zoo.data.augment import Augment, augment_each
-from zoo.model import Model
+from zoo.model import MIRRORED, Model
 from zoo.training.batches import all_targets, frame_numbers
 from zoo.training.cache import PLAIN, ActivationCache, View, open_cache, view_keys
+from zoo.training.step import FEATURES
 
 _MIRRORED, _FURTHER = 1, 2
 """Numbers of the mirrored view, and of the first random one; the plain view is 0."""
@@ -61,6 +62,14 @@ class CachedViews:
                 for name, values in found.items():
                     values[view == number] = other[name]
         return found
+
+    def mirror_rows(self, index: np.ndarray) -> dict[str, np.ndarray]:
+        """Features of the mirror images of those at `index` (b,), named as `Model.mirrored` reads them; empty where
+        none are kept."""
+        if not self.mirrored:
+            return {}
+        found = self.mirrored[int(self.groups[index[0]])].rows(self.rows_of[index])
+        return {MIRRORED + name.removeprefix(FEATURES): values for name, values in found.items()}
 
     def width(self, index: np.ndarray) -> int:
         """Of the frame that the images at `index` share."""
