@@ -26,15 +26,21 @@ with suppress(OSError, AttributeError):
     ctypes.CDLL("libc.so.6").mallopt(M_MMAP_THRESHOLD, 1 << 20)
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of one backbone follow each other within a file, so that what several build of it is built once."""
+    """Tests of one backbone follow each other within a file and go to one worker, so that what several build of it is
+    built once; and so do the other tests of a file, with the fixtures and compiled programs that they share."""
     first: dict[object, int] = {}
 
+    def name_of(item: pytest.Item) -> str:
+        return str(item.callspec.params.get("name", "")) if hasattr(item, "callspec") else ""
+
     def place(item: pytest.Item) -> tuple[int, int]:
-        name = item.callspec.params.get("name", "") if hasattr(item, "callspec") else ""
-        return first.setdefault(item.path, len(first)), first.setdefault((item.path, name), len(first))
+        return first.setdefault(item.path, len(first)), first.setdefault((item.path, name_of(item)), len(first))
 
     items.sort(key=place)
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(f"{item.path.stem} {name_of(item)}".strip()))
 
 
 @pytest.fixture(scope="session")

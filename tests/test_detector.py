@@ -36,8 +36,6 @@ from zoo.spec import Preprocess
 from zoo.training.evaluation import _evaluate
 from zoo.training.run import Run
 
-pytestmark = pytest.mark.xdist_group("detector")  # one worker trains the models that these tests share
-
 FRAMES = ((32, 64), (64, 32))
 SIZES = ((45, 90), (90, 45))
 """Of photos, one for each of two frames; none is square."""
