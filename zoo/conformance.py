@@ -16,21 +16,20 @@ if TYPE_CHECKING:
     from zoo.loader import Candidate
 
 
-def check_backbone(spec: BackboneSpec) -> list[str]:
+def check_backbone(spec: BackboneSpec, *, options: bool = True) -> list[str]:
     """What is wrong with a backbone, one sentence each; an empty list when it conforms.
 
-    Its stages' names, kinds, channels and strides must be those declared, for the default options and for each
-    other value of each option, and every parameter must belong to exactly one stage.
+    Its stages' names, kinds, channels and strides must be those declared, for the default options and (with `options`)
+    for each other value of each option, and every parameter must belong to exactly one stage.
     """
-    variants: list[dict[str, Any]] = [
-        {},
-        *({key: value} for key, values in spec.options.items() for value in list(values)[1:]),
-    ]
+    variants: list[dict[str, Any]] = [{}]
+    if options:
+        variants += [{key: value} for key, values in spec.options.items() for value in list(values)[1:]]
     problems = []
-    for options in variants:
-        said = f"{spec.name}{f' with {options}' if options else ''}"
+    for variant in variants:
+        said = f"{spec.name}{f' with {variant}' if variant else ''}"
         try:
-            found = [*_wrong_shapes(spec, options), *_wrong_owners(spec, options)]
+            found = [*_wrong_shapes(spec, variant), *_wrong_owners(spec, variant)]
         except Exception as error:
             found = [str(error) if isinstance(error, ZooError) else f"{type(error).__name__}: {error}"]
         problems += [f"{said}: {problem}" for problem in found]
