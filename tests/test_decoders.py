@@ -199,7 +199,9 @@ def test_every_decoder_fits_every_family_or_says_why_not(name: str) -> None:
     refused = set(DECODERS) - set(able)
     assert refused == (set() if "dilatable" in native.capabilities else dilating)
     for decoder, shapes in shapes_of_stages(native, size).items():
-        (spec, _), auxiliary = able[decoder], bool(DECODERS[decoder].auxiliary)
+        spec, _ = able[decoder]
+        # A pyramid of one level has nothing on the way.
+        auxiliary = bool(DECODERS[decoder].auxiliary) and (decoder == "unet" or len(shapes) > 1 or bool(tokens))
 
         def both(shapes: Any, spec: Any = spec, decoder: str = decoder, auxiliary: bool = auxiliary) -> Any:
             head = build_head(spec, decoder, auxiliary, size)
@@ -212,8 +214,7 @@ def test_every_decoder_fits_every_family_or_says_why_not(name: str) -> None:
         if finest.kind == "map":
             times = 2 ** int(math.log2(finest.stride)) if decoder == "unet" else 1
             assert (rows, columns) == tuple(side * times for side in shapes[finest.name].shape[1:3])
-        # A pyramid of one level has none on the way.
-        assert bool(found["aux"]) == (auxiliary and (decoder == "unet" or len(shapes) > 1 or bool(tokens)))
+        assert bool(found["aux"]) == auxiliary
         assert all((one.shape[0], one.shape[3]) == (2, 3) for one in found["aux"])
 
 
