@@ -11,7 +11,7 @@ demo: $(READY)
 	$(BIN)/zoo demo --out zoo-demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -q -n 2 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest -q -n 2 --dist loadscope --no-loadscope-reorder
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -6,9 +6,11 @@ import ctypes
 import gc
 import os
 import sys
+import tomllib
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,21 +28,35 @@ with suppress(OSError, AttributeError):
     ctypes.CDLL("libc.so.6").mallopt(M_MMAP_THRESHOLD, 1 << 20)
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of one backbone follow each other within a file and go to one worker, so that what several build of it is
-    built once; and so do the other tests of a file, with the fixtures and compiled programs that they share."""
+    """Tests of one backbone follow each other within a file, so that what several build of it is built once."""
     first: dict[object, int] = {}
 
-    def name_of(item: pytest.Item) -> str:
-        return str(item.callspec.params.get("name", "")) if hasattr(item, "callspec") else ""
-
     def place(item: pytest.Item) -> tuple[int, int]:
-        return first.setdefault(item.path, len(first)), first.setdefault((item.path, name_of(item)), len(first))
+        name = item.callspec.params.get("name", "") if hasattr(item, "callspec") else ""
+        return first.setdefault(item.path, len(first)), first.setdefault((item.path, name), len(first))
 
     items.sort(key=place)
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(f"{item.path.stem} {name_of(item)}".strip()))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `--dist loadscope`, the tests of a file go to one worker, which makes its fixtures and compiles its programs
+    once; those of a single backbone may go elsewhere, all of them."""
+    if config.getvalue("dist") != "loadscope":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    plugins = tomllib.loads((ROOT / "registry.toml").read_text())["plugin"].values()
+    backbones = {name for plugin in plugins for name in plugin.get("backbones", {})}
+
+    class ByFileAndBackbone(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file, _, test = nodeid.partition("::")
+            named = backbones.intersection(test.partition("[")[2].removesuffix("]").split("-"))
+            return " ".join([file, *sorted(named)])
+
+    return ByFileAndBackbone(config, log)
 
 
 @pytest.fixture(scope="session")
