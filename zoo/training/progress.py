@@ -45,7 +45,7 @@ def _lines(session: Session) -> Callable[[Event], None]:
         now = time.monotonic()
         if done == total or now - seen > 10:
             seen = now
-            say(f"features of {done} of {total} images")
+            say(f"features: {done} of {total} images and views of them")
 
     def show(event: Event) -> None:
         nonlocal seen
