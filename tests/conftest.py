@@ -19,6 +19,8 @@ ROOT = Path(__file__).resolve().parent.parent
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".jax_cache"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+# Optimising takes half of the time that the tests' many programs take to compile. `OPTIMISED` says where it is done.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 # Axes are never added behind anybody's back, neither here nor in the processes that tests start.
 os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
 # The arrays of a net that was tested go back to the system. glibc keeps what is freed below a limit, which it raises to
@@ -71,13 +73,25 @@ def assets() -> Path:
     return path
 
 
+OPTIMISED = {"test_acceptance", "test_backbones", "test_layers", "test_real_weights"}
+"""Files of tests whose programs are compiled as users' are."""
+
+
 @pytest.fixture(scope="module", autouse=True)
-def forgotten_programs() -> Iterator[None]:
-    """Compiled programs are forgotten after each file of tests: those of every backbone fill gigabytes."""
+def forgotten_programs(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Compiled programs are forgotten after each file of tests: those of every backbone fill gigabytes, and not all
+    files want them optimised."""
+    optimised = request.path.stem in OPTIMISED
+    if optimised:
+        import jax
+
+        jax.config.update("jax_disable_most_optimizations", False)
     yield
     if "jax" in sys.modules:
         sys.modules["jax"].clear_caches()
         gc.collect()
+    if optimised:
+        jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture
