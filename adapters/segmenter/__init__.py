@@ -20,6 +20,7 @@ from flax import nnx
 from jax import Array, ShapeDtypeStruct
 from zoo.adapters.segmenter.decoders import (
     DECODERS,
+    PYRAMID,
     SegmentationHead,
     backbone_options,
     stages_for,
@@ -44,8 +45,9 @@ from zoo.spec import AdapterSpec, BackboneSpec, ModelSpec, Preprocess
 if TYPE_CHECKING:
     from PIL import Image
 
-SIDE = 640
-"""Side of the images where a user names none, in pixels; or the next that the backbone takes."""
+SIDE, FINER_SIDE = 640, 448
+"""Side of the images where a user names none, in pixels, or the next that the backbone takes. The second is for nets
+without a map of stride 32: convolutions see less of a larger image at once, and transformers pay for every token."""
 
 
 class Segment(msgspec.Struct, frozen=True):
@@ -183,7 +185,9 @@ class Segmenter(Adapter):
 
     def framing(self, spec: BackboneSpec, preprocess: Preprocess) -> Preprocess:
         """See `zoo.dense.framing.whole_image`."""
-        return whole_image(spec, preprocess, stages_for(spec, self.decoder)[0], SIDE)
+        coarsest = max(stage.stride * stage.dilation for stage in spec.stages if stage.kind != "vector")
+        side = SIDE if coarsest >= PYRAMID[-1] else FINER_SIDE
+        return whole_image(spec, preprocess, stages_for(spec, self.decoder)[0], side)
 
     def build(
         self,
