@@ -31,6 +31,8 @@ from zoo.weights.mapping import Slot, locate, slots, split
 
 GOLDEN = Path(__file__).parent / "golden"
 TOLERANCE = 1e-4
+NEEDED = {"ResNet", "MobileNetV2", "VGG", "Inception v3", "ConvNeXt", "Swin Transformer", "ViT", "DINOv2"}
+"""Families that every task on maps must serve."""
 UNOPTIMISED = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 """Compiler options of programs that run a few times on a few pixels: optimising takes half of the time that compiling
 takes. What users run is tested by `test_backbones.py` (one program a family), `test_layers.py` and the tests of real

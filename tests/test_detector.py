@@ -239,9 +239,6 @@ def test_random_views_are_learned_from_cached_features(
 # Any backbone ------------------------------------------------------------------------------------------------------
 
 
-NEEDED = {"ResNet", "MobileNetV2", "VGG", "Inception v3", "ConvNeXt", "Swin Transformer", "ViT", "DINOv2"}
-
-
 @cache
 def one_with_a_pyramid() -> list[str]:
     """The smallest of every family with maps or tokens that serve."""
@@ -257,7 +254,7 @@ def one_with_a_pyramid() -> list[str]:
 
 def test_the_families_are_those_that_they_should_be() -> None:
     families = {parity_kit.backbones()[name].family for name in one_with_a_pyramid()}
-    assert families >= NEEDED and len(families) > 20
+    assert families >= parity_kit.NEEDED and len(families) > 20
 
 
 @pytest.mark.parametrize("name", one_with_a_pyramid())
@@ -273,7 +270,7 @@ def test_every_head_fits_every_family(name: str) -> None:
         "box_valid": jax.ShapeDtypeStruct((images, rows), bool),
         "valid": jax.ShapeDtypeStruct((images,), bool),
     }
-    heads = METHODS if spec.family in NEEDED else ("fcos",)
+    heads = METHODS if spec.family in parity_kit.NEEDED else ("fcos",)
     adapters = {m: Detector(labels=LABELS, head=m, width=32, convs=1) for m in heads}  # type: ignore[arg-type]
     first = stages_for(spec, "fcos")[0]
     if first.kind == "tokens":

@@ -154,9 +154,9 @@ def cached_batches(
 ) -> Iterator[dict[str, Any]]:
     """The batches that `loader` would give for an epoch, with cached features in place of images. With `mirror`, half
     of the images are mirrored where the cache has them; which ones depends on the loader's seed, epoch and batch.
-    Where the cache has random views, each image has all its views in turn. Without it, features of the mirror
-    images, where there are any, are put beside those of the images. `targets` are those of each sample, and `truth`
-    gives further arrays for one, which are read for each batch anew."""
+    Where the cache has random views, each image has all its views in turn. Without `mirror`, features of the
+    mirror images, where there are any, are put beside those of the images. `targets` are those of each sample, and
+    `truth` gives further arrays for one, which are read for each batch anew."""
     turns = cache.turns(loader.seed, epoch) if mirror else None
     for number, (index, valid) in enumerate(loader.batches(epoch)[start:], start):
         truths = _stacked([targets[i] for i in index])
