@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -78,10 +79,13 @@ def shapes_of(name: str, classes: int) -> dict[str, tuple[int, ...]]:
     named = NAMED[name]
     options = {key: value for key, value in named.config.items() if key != OUTPUT_STRIDE}
     adapter = configure(Segmenter, tuple(map(str, range(classes))), options)
-    spec = parity_kit.backbones()[named.backbone].built_with(named.config)
+    native, size = parity_kit.backbones()[named.backbone], (64, 64)
+    spec = native.built_with(named.config)
+    build = {key: value for key, value in named.config.items() if key in native.options}
+    shapes = feature_shapes(native, size, adapter.taps(spec), **build)
     parts = {
         "backbone": abstract(spec),
-        "head": nnx.eval_shape(lambda: adapter.build(spec, {}, size=(64, 64), rngs=nnx.Rngs(0))),
+        "head": nnx.eval_shape(lambda: adapter.build(spec, shapes, size=size, rngs=nnx.Rngs(0))),
     }
     (layout,) = (build() for build in named.layouts.values())
     return {
@@ -153,9 +157,14 @@ def test_other_classes_keep_all_but_the_classifiers(tmp_path: Path) -> None:
 SQUEEZED = "squeezenet1_1"
 
 
-def build_head(spec: BackboneSpec, decoder: str, auxiliary: bool, size: tuple[int, int]) -> SegmentationHead:
+Shapes = Mapping[str, jax.ShapeDtypeStruct]
+
+
+def build_head(
+    spec: BackboneSpec, decoder: str, auxiliary: bool, size: tuple[int, int], shapes: Shapes
+) -> SegmentationHead:
     options, stages = {"width": 32, "auxiliary": auxiliary}, stages_for(spec, decoder)
-    return SegmentationHead(decoder, spec, stages, 3, size=size, options=options, rngs=nnx.Rngs(0))
+    return SegmentationHead(decoder, spec, stages, 3, size=size, shapes=shapes, options=options, rngs=nnx.Rngs(0))
 
 
 def serving(native: BackboneSpec) -> dict[str, tuple[BackboneSpec, tuple[str, ...]]]:
@@ -203,7 +212,7 @@ def test_every_decoder_fits_every_family_or_says_why_not(name: str) -> None:
         auxiliary = bool(DECODERS[decoder].auxiliary) and (decoder == "unet" or len(shapes) > 1 or bool(tokens))
 
         def both(shapes: Any, spec: Any = spec, decoder: str = decoder, auxiliary: bool = auxiliary) -> Any:
-            head = build_head(spec, decoder, auxiliary, size)
+            head = build_head(spec, decoder, auxiliary, size, shapes)
             return head(head.reduce(shapes))
 
         found = jax.eval_shape(both, shapes)
@@ -212,7 +221,9 @@ def test_every_decoder_fits_every_family_or_says_why_not(name: str) -> None:
         finest = stages_for(spec, decoder)[0]
         if finest.kind == "map":
             times = 2 ** int(math.log2(finest.stride)) if decoder == "unet" else 1
-            assert (rows, columns) == tuple(side * times for side in shapes[finest.name].shape[1:3])
+            given = shapes[finest.name].shape[1:3]
+            whole = [max(side // finest.stride, n) for side, n in zip(size, given, strict=True)]
+            assert [rows, columns] == [n * times for n in whole]
         assert bool(found["aux"]) == auxiliary
         assert all((one.shape[0], one.shape[3]) == (2, 3) for one in found["aux"])
 
@@ -230,7 +241,8 @@ def test_decoders_learn_at_odd_sizes(decoder: str) -> None:
     options = backbone_options(native, decoder)
     spec = native.built_with(options)
     auxiliary = bool(DECODERS[decoder].auxiliary)
-    head = build_head(spec, decoder, auxiliary, (69, 90))
+    taps = taps_for(spec, decoder, auxiliary=auxiliary)
+    head = build_head(spec, decoder, auxiliary, (69, 90), feature_shapes(spec, (69, 90), taps, **options))
     graphdef, params, rest = nnx.split(head, nnx.Param, ...)
 
     @partial(jax.jit, compiler_options=parity_kit.UNOPTIMISED)
@@ -242,7 +254,7 @@ def test_decoders_learn_at_odd_sizes(decoder: str) -> None:
         return sum(jnp.mean(jnp.square(one - 1)) for one in outputs), outputs
 
     for size in ((69, 90), (90, 69))[: 1 + (decoder == "fpn")]:
-        shapes = feature_shapes(spec, size, taps_for(spec, decoder, auxiliary=auxiliary), **options)
+        shapes = feature_shapes(spec, size, taps, **options)
         features = {
             key: jnp.asarray(seeded.images(2, *shape.shape[1:3], shape.shape[3])) for key, shape in shapes.items()
         }
@@ -255,13 +267,14 @@ def test_decoders_learn_at_odd_sizes(decoder: str) -> None:
 
 def test_group_norms_and_widths_are_the_ones_asked_for() -> None:
     spec = parity_kit.backbones()[SQUEEZED]
+    size = (64, 64)
     for decoder in (name for name, row in DECODERS.items() if not row.dilated):
         options = {"width": 24, "norm": "group", "dropout": 0.3, "auxiliary": False}
-        head = nnx.eval_shape(
-            lambda decoder=decoder, options=options: SegmentationHead(
-                decoder, spec, stages_for(spec, decoder), 3, size=(64, 64), options=options, rngs=nnx.Rngs(0)
-            )
+        stages = stages_for(spec, decoder)
+        build = partial(
+            SegmentationHead, size=size, shapes=feature_shapes(spec, size, taps_for(spec, decoder)), options=options
         )
+        head = nnx.eval_shape(lambda of=(build, decoder, stages): of[0](of[1], spec, of[2], 3, rngs=nnx.Rngs(0)))
         kinds = {type(node).__name__ for _, node in nnx.iter_modules(head)}
         assert "GroupNorm" in kinds and "BatchNorm" not in kinds, decoder
         assert [m.rate for _, m in nnx.iter_modules(head) if isinstance(m, nnx.Dropout)] == [0.3], decoder

@@ -18,7 +18,7 @@ from flax import nnx
 
 from zoo.backbone import feature_shapes
 from zoo.dense.necks import FPN, SimplePyramid
-from zoo.dense.pyramid import pyramid_stages, tokens_to_map
+from zoo.dense.pyramid import StageMaps, pyramid_stages, tokens_to_map
 from zoo.dense.resize import nearest_rows, resize_nearest
 from zoo.errors import ConfigError
 from zoo.layers import ConvTranspose, GroupNorm
@@ -156,6 +156,31 @@ def test_tokens_become_a_map_without_those_of_no_place() -> None:
     assert found.shape == (2, 2, 3, 3) and np.array_equal(found[0, 1, 0], tokens[0, 2 + 3])
     with pytest.raises(ConfigError, match="6 tokens beside its 2 leading ones; images of 28x28 have 2x2"):
         tokens_to_map(tokens, stage, (28, 28))
+
+
+@pytest.mark.parametrize("name", ["squeezenet1_0", "inception_v3", "mobilenetv2_035", "vgg11"])
+def test_maps_have_all_the_positions_that_their_strides_have_room_for(name: str) -> None:
+    """What convolutions without padding lose along the borders is given back, on both sides, for images of any size."""
+    spec = parity_kit.backbones()[name]
+    stages = pyramid_stages(spec, (4, 8, 16, 32))
+    taps = [stage.name for stage in stages]
+    maps = StageMaps.of(stages, (192, 256), feature_shapes(spec, (192, 256), taps))
+    pads = name in ("mobilenetv2_035", "vgg11")
+    assert pads == (not any(map(any, maps.lost)))
+    for size in ((192, 256), (256, 192), (320, 320)):
+        shapes = feature_shapes(spec, size, taps)
+        features = {
+            name: jnp.asarray(seeded.images(1, *shape.shape[1:3], 1)).astype(jnp.float32)
+            for name, shape in shapes.items()
+        }
+        found = maps(maps.reduce(features))
+        for stage, x in zip(stages, found, strict=True):
+            assert x.shape[1:3] == (size[0] // stage.stride, size[1] // stage.stride)
+            given = features[stage.name]
+            before = [-(-(n - m) // 2) for n, m in zip(x.shape[1:3], given.shape[1:3], strict=True)]
+            ends = [a + n for a, n in zip(before, given.shape[1:3], strict=True)]
+            assert np.array_equal(x[:, before[0] : ends[0], before[1] : ends[1]], given)
+            assert np.array_equal(x[:, 0, 0], given[:, 0, 0]) and np.array_equal(x[:, -1, -1], given[:, -1, -1])
 
 
 # Necks -------------------------------------------------------------------------------------------------------------

@@ -130,7 +130,14 @@ class Detector(Adapter):
         options = {name: getattr(self, name) for name in names}
         stages = stages_for(spec, self.head)
         return DetectionHead(
-            self.head, stages, len(self.labels), size=size, width=self.width, options=options, rngs=rngs
+            self.head,
+            stages,
+            len(self.labels),
+            size=size,
+            shapes=shapes,
+            width=self.width,
+            options=options,
+            rngs=rngs,
         )
 
     # Learning --------------------------------------------------------------------------------------------------

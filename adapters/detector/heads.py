@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from flax import nnx
-from jax import Array
+from jax import Array, ShapeDtypeStruct
 from zoo.adapters.detector import fcos, rcnn, yolox
 
 from zoo.dense.necks import FPN, SimplePyramid
-from zoo.dense.pyramid import pyramid_stages, tokens_to_map
+from zoo.dense.pyramid import StageMaps, pyramid_stages
 from zoo.spec import BackboneSpec, Stage
 
 Source = Literal["pyramid", "pool"]
@@ -73,7 +73,7 @@ class DetectionHead(nnx.Module):
     """A neck and a head on the maps of a backbone.
 
     Args:
-        stages: that are read. size: (height, width) of the images; tokens are a map of it.
+        stages: that are read. size: (height, width) of the images. shapes: of what the stages give for such images.
         width: channels of the pyramid, of its finest level where they differ. options: those of the method's neck and
             head by name, beside others.
     """
@@ -85,29 +85,27 @@ class DetectionHead(nnx.Module):
         classes: int,
         *,
         size: tuple[int, int],
+        shapes: Mapping[str, ShapeDtypeStruct],
         width: int,
         options: Mapping[str, Any],
         rngs: nnx.Rngs,
     ):
-        self.method, self.stages, self.size = method, tuple(stages), size
+        self.method, self.maps = method, StageMaps.of(stages, size, shapes)
         chosen = METHODS[method]
-        self.neck = _neck(chosen, self.stages, width, {name: options[name] for name in chosen.neck_options}, rngs)
+        self.neck = _neck(chosen, self.maps.stages, width, {name: options[name] for name in chosen.neck_options}, rngs)
         channels = getattr(self.neck, "channels", None) or self.neck.width
         given = {name: options[name] for name in chosen.head_options}
         self.head = chosen.head(self.neck.strides, channels, classes, **given, rngs=rngs)
 
     def reduce(self, features: Mapping[str, Array]) -> dict[str, Array]:
-        return {stage.name: self._map(stage, features[stage.name]) for stage in self.stages}
-
-    def _map(self, stage: Stage, x: Array) -> Array:
-        return tokens_to_map(x, stage, self.size) if stage.kind == "tokens" else x
+        return self.maps.reduce(features)
 
     def reads(self) -> dict[str, str]:
         return {}
 
     def levels(self, reduced: Mapping[str, Array]) -> list[Array]:
         """The pyramid, finest level first."""
-        return list(self.neck([reduced[stage.name] for stage in self.stages]))
+        return list(self.neck(self.maps(reduced)))
 
     def __call__(self, reduced: Mapping[str, Array], size: Size | None = None) -> dict[str, Any]:
         maps = self.levels(reduced)

@@ -209,7 +209,9 @@ class Segmenter(Adapter):
             "auxiliary": bool(self.auxiliary),
         }
         stages = stages_for(spec, self.decoder)
-        return SegmentationHead(self.decoder, spec, stages, len(self.labels), size=size, options=options, rngs=rngs)
+        return SegmentationHead(
+            self.decoder, spec, stages, len(self.labels), size=size, shapes=shapes, options=options, rngs=rngs
+        )
 
     # Learning --------------------------------------------------------------------------------------------------
     def fitted(self, dataset: Dataset) -> Self:

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from flax import nnx
-from jax import Array
+from jax import Array, ShapeDtypeStruct
 from zoo.adapters.segmenter import deeplab, fpn, light, unet
 from zoo.adapters.segmenter.parts import Decoded, Maps, Norm, classifier, fcn_head
 
 from zoo.blocks.dilation import DILATABLE
 from zoo.dense.necks import SimplePyramid
-from zoo.dense.pyramid import pyramid_stages, tokens_to_map
+from zoo.dense.pyramid import StageMaps, pyramid_stages
 from zoo.errors import ConfigError, unknown_name
 from zoo.registry import registry
 from zoo.spec import OUTPUT_STRIDE, BackboneSpec, Stage
@@ -139,7 +139,7 @@ class SegmentationHead(nnx.Module):
 
     Args:
         stages: that the decoder reads, see `stages_for`. Deep supervision may read another, see `taps_for`.
-        size: (height, width) of the images; tokens are a map of it.
+        size: (height, width) of the images; tokens are a map of it. shapes: of what the stages give for such images.
         options: see the module's docstring.
     """
 
@@ -151,22 +151,22 @@ class SegmentationHead(nnx.Module):
         classes: int,
         *,
         size: tuple[int, int],
+        shapes: Mapping[str, ShapeDtypeStruct],
         options: Mapping[str, Any],
         rngs: nnx.Rngs,
     ):
         chosen = decoder_of(decoder)
-        self.stages, self.size = tuple(stages), size
         width = options.get("width") or chosen.width
         norm, rate = options.get("norm") or chosen.norm, options.get("dropout")
-        maps = Maps(tuple(s.channels for s in self.stages), tuple(float(s.stride) for s in self.stages))
+        maps = Maps(tuple(s.channels for s in stages), tuple(float(s.stride) for s in stages))
         self.neck: Any = nnx.data(None)
-        if self.stages[0].kind == "tokens" and chosen.strides:
+        if stages[0].kind == "tokens" and chosen.strides:
             wanted = [stride for stride in chosen.strides if stride >= PYRAMID[0]]
             self.neck = SimplePyramid(maps.channels[0], int(maps.strides[0]), wanted, width, extra=0, rngs=rngs)
             maps = Maps((width,) * len(wanted), self.neck.strides)
         rate = chosen.dropout if rate is None else rate
         self.decoder = chosen.build(maps, classes, width=width, norm=norm, rate=rate, rngs=rngs)
-        self.side: Stage | None = None
+        side: list[Stage] = []
         if not options.get("auxiliary"):
             self.auxiliary = nnx.List([])
         elif chosen.auxiliary == "levels":
@@ -174,26 +174,21 @@ class SegmentationHead(nnx.Module):
                 raise _nothing_on_the_way(spec, decoder)
             self.auxiliary = nnx.List(classifier(n, classes, rngs=rngs) for n in self.decoder.level_channels)
         else:
-            self.side = auxiliary_stage(spec, decoder)
+            side = [found for found in [auxiliary_stage(spec, decoder)] if found]
             width = options.get("width") or 0
-            self.auxiliary = nnx.List([fcn_head(self.side.channels, width, classes, norm, AUXILIARY_DROPOUT, rngs)])
+            self.auxiliary = nnx.List([fcn_head(side[0].channels, width, classes, norm, AUXILIARY_DROPOUT, rngs)])
+        self.maps, self.side = (StageMaps.of(part, size, shapes) for part in (stages, side))
 
     def reduce(self, features: Mapping[str, Array]) -> dict[str, Array]:
-        read = {stage.name: stage for stage in (*self.stages, self.side) if stage is not None}
-        return {name: self._map(stage, features[name]) for name, stage in read.items()}
-
-    def _map(self, stage: Stage, x: Array) -> Array:
-        return tokens_to_map(x, stage, self.size) if stage.kind == "tokens" else x
+        return self.maps.reduce(features) | self.side.reduce(features)
 
     def reads(self) -> dict[str, str]:
         return {}
 
     def __call__(self, reduced: Mapping[str, Array]) -> dict[str, Any]:
         """`logits` (b, h, w, classes) at the decoder's own stride, and `aux`, a tuple of such at other strides."""
-        maps = [reduced[stage.name] for stage in self.stages]
+        maps = self.maps(reduced)
         decoded: Decoded = self.decoder(maps if self.neck is None else self.neck(maps))
-        if self.side is not None:
-            aux = tuple(head(reduced[self.side.name]) for head in self.auxiliary)
-        else:
-            aux = tuple(head(x) for head, x in zip(self.auxiliary, decoded.levels, strict=False))
+        levels = self.side(reduced) or decoded.levels
+        aux = tuple(head(x) for head, x in zip(self.auxiliary, levels, strict=False))
         return {"logits": decoded.logits, "aux": aux}

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
 
-from jax import Array
+import jax.numpy as jnp
+from jax import Array, ShapeDtypeStruct
 
 from zoo.errors import ConfigError
 from zoo.spec import BackboneSpec, Stage
@@ -57,3 +60,54 @@ def tokens_to_map(tokens: Array, stage: Stage, size: tuple[int, int]) -> Array:
             f"{size[0]}x{size[1]} have {rows}x{columns} places of {stage.stride} pixels. Pass the size of the images."
         )
     return tokens[:, stage.prefix :].reshape(tokens.shape[0], rows, columns, tokens.shape[2])
+
+
+@dataclass(frozen=True)
+class StageMaps:
+    """The stages that a dense task reads, as maps that lie over the image.
+
+    Convolutions that do not pad lose positions along every border. A map that is short of them and yet taken for one of
+    the whole image would be stretched, of SqueezeNet's by half a position at either border, which convolutions cannot
+    learn to undo, as they do not know where they are. So what is lost is given back, as copies of the outermost
+    positions: then every position is as far as any other from the pixels that it stands for.
+
+    Attributes:
+        stages: that are read, finest first. size: (height, width) of the images; tokens are a map of it.
+        lost: rows and columns that each is short of. Their number is the same for images of any size.
+    """
+
+    stages: tuple[Stage, ...]
+    size: tuple[int, int]
+    lost: tuple[tuple[int, int], ...]
+
+    @classmethod
+    def of(cls, stages: Sequence[Stage], size: tuple[int, int], shapes: Mapping[str, ShapeDtypeStruct]) -> Self:
+        """Those of a backbone's `stages`, whose outputs have `shapes` where images are of `size`."""
+        lost = (_lost(stage, size, shapes[stage.name].shape) for stage in stages)
+        return cls(tuple(stages), size, tuple(lost))
+
+    def reduce(self, features: Mapping[str, Array]) -> dict[str, Array]:
+        """What is worth keeping of a backbone's features: maps, without what stands for no place."""
+        return {
+            stage.name: tokens_to_map(features[stage.name], stage, self.size)
+            if stage.kind == "tokens"
+            else features[stage.name]
+            for stage in self.stages
+        }
+
+    def __call__(self, reduced: Mapping[str, Array]) -> list[Array]:
+        """The maps (b, h, w, c), finest first, each with as many positions as its stride has room for."""
+        return [_grown(reduced[stage.name], lost) for stage, lost in zip(self.stages, self.lost, strict=True)]
+
+
+def _lost(stage: Stage, size: tuple[int, int], shape: Sequence[int]) -> tuple[int, int]:
+    if stage.kind != "map":
+        return 0, 0
+    rows, columns = (max(side // stage.stride - n, 0) for side, n in zip(size, shape[1:3], strict=True))
+    return rows, columns
+
+
+def _grown(x: Array, lost: tuple[int, int]) -> Array:
+    if not any(lost):
+        return x
+    return jnp.pad(x, ((0, 0), *(((n + 1) // 2, n // 2) for n in lost), (0, 0)), mode="edge")
