@@ -31,6 +31,7 @@ from zoo.dense.originals import labels_of_one
 from zoo.errors import ConfigError, DataError, UnknownNameError
 from zoo.model import Model
 from zoo.spec import Preprocess
+from zoo.training.batches import training_load
 from zoo.training.evaluation import _evaluate
 from zoo.training.run import Run
 
@@ -149,6 +150,22 @@ class Known:
 
     def outputs(self, reduced: Any) -> dict[str, Any]:
         return {"logits": self.logits}
+
+
+@pytest.mark.parametrize(("mode", "crop_pct"), [("center", 0.8), ("squash", 0.8), ("center", 1.0), ("letterbox", 1.0)])
+def test_masks_lie_over_training_images(mode: str, crop_pct: float, tmp_path: Path) -> None:
+    """Also where these are shown larger, with room for random crops."""
+    (sample,) = drawn_masks(tmp_path, 1, sizes=((90, 140),))
+    mask = read_mask(sample.target)
+    Image.fromarray(np.repeat(100 * mask[..., None], 3, -1)).save(sample.image)
+    model = create(image_size=64, crop_mode=mode, crop_pct=crop_pct)
+    found = training_load(model)(sample)
+    side = int(64 / crop_pct)
+    assert found["image"].shape == (side, side, 3) and found["mask"].shape == (side, side)
+    there = found["mask"] != IGNORE  # a letterbox has a border
+    assert set(np.unique(found["mask"][there])) == set(np.unique(mask))
+    same = np.round(found["image"][..., 0] / 100) == found["mask"]
+    assert same[there].mean() > 0.97
 
 
 @pytest.mark.parametrize("size", [(64, 64), (60, 90), (90, 60), (33, 130), (100, 41), (2, 2), (64, 85)], ids=str)
@@ -282,6 +299,13 @@ def test_windows_at_a_scale_put_classes_where_they_are(run: Run, scale: float) -
     photo, true = photo[rows][:, columns], true[rows][:, columns]
     found = run.model.predict(photo, sliding=True, overlap=0.5, scale=SIDE / side)
     assert found.size == true.shape and (found.mask == true).mean() > 0.9
+
+
+def test_windows_of_nets_that_do_not_pad_lie_side_by_side() -> None:
+    """Their maps are short of positions, which the segmenter gives back."""
+    model = zoo.create("squeezenet1_1", "segmenter", labels=LABELS, pretrained=False, image_size=64, width=8)
+    photo = np.asarray(scene(2, (70, 150))[0])
+    assert model.predict(photo, sliding=True).size == (70, 150)
 
 
 def test_a_photo_smaller_than_a_window_is_seen(run: Run) -> None:

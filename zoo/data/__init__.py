@@ -10,7 +10,7 @@ from zoo.data.loader import Loader
 from zoo.data.memory import MemoryCache
 from zoo.data.readers import formats, read, suited
 from zoo.data.split import kfold, split
-from zoo.data.transform import prepare, prepare_train
+from zoo.data.transform import prepare, prepare_train, with_room
 
 __all__ = [
     "Dataset",
@@ -26,4 +26,5 @@ __all__ = [
     "read",
     "split",
     "suited",
+    "with_room",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -62,19 +63,22 @@ def prepare(image: np.ndarray, preprocess: Preprocess) -> np.ndarray:
     return _resize_and_crop(image, preprocess, _scaled(preprocess, 1.0), preprocess.frame(image.shape[:2]))
 
 
-def prepare_train(image: np.ndarray, preprocess: Preprocess, scale: float = 1.0) -> np.ndarray:
-    """An image with room for random crops on the device: uint8 (H', W', channels).
-
-    Resized as by `prepare`, but all of the centre is kept: H' and W' are floor(size * scale / crop_pct). A letterbox
-    shows everything anyway.
+def with_room(preprocess: Preprocess, scale: float = 1.0) -> Preprocess:
+    """How training images are prepared, with room for random crops on the device: resized as by `prepare`, but all of
+    the centre is kept, so that sides are floor(size * scale / crop_pct). What lies in the images, boxes and masks, is
+    prepared in the same way. A letterbox shows everything anyway.
 
     Args:
         scale: above 1, more pixels are kept, so that small random crops need not be enlarged.
     """
     if preprocess.crop_mode == "letterbox":
-        return prepare(image, preprocess)
-    side = _scaled(preprocess, scale)
-    return _resize_and_crop(image, preprocess, side, side)
+        return preprocess
+    return replace(preprocess, size=_scaled(preprocess, scale), crop_pct=1.0)
+
+
+def prepare_train(image: np.ndarray, preprocess: Preprocess, scale: float = 1.0) -> np.ndarray:
+    """An image with room for random crops, see `with_room`: uint8 (H', W', channels)."""
+    return prepare(image, with_room(preprocess, scale))
 
 
 def place(image: np.ndarray, preprocess: Preprocess, size: tuple[int, int]) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zoo.data import Dataset, Loader, Sample, decode, prepare_train, read, split, suited
+from zoo.data import Dataset, Loader, Sample, decode, prepare, read, split, suited, with_room
 from zoo.data.decode import image_size
 from zoo.errors import ConfigError, DataError
 from zoo.labels import align
@@ -125,10 +125,10 @@ def evaluation_load(model: Model, *, truth: bool = False) -> Callable[[Sample], 
 
 def training_load(model: Model) -> Callable[[Sample], dict[str, np.ndarray]]:
     """Prepares a sample with room around it for random crops on the device."""
-    preprocess, targets = model.card.preprocess, model.adapter.targets
+    preprocess, targets = with_room(model.card.preprocess), model.adapter.targets
 
     def load(sample: Sample) -> dict[str, np.ndarray]:
-        return {"image": prepare_train(decode(sample.image), preprocess), **targets(sample, preprocess)}
+        return {"image": prepare(decode(sample.image), preprocess), **targets(sample, preprocess)}
 
     return load
 
