@@ -32,8 +32,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--height", type=int, default=4000)
     parser.add_argument("--width", type=int, default=6000)
-    parser.add_argument("--scale", type=float, default=1.0, help="that the photo is looked at")
-    parser.add_argument("--plain", action="store_true", help="without mirror images")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         photo = Path(folder) / "photo.jpg"
@@ -47,7 +45,7 @@ def main() -> None:
         model = zoo.create(BACKBONE, "segmenter", labels=labels, weights=str(WEIGHTS[BACKBONE]))
         Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
         loaded, began, used = memory("VmRSS"), time.perf_counter(), time.process_time()
-        found = model.predict(photo, sliding=True, scale=args.scale, flip=not args.plain)
+        found = model.predict(photo, sliding=True)
         seconds, cpu = time.perf_counter() - began, time.process_time() - used
         assert found.size == (args.height, args.width)
         above = memory("VmHWM") - loaded

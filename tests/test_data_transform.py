@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from zoo.data import decode, prepare, prepare_train
+from zoo.data import decode, prepare, with_room
 from zoo.data.transform import frame_of
 from zoo.errors import DataError
 from zoo.spec import Preprocess
@@ -82,15 +82,15 @@ def test_channels():
         np.testing.assert_array_equal(done, np.concatenate([rgb] * 3, -1)[..., :channels])
 
 
-def test_prepare_train_keeps_room_around_the_same_centre():
+def test_training_images_keep_room_around_the_same_centre():
     image = golden.golden_image(300, 400)
     preprocess = Preprocess(size=(224, 224), crop_pct=0.875)
-    train, evaluated = prepare_train(image, preprocess), prepare(image, preprocess)
+    train, evaluated = prepare(image, with_room(preprocess)), prepare(image, preprocess)
     assert train.shape == (256, 256, 3)
     np.testing.assert_array_equal(train[16:240, 16:240], evaluated)
-    assert prepare_train(image, preprocess, scale=1.25).shape == (320, 320, 3)
-    assert prepare_train(image, Preprocess(size=(96, 128), crop_pct=1.0)).shape == (96, 128, 3)
-    whole = prepare_train(image, Preprocess(size=(64, 64), crop_mode="squash", crop_pct=1.0))
+    assert prepare(image, with_room(preprocess, scale=1.25)).shape == (320, 320, 3)
+    assert prepare(image, with_room(Preprocess(size=(96, 128), crop_pct=1.0))).shape == (96, 128, 3)
+    whole = prepare(image, with_room(Preprocess(size=(64, 64), crop_mode="squash", crop_pct=1.0)))
     np.testing.assert_array_equal(whole, np.asarray(Image.fromarray(image).resize((64, 64), Image.Resampling.BILINEAR)))
 
 
@@ -152,7 +152,9 @@ def test_a_letterbox_is_filled_at_the_right_and_below():
     assert (tall[:, :48] == 200).all() and (tall[:, 48:] == 7).all()
     mean = prepare(wide, Preprocess(**LETTERBOX, mean=(0.5, 0.25, 0.0), std=(1, 1, 1)))
     assert mean[95, 95].tolist() == [128, 64, 0]
-    np.testing.assert_array_equal(prepare_train(wide, Preprocess(**LETTERBOX)), prepare(wide, Preprocess(**LETTERBOX)))
+    np.testing.assert_array_equal(
+        prepare(wide, with_room(Preprocess(**LETTERBOX))), prepare(wide, Preprocess(**LETTERBOX))
+    )
 
 
 @pytest.mark.parametrize(

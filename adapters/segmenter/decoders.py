@@ -166,7 +166,7 @@ class SegmentationHead(nnx.Module):
             maps = Maps((width,) * len(wanted), self.neck.strides)
         rate = chosen.dropout if rate is None else rate
         self.decoder = chosen.build(maps, classes, width=width, norm=norm, rate=rate, rngs=rngs)
-        side: list[Stage] = []
+        side: list[Any] = []
         if not options.get("auxiliary"):
             self.auxiliary = nnx.List([])
         elif chosen.auxiliary == "levels":
@@ -174,7 +174,7 @@ class SegmentationHead(nnx.Module):
                 raise _nothing_on_the_way(spec, decoder)
             self.auxiliary = nnx.List(classifier(n, classes, rngs=rngs) for n in self.decoder.level_channels)
         else:
-            side = [found for found in [auxiliary_stage(spec, decoder)] if found]
+            side = [auxiliary_stage(spec, decoder)]
             width = options.get("width") or 0
             self.auxiliary = nnx.List([fcn_head(side[0].channels, width, classes, norm, AUXILIARY_DROPOUT, rngs)])
         self.maps, self.side = (StageMaps.of(part, size, shapes) for part in (stages, side))

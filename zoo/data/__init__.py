@@ -10,7 +10,7 @@ from zoo.data.loader import Loader
 from zoo.data.memory import MemoryCache
 from zoo.data.readers import formats, read, suited
 from zoo.data.split import kfold, split
-from zoo.data.transform import prepare, prepare_train, with_room
+from zoo.data.transform import prepare, with_room
 
 __all__ = [
     "Dataset",
@@ -22,7 +22,6 @@ __all__ = [
     "kfold",
     "list_images",
     "prepare",
-    "prepare_train",
     "read",
     "split",
     "suited",

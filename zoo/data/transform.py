@@ -76,11 +76,6 @@ def with_room(preprocess: Preprocess, scale: float = 1.0) -> Preprocess:
     return replace(preprocess, size=_scaled(preprocess, scale), crop_pct=1.0)
 
 
-def prepare_train(image: np.ndarray, preprocess: Preprocess, scale: float = 1.0) -> np.ndarray:
-    """An image with room for random crops, see `with_room`: uint8 (H', W', channels)."""
-    return prepare(image, with_room(preprocess, scale))
-
-
 def place(image: np.ndarray, preprocess: Preprocess, size: tuple[int, int]) -> np.ndarray:
     """An image as large as it is, at the upper left of a frame of `size` (height, width) that is filled as a letterbox:
     uint8 (height, width, channels)."""

@@ -1,4 +1,5 @@
-"""Which stages of a backbone make a pyramid: decided by the declared strides alone, before anything is built."""
+"""Which stages of a backbone make a pyramid, decided by the declared strides alone, before anything is built; and what
+they give as maps that lie over the image."""
 
 from __future__ import annotations
 
