@@ -127,18 +127,21 @@ def train(
     import zoo
     from zoo.training.session import Interrupted
 
-    model = zoo.create(
-        backbone,
-        task or _task_for(pool.kind),
-        weights=weights or None,
-        pretrained=not scratch,
-        labels=pool.classes,
-        image_size=image_size or None,
-        dtype=dtype,
-        seed=seed,
-        accept_license=accept_license,
-        **given,
-    )
+    own = {
+        "weights": weights or None,
+        "pretrained": not scratch,
+        "labels": pool.classes,
+        "image_size": image_size or None,
+        "dtype": dtype,
+        "seed": seed,
+        "accept_license": accept_license,
+    }
+    if twice := sorted(own.keys() & given.keys()):
+        raise ConfigError(
+            f"--set {twice[0]} is not possible: the data or an option of the command's own, such as --image-size, "
+            "decide that. See zoo train --help."
+        )
+    model = zoo.create(backbone, task or _task_for(pool.kind), **own, **given)
     for note in model.card.notes:
         output.note(note)
     try:
