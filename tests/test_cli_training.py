@@ -171,6 +171,8 @@ def test_unknown_names_of_other_kinds(run, data: Path, trained: Path, tmp_path: 
     ("item", "words"),
     [
         ("dropout", "--set 'dropout' is not KEY=VALUE"),
+        ("image_size=64", "--set image_size is not possible"),
+        ("labels=a", "--set labels is not possible"),
         ("=1", "--set '=1' is not KEY=VALUE"),
         ("dropout=2", "dropout is 2"),
         ("dropout=much", "dropout"),

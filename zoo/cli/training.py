@@ -119,6 +119,19 @@ def train(
     from zoo.training.batches import training_splits
 
     given, chosen_rules = options(set_), rules(rule)
+    own = {
+        "weights": weights or None,
+        "pretrained": not scratch,
+        "image_size": image_size or None,
+        "dtype": dtype,
+        "seed": seed,
+        "accept_license": accept_license,
+    }
+    if twice := sorted({*own, "labels"} & given.keys()):
+        raise ConfigError(
+            f"--set {twice[0]} is not possible: the data or an option of the command's own, such as --image-size, "
+            "decide that. See zoo train --help."
+        )
     _refuse_occupied(out, resume)
     settings.keep_compiled_programs()
     parts = read(data, format or None, _kinds_of(task))
@@ -127,21 +140,7 @@ def train(
     import zoo
     from zoo.training.session import Interrupted
 
-    own = {
-        "weights": weights or None,
-        "pretrained": not scratch,
-        "labels": pool.classes,
-        "image_size": image_size or None,
-        "dtype": dtype,
-        "seed": seed,
-        "accept_license": accept_license,
-    }
-    if twice := sorted(own.keys() & given.keys()):
-        raise ConfigError(
-            f"--set {twice[0]} is not possible: the data or an option of the command's own, such as --image-size, "
-            "decide that. See zoo train --help."
-        )
-    model = zoo.create(backbone, task or _task_for(pool.kind), **own, **given)
+    model = zoo.create(backbone, task or _task_for(pool.kind), labels=pool.classes, **own, **given)
     for note in model.card.notes:
         output.note(note)
     try:
