@@ -191,6 +191,15 @@ def test_set(run, data: Path, tmp_path: Path, item: str, words: str):
     assert not (tmp_path / "run").exists()
 
 
+def test_set_names_nothing_that_the_command_decides_itself(run, data: Path):
+    photo = next(path for path in data.rglob("*") if path.is_file())
+    mistake(run("predict", "--backbone", "tinynet", photo, "--set", "dtype=bfloat16"), "--set dtype is not possible")
+    mistake(
+        run("stylize", "--backbone", "tinynet", photo, "--style", photo, "--set", "weights=a"),
+        "--set weights is not possible",
+    )
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from zoo.cli import output
-from zoo.cli.training import AcceptLicense, Backbone, Dtype, Set, Weights, options
+from zoo.cli.training import AcceptLicense, Backbone, Dtype, Set, Weights, model_options
 from zoo.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -104,9 +104,8 @@ def _model(run: str, backbone: str, weights: str, given: list[str] | None, dtype
 
     settings.keep_compiled_programs()
     if backbone:
-        model = zoo.create(
-            backbone, TASK, weights=weights or None, dtype=dtype, accept_license=accept_license, **options(given)
-        )
+        chosen = model_options(given, weights=weights or None, dtype=dtype, accept_license=accept_license)
+        model = zoo.create(backbone, TASK, **chosen)
         for note in model.card.notes:
             output.note(note)
         return model

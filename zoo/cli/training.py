@@ -53,6 +53,17 @@ def options(given: list[str] | None) -> dict[str, Any]:
     return found
 
 
+def model_options(given: list[str] | None, **own: Any) -> dict[str, Any]:
+    """Arguments of `zoo.create`: those that a command decides itself, and the `KEY=VALUE` items, which name others."""
+    chosen = options(given)
+    if twice := sorted(own.keys() & chosen.keys()):
+        raise ConfigError(
+            f"--set {twice[0]} is not possible: the data or an option of the command's own, such as --dtype, decide "
+            "that. See --help."
+        )
+    return {**own, **chosen}
+
+
 def rules(given: list[str] | None) -> list[tuple[str, float | None]] | None:
     """`PATTERN=MULTIPLIER` or `PATTERN=freeze` items as the rules of `zoo.rules`."""
     if not given:
@@ -118,20 +129,17 @@ def train(
     from zoo.data import read
     from zoo.training.batches import training_splits
 
-    given, chosen_rules = options(set_), rules(rule)
-    own = {
-        "weights": weights or None,
-        "pretrained": not scratch,
-        "image_size": image_size or None,
-        "dtype": dtype,
-        "seed": seed,
-        "accept_license": accept_license,
-    }
-    if twice := sorted({*own, "labels"} & given.keys()):
-        raise ConfigError(
-            f"--set {twice[0]} is not possible: the data or an option of the command's own, such as --image-size, "
-            "decide that. See zoo train --help."
-        )
+    chosen_rules = rules(rule)
+    chosen = model_options(
+        set_,
+        weights=weights or None,
+        pretrained=not scratch,
+        labels=None,
+        image_size=image_size or None,
+        dtype=dtype,
+        seed=seed,
+        accept_license=accept_license,
+    )
     _refuse_occupied(out, resume)
     settings.keep_compiled_programs()
     parts = read(data, format or None, _kinds_of(task))
@@ -140,7 +148,7 @@ def train(
     import zoo
     from zoo.training.session import Interrupted
 
-    model = zoo.create(backbone, task or _task_for(pool.kind), labels=pool.classes, **own, **given)
+    model = zoo.create(backbone, task or _task_for(pool.kind), **{**chosen, "labels": pool.classes})
     for note in model.card.notes:
         output.note(note)
     try:
@@ -382,15 +390,10 @@ def _model(
             raise ConfigError("--weights goes with --backbone; a run has its own.")
         model = zoo.load(run)
         return model.adjusted(**options(set_)) if set_ else model
-    model = zoo.create(
-        backbone,
-        task,
-        weights=weights or None,
-        image_size=image_size or None,
-        dtype=dtype,
-        accept_license=accept_license,
-        **options(set_),
+    chosen = model_options(
+        set_, weights=weights or None, image_size=image_size or None, dtype=dtype, accept_license=accept_license
     )
+    model = zoo.create(backbone, task, **chosen)
     for note in model.card.notes:
         output.note(note)
     return model
