@@ -31,7 +31,6 @@ from zoo.dense.originals import labels_of_one
 from zoo.errors import ConfigError, DataError, UnknownNameError
 from zoo.model import Model
 from zoo.spec import Preprocess
-from zoo.training.batches import training_load
 from zoo.training.evaluation import _evaluate
 from zoo.training.run import Run
 
@@ -150,22 +149,6 @@ class Known:
 
     def outputs(self, reduced: Any) -> dict[str, Any]:
         return {"logits": self.logits}
-
-
-@pytest.mark.parametrize(("mode", "crop_pct"), [("center", 0.8), ("squash", 0.8), ("center", 1.0), ("letterbox", 1.0)])
-def test_masks_lie_over_training_images(mode: str, crop_pct: float, tmp_path: Path) -> None:
-    """Also where these are shown larger, with room for random crops."""
-    (sample,) = drawn_masks(tmp_path, 1, sizes=((90, 140),))
-    mask = read_mask(sample.target)
-    Image.fromarray(np.repeat(100 * mask[..., None], 3, -1)).save(sample.image)
-    model = create(image_size=64, crop_mode=mode, crop_pct=crop_pct)
-    found = training_load(model)(sample)
-    side = int(64 / crop_pct)
-    assert found["image"].shape == (side, side, 3) and found["mask"].shape == (side, side)
-    there = found["mask"] != IGNORE  # a letterbox has a border
-    assert set(np.unique(found["mask"][there])) == set(np.unique(mask))
-    same = np.round(found["image"][..., 0] / 100) == found["mask"]
-    assert same[there].mean() > 0.97
 
 
 @pytest.mark.parametrize("size", [(64, 64), (60, 90), (90, 60), (33, 130), (100, 41), (2, 2), (64, 85)], ids=str)
