@@ -16,9 +16,14 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".jax_cache"))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+# Compiled programs are kept outside the tree, so that a second run, also of another checkout, is faster.
+USER_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.environ.get("ZOO_TEST_CACHE") or str(USER_CACHE / "zoo-tests"))
+os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(2 << 30))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+# Two workers share the processor; threads of small matrix products would wait for each other.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # Optimising takes half of the time that the tests' many programs take to compile. `OPTIMISED` says where it is done.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 # Axes are never added behind anybody's back, neither here nor in the processes that tests start.
@@ -30,8 +35,43 @@ with suppress(OSError, AttributeError):
     ctypes.CDLL("libc.so.6").mallopt(M_MMAP_THRESHOLD, 1 << 20)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+SELECTION = {
+    "test_checkpoint",
+    "test_data_loader",
+    "test_data_transform",
+    "test_dense_boxes",
+    "test_fcos",
+    "test_layers",
+    "test_registry",
+    "test_rules",
+    "test_segmentation_losses",
+    "test_training",
+    "test_training_data",
+    "test_weights_load",
+}
+"""Files whose tests run with the oldest libraries; of the tests of backbones, those of the smallest one."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--values", action="store_true", help="compare the values of every net, also of unchanged ones")
+    parser.addoption("--selection", action="store_true", help="a few tests of every part, for the oldest libraries")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which nets' programs are not those that are recorded."""
+    reports = terminalreporter.getreports("passed")
+    compared = [value for report in reports for key, value in report.user_properties if key == "compared"]
+    if compared and not terminalreporter.config.getoption("--values"):
+        terminalreporter.write_line(
+            f"The programs of {len(compared)} nets are not those recorded (with this JAX); their values were compared. "
+            "With the newest JAX, record them: python tools/fingerprints.py"
+        )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Tests of one backbone follow each other within a file, so that what several build of it is built once."""
+    if config.getoption("--selection"):
+        items[:] = [item for item in items if item.path.stem in SELECTION]
     first: dict[object, int] = {}
 
     def place(item: pytest.Item) -> tuple[int, int]:
@@ -74,7 +114,7 @@ def assets() -> Path:
 
 
 OPTIMISED = {"test_acceptance", "test_backbones", "test_layers", "test_real_weights"}
-"""Files of tests whose programs are compiled as users' are."""
+"""Files of tests whose programs are all compiled as users' are."""
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
+import fingerprints
 import jax
-import jax.numpy as jnp
 import numpy as np
+import numpy_programs
 import pytest
 import seeded
 from flax import nnx
@@ -22,7 +22,6 @@ from zoo.adapter import configure
 from zoo.backbone import abstract, run_stages
 from zoo.compose import _fill, _in_checkpoint
 from zoo.labels import names as label_names
-from zoo.layers import Chain
 from zoo.model import Card, Model
 from zoo.registry import registry
 from zoo.spec import OUTPUT_STRIDE, BackboneSpec
@@ -183,30 +182,40 @@ def load(model: Model, tensors: Mapping[str, np.ndarray], *, keep_head: bool = T
     return report
 
 
-@partial(jax.jit, static_argnums=0, compiler_options=UNOPTIMISED)
-def _compiled(graphdef: nnx.GraphDef[nnx.Module], state: nnx.State, x: Array) -> Array:
-    return nnx.merge(graphdef, state)(x)  # type: ignore[operator]
-
-
-def _block_by_block(chain: Chain, x: Array) -> Array:
-    for layer in chain:
-        alone = isinstance(layer, nnx.Module) and not isinstance(layer, Chain) and not isinstance(x, jax.core.Tracer)
-        x = _compiled(*nnx.split(layer), x) if alone else layer(x)
-    return x
+def _outputs(graphdef: nnx.GraphDef[Model], state: nnx.State, x: Array) -> dict[str, Array]:
+    model = nnx.merge(graphdef, state)
+    found = run_stages(model.backbone, x, [stage.name for stage in model.spec.stages])
+    last = found[model.spec.stages[-1].name]
+    pooled = last.mean(tuple(range(1, last.ndim - 1)))
+    logits = model.outputs(model.head.reduce({name: found[name] for name in model.adapter.taps(model.spec)}))
+    return {**found, "pooled": pooled, "logits": logits}
 
 
 def outputs(model: Model, x: np.ndarray) -> dict[str, np.ndarray]:
-    """Every stage's output, the pooled features and the logits for normalised images.
+    """Every stage's output, the pooled features and the logits for normalised images, evaluated with NumPy.
 
-    The blocks of a chain are compiled one by one, the rest runs as it comes: equal blocks, also of other variants,
-    share one program, while a whole deep net costs more to compile than to run. `test_backbones.py` compiles some.
+    `test_backbones.py` compiles one net of each family.
     """
-    with mock.patch.object(Chain, "__call__", _block_by_block):
-        found = run_stages(model.backbone, jnp.asarray(x), [stage.name for stage in model.spec.stages])
-    last = found[model.spec.stages[-1].name]
-    found["pooled"] = last.mean(tuple(range(1, last.ndim - 1)))
-    found["logits"] = model.outputs(model.head.reduce({name: found[name] for name in model.adapter.taps(model.spec)}))
-    return {name: np.asarray(y) for name, y in found.items()}
+    graphdef, state = nnx.split(model)
+    with jax.numpy_dtype_promotion("strict"):
+        return numpy_programs.evaluate(partial(_outputs, graphdef), state, x)
+
+
+def fingerprint(model: Model, golden: Mapping[str, Any]) -> str:
+    """Fingerprint of the program behind `outputs`, of what weights are read into, and of the golden values."""
+    model.eval()
+    graphdef, state = nnx.split(model)
+    x = jax.ShapeDtypeStruct((2, *golden["size"], 3), np.float32)
+    with jax.numpy_dtype_promotion("strict"):
+        program = jax.make_jaxpr(partial(_outputs, graphdef))(state, x)
+    return fingerprints.fingerprint(program, checkpoint_slots(model), golden)
+
+
+def deviations(model: Model, name: str, case: str = "default") -> dict[str, float]:
+    """Deviation of each output of a composed model with the name-seeded checkpoint; see `errors`."""
+    load(model, checkpoint(name, case))
+    wanted = golden(name, case)
+    return errors(outputs(model, seeded.images(2, *wanted["size"])), wanted["outputs"])
 
 
 def errors(found: Mapping[str, np.ndarray], wanted: Mapping[str, Any]) -> dict[str, float]:

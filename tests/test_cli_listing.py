@@ -336,8 +336,16 @@ def test_doctor_names_the_plugin_that_hangs(tmp_path: Path, monkeypatch: pytest.
     kit.distribution(tmp_path, "sleeper", "import time; time.sleep(600)")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setenv("ZOO_PLUGINS", "sleeper")  # the others import jax, which takes long on a busy machine
-    (problem,) = doctor.plugins(limit=4).problems
-    assert "no answer within 4 s, while loading sleeper/sleeper" in problem
+    (problem,) = doctor.plugins(limit=10).problems
+    assert "no answer within 10 s, while loading sleeper/sleeper" in problem
+
+
+def test_doctor_advises_a_newer_python(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(doctor, "RECOMMENDED", sys.version_info[:2])
+    assert "advice" not in doctor.versions().facts
+    monkeypatch.setattr(doctor, "RECOMMENDED", (sys.version_info[0], sys.version_info[1] + 1))
+    section = doctor.versions()
+    assert "3.12 or newer" in section.facts["advice"] and section.problems == []
 
 
 def test_doctor_survives_a_backend_that_does_not_start(monkeypatch: pytest.MonkeyPatch):

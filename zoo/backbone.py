@@ -12,6 +12,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from zoo.errors import PluginError, unknown_name
+from zoo.layers.initialisers import shapes_only
 from zoo.spec import BackboneSpec
 
 StageFunction = Callable[[Array], Array]
@@ -102,9 +103,9 @@ def _built(
 ) -> tuple[nnx.GraphDef[nnx.Module], nnx.State]:
     """Graph and abstract state. Tracing a deep net's constructor takes a second, and one call of `create` asks for it
     several times."""
-    graphdef, state = nnx.split(
-        nnx.eval_shape(lambda: build(rngs=_traced_rngs(), in_channels=in_channels, **dict(options)))
-    )
+    with shapes_only():
+        backbone = nnx.eval_shape(lambda: build(rngs=_traced_rngs(), in_channels=in_channels, **dict(options)))
+    graphdef, state = nnx.split(backbone)
     return graphdef, state
 
 

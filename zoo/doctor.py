@@ -22,6 +22,8 @@ from zoo import catalogue, settings
 from zoo.errors import ZooError
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "huggingface-hub", "safetensors", "numpy")
+RECOMMENDED = (3, 12)
+"""Least Python that the newest JAX supports."""
 TIME_LIMIT = 60.0
 """Seconds that devices and plugins are each given to answer."""
 
@@ -70,6 +72,10 @@ def versions() -> Section:
         except metadata.PackageNotFoundError:
             section.problems.append(f"{package} is not installed; run `pip install flax-zoo` again.")
     section.facts["system"] = f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs"
+    if sys.version_info < RECOMMENDED:
+        section.facts["advice"] = (
+            "Python 3.12 or newer: the newest JAX needs it, and runs models on a CPU up to 1.6 times as fast."
+        )
     return section
 
 

@@ -1,0 +1,1 @@
+"""Tests of an installed zoo: `python -m pytest --pyargs zoo`."""
