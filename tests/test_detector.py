@@ -20,7 +20,7 @@ import seeded
 from boxes_kit import FAST, LABELS, SIDE, create, drawn, installed, pyramidnet, write_coco  # noqa: F401  (fixtures)
 from flax import nnx
 from PIL import Image
-from training_kit import draw_folder, own_cache, same, values  # noqa: F401  (fixture)
+from training_kit import draw_folder, optimised, own_cache, same, values  # noqa: F401  (fixture)
 from zoo.adapters.detector import Detector
 from zoo.adapters.detector.heads import METHODS, stages_for
 
@@ -65,9 +65,10 @@ def run(request: pytest.FixtureRequest, data: Dataset, tmp_path_factory: pytest.
     out = tmp_path_factory.mktemp(request.param) / "run"
     parts = {"train": data, "val": data}
     options = {**FAST, "figures": True}
-    return zoo.train(
-        create(request.param), parts, plan="all", epochs=epochs, lr=rate, weight_decay=0.0, out=out, **options
-    )
+    with optimised():
+        return zoo.train(
+            create(request.param), parts, plan="all", epochs=epochs, lr=rate, weight_decay=0.0, out=out, **options
+        )
 
 
 def test_eight_images_are_learned_by_heart(run: Run, data: Dataset) -> None:

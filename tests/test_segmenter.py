@@ -14,7 +14,7 @@ from boxes_kit import FAST, SIDE, installed, pyramidnet  # noqa: F401  (fixtures
 from flax import nnx
 from masks_kit import LABELS, create, drawn_masks, scene
 from PIL import Image
-from training_kit import own_cache  # noqa: F401  (fixture)
+from training_kit import optimised, own_cache  # noqa: F401  (fixture)
 from zoo.adapters.segmenter import Segmenter
 from zoo.adapters.segmenter.decoders import DECODERS
 from zoo.adapters.segmenter.pictures import colours, indexed, overlay
@@ -55,7 +55,8 @@ def run(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A segmenter that has seen six images only, again and again."""
     out = tmp_path_factory.mktemp("trained") / "run"
     options = {**FAST, "figures": True, "epochs": 60, "lr": 1e-2, "weight_decay": 0.0}
-    return zoo.train(create(), {"train": data, "val": data}, plan="all", out=out, **options)
+    with optimised():
+        return zoo.train(create(), {"train": data, "val": data}, plan="all", out=out, **options)
 
 
 # Learning ----------------------------------------------------------------------------------------------------------

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import plugin_kit
 import pytest
@@ -75,6 +77,20 @@ DRAW: dict[str, Callable[[ImageDraw.ImageDraw, list[int]], None]] = {
     "wedge": lambda draw, box: draw.polygon([box[0], box[3], box[2], box[3], box[2], box[1]], fill="blue"),
 }
 """What tells the classes apart."""
+
+
+
+@contextmanager
+def optimised() -> Iterator[None]:
+    """Compile as users do: for trainings of many steps, which optimised programs make quicker, and whose outcome must
+    not rest on the rounding of others than those."""
+    before = jax.config.jax_disable_most_optimizations  # type: ignore[attr-defined]
+    jax.config.update("jax_disable_most_optimizations", False)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_disable_most_optimizations", before)
+
 
 CLASSES = ("disc", "frame", "stripe")
 FAST: dict[str, Any] = {
