@@ -127,9 +127,7 @@ def _dot(params: Params, a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def _reduce_window(reduce: np.ufunc, start: float, params: Params, x: np.ndarray) -> np.ndarray:
     assert all(d == 1 for d in params["base_dilation"])
     window = params["window_dimensions"]
-    views = _windows(
-        _padded(x, params["padding"], start), window, params["window_strides"], params["window_dilation"]
-    )
+    views = _windows(_padded(x, params["padding"], start), window, params["window_strides"], params["window_dilation"])
     return reduce.reduce(views, axis=tuple(range(x.ndim, 2 * x.ndim)))
 
 

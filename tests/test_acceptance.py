@@ -62,7 +62,11 @@ class Trained:
     model: Model
 
 
-@pytest.fixture(scope="module", params=CASES, ids=lambda case: case.name)
+# One of them by default; the other takes the same way.
+PARAMS = [pytest.param(case, id=case.name, marks=[pytest.mark.exhaustive] * bool(i)) for i, case in enumerate(CASES)]
+
+
+@pytest.fixture(scope="module", params=PARAMS)
 def trained(
     request: pytest.FixtureRequest, assets: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Trained]:

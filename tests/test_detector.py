@@ -294,7 +294,11 @@ def test_every_head_fits_every_family(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "head", "plan"),
-    [("squeezenet1_1", "fcos", "all"), ("mobilenetv2_035", "yolox", "head"), ("vit_tiny_patch16_224", "fcos", "head")],
+    [
+        ("squeezenet1_1", "fcos", "all"),
+        ("vit_tiny_patch16_224", "fcos", "head"),
+        pytest.param("mobilenetv2_035", "yolox", "head", marks=pytest.mark.exhaustive),
+    ],
 )
 def test_a_step_and_a_prediction_on_real_architectures(
     name: str, head: str, plan: str, data: Dataset, tmp_path: Path

@@ -65,7 +65,8 @@ def _drop_bias(model: Model) -> None:
     nodes[0].bias[...] = jnp.zeros_like(nodes[0].bias[...])
 
 
-# Goldens seldom change: every day the smallest net of convolutions and the smallest transformer, all with `make test-all`.
+# Goldens seldom change: the smallest net of convolutions and the smallest transformer by default, all with
+# `make test-all`.
 DAILY = {next(n for n in kit.one_per_family() if bool(kit.golden(n)["scales"]) is normed) for normed in (True, False)}
 EACH = [name if name in DAILY else pytest.param(name, marks=pytest.mark.exhaustive) for name in kit.one_per_family()]
 FAULTS = (_swap_image_axes, _transpose_square_matrix, _wrong_eps, _swap_mean_and_var, _shift_padding, _drop_bias)
@@ -87,7 +88,7 @@ def test_a_fault_is_seen_by_the_golden(name: str, fault: Callable[[Model], None]
 
 @pytest.mark.parametrize("name", EACH)
 def test_a_tanh_gelu_is_seen_by_the_golden(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error function is replaced by one that turns the exact GELU into its tanh approximation (arXiv:1606.08415)."""
+    """The error function is replaced by one that makes the exact GELU its tanh approximation (arXiv:1606.08415)."""
     calls: list[object] = []
 
     def like_tanh(z: np.ndarray) -> np.ndarray:

@@ -79,7 +79,6 @@ DRAW: dict[str, Callable[[ImageDraw.ImageDraw, list[int]], None]] = {
 """What tells the classes apart."""
 
 
-
 @contextmanager
 def optimised() -> Iterator[None]:
     """Compile as users do: for trainings of many steps, which optimised programs make quicker, and whose outcome must

@@ -2,8 +2,8 @@
 
     python tools/fingerprints.py [PATTERN]
 
-Without PATTERN, a regular expression, every backbone; takes some minutes. The file belongs to the release of JAX that it
-was made with: with another, the tests compare values where programs differ. Make it with the newest.
+Without PATTERN, a regular expression, every backbone, which takes some minutes. The file belongs to the release of JAX
+that it was made with: with another, the tests compare values where programs differ. Make it with the newest.
 """
 
 from __future__ import annotations

@@ -43,19 +43,25 @@ def _nets(names: str) -> tuple[str, ...]:
     return "tests/test_every_backbone.py", "-k", f"equals_the_reference and ({names})"
 
 
+def _in_one_row(change: str) -> str:
+    """A change of the style of MobileNetV3's layers for one variant alone."""
+    line = " " * 8 + 'if name == "mobilenetv3_large_075":\n' + " " * 12 + f"style = replace(style, {change})\n"
+    return " " * 8 + "stages = plan(name)\n" + line
+
+
 FAULTS = (
     Fault(
         "padding of one middle row",
         "plugins/mobilenetv3.py",
         "        stages = plan(name)\n",
-        '        stages = plan(name)\n        if name == "mobilenetv3_large_075":\n            style = replace(style, padding="same")\n',
+        _in_one_row('padding="same"'),
         _nets("mobilenetv3_large"),
     ),
     Fault(
         "epsilon of one middle row",
         "plugins/mobilenetv3.py",
         "        stages = plan(name)\n",
-        '        stages = plan(name)\n        if name == "mobilenetv3_large_075":\n            style = replace(style, eps=1e-3)\n',
+        _in_one_row("eps=1e-3"),
         _nets("mobilenetv3_large"),
     ),
     Fault(
@@ -251,8 +257,9 @@ class Finder:
     @staticmethod
     def find_spec(name, path=None, target=None):
         if name in PLACES:
-            place = PLACES[name]
-            return importlib.util.spec_from_file_location(name, place + "/__init__.py", submodule_search_locations=[place])
+            where = PLACES[name]
+            file = where + "/__init__.py"
+            return importlib.util.spec_from_file_location(name, file, submodule_search_locations=[where])
 sys.meta_path.insert(0, Finder)
 """
 

@@ -206,7 +206,7 @@ def _to_array(image: Image.Image, channels: Channels) -> np.ndarray:
 def _to_8_bits(pixels: np.ndarray) -> np.ndarray:
     """Grey values scaled to 8 bits by their own range, rounded to nearest; of a single value, all 0."""
     values = pixels.astype(np.float64)
-    low, high = values.min(), values.max()
+    low, high = float(np.min(values)), float(np.max(values))
     if not np.isfinite(high - low):
         raise _BadImage("has grey values that are no finite numbers; replace them.")
     return np.rint((values - low) * (255 / (high - low) if high > low else 0)).astype(np.uint8)

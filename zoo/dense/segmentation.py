@@ -110,7 +110,7 @@ class SegmentationEvaluation:
         figures: dict[str, Any] = {
             "miou": _mean([row["iou"] for row in rows]),
             "dice": _mean([row["dice"] for row in rows]),
-            "pixel_accuracy": float(right.sum() / max(true.sum(), 1)),
+            "pixel_accuracy": float(right.sum()) / max(int(true.sum()), 1),
             "boundary_f1": _mean([row["boundary_f1"] for row in rows]),
         }
         if has_foreground(self.labels):

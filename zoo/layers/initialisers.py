@@ -15,7 +15,6 @@ import numpy as np
 from jax import Array
 from jax.typing import DTypeLike
 
-
 _SHAPES_ONLY = ContextVar("_SHAPES_ONLY", default=False)
 
 
