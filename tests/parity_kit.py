@@ -93,6 +93,20 @@ def golden(name: str, case: str = "default") -> dict[str, Any]:
     return found
 
 
+LARGE = 10_000_000
+"""Parameters from which a net is large."""
+
+
+def each_family() -> list[Any]:
+    """The smallest backbone of every family as parameters of a test that takes long where a net is large: those are
+    left to `make test-all`."""
+
+    def large(name: str) -> bool:
+        return _golden_or_none(name, "default").get("params", 0) > LARGE
+
+    return [pytest.param(name, marks=[pytest.mark.exhaustive] * large(name)) for name in one_per_family()]
+
+
 def options_of(spec: BackboneSpec, case: str) -> dict[str, Any]:
     """Build options of a case's name."""
     if case == "default":
@@ -202,13 +216,14 @@ def outputs(model: Model, x: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def fingerprint(model: Model, golden: Mapping[str, Any]) -> str:
-    """Fingerprint of the program behind `outputs`, of what weights are read into, and of the golden values."""
+    """Fingerprint of the program behind `outputs`, of what weights are read into, of the declared stages, and of the
+    golden values."""
     model.eval()
     graphdef, state = nnx.split(model)
     x = jax.ShapeDtypeStruct((2, *golden["size"], 3), np.float32)
     with jax.numpy_dtype_promotion("strict"):
         program = jax.make_jaxpr(partial(_outputs, graphdef))(state, x)
-    return fingerprints.fingerprint(program, checkpoint_slots(model), golden)
+    return fingerprints.fingerprint(program, checkpoint_slots(model), model.spec.stages, golden)
 
 
 def deviations(model: Model, name: str, case: str = "default") -> dict[str, float]:

@@ -31,13 +31,6 @@ pytestmark = pytest.mark.usefixtures("strict_dtypes")
 
 FAMILIES = kit.one_per_family()
 KEPT = (nnx.Param, nnx.BatchStat)
-LARGE = 10_000_000
-"""Parameters from which a net is large."""
-SMALL_DAILY = [
-    name if kit.golden(name)["params"] <= LARGE else pytest.param(name, marks=pytest.mark.exhaustive)
-    for name in FAMILIES
-]
-"""Families, for tests that take long where a net is large."""
 
 
 def _odd_size(spec: BackboneSpec) -> tuple[int, int]:
@@ -98,7 +91,7 @@ def _pooled(spec: BackboneSpec, last: np.ndarray) -> np.ndarray:
     return np.asarray(bare.outputs(bare.head.reduce({spec.stages[-1].name: jnp.asarray(last)})))
 
 
-@pytest.mark.parametrize("name", SMALL_DAILY)
+@pytest.mark.parametrize("name", kit.each_family())
 def test_one_compiled_program_gives_the_references_logits(name: str) -> None:
     """`test_parity.py` compiles block by block. With `num_classes=0` the pooled features are the output."""
     model, wanted = _model(name), kit.golden(name)["outputs"]
@@ -115,7 +108,7 @@ def test_bfloat16_is_close_to_float32_and_gives_float32_logits() -> None:
     assert 1e-5 < seeded.error(logits, kit.golden(name)["outputs"]["logits"]) < 0.25
 
 
-@pytest.mark.parametrize("name", SMALL_DAILY)
+@pytest.mark.parametrize("name", kit.each_family())
 def test_saved_and_loaded_is_bit_for_bit_the_same(name: str, tmp_path: Path) -> None:
     model = _model(name)
     again = zoo.load(zoo.save(model, tmp_path / "model.safetensors"))
@@ -138,7 +131,7 @@ def test_every_array_is_written_and_read_back_where_it_was(name: str, monkeypatc
     card = msgspec.convert(description["card"], Card)
     assert (card.backbone, card.preprocess) == (name, model.card.preprocess)
     assert len(numbers) == len(jax.tree.leaves(nnx.state(model, KEPT)))
-    if kit.golden(name)["params"] > LARGE:
+    if kit.golden(name)["params"] > kit.LARGE:
         return
     file = SimpleNamespace(path="model.safetensors", load=lambda: filled)
     again = store._rebuild(card, tuple(description["labels"]), description["adapter"], file)  # type: ignore[arg-type]
@@ -149,7 +142,7 @@ def test_every_array_is_written_and_read_back_where_it_was(name: str, monkeypatc
         assert array.shape == filled[there].shape and (array == numbers[there]).all(), there
 
 
-@pytest.mark.parametrize("name", SMALL_DAILY)
+@pytest.mark.parametrize("name", kit.each_family())
 def test_random_weights_give_finite_features_that_differ_by_image(name: str) -> None:
     model = zoo.create(name, "classifier", pretrained=False, num_classes=2, seed=1)
     features = kit.outputs(model, seeded.images(2, *kit.golden(name)["size"]))[model.spec.stages[-1].name]
@@ -232,7 +225,7 @@ def _random(name: str) -> dict[str, float]:
     return {key: 0.5 for key, values in kit.backbones()[name].options.items() if isinstance(values, Range)}
 
 
-@pytest.mark.parametrize("name", SMALL_DAILY)
+@pytest.mark.parametrize("name", kit.each_family())
 def test_every_stage_is_recomputed(name: str) -> None:
     """Statistics and random streams move inside the recomputed stages, and nothing is computed beside them."""
     spec = kit.backbones()[name]

@@ -33,14 +33,26 @@ def _model(name: str, case: str = "default", **kwargs: object) -> Model:
 
 @pytest.mark.parametrize(
     ("name", "layout"),
-    [(name, layout) for name in kit.one_per_family() for layout in layouts_of(kit.backbones()[name])],
+    [
+        pytest.param(*given.values, layout, marks=given.marks)
+        for given in kit.each_family()
+        for layout in layouts_of(kit.backbones()[given.values[0]])
+    ],
 )
 def test_names_and_shapes_are_the_references(name: str, layout: str, tmp_path: Path) -> None:
     export(_model(name), tmp_path / "out", layout)
     assert seeded.digest(read(tmp_path / "out").shapes()) == kit.golden(name)["keys"][layout]
 
 
-@pytest.mark.parametrize(("name", "case"), [c for c in kit.cases() if c[0] in kit.one_per_family()])
+@pytest.mark.parametrize(
+    ("name", "case"),
+    [
+        pytest.param(name, case, marks=given.marks)
+        for given in kit.each_family()
+        for name, case in kit.cases()
+        if name == given.values[0]
+    ],
+)
 def test_an_export_read_back_is_the_same_model(name: str, case: str, tmp_path: Path) -> None:
     model = _model(name, case, labels=("ant", "bee", "wasp"))
     layout = list(layouts_of(model.spec))[-1]
