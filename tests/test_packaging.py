@@ -122,6 +122,11 @@ def test_the_installed_wheel_makes_a_model(python: Path, tmp_path: Path):
     assert command(python, "-c", program, cwd=tmp_path, JAX_PLATFORMS="cpu").strip()
 
 
+def test_the_installed_wheel_s_own_tests_pass(python: Path, tmp_path: Path):
+    said = command(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--pyargs", "zoo", cwd=tmp_path)
+    assert " passed" in said and "skipped" not in said
+
+
 def test_a_wheel_is_not_confused_by_a_checkout_in_the_working_directory(python: Path):
     """Started inside a checkout, Python imports the checkout's `zoo`, whose plugins are not installed."""
     result = subprocess.run([python, "-c", "import zoo"], cwd=kit.ROOT, capture_output=True, text=True, check=False)
