@@ -84,8 +84,10 @@ class Adapter:
     rasters: ClassVar[tuple[str, ...]] = ()
     """Names of what `raster` gives."""
     recipe: ClassVar[Mapping[str, Any]] = {}
-    """What `zoo.train` does for this task where it is told nothing: `plan`, `epochs`, `batch_size`, `lr`,
-    `weight_decay`, `ema`, and fields of `Augment` as `augment`."""
+    """What `zoo.train` does for this task where it is told nothing, see `zoo.training.recipe.OwnRecipe`: `plan`,
+    `epochs`, `steps` (of updates, at least: few images are seen in more epochs), `lr` (of a new head), `batch_size`,
+    `weight_decay`, `ema`, and fields of `Augment` as `augment`. May be a property: what learns well depends on the
+    options."""
 
     # What it needs of a backbone -------------------------------------------------------------------------------
     def taps(self, spec: BackboneSpec) -> tuple[str, ...]:

@@ -90,13 +90,6 @@ class Detector(Adapter):
     targets_from = ("boxes",)
     primary = "AP"
     mirrors = True
-    recipe = {
-        "epochs": 16,
-        "batch_size": 4,  # data sets of boxes are small: twice the steps of 8 for the same work
-        "lr": 1e-3,
-        "ema": 0.99,  # so small batches leave the parameters restless
-        "augment": {"scale": (0.4, 1.6), "ratio": (0.8, 1.25), "min_visible": 0.3},
-    }
 
     def __post_init__(self) -> None:
         positive = ("width", "depth", "detections", "max_boxes")
@@ -107,6 +100,10 @@ class Detector(Adapter):
             value = getattr(self, name)
             if value is not None and not 0 <= value < 1:
                 raise ConfigError(f"{name} is {value}; it must lie in [0, 1).")
+
+    @property
+    def recipe(self) -> Mapping[str, Any]:
+        return METHODS[self.head].recipe
 
     # What it needs of a backbone -------------------------------------------------------------------------------
     def taps(self, spec: BackboneSpec) -> tuple[str, ...]:

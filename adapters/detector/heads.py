@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from flax import nnx
@@ -18,6 +18,15 @@ Source = Literal["pyramid", "pool"]
 Size = Any
 """(height, width) of the images in pixels: one for all, or (b, 2) without what pads each."""
 
+RECIPE: Mapping[str, Any] = {
+    "epochs": 16,
+    "batch_size": 4,  # data sets of boxes are small: twice the steps of 8 for the same work
+    "lr": 1e-3,
+    "ema": 0.99,  # so small batches leave the parameters restless
+    "augment": {"scale": (0.4, 1.6), "ratio": (0.8, 1.25), "min_visible": 0.3},
+}
+"""What a method trains by, beside what its row says; see `zoo.adapter.Adapter.recipe`."""
+
 
 @dataclass(frozen=True)
 class Method:
@@ -31,6 +40,7 @@ class Method:
         path: the neck is a path aggregation network in place of a feature pyramid.
         sized: whether the head must know the images' size.
         neck_options, head_options: which of the adapter's options the neck and the head take.
+        recipe: what it trains by where a user does not say.
     """
 
     strides: tuple[int, ...]
@@ -44,10 +54,21 @@ class Method:
     sized: bool = False
     neck_options: tuple[str, ...] = ()
     head_options: tuple[str, ...] = ()
+    recipe: Mapping[str, Any] = field(default_factory=lambda: RECIPE)
 
 
+# The least numbers of steps are those after which each had learned photos of blood cells (docs/benchmarks.md).
 METHODS: Mapping[str, Method] = {
-    "fcos": Method((8, 16, 32), fcos.Head, fcos.decode, 0.05, 0.6, extra=2, head_options=("convs", "steps")),
+    "fcos": Method(
+        (8, 16, 32),
+        fcos.Head,
+        fcos.decode,
+        0.05,
+        0.6,
+        extra=2,
+        head_options=("convs", "steps"),
+        recipe={**RECIPE, "steps": 300},
+    ),
     "yolox": Method(
         (8, 16, 32),
         yolox.Head,
@@ -57,9 +78,19 @@ METHODS: Mapping[str, Method] = {
         path=True,
         neck_options=("depth", "separable"),
         head_options=("separable",),
+        recipe={**RECIPE, "steps": 400},
     ),
     "rcnn": Method(
-        (4, 8, 16, 32), rcnn.Head, rcnn.decode, 0.05, 0.5, extra=1, source="pool", sized=True, head_options=("steps",)
+        (4, 8, 16, 32),
+        rcnn.Head,
+        rcnn.decode,
+        0.05,
+        0.5,
+        extra=1,
+        source="pool",
+        sized=True,
+        head_options=("steps",),
+        recipe={**RECIPE, "steps": 150},
     ),
 }
 

@@ -23,6 +23,7 @@ from zoo.adapters.segmenter.decoders import (
     PYRAMID,
     SegmentationHead,
     backbone_options,
+    decoder_of,
     stages_for,
     taps_for,
 )
@@ -91,6 +92,8 @@ class Segmenter(Adapter):
     Attributes:
         decoder: a row of `zoo.adapters.segmenter.decoders`.
         width, norm, dropout: the decoder's, see there; 0 or None for its own.
+        skip: `fcn`, `deeplabv3` and `deeplabv3plus` read the map of half the last one's detail beside the last, which
+            tells better where things are; torchvision's do not.
         auxiliary: weight of the losses of maps on the way (deep supervision), e.g. 0.4; 0 for none.
         objective: the loss, a sum of `ce`, `focal`, `dice`, `tversky` and `lovasz` with factors, e.g. `ce+0.5*dice`.
         class_weights: a factor for each class in `ce` and `focal`, or `balanced`: inversely to its share of the pixels.
@@ -108,6 +111,7 @@ class Segmenter(Adapter):
     width: int = 128
     norm: Literal["batch", "group"] | None = None
     dropout: float | None = None
+    skip: bool = True
     auxiliary: float = 0.0
     objective: str = "ce+dice"
     class_weights: Literal["balanced"] | tuple[float, ...] | None = None
@@ -126,14 +130,6 @@ class Segmenter(Adapter):
     views = 6
     adjustable = ("sliding", "overlap", "scale", "flip", "scales")
     rasters = ("masks",)
-    recipe = {
-        "epochs": 12,
-        "batch_size": 4,  # data sets of masks are small: twice the steps of 8 for the same work
-        "lr": 1e-3,
-        "weight_decay": 0.05,
-        "ema": 0.99,  # so small batches leave the parameters restless
-        "augment": {"scale": (0.4, 1.6), "ratio": (0.8, 1.25), "color": 0.4, "hue": 0.05},
-    }
 
     def __post_init__(self) -> None:
         parsed(self.objective)
@@ -176,18 +172,22 @@ class Segmenter(Adapter):
     def looks_twice(self) -> bool:
         return self.flip
 
+    @property
+    def recipe(self) -> Mapping[str, Any]:
+        return decoder_of(self.decoder).recipe
+
     # What it needs of a backbone -------------------------------------------------------------------------------
     def backbone_options(self, spec: BackboneSpec) -> Mapping[str, Any]:
         return backbone_options(spec, self.decoder)
 
     def taps(self, spec: BackboneSpec) -> tuple[str, ...]:
-        return taps_for(spec, self.decoder, auxiliary=bool(self.auxiliary))
+        return taps_for(spec, self.decoder, auxiliary=bool(self.auxiliary), skip=self.skip)
 
     def framing(self, spec: BackboneSpec, preprocess: Preprocess) -> Preprocess:
         """See `zoo.dense.framing.whole_image`."""
         coarsest = max(stage.stride * stage.dilation for stage in spec.stages if stage.kind != "vector")
         side = SIDE if coarsest >= PYRAMID[-1] else FINER_SIDE
-        return whole_image(spec, preprocess, stages_for(spec, self.decoder)[0], side)
+        return whole_image(spec, preprocess, stages_for(spec, self.decoder, skip=self.skip)[0], side)
 
     def build(
         self,
@@ -208,7 +208,7 @@ class Segmenter(Adapter):
             "dropout": self.dropout,
             "auxiliary": bool(self.auxiliary),
         }
-        stages = stages_for(spec, self.decoder)
+        stages = stages_for(spec, self.decoder, skip=self.skip)
         return SegmentationHead(
             self.decoder, spec, stages, len(self.labels), size=size, shapes=shapes, options=options, rngs=rngs
         )

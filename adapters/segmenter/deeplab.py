@@ -20,10 +20,9 @@ from zoo.adapters.segmenter.parts import (
     dropout,
     fcn_head,
     separable_conv,
-    size_of,
+    side_by_side,
 )
 
-from zoo.dense.resize import resize_bilinear
 from zoo.layers import Chain
 
 RATES = (12, 24, 36)
@@ -73,44 +72,45 @@ class ASPP(nnx.Module):
 
 
 class DeepLabV3(Chain):
-    """The last map's context, a 3x3 convolution, and the classifier."""
+    """The context of the last maps, a 3x3 convolution, and the classifier."""
 
     def __init__(self, maps: Maps, classes: int, *, width: int, norm: Norm, rate: float, rngs: nnx.Rngs):
-        context = ASPP(maps.channels[-1], width, RATES, norm, rate, rngs=rngs)
+        context = ASPP(sum(maps.channels), width, RATES, norm, rate, rngs=rngs)
         last = classifier(width, classes, rngs=rngs)
         super().__init__([context, *conv_norm(width, width, 3, norm, rngs=rngs), last])
 
     def __call__(self, maps: Sequence[Array]) -> Decoded:  # type: ignore[override]
-        return Decoded(super().__call__(maps[-1]))
+        return Decoded(super().__call__(side_by_side(maps)))
 
 
 class DeepLabV3Plus(nnx.Module):
-    """The last map's context beside a finer map, with separable convolutions; rates follow the last map's stride."""
+    """The context of the last maps beside a finer map, with separable convolutions; rates follow the stride of what
+    they are taken of."""
 
     def __init__(self, maps: Maps, classes: int, *, width: int, norm: Norm, rate: float, rngs: nnx.Rngs):
-        rates = [max(1, round(each * 8 / maps.strides[-1])) for each in RATES]
+        first = min(1, len(maps.strides) - 1)  # a net that has no finer map has its last one twice
+        rates = [max(1, round(each * 8 / maps.strides[first])) for each in RATES]
         low = min(LOW, width)
-        self.aspp = ASPP(maps.channels[-1], width, rates, norm, rate, separable=True, rngs=rngs)
+        self.aspp = ASPP(sum(maps.channels[first:]), width, rates, norm, rate, separable=True, rngs=rngs)
         self.low = conv_norm(maps.channels[0], low, 1, norm, rngs=rngs)
         self.fuse = Chain(
             [
-                separable_conv(width + low, width, norm, rngs=rngs),
+                separable_conv(low + width, width, norm, rngs=rngs),
                 separable_conv(width, width, norm, rngs=rngs),
             ]
         )
         self.classifier = classifier(width, classes, rngs=rngs)
 
     def __call__(self, maps: Sequence[Array]) -> Decoded:
-        fine, coarse = self.low(maps[0]), self.aspp(maps[-1])
-        x = jnp.concatenate([resize_bilinear(coarse, size_of(fine)), fine], axis=-1)
-        return Decoded(self.classifier(self.fuse(x)))
+        fine, coarse = self.low(maps[0]), self.aspp(side_by_side(maps[1:] or maps))
+        return Decoded(self.classifier(self.fuse(side_by_side([fine, coarse]))))
 
 
 class FCN(Chain):
-    """A convolution and the classifier on the last map."""
+    """A convolution and the classifier on the last maps."""
 
     def __init__(self, maps: Maps, classes: int, *, width: int, norm: Norm, rate: float, rngs: nnx.Rngs):
-        super().__init__([*fcn_head(maps.channels[-1], width, classes, norm, rate, rngs)])
+        super().__init__([*fcn_head(sum(maps.channels), width, classes, norm, rate, rngs)])
 
     def __call__(self, maps: Sequence[Array]) -> Decoded:  # type: ignore[override]
-        return Decoded(super().__call__(maps[-1]))
+        return Decoded(super().__call__(side_by_side(maps)))

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from zoo.dense.resize import resize_bilinear
 from zoo.layers import BatchNorm, Chain, Conv, GroupNorm, Normal
 
 Norm = Literal["batch", "group"]
@@ -88,3 +90,9 @@ def _same(x: Array) -> Array:
 def size_of(x: Array) -> tuple[int, int]:
     """(height, width) of a map."""
     return x.shape[1], x.shape[2]
+
+
+def side_by_side(maps: Sequence[Array]) -> Array:
+    """Maps as one of all their channels, at the size of the first, which is the finest."""
+    first, *others = maps
+    return jnp.concatenate([first, *(resize_bilinear(x, size_of(first)) for x in others)], axis=-1) if others else first

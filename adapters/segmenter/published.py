@@ -32,7 +32,7 @@ def _torchvision(name: str) -> ModelSpec:
         name,
         backbone,
         "segmenter",
-        {"decoder": decoder, "width": 0, "auxiliary": 0.5, "flip": False, OUTPUT_STRIDE: 8},
+        {"decoder": decoder, "width": 0, "skip": False, "auxiliary": 0.5, "flip": False, OUTPUT_STRIDE: 8},
         f"{name.split('_')[0]} on a dilated backbone: 20 classes and a background.",
         _PHOTO,
         "voc-21",

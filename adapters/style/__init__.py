@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 from zlib import crc32
 
 import jax
@@ -39,8 +39,8 @@ __all__ = ["Picture", "Style", "stylize"]
 METHODS: Mapping[str, Any] = {"adain": adain, "fast": fast, "gatys": gatys}
 PREVIEWS, STYLES = 4, 2
 """Photos, and styles that each is shown in, of a picture that is drawn after each epoch."""
-SIDE, EPOCHS = 128, 40
-"""Of the photos in training, in pixels, and how long it takes: pictures of any size are painted afterwards."""
+SIDE = 128
+"""Of the photos in training, in pixels: pictures of any size are painted afterwards."""
 
 
 class Painted(msgspec.Struct, frozen=True):
@@ -103,9 +103,6 @@ class Style(Adapter):
     targets_from = ("images",)
     classes = False
     fixed_backbone = True
-    recipe: ClassVar[Mapping[str, Any]] = {
-        "plan": "head", "epochs": EPOCHS, "batch_size": 4, "lr": 2e-3, "weight_decay": 0.0,
-    }  # fmt: skip
 
     def __post_init__(self) -> None:
         for name in ("steps", "rate", "eps"):
@@ -120,6 +117,10 @@ class Style(Adapter):
         for name in ("content_weight", "style_weight", "tv_weight"):
             if getattr(self, name) < 0 and getattr(self, name) != -1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be 0 or more, or -1 for the method's own.")
+
+    @property
+    def recipe(self) -> Mapping[str, Any]:
+        return METHODS[self.method].RECIPE
 
     # What it needs of a backbone -------------------------------------------------------------------------------
     def style_stages(self, spec: BackboneSpec) -> tuple[str, ...]:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from zoo.model import Model
 
 WEIGHTS = {"content": 1.0, "style": 10.0, "tv": 20.0}
+RECIPE: dict[str, Any] = {}  # there is nothing to train
 COARSEST = 256
 """Longer side in pixels below which there is no coarser size to start from."""
 FRAME = 8

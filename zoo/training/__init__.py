@@ -18,8 +18,9 @@ from zoo.store import describe, save
 from zoo.training.batches import Data, named_after, relabelled, splits, training_splits
 from zoo.training.evaluation import Evaluation, as_model, evaluate
 from zoo.training.loop import fit, stopping
-from zoo.training.plan import Phase, make_plan
+from zoo.training.plan import HEAD_RATE, Phase, make_plan
 from zoo.training.reads import validate
+from zoo.training.recipe import OwnRecipe
 from zoo.training.run import (
     Run,
     abandon,
@@ -70,7 +71,7 @@ def train(
             `val` is validated on, else a stratified share of the training data; a part named `test` only at the end.
         plan: `head`, `last:N`, `all`, `all:DECAY`, `bitfit`, or several of them joined by `+`; or phases. What is
             not given of plan, epochs, lr, batch_size, weight_decay and ema is the task's own (`Adapter.recipe`), else
-            head+all, 10, by what trains, 32, 0.01 and 0.
+            head+all, 10, by what trains, 32, 0.01 and 0. Some tasks take more epochs where images are few.
         rules: `(pattern, multiplier or None)` rows of one's own in place of a plan (see `zoo.rules`).
         epochs: over all phases. lr: peak learning rate of the last phase; without it, by what trains.
         out: the run folder, which must be empty or new; `runs/<data>-<backbone>-<number>` without it.
@@ -96,22 +97,11 @@ def train(
         ConfigError, DataError, RunError: before the first step, for anything that cannot work.
     """
     began = time.monotonic()
-    own = {
-        "plan": "head+all",
-        "epochs": 10,
-        "lr": None,
-        "batch_size": 32,
-        "weight_decay": 0.01,
-        "ema": 0.0,
-        "augment": {},
-        **model.adapter.recipe,
-    }
-    plan = own["plan"] if plan is None else plan
-    epochs = own["epochs"] if epochs is None else epochs
-    lr = own["lr"] if lr is None else lr
-    batch_size = own["batch_size"] if batch_size is None else batch_size
-    weight_decay = own["weight_decay"] if weight_decay is None else weight_decay
-    ema = own["ema"] if ema is None else ema
+    own = OwnRecipe.of(model.adapter)
+    plan = own.plan if plan is None else plan
+    batch_size = own.batch_size if batch_size is None else batch_size
+    weight_decay = own.weight_decay if weight_decay is None else weight_decay
+    ema = own.ema if ema is None else ema
     parts, said = checked(splits(data, format, model.adapter.targets_from), annotations)
     pool, *others = training_splits(parts, val_fraction, seed)
     if "test" in parts:
@@ -124,7 +114,7 @@ def train(
         clip=clip,
         accumulate=accumulate,
         ema=ema,
-        augmentation=_augmentation(augment, own["augment"]),
+        augmentation=_augmentation(augment, own.augment),
         statistics=_statistics(batch_norm, model),
         cache=cache,
         remat=remat,
@@ -134,8 +124,10 @@ def train(
     check_recipe(recipe)
     if model.adapter.fixed_backbone:
         model.adapter.fitted(train_set)  # what it refuses says more than a plan for a head that cannot train
-    phases = make_plan(model, plan, epochs, lr, rules)
     batches = -(-len(train_set) // batch_size)
+    epochs = own.epochs_for(batches / accumulate) if epochs is None else epochs
+    lr = own.lr if lr is None and rules is not None else lr
+    phases = make_plan(model, plan, epochs, lr, rules, head_rate=own.lr or HEAD_RATE)
     for phase in phases:
         if model.adapter.fixed_backbone and not assign(model, phase.rules).backbone_frozen:
             raise ConfigError(

@@ -34,7 +34,13 @@ class Phase:
 
 
 def make_plan(
-    model: Model, plan: str | Sequence[Phase], epochs: int, rate: float | None, rules: Sequence[Rule] | None
+    model: Model,
+    plan: str | Sequence[Phase],
+    epochs: int,
+    rate: float | None,
+    rules: Sequence[Rule] | None,
+    *,
+    head_rate: float = HEAD_RATE,
 ) -> tuple[Phase, ...]:
     """The phases of a plan.
 
@@ -43,6 +49,7 @@ def make_plan(
             takes two fifths of what is left. Or phases of one's own.
         epochs: in all. rate: peak learning rate of the last phase, else chosen by what it trains.
         rules: rules of one's own for a single phase, in place of a preset.
+        head_rate: of a new head, where `rate` is not its.
     """
     if not isinstance(plan, str):
         return _checked(plan)
@@ -60,11 +67,11 @@ def make_plan(
         after = len(names) - index - 1
         count = min(max(1, round(left * 0.4)), left - after) if after else left
         left -= count
-        chosen = rate if rate is not None and not after else _rate(model, name)
+        chosen = rate if rate is not None and not after else _rate(model, name, head_rate)
         rules_of = preset(model, name)
         if name != "head" and model.card.weights and model.card.new_head:
             # A new head beside pretrained layers learns at a rate of its own, untrained or after a phase of its own.
-            share = HEAD_RATE / FINE_RATE * (1 if index == 0 else 0.1)
+            share = head_rate / FINE_RATE * (1 if index == 0 else 0.1)
             rules_of = (("head.*", share), *(rule for rule in rules_of if rule[0] != "head.*"))
         phases.append(Phase(name, rules_of, count, chosen))
     return tuple(phases)
@@ -82,10 +89,10 @@ def _checked(plan: Sequence[Phase]) -> tuple[Phase, ...]:
     return tuple(plan)
 
 
-def _rate(model: Model, name: str) -> float:
+def _rate(model: Model, name: str, head_rate: float) -> float:
     if name == "head":
-        return HEAD_RATE
-    return FINE_RATE if model.card.weights else SCRATCH_RATE
+        return head_rate
+    return FINE_RATE if model.card.weights else min(SCRATCH_RATE, head_rate)
 
 
 def schedule(phase: Phase, steps_per_epoch: int) -> optax.Schedule:

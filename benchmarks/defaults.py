@@ -1,0 +1,322 @@
+"""Every decoder, detector head and style method with its defaults on real data: what it reaches, and how long it takes.
+
+    python benchmarks/defaults.py                                     # all of it, which takes hours
+    python benchmarks/defaults.py --only decoder=unet --data pennfudan
+    python benchmarks/defaults.py --table                             # only write the table of what was measured
+
+A row is a training by `zoo.train(plan="head")` with a frozen backbone, everything else left to the defaults (images of
+masks have `--size` pixels, 256 without), in a process of its own with empty caches. Its time is the processor time of
+that whole process, user and system: where other work runs on the machine, the clock says nothing. Figures are those of
+the best epoch on the photos set aside for it, at the photos' own resolution.
+
+Data: Penn-Fudan's people as masks and as boxes; blood cells (BCCD) as boxes, and as masks with the ellipses in the
+boxes taken for the cells; for style methods two folders of photos, each with a painting. Results are collected in
+`docs/defaults.json`, where a row that is measured again takes the place of the one before, and `docs/defaults.md` is
+written from them. Rows that were not measured are named there, not guessed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+ASSETS = ROOT.parent / "shared" / "assets"
+RESULTS = ROOT / "docs" / "defaults.json"
+TABLE = ROOT / "docs" / "defaults.md"
+WEIGHTS = {
+    "mobilenetv2_100": "mobilenet_v2_imagenet.safetensors",
+    "efficientnet_lite0": "efficientnet_lite0_imagenet.safetensors",
+    "squeezenet1_0": "squeezenet1_0_imagenet.safetensors",
+}
+DATA = {"decoder": ("pennfudan", "cells"), "head": ("pennfudan", "bccd"), "method": ("hymenoptera", "imagenet_samples")}
+TASKS = {"decoder": "segmenter", "head": "detector", "method": "style"}
+PAINTINGS = {"hymenoptera": "wave.jpg", "imagenet_samples": "scream.jpg"}
+FIGURES = {
+    ("decoder", "pennfudan"): "IoU of people",
+    ("decoder", "cells"): "mean IoU of four classes",
+    ("head", "pennfudan"): "AP50",
+    ("head", "bccd"): "AP50",
+}
+TITLES = {
+    "decoder": "Decoders of the segmenter",
+    "head": "Heads of the detector",
+    "method": "Methods of style transfer",
+}
+PHOTOS = 100
+"""That a style is learned on, the fifth that is set aside included."""
+SCRATCH = "random"
+"""In place of weights: the backbone has random values, and all of it trains."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is measured: `name` is a value of the adapter's option `kind`."""
+
+    kind: str
+    name: str
+    data: str
+    backbone: str
+    weights: str
+    size: int
+
+
+def main() -> None:
+    """Measure, keep and write; or be the process of one row."""
+    args = _arguments()
+    if args.row:
+        print(json.dumps(measure(Row(**json.loads(args.row)), args.assets, args.seed)))
+        return
+    found = _known()
+    rows = list(wanted(args))
+    for row in [] if args.table else rows:
+        print(f"{row.kind} {row.name} on {row.data}, {row.backbone} ...", end=" ", flush=True)
+        found[_key(row)] = {**asdict(row), **_in_a_process(row, args)}
+        print(_told(found[_key(row)]), flush=True)
+        RESULTS.write_text(json.dumps(list(found.values()), indent=1) + "\n")
+        TABLE.write_text(table(found))
+    TABLE.write_text(table(found))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", default=[], metavar="KIND[=NAME]", help="of decoder, head and method")
+    parser.add_argument("--data", nargs="+", default=[], help=f"of {', '.join(sorted(set(sum(DATA.values(), ()))))}")
+    parser.add_argument("--backbone", default="mobilenetv2_100", choices=[*WEIGHTS], help="style has SqueezeNet always")
+    parser.add_argument("--scratch", action="store_true", help="a backbone of random values, which trains as well")
+    parser.add_argument("--size", type=int, default=256, help="side of the images of decoders, in pixels")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--assets", type=Path, default=ASSETS, help="folder with `weights` and `datasets`")
+    parser.add_argument("--table", action="store_true", help="measure nothing, write the table")
+    parser.add_argument("--row", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def options() -> dict[str, dict[str, Any]]:
+    """Kind -> name -> row of the adapter's own table."""
+    from zoo.adapters.detector.heads import METHODS as HEADS
+    from zoo.adapters.segmenter.decoders import DECODERS
+    from zoo.adapters.style import METHODS
+
+    return {"decoder": dict(DECODERS), "head": dict(HEADS), "method": dict(METHODS)}
+
+
+def defaults() -> dict[str, str]:
+    """Kind -> the name that the adapter takes where a user does not say."""
+    from zoo.adapters.detector import Detector
+    from zoo.adapters.segmenter import Segmenter
+    from zoo.adapters.style import Style
+
+    return {"decoder": Segmenter.decoder, "head": Detector.head, "method": Style.method}
+
+
+def every(backbone: str, weights: str, size: int) -> list[Row]:
+    """All rows for a backbone, the default of each kind first."""
+    found = []
+    for kind, names in options().items():
+        net = "squeezenet1_0" if kind == "method" else backbone
+        for data in DATA[kind]:
+            for name in sorted(names, key=lambda name, kind=kind: (name != defaults()[kind], name)):
+                found.append(Row(kind, name, data, net, "" if kind == "method" else weights, size))
+    return found
+
+
+def wanted(args: argparse.Namespace) -> list[Row]:
+    """The rows that a command asks for. Exits where it asks for what there is not."""
+    rows = every(args.backbone, SCRATCH if args.scratch else "", args.size)
+    for item in args.only:
+        kind, _, name = item.partition("=")
+        if kind not in DATA or name and name not in options()[kind]:
+            sys.exit(f"--only {item}: accepted: " + "; ".join(f"{k}={'|'.join(v)}" for k, v in options().items()))
+    pairs = [item.partition("=")[::2] for item in args.only]
+    chosen = [row for row in rows if not pairs or any(row.kind == k and n in ("", row.name) for k, n in pairs)]
+    found = [row for row in chosen if not args.data or row.data in args.data]
+    if not found:
+        sys.exit(f"--only and --data leave nothing: data are {', '.join(sorted({row.data for row in chosen}))}.")
+    return found
+
+
+# Measuring -----------------------------------------------------------------------------------------------------
+
+
+def _in_a_process(row: Row, args: argparse.Namespace) -> dict[str, Any]:
+    command = [sys.executable, __file__, "--row", json.dumps(asdict(row)), "--seed", str(args.seed)]
+    with tempfile.TemporaryDirectory() as folder:
+        env = {**os.environ, "ZOO_CACHE": folder, "JAX_COMPILATION_CACHE_DIR": ""}
+        done = subprocess.run([*command, "--assets", str(args.assets)], env=env, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        sys.exit(f"{row} failed")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def measure(row: Row, assets: Path, seed: int) -> dict[str, Any]:
+    """Train a row once: `figure`, `epochs`, `steps`, `seconds` and `cpu`, and what else is worth telling."""
+    import zoo
+
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        given = data_of(row, assets, Path(folder))
+        how: dict[str, Any] = {row.kind: row.name, "seed": seed}
+        if row.weights == SCRATCH:
+            how |= {"pretrained": False}
+        else:
+            how |= {"weights": str(assets / "weights" / WEIGHTS[row.backbone])}
+        if row.kind == "method":
+            how["style"] = str(assets / "datasets" / "style_images" / "style" / PAINTINGS[row.data])
+        else:
+            how["labels"] = next(iter(given.values())).classes
+        if row.kind == "decoder":
+            how["image_size"] = row.size
+        if row.name == "gatys":
+            found = paint(row, given, how)
+        else:
+            model = zoo.create(row.backbone, TASKS[row.kind], **how)
+            plan = "all" if row.weights == SCRATCH else "head"
+            run = zoo.train(model, given, plan=plan, seed=seed, out=f"{folder}/run", figures=False, show=_silent)
+            found = {**figures(row, run), "epochs": len(run.history), "steps": run.metrics["steps"]}
+    return {**found, "seconds": round(time.perf_counter() - began, 1), "cpu": round(sum(os.times()[:4]), 1)}
+
+
+def _silent(session: Any) -> Callable[[Any], None]:
+    return lambda event: None
+
+
+def data_of(row: Row, assets: Path, folder: Path) -> Mapping[str, Any]:
+    """The data of a row, by split."""
+    from zoo.data import read
+
+    sets = assets / "datasets"
+    if row.data == "cells":
+        sys.path.insert(0, str(ROOT / "tools"))
+        from segmentation_sheet import masks
+
+        masks(assets, folder / "cells")
+        return {name: part for name, part in read(folder / "cells", kinds=("masks",)).items() if name != "test"}
+    kinds = {"decoder": ("masks",), "head": ("boxes",), "method": ("images",)}[row.kind]
+    if row.kind == "method":
+        photos = read(sets / row.data, kinds=kinds)
+        whole = next(iter(photos.values()))
+        return {"all": whole.subset(range(min(PHOTOS, len(whole))), whole.name)}
+    return {name: part for name, part in read(sets / row.data, kinds=kinds).items() if name != "test"}
+
+
+def figures(row: Row, run: Any) -> dict[str, Any]:
+    """What is told of a run: `figure`, the one that rows are compared by, and `more`."""
+    metrics = run.metrics
+    if row.kind == "method":
+        first, last = run.history[0], run.history[-1]
+        told = {name: (round(first[name], 3), round(last[name], 3)) for name in last if name.endswith("_loss")}
+        kept = {name: pair for name, pair in told.items() if name not in ("train_loss", "val_loss")}
+        return {"figure": kept["style_loss"][1], "more": {f"{k} after the first epoch": v[0] for k, v in kept.items()}}
+    if row.kind == "head":
+        each = {name: one["AP50"] for name, one in metrics["per_class"].items()} if row.data == "bccd" else {}
+        return {"figure": metrics["AP50"], "more": {"AP": metrics["AP"], **each}}
+    each = {name: one["iou"] for name, one in metrics["per_class"].items()}
+    if row.data == "pennfudan":
+        return {"figure": metrics["foreground_iou"], "more": {}}
+    return {"figure": metrics["miou"], "more": each}
+
+
+def paint(row: Row, given: Mapping[str, Any], how: Mapping[str, Any]) -> dict[str, Any]:
+    """`gatys` trains nothing: the loss of one photo's picture, from the first look to the last."""
+    import zoo
+
+    style = how["style"]
+    model = zoo.create(row.backbone, "style", **{k: v for k, v in how.items() if k != "style"})
+    adapter: Any = model.adapter
+    losses: list[float] = []
+
+    def seen(step: int, steps: int, loss: float, pixels: Any) -> None:
+        losses.append(float(loss))
+
+    photo = next(iter(given.values()))[0].image
+    adapter.stylize(model, photo, style, size=256, preview=seen, every=10)
+    return {
+        "figure": round(losses[-1], 3),
+        "more": {"loss at the first look": round(losses[0], 3)},
+        "epochs": 0,
+        "steps": adapter.steps,
+    }
+
+
+# The table -----------------------------------------------------------------------------------------------------
+
+
+def _known() -> dict[str, dict[str, Any]]:
+    rows = json.loads(RESULTS.read_text()) if RESULTS.is_file() else []
+    return {_key(Row(**{name: row[name] for name in Row.__dataclass_fields__})): row for row in rows}
+
+
+def _key(row: Row) -> str:
+    return " ".join(map(str, asdict(row).values()))
+
+
+def _told(row: Mapping[str, Any]) -> str:
+    return f"{row['figure']:.3f}, {row['epochs']} epochs, {row['steps']} steps, {row['cpu']:.0f} s of processor time"
+
+
+def table(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """The page, from what was measured."""
+    lines = [
+        "# Every decoder, head and method with its defaults",
+        "",
+        "Written by `python benchmarks/defaults.py`, which says how it is measured. The backbone is frozen and has",
+        "ImageNet weights, unless a table says `random`. Time is processor time of the whole process, user and system,",
+        "from empty caches; the last column compares it with that of the default (first row) of the same table.",
+    ]
+    groups: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+    for row in found.values():
+        at = (row["kind"], row["data"], row["backbone"], row["weights"], str(row["size"]))
+        groups.setdefault(at, []).append(row)
+    for kind, title in TITLES.items():
+        lines += ["", f"## {title}"]
+        for at in sorted(at for at in groups if at[0] == kind):
+            lines += ["", *_section(at, groups[at])]
+        lines += ["", _missing(kind, groups)]
+    return "\n".join(lines) + "\n"
+
+
+def _section(at: tuple[str, ...], rows: list[Mapping[str, Any]]) -> list[str]:
+    kind, data, backbone, weights, size = at
+    figure = FIGURES.get((kind, data), "style loss of unseen photos (gatys: loss of one picture)")
+    where = f"{data}, {backbone}" + f" ({weights})" * bool(weights) + f", {size} pixels" * (kind == "decoder")
+    base = next((row["cpu"] for row in rows if row["name"] == defaults()[kind]), 0)
+    lines = [
+        f"{where}:",
+        "",
+        f"| {kind} | {figure} | and | epochs | steps | cpu s | times the default's |",
+        "|---" * 7 + "|",
+    ]
+    for row in sorted(rows, key=lambda row: (row["name"] != defaults()[kind], row["name"])):
+        more = ", ".join(f"{name} {value:.3f}" for name, value in row["more"].items())
+        times = f"{row['cpu'] / base:.2f}" if base else ""
+        cells = (row["name"], f"{row['figure']:.3f}", more, row["epochs"], row["steps"], f"{row['cpu']:.0f}", times)
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return lines
+
+
+def _missing(kind: str, groups: Mapping[tuple[str, ...], list[Mapping[str, Any]]]) -> str:
+    there = {
+        (row["name"], row["data"], row["backbone"]) for at, rows in groups.items() if at[0] == kind for row in rows
+    }
+    nets = ("squeezenet1_0",) if kind == "method" else tuple(WEIGHTS)
+    lacking = []
+    for net in nets:
+        for data in DATA[kind]:
+            names = [name for name in options()[kind] if (name, data, net) not in there]
+            if names:
+                lacking.append(f"{', '.join(names)} on {data} with {net}")
+    return "Not measured: " + "; ".join(lacking) + "." if lacking else "Everything was measured."
+
+
+if __name__ == "__main__":
+    main()
