@@ -283,8 +283,10 @@ def _open(spec: BackboneSpec, row: WeightSpec | None, weights: str | None, sourc
         tensors = {name: array for name, array in tensors.items() if not name.startswith("head.")}
     known = row or next((w for w in registry().weights_for(spec.name) if w.sha256 and w.sha256 == fetched.sha256), None)
     config = fetch_config(source) if weights else None
-    if config and is_transformers(config):
-        config = {**config, PROCESSOR: fetch_config(source, name=f"{PROCESSOR}.json") or {}}
+    alone = weights and config is None and "://" not in source  # on the hub it would be one more request
+    if alone or (config and is_transformers(config)):
+        processor = fetch_config(source, name=f"{PROCESSOR}.json")
+        config = {**(config or {}), PROCESSOR: processor} if processor else config
     origin = origin_of(spec, known, config, header.metadata, tensors)
     return _File(fetched, header, tensors), origin
 
