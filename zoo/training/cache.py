@@ -90,6 +90,7 @@ def cache_key(model: Model, dataset: Dataset, view: View = PLAIN) -> str:
     facts = {
         "version": VERSION,
         "backbone": card.backbone,
+        "plugin": asdict(card.plugins["backbone"]) if "backbone" in card.plugins else None,
         "options": dict(card.options),
         "preprocess": asdict(card.preprocess),
         "channels": card.in_channels,

@@ -55,12 +55,12 @@ class Fields:
         value = self.data.get(name)
         if value is None:
             return None
-        values = [value] if _is_number(value) else value
+        values: Any = [value] if _is_number(value) else value
         if not isinstance(values, Sequence) or not values or not all(map(_is_number, values)):
             self.refuse(name, "it must be a number for each channel")
         if len(values) not in (1, channels):
             self.refuse(name, f"it must be a number for each of {channels} channels")
-        return tuple(float(v) for v in (values * channels if len(values) == 1 else values))
+        return tuple(map(float, values)) * (channels if len(values) == 1 else 1)
 
     def choice(self, name: str, accepted: Collection[str], default: str) -> str:
         """One of the accepted words."""
@@ -139,7 +139,8 @@ def of_torchvision(config: Mapping[str, Any], base: Preprocess, file: str) -> Pr
     if kernel not in FILTERS:
         fields.refuse("interpolation", f"zoo has {', '.join(FILTERS)}")
     if len(resized) == 2:
-        size, crop_pct, mode = _both_sides(fields, "crop_size", resized, crop and (crop[0], crop[-1]))
+        both = (crop[0], crop[-1]) if crop else None
+        size, crop_pct, mode = _both_sides(fields, "crop_size", resized, both)
     else:
         size, crop_pct, mode = _shorter_side(
             fields, "crop_size", resized[0], (crop or resized)[0], (crop or resized)[-1]
@@ -317,7 +318,7 @@ def _resizing(fields: Fields, kind: str) -> tuple[tuple[int, int], float, Mode]:
 
 
 def _crop(fields: Fields) -> tuple[int, int]:
-    crop = fields.data.get("crop_size")
+    crop: Any = fields.data.get("crop_size")
     if crop is None:
         crop = fields.data.get("size")  # one number for both, in old files
     if _is_side(crop):

@@ -6,17 +6,16 @@ file, the marks of another framework that the family declares, and last the fami
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import msgspec
 import numpy as np
 
 from zoo.errors import WeightsError
 from zoo.spec import BackboneSpec, Preprocess, WeightSpec
 from zoo.weights import foreign
+from zoo.weights.saved import Saved
 
 PROCESSOR = "preprocessor_config"
 """Name of the file in which transformers keeps how images are prepared."""
@@ -57,7 +56,7 @@ def origin_of(
     spec: BackboneSpec,
     row: WeightSpec | None,
     config: Mapping[str, Any] | None,
-    metadata: Mapping[str, str],
+    saved: Saved | None,
     tensors: Mapping[str, np.ndarray],
 ) -> Origin:
     """What is known of weights for `spec`.
@@ -65,13 +64,14 @@ def origin_of(
     Args:
         row: the catalogue's, where one was named or recognised by its sha256.
         config: the `config.json` beside the file; transformers' has the image processor's under `PROCESSOR`.
-        metadata: of the file's header. tensors: its arrays.
+        saved: the file's own description, where it is a saved model. tensors: its arrays.
     """
     if row is not None:
         note = f"preprocessing and options of {row.name}"
-        return Origin(row.preprocess, row.options, row.labels, (), row.license, (note,))
-    if "zoo" in metadata:
-        return _from_zoo(metadata["zoo"])
+        return Origin(row.preprocess or spec.preprocess, row.options, row.labels, (), row.license, (note,))
+    if saved is not None:
+        card, note = saved.card, f"saved by zoo from {saved.card.backbone}"
+        return Origin(card.preprocess, card.options, card.label_set, saved.labels, card.license, (note,))
     if config and foreign.is_torchvision(config) and "pretrained_cfg" not in config and not is_transformers(config):
         preprocess = foreign.of_torchvision(config, spec.preprocess, _CONFIG)
         return Origin(preprocess, notes=("preprocessing of the config.json beside the file, as torchvision means it",))
@@ -91,23 +91,6 @@ def origin_of(
             return Origin(convention.preprocess, convention.options, notes=(note,))
     note = f"nothing is known of the file's preprocessing: {spec.family}'s default is used"
     return Origin(spec.preprocess, notes=(note,))
-
-
-def _from_zoo(text: str) -> Origin:
-    try:
-        saved = json.loads(text)
-        preprocess = msgspec.convert(saved["card"]["preprocess"], Preprocess)
-        card = saved["card"]
-        return Origin(
-            preprocess,
-            card["options"],
-            card["label_set"],
-            tuple(saved["labels"]),
-            card["license"],
-            (f"saved by zoo from {card['backbone']}",),
-        )
-    except (KeyError, TypeError, ValueError, msgspec.ValidationError) as error:
-        raise WeightsError(f"the file says it was saved by zoo, but its description is damaged: {error!r}.") from None
 
 
 def _from_timm(spec: BackboneSpec, config: Mapping[str, Any]) -> Origin:
