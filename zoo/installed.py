@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -134,6 +135,8 @@ def installed(selection: Selection) -> list[Plugin]:
         for candidate in candidates
     ]
     selection.check(candidates)
+    for sentence in selection.unknown(candidates):
+        warnings.warn(sentence, stacklevel=2)
     for plugin in plugins:
         if reason := selection.why_disabled(plugin.candidate):
             plugin.state, plugin.reason = "disabled", reason

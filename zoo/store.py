@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,14 @@ from flax import nnx
 from zoo.adapter import configure
 from zoo.backbone import abstract, feature_shapes
 from zoo.errors import WeightsError
-from zoo.model import Model
+from zoo.model import Card, Model
 from zoo.weights.fetch import fetch
-from zoo.weights.file import DESCRIPTION
+from zoo.weights.file import DESCRIPTION, TensorFile
 from zoo.weights.file import read as read_tensors
 from zoo.weights.file import write as write_tensors
 from zoo.weights.fill import put
 from zoo.weights.mapping import Slot, dotted, slots
-from zoo.weights.saved import Saved, brought_up_to_date, saved, spec_of, text_of
+from zoo.weights.saved import brought_up_to_date, describe, saved, spec_of
 
 FILE = "model.safetensors"
 
@@ -51,7 +52,7 @@ def save(model: Model, path: str | Path) -> Path:
     tensors = {
         name: slot.write(arrays[name.split(".", 1)[0]][slot.path]) for name, (_, slot) in named_slots(model).items()
     }
-    write_tensors(file, tensors, {DESCRIPTION: text_of(model)}, seal=True)
+    write_tensors(file, tensors, {DESCRIPTION: json.dumps(describe(model), sort_keys=True)})
     return file
 
 
@@ -66,20 +67,19 @@ def load(source: str | Path) -> Model:
     """
     fetched = fetch(str(source), FILE)
     file = read_tensors(fetched.path)
-    tensors = file.load()  # first of all: it verifies the description as well
     found = saved(file)
     if found is None:
         raise WeightsError(
             f"{source} holds weights, not a model saved by zoo: use zoo.create(NAME, TASK, weights={str(source)!r})."
         )
-    return _rebuild(found, tensors, file.path)
+    return _rebuild(found.card, found.labels, found.options, file)
 
 
-def _rebuild(found: Saved, tensors: Mapping[str, np.ndarray], source: Path) -> Model:
-    card = found.card
+def _rebuild(card: Card, labels: tuple[str, ...], options: Mapping[str, Any], file: TensorFile) -> Model:
+    tensors = file.load()  # first of all: it verifies the description as well
     spec, adapter_spec = spec_of(card, "backbone").built_with(card.options), spec_of(card, "adapter")
     card = brought_up_to_date(card)
-    adapter = configure(adapter_spec.adapter, found.labels, found.options)
+    adapter = configure(adapter_spec.adapter, labels, options)
     shapes = feature_shapes(
         spec, card.preprocess.size, adapter.taps(spec), in_channels=card.in_channels, **card.options
     )
@@ -90,7 +90,7 @@ def _rebuild(found: Saved, tensors: Mapping[str, np.ndarray], source: Path) -> M
     if expected.keys() != tensors.keys():
         missing, extra = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
         raise WeightsError(
-            f"{source} does not fit {card.backbone} as it is installed: missing {missing[:3]}, unknown {extra[:3]}. "
+            f"{file.path} does not fit {card.backbone} as it is installed: missing {missing[:3]}, unknown {extra[:3]}. "
             "It was written by another version of the plugin."
         )
     for module in (backbone, head):
@@ -98,7 +98,7 @@ def _rebuild(found: Saved, tensors: Mapping[str, np.ndarray], source: Path) -> M
         for path, variable in nnx.to_flat_state(nnx.state(module, (nnx.Param, nnx.BatchStat))):
             here, there = tuple(variable.get_value().shape), mine[path].shape
             if here != there:
-                raise WeightsError(f"{source}: {dotted(path)} has shape {there}, not {here}.")
+                raise WeightsError(f"{file.path}: {dotted(path)} has shape {there}, not {here}.")
         put(module, mine, card.seed)
     model.eval()
     return model

@@ -134,19 +134,12 @@ def read(path: str | os.PathLike[str]) -> TensorFile:
     return TensorFile(path, entries, metadata)
 
 
-def write(
-    path: str | os.PathLike[str],
-    tensors: Mapping[str, Any],
-    metadata: Mapping[str, str] | None = None,
-    *,
-    seal: bool = False,
-) -> None:
+def write(path: str | os.PathLike[str], tensors: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> None:
     """Write arrays (NumPy or JAX) as one safetensors file. The same input always gives the same bytes.
 
-    The file appears under its name only when it is complete and on disk; a file that was there is replaced.
+    The file appears under its name only when it is complete and on disk; a file that was there is replaced. The header
+    of a model that describes itself (`DESCRIPTION`) gets the sha256 of the content, which `TensorFile.load` checks.
 
-    Args:
-        seal: put the sha256 of the content into the header, which `TensorFile.load` checks.
     Raises:
         WeightsError: for a dtype that the format lacks, a reserved name, or metadata that is not text.
     """
@@ -155,8 +148,8 @@ def write(
         if not isinstance(key, str) or not isinstance(value, str):
             raise WeightsError(f"metadata must be text; {key!r} is {value!r}. Write it as JSON text.")
     arrays = {name: _storable(name, tensors[name]) for name in sorted(tensors)}
-    if seal:
-        metadata = {**(metadata or {}), SEAL: content_digest(arrays, metadata or {})}
+    if metadata and DESCRIPTION in metadata:
+        metadata = {**metadata, SEAL: content_digest(arrays, metadata)}
     header: dict[str, Any] = {name: _describe(array) for name, array in arrays.items()}
     offset = 0
     # Wide dtypes come first, so that every tensor is aligned to its own size when the file is mapped.

@@ -70,15 +70,10 @@ def options_of(adapter: Adapter) -> dict[str, Any]:
     return {name: msgspec.to_builtins(getattr(adapter, name)) for name in option_fields(type(adapter))}
 
 
-def text_of(model: Model) -> str:
-    """The description as it stands in the header."""
-    return json.dumps(describe(model), sort_keys=True)
-
-
 def saved(file: TensorFile) -> Saved | None:
     """The description in a file's header; None in a file that is no saved model's.
 
-    Raises `WeightsError` where it cannot be read. Load the tensors first: that checks the header, too.
+    Raises `WeightsError` where it cannot be read. That it is what was written is checked where tensors are loaded.
     """
     if DESCRIPTION not in file.metadata:
         return None
