@@ -277,7 +277,7 @@ def weight_spec(row: Row, base: WeightSpec | None = None) -> WeightSpec:
     own = {key: value for key, value in row.data.items() if key not in _PREPROCESS}
     if (said := own.pop("preprocess", INHERITED)) != INHERITED:
         raise ConfigError(f'preprocess is {said!r}; accepted: "{INHERITED}", or size, mean, std, ... instead.')
-    if "preprocess" in row.data and base.preprocess is None:
+    if "preprocess" in row.data:
         return replace(base, **own)
     return replace(base, preprocess=preprocess_of(row.data, base.preprocess), **own)
 

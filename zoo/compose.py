@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import jax
@@ -107,8 +108,10 @@ def create(
 
     def planned(run: Saved | None) -> tuple[dict[str, Any], Adapter, dict[str, Any]]:
         """(options of the task, the task, build options asked for); those of a run are taken where none are given."""
-        taken = {**(inherited(run, labels) if run else {}), **options.adapter}
-        names = run.labels if run and labels is None and num_classes is None else classes
+        names = classes
+        if run and labels is None and num_classes in (None, len(run.labels)):
+            names = run.labels
+        taken = {**(inherited(run, names) if run else {}), **options.adapter}
         adapter = configure(adapter_spec.adapter, names, taken)
         asked = {**adapter.backbone_options(spec), **options.build}
         channels = in_channels if in_channels is not None else run.card.in_channels if run else 3
@@ -117,7 +120,8 @@ def create(
         return taken, adapter, asked
 
     # A local file is looked at first: a run brings options that decide whether backbone and task fit.
-    file = _opened(weights) if weights and "://" not in weights else None
+    near = weights and "://" not in weights and Path(weights).expanduser().exists()
+    file = _opened(weights) if weights and near else None
     run = file.run(parts) if file else None
     taken, adapter, asked = planned(run)
     source = weights or (row.source if row and pretrained else "")
@@ -376,6 +380,8 @@ def _opened(source: str, row: WeightSpec | None = None) -> _File:
 
 def _origin(spec: BackboneSpec, row: WeightSpec | None, weights: str | None, source: str, file: _File) -> Origin:
     """What is known of where weights come from."""
+    if weights and file.saved:  # it says all of itself, whatever the name of the backbone stands for
+        return origin_of(spec, None, None, file.saved, file.body)
     known = row or registry().recognised(spec.name, file.fetched.sha256)
     config = fetch_config(source) if weights else None
     alone = weights and config is None and "://" not in source  # on the hub it would be one more request

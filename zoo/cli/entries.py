@@ -112,7 +112,7 @@ def _with_preprocessing(rows: list[Row]) -> list[Row]:
             arch = row.name.split(".", 1)[0]
             base = backbones.get(f"{row.distribution}/{arch}") or backbones.get(arch)
             usual = {name: value for name, value in base.data.items() if name in _PREPROCESS} if base else {}
-            row = replace(row, data={**usual, **row.data})
+            row = replace(row, data={**row.data, **usual} if row.module else {**usual, **row.data})
         found.append(row)
     return found
 

@@ -32,10 +32,9 @@ def same_classes(before: Sequence[str], labels: Sequence[str]) -> tuple[int | No
     return tuple(places.get(unicodedata.normalize("NFC", name)) for name in labels)
 
 
-def inherited(saved: Saved, labels: Sequence[str] | None) -> dict[str, Any]:
+def inherited(saved: Saved, labels: Sequence[str]) -> dict[str, Any]:
     """The saved model's options of the task. Those with a value for each class are left out for other classes."""
-    count = len(saved.labels)
-    same = labels is None or tuple(labels) == saved.labels
+    count, same = len(saved.labels), tuple(labels) == saved.labels
     return {
         name: value
         for name, value in saved.options.items()
