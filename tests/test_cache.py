@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import zoo.model
 from zoo import settings
 from zoo.data import Dataset, Loader, Sample, read
 from zoo.errors import DataError, RunError
-from zoo.model import Model
+from zoo.model import Model, Provider
 from zoo.training import Augment
 from zoo.training.batches import cached_batches, frame_numbers, mirrored_targets
 from zoo.training.cache import BLOCK, View, cache_key, open_cache
@@ -151,6 +152,12 @@ def other_dtype(array: Path, progress: Path) -> None:
     np.save(array, np.zeros((150, 16), np.float64))
 
 
+def flipped_header(array: Path, progress: Path) -> None:
+    content = bytearray(array.read_bytes())
+    content[content.index(b"), }")] ^= 1 << 3  # a bracket that does not close: NumPy lets tokenize.TokenError out
+    array.write_bytes(content)
+
+
 def test_a_truncated_file_keeps_what_is_whole(model: Model, dataset: Dataset):
     good = np.array(open_cache(model, dataset).arrays["body"])
     array, _ = files(model, dataset)
@@ -160,13 +167,18 @@ def test_a_truncated_file_keeps_what_is_whole(model: Model, dataset: Dataset):
     np.testing.assert_array_equal(cache.arrays["body"], good)
 
 
-@pytest.mark.parametrize("damage", [emptied, removed, no_progress, other_shape, other_dtype])
+@pytest.mark.parametrize("damage", [emptied, removed, no_progress, other_shape, other_dtype, flipped_header])
 def test_a_broken_cache_is_computed_anew(model: Model, dataset: Dataset, damage: Any):
     good = np.array(open_cache(model, dataset).arrays["body"])
     damage(*files(model, dataset))
     cache = open_cache(model, dataset)
     assert cache.reused == 0
     np.testing.assert_array_equal(cache.arrays["body"], good)
+
+
+def _of_another_plugin(model: Model) -> Model:
+    model.card = replace(model.card, plugins={"backbone": Provider("other", "1.0")})
+    return model
 
 
 def test_everything_it_depends_on_is_in_its_name(model: Model, dataset: Dataset, tmp_path: Path):
@@ -183,6 +195,7 @@ def test_everything_it_depends_on_is_in_its_name(model: Model, dataset: Dataset,
         "dtype": create(dtype="bfloat16"),
         "reduction": create(pool="max"),
         "stages": create(head="conv"),
+        "plugin": _of_another_plugin(create()),
     }.items():
         keys[name] = cache_key(other, dataset)
     statistics = create()

@@ -202,12 +202,15 @@ def test_broken_plugins_are_reported_and_the_rest_is_listed(tmp_path: Path):
 
 
 def test_names_of_two_distributions_are_listed_qualified(tmp_path: Path):
-    kit.distribution(tmp_path, "mine", kit.backbone_plugin("resnet18"))
+    """But for zoo's own, whose bare name means it whatever else is installed."""
+    kit.distribution(tmp_path, "mine", kit.backbone_plugin("resnet18", "net"))
+    kit.distribution(tmp_path, "other", kit.backbone_plugin("net"))
     names = [e["name"] for e in json.loads(kit.zoo("list", "backbones", "--json", paths=(tmp_path,)).stdout)]
-    assert {"flax-zoo/resnet18", "mine/resnet18"} <= set(names)
-    result = kit.zoo("show", "resnet18", paths=(tmp_path,))
+    assert {"resnet18", "mine/resnet18", "mine/net", "other/net"} <= set(names) and "net" not in names
+    result = kit.zoo("show", "net", paths=(tmp_path,))
     assert result.returncode == 2
-    assert "flax-zoo/resnet18 or mine/resnet18" in result.stderr
+    assert "mine/net or other/net" in result.stderr
+    assert "ResNet" in kit.zoo("show", "resnet18", paths=(tmp_path,)).stdout
     assert "ResNet" in kit.zoo("show", "flax-zoo/resnet18", paths=(tmp_path,)).stdout
 
 

@@ -13,6 +13,7 @@ import pytest
 from zoo import registry as registry_module
 from zoo.errors import ConfigError, FetchError, PluginError, UnknownNameError
 from zoo.registry import Registry
+from zoo.spec import Preprocess, WeightSpec
 
 ROOT = Path(__file__).resolve().parent.parent
 FLAX_ZOO = {found.name for found in pkgutil.iter_modules([str(ROOT / "plugins"), str(ROOT / "adapters")])}
@@ -135,9 +136,23 @@ def test_disabled_plugins_are_never_imported(site: Path, monkeypatch: pytest.Mon
         with pytest.raises(UnknownNameError):
             registry.weights("net.other")
     assert module not in sys.modules
-    monkeypatch.setenv("ZOO_DISABLE_PLUGINS", "nothing, other")
+    monkeypatch.setenv("ZOO_DISABLE_PLUGINS", " other,")
     assert record(Registry(), "other").reason == "disabled by $ZOO_DISABLE_PLUGINS"
     assert module not in sys.modules
+
+
+def test_a_plugin_to_disable_that_there_is_not_is_an_error(site: Path, monkeypatch: pytest.MonkeyPatch):
+    kit.distribution(site, "other", kit.weights_plugin("net.other"))
+    with pytest.raises(UnknownNameError, match="unknown plugin 'othr'. Nearest: other"):
+        Registry(disable=["othr"]).records()
+    monkeypatch.setenv("ZOO_DISABLE_PLUGINS", "other, resnett")
+    with pytest.raises(UnknownNameError, match=r"unknown plugin 'resnett'. Nearest: resnet.*ZOO_DISABLE_PLUGINS"):
+        Registry().backbone("resnet18")
+    monkeypatch.delenv("ZOO_DISABLE_PLUGINS")
+    # Environments may share a registry.toml, so there it is a warning.
+    (site.parent / "registry.toml").write_text('[plugins]\ndisable = ["othr", "other"]\n')
+    with pytest.warns(UserWarning, match="disables the plugin 'othr', which is not installed; did you mean other?"):
+        assert record(Registry(), "other").state == "disabled"
 
 
 def test_precedence_argument_environment_file(site: Path, monkeypatch: pytest.MonkeyPatch):
@@ -157,20 +172,70 @@ def test_precedence_argument_environment_file(site: Path, monkeypatch: pytest.Mo
 
 
 def test_two_plugins_with_one_name_are_an_error_that_names_both(site: Path):
-    kit.distribution(site, "mine", kit.backbone_plugin("resnet18") + kit.weights_plugin("resnet18.a1_in1k"))
+    kit.distribution(site, "mine", kit.backbone_plugin("net") + kit.weights_plugin("net.a"))
+    kit.distribution(
+        site, "other", kit.backbone_plugin("net").replace("'Test'", "'Other'") + kit.weights_plugin("net.a")
+    )
     registry = Registry()
     with pytest.raises(PluginError) as error:
-        registry.backbone("resnet18")
-    for part in ("flax-zoo/resnet", "mine/mine", "flax-zoo/resnet18", "mine/resnet18", "[prefer]"):
+        registry.backbone("net")
+    for part in ("mine/mine", "other/other", "mine/net", "other/net", "[prefer]"):
         assert part in str(error.value)
+    with pytest.raises(PluginError, match=r"weights 'net.a' is given by two plugins"):
+        registry.weights("net.a")
+    assert (registry.backbone("mine/net").family, registry.backbone("other/net").family) == ("Test", "Other")
+    assert {"mine/net", "other/net"} <= set(registry.backbones()) and "net" not in registry.backbones()
+
+
+def test_a_name_of_zoos_own_means_it_whatever_is_installed(site: Path):
+    """Backbone, task, weights and composition: each by its bare name as before, and the other by its qualified one."""
+    default = Registry().weights("resnet18.a1_in1k")
+    task = """
+import dataclasses
+from zoo.adapter import Adapter
+@dataclasses.dataclass(frozen=True)
+class Mine(Adapter):
+    targets_from = ("class",)
+@zoo.hookimpl
+def zoo_adapters():
+    return [zoo.AdapterSpec("classifier", Mine), zoo.AdapterSpec("zz", Mine)]
+@zoo.hookimpl
+def zoo_models():
+    return [zoo.ModelSpec("resnet34", "resnet18", "zz"), zoo.ModelSpec("unet_resnet34", "resnet18", "zz")]
+"""
+    own = kit.weights_plugin("resnet18.a1_in1k", "resnet18.mine", "resnet34.mine")
+    kit.distribution(site, "mine", kit.backbone_plugin("resnet18") + own + task)
+    registry = Registry()
+    assert registry.backbone("resnet18").family == "ResNet"
     assert registry.backbone("mine/resnet18").family == "Test"
     assert registry.backbone("flax-zoo/resnet18").family == "ResNet"
     assert registry.backbone("flax_zoo/resnet18").family == "ResNet"
+    assert registry.weights("resnet18.a1_in1k") == default
     assert registry.weights("mine/resnet18.a1_in1k").source == "hf://org/resnet18.a1_in1k"
-    with pytest.raises(PluginError, match=r"weights 'resnet18.a1_in1k' is given by two plugins"):
-        registry.weights("resnet18.a1_in1k")
-    assert {"mine/resnet18", "flax-zoo/resnet18"} <= set(registry.backbones())
-    assert "resnet18" not in registry.backbones()
+    assert registry.adapter("classifier").adapter.__module__ == "zoo.adapters.classifier"
+    assert registry.adapter("mine/classifier").adapter.__name__ == "Mine"
+    assert registry.model("unet_resnet34").adapter == "segmenter"
+    assert registry.means_model("unet_resnet34") and not registry.means_model("resnet34")
+    assert registry.means_model("mine/resnet34") and registry.parts_of("mine/resnet34") == ("mine/resnet18", "zz")
+    # Weights are for the backbone of their own distribution, where that gives one of the name.
+    assert registry.backbone_of("resnet18.mine") == "mine/resnet18"
+    assert registry.backbone_of("resnet34.mine") == "resnet34"
+    assert registry.backbone_of("resnet18.a1_in1k") == "resnet18"
+    assert registry.backbones()["resnet18"].family == "ResNet" and "mine/resnet18" in registry.backbones()
+    rows = [row for row in registry.rows("backbones") if row.name == "resnet18"]
+    assert dict(zip([row.distribution for row in rows], registry.names_of(rows), strict=True)) == {
+        "flax-zoo": "resnet18",
+        "mine": "mine/resnet18",
+    }
+    found = record(registry, "mine")
+    assert found.state == "shadowed" and "backbone resnet18 is taken from flax-zoo/resnet" in found.reason
+    with pytest.raises(UnknownNameError):
+        registry.backbone("other/resnet18")
+
+
+def test_rows_of_two_distributions(site: Path):
+    kit.distribution(site, "mine", kit.backbone_plugin("resnet18") + kit.weights_plugin("resnet18.a1_in1k"))
+    registry = Registry()
     assert [row.qualified for row in registry.rows("backbones") if row.name == "resnet18"] == [
         "flax-zoo/resnet18",
         "mine/resnet18",
@@ -305,8 +370,57 @@ def test_every_catalogued_row_equals_its_spec(site: Path):
     assert len(rows) == len(registry.weights_all()) > 50
     for row in rows:
         spec = registry.weights(row.name)
-        assert catalogue.weight_spec(row) == spec
+        base = WeightSpec(row.name, preprocess=registry.backbone(spec.backbone).preprocess)
+        assert catalogue.weight_spec(row, base if "preprocess" in row.data else None) == spec
         assert dict(catalogue.weight_spec(row).options) == dict(spec.options)
+
+
+def test_weights_that_say_nothing_of_preprocessing_have_their_backbones(site: Path):
+    """Whoever ships them: another distribution, for a backbone of zoo's or its own, or the user."""
+    backbone = kit.backbone_plugin("net").replace(
+        "ClassifierLayout('fc'))", "ClassifierLayout('fc'), preprocess=zoo.Preprocess(size=(64, 48), crop_pct=0.5))"
+    )
+    said = (
+        "@zoo.hookimpl\ndef zoo_weights():\n    return [zoo.WeightSpec(n) for n in ('net.a', 'vit_tiny_patch16_224.b')]"
+    )
+    said += " + [zoo.WeightSpec('net.c', preprocess=zoo.Preprocess(crop_pct=0.9))]\n"
+    kit.distribution(site, "mine", backbone + said)
+    (site.parent / "registry.toml").write_text('[weights."net.d"]\nsource = "d"\n[weights."net.e"]\nsize = 32\n')
+    registry = Registry()
+    own = Preprocess(size=(64, 48), crop_pct=0.5)
+    assert registry.weights("net.a").preprocess == registry.weights("mine/net.a").preprocess == own
+    assert registry.weights("net.d").preprocess == own
+    assert registry.weights("net.e").preprocess == Preprocess(size=(32, 32), crop_pct=0.5)
+    assert registry.weights("net.c").preprocess == Preprocess(crop_pct=0.9)
+    vit = registry.backbone("vit_tiny_patch16_224").preprocess
+    assert registry.weights("vit_tiny_patch16_224.b").preprocess == vit != Preprocess()
+    assert {spec.name: spec.preprocess for spec in registry.weights_for("net")}["net.a"] == own
+    from zoo.cli.entries import _entries
+
+    registry_module._default = registry
+    try:
+        listed = {entry["name"]: entry["preprocess"] for entry in _entries("weights")}
+    finally:
+        registry_module.reset()
+    assert listed["net.a"]["size"] == listed["net.d"]["size"] == [64, 48] and listed["net.d"]["crop_pct"] == 0.5
+    assert listed["net.e"]["size"] == [32, 32]
+    assert tuple(listed["vit_tiny_patch16_224.b"]["mean"]) == vit.mean
+
+
+def test_what_a_saved_model_was_made_with_is_of_that_distribution_or_an_error(site: Path):
+    kit.distribution(site, "mine", kit.backbone_plugin("net", "resnet18"), version="2.0")
+    registry = Registry()
+    assert registry.provider("backbones", "net") == ("mine", "2.0")
+    assert registry.recorded("backbones", "resnet18", "mine", "1.0").family == "Test"
+    assert registry.recorded("backbones", "resnet18", "flax-zoo", "0.0").family == "ResNet"
+    with pytest.raises(PluginError) as error:
+        registry.recorded("backbones", "net", "theirs", "1.0")
+    for part in ("'net' of the distribution theirs 1.0", "pip install theirs", "mine/net has the same name"):
+        assert part in str(error.value)
+    with pytest.raises(PluginError, match=r"mine 2.0, which is installed, does not give it: `pip install 'mine==1.0'`"):
+        registry.recorded("backbones", "old", "mine", "1.0")
+    with pytest.raises(PluginError, match="mine/mine is disabled: disabled by argument"):
+        Registry(disable=["mine"]).recorded("backbones", "net", "mine", "1.0")
 
 
 def test_the_default_registry_is_made_once(site: Path, monkeypatch: pytest.MonkeyPatch):

@@ -81,6 +81,7 @@ FIELDS: Mapping[str, _Types] = {
         "license": (str,),
         "commercial_use": (str,),
         "note": (str,),
+        "preprocess": (str,),
         **_PREPROCESS,
     },
     "models": {
@@ -97,6 +98,8 @@ FIELDS: Mapping[str, _Types] = {
 """The fields of each kind of row and the TOML types they may have."""
 
 KINDS = tuple(FIELDS)
+INHERITED = "backbone"
+"""What the field `preprocess` of weights holds where they say nothing of it, so that the backbone's is meant."""
 _PIN: _Types = {"revision": (str,), "sha256": (str,)}
 _OVERLAY = ("weights", "plugins", "prefer", "pins")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -266,9 +269,16 @@ def preprocess_of(data: Mapping[str, Any], base: Preprocess | None = None) -> Pr
 
 
 def weight_spec(row: Row, base: WeightSpec | None = None) -> WeightSpec:
-    """The weights a row describes; fields it leaves out are those of `base`."""
+    """The weights a row describes; fields it leaves out are those of `base`.
+
+    Raises `ConfigError` where the field `preprocess` is not `INHERITED`.
+    """
     base = base or WeightSpec(row.name)
     own = {key: value for key, value in row.data.items() if key not in _PREPROCESS}
+    if (said := own.pop("preprocess", INHERITED)) != INHERITED:
+        raise ConfigError(f'preprocess is {said!r}; accepted: "{INHERITED}", or size, mean, std, ... instead.')
+    if "preprocess" in row.data:
+        return replace(base, **own)
     return replace(base, preprocess=preprocess_of(row.data, base.preprocess), **own)
 
 

@@ -5,27 +5,35 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import jax
-import jax.numpy as jnp
+import msgspec
 import numpy as np
 from flax import nnx
 
 from zoo.adapter import Adapter, configure, option_fields
 from zoo.backbone import abstract, feature_shapes
-from zoo.errors import ConfigError, WeightsError, unknown_name
+from zoo.errors import ConfigError, unknown_name
 from zoo.labels import names as label_names
-from zoo.model import DTYPES, Card, Model
+from zoo.loader import same_distribution
+from zoo.model import DTYPES, Card, Model, Provider
 from zoo.registry import registry
 from zoo.spec import AdapterSpec, BackboneSpec, ModelSpec, Preprocess, WeightSpec
+from zoo.weights.continued import inherited, transfer
 from zoo.weights.fetch import Fetched, fetch, fetch_config
 from zoo.weights.file import TensorFile
 from zoo.weights.file import read as read_tensors
-from zoo.weights.load import LoadReport, assign, recognise
-from zoo.weights.mapping import Path, Slot, dotted, slots
+from zoo.weights.fill import arrays_for, put
+from zoo.weights.fill import fill as _fill
+from zoo.weights.fill import fill_whole as _fill_whole
+from zoo.weights.fill import in_checkpoint as _in_checkpoint  # noqa: F401  (for those who compose by hand)
+from zoo.weights.load import LoadReport, recognise
+from zoo.weights.mapping import slots
 from zoo.weights.origin import PROCESSOR, Origin, is_transformers, origin_of
-from zoo.weights.whole import assign_whole, fitting, is_whole
+from zoo.weights.saved import HEAD, Saved, part_of, saved
+from zoo.weights.whole import is_whole
 
 PREPROCESS_OPTIONS = tuple(f.name for f in fields(Preprocess) if f.name != "size")
 
@@ -38,7 +46,7 @@ def create(
     pretrained: bool = True,
     labels: Sequence[str] | None = None,
     num_classes: int | None = None,
-    in_channels: int = 3,
+    in_channels: int | None = None,
     image_size: int | tuple[int, int] | None = None,
     dtype: str = "float32",
     seed: int = 0,
@@ -51,11 +59,13 @@ def create(
         name: an architecture (`resnet18`), published weights of one (`resnet18.a1_in1k`), or a named model.
         task: a task adapter; a named model brings its own.
         weights: where to take the weights from in place of the published ones: a safetensors file or a folder with
-            one, or `hf://org/repo[@revision]`.
+            one, or `hf://org/repo[@revision]`. Of a saved model or a run of the same task, the options of the task
+            are taken as well, and the head is kept where the classes agree, by name.
         pretrained: False initialises everything at random from `seed`.
         labels: class names, in the order of the outputs. num_classes: how many, where they have no names; 0 for a
             classifier without classes, whose output is the pooled features. With neither, the weights' own classes.
-        in_channels: channels of the images; the first convolution is adapted.
+        in_channels: channels of the images; the first convolution is adapted. Without it those of the saved model
+            that `weights` names, else 3.
         image_size: side, or (height, width), in pixels, in place of the weights' own.
         dtype: of the arithmetic, `float32` or `bfloat16`; parameters stay in float32.
         accept_license: take weights whose licence forbids commercial use.
@@ -65,8 +75,13 @@ def create(
         UnknownNameError: for a name or option that does not exist, with the nearest ones.
         ConfigError: for what cannot work together. WeightsError: for weights that do not fit.
     """
+    if weights and not pretrained:
+        raise ConfigError(
+            f"weights={weights!r} and pretrained=False (--scratch) contradict each other: give one of them."
+        )
     named = _named_model(name)
-    spec, adapter_spec, row, config = _resolve(name, named, task, weights, pretrained, config)
+    parts, row, config = _resolve(name, named, task, weights, pretrained, config)
+    spec, adapter_spec = parts.spec, parts.adapter_spec
     if named and named.labels and labels is None and num_classes is None:
         labels = label_names(named.labels)
     if dtype not in DTYPES:
@@ -81,9 +96,7 @@ def create(
         labels, num_classes = (), None
     options = _sort_options(spec, adapter_spec, config)
     classes = tuple(labels) if labels is not None else _numbered(num_classes if num_classes is not None else 2)
-    adapter = configure(adapter_spec.adapter, classes, options.adapter)
-    asked = {**adapter.backbone_options(spec), **options.build}
-    spec = spec.built_with(asked)
+    configure(adapter_spec.adapter, classes, options.adapter)
     if row and row.commercial_use == "no" and not accept_license and not weights:
         raise ConfigError(
             f"the weights {row.name} are under {row.license}, which forbids commercial use: pass accept_license=True "
@@ -91,21 +104,50 @@ def create(
         )
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
     known = named.preprocess if named else None
-    frame = adapter.framing(spec, known or (row.preprocess if row else spec.preprocess))
-    _check(spec, adapter, size or frame.size, in_channels, asked)
+    usual = known or (row and row.preprocess) or spec.preprocess
 
+    def planned(run: Saved | None) -> tuple[dict[str, Any], Adapter, dict[str, Any]]:
+        """(options of the task, the task, build options asked for); those of a run are taken where none are given."""
+        names = classes
+        if run and labels is None and num_classes in (None, len(run.labels)):
+            names = run.labels
+        taken = {**(inherited(run, names) if run else {}), **options.adapter}
+        adapter = configure(adapter_spec.adapter, names, taken)
+        asked = {**adapter.backbone_options(spec), **options.build}
+        channels = in_channels if in_channels is not None else run.card.in_channels if run else 3
+        frame = run.card.preprocess if run else adapter.framing(spec.built_with(asked), usual)
+        _check(spec.built_with(asked), adapter, size or frame.size, channels, asked)
+        return taken, adapter, asked
+
+    # A local file is looked at first: a run brings options that decide whether backbone and task fit.
+    near = weights and "://" not in weights and Path(weights).expanduser().exists()
+    file = _opened(weights) if weights and near else None
+    run = file.run(parts) if file else None
+    taken, adapter, asked = planned(run)
     source = weights or (row.source if row and pretrained else "")
     if pretrained and not source:
         raise ConfigError(
             f"no download is known for {name}: give weights=FILE (--weights FILE), or pretrained=False to start from "
             "random values."
         )
-    file, origin = (None, Origin(known or spec.preprocess)) if not pretrained else _open(spec, row, weights, source)
-    whole = named if named and file and _is_whole(named, spec, file, asked) else None
+    origin = Origin(known or spec.preprocess)
+    if pretrained and file is None:
+        file = _opened(source, None if weights else row)
+        if run := file.run(parts):
+            taken, adapter, asked = planned(run)
+    if file:
+        origin = _origin(spec, row, weights, source, file)
+    spec = spec.built_with(asked)
+    channels = in_channels if in_channels is not None else run.card.in_channels if run else 3
+    whole = None
+    if named and file and file.saved is None and is_whole(named, spec, abstract(spec, **asked), list(file.tensors)):
+        whole = named
     if whole:
         origin = Origin(known or spec.preprocess, labels=whole.labels, license=whole.license)
     preprocess = origin.preprocess if size is None else replace(origin.preprocess, size=size)
-    preprocess = replace(adapter.framing(spec, preprocess), **options.preprocess).for_channels(in_channels)
+    if run is None or size is not None:  # a run's own is framed already
+        preprocess = adapter.framing(spec, preprocess)
+    preprocess = replace(preprocess, **options.preprocess).for_channels(channels)
     preprocess = replace(preprocess, size=size or preprocess.size)
     build = spec.build_options({**origin.options, **asked})
     spec = spec.built_with(build)
@@ -113,48 +155,66 @@ def create(
         wanted = tuple(labels) if labels is not None else _numbered(num_classes or 0)
         own = label_names(whole.labels) if whole.labels else wanted
     else:
-        wanted, own = _choose_labels(spec, file, origin, labels, num_classes, build)
+        wanted, own = _choose_labels(spec, file, run, origin, labels, num_classes, build)
     adapter, tensors = configure(adapter_spec.adapter, wanted, options.adapter).own_weights(spec)
+    if run and not tensors:
+        adapter = configure(adapter_spec.adapter, wanted, taken)
     taps = adapter.taps(spec)
-    shapes = feature_shapes(spec, preprocess.size, taps, in_channels=in_channels, **build)
-    head = adapter.build(spec, shapes, size=preprocess.size, rngs=nnx.Rngs(seed))
+    shapes = feature_shapes(spec, preprocess.size, taps, in_channels=channels, **build)
+
+    def head_for(other: Adapter) -> nnx.Module:
+        return other.build(spec, shapes, size=preprocess.size, rngs=nnx.Rngs(seed))
+
+    head = head_for(adapter)
     if file is None:
         rngs = nnx.Rngs(jax.random.fold_in(jax.random.key(seed), 1))
-        backbone = spec.build(rngs=rngs, in_channels=in_channels, **build)
+        backbone = spec.build(rngs=rngs, in_channels=channels, **build)
         notes: tuple[str, ...] = ()
         new_head = True
     else:
-        backbone = abstract(spec, in_channels=in_channels, **build)
+        backbone = abstract(spec, in_channels=channels, **build)
         if whole:
 
             def like(classes: tuple[str, ...]) -> nnx.Module:
-                other = replace(adapter, labels=classes)
-                return nnx.eval_shape(lambda: other.build(spec, shapes, size=preprocess.size, rngs=nnx.Rngs(0)))
+                return nnx.eval_shape(partial(head_for, replace(adapter, labels=classes)))
 
             heads = [(classes, partial(like, classes)) for classes in dict.fromkeys((own, wanted))]
-            own, report = _fill_whole(whole, spec, backbone, head, heads, file.tensors, in_channels, seed)
+            own, report = _fill_whole(whole, spec, backbone, head, heads, file.tensors, channels, seed)
         else:
-            report = _fill(spec, backbone, head, adapter, file.tensors, in_channels, keep_head=own == wanted, seed=seed)
+            keep = own == wanted and file.saved is None
+            report = _fill(spec, backbone, head, adapter, file.body, channels, keep_head=keep, seed=seed)
         notes = (*origin.notes, str(report))
         new_head = bool(report.reinitialised) or own != wanted or not (whole or adapter.checkpoint_paths(spec))
+        if file.saved:
+            more = {name: value for name, value in taken.items() if not _for_each(value, wanted)}
+
+            def wider() -> nnx.Module:
+                other = configure(adapter_spec.adapter, (*wanted, "\0"), more)
+                return nnx.eval_shape(partial(head_for, other))
+
+            new_head = _go_on(file, run, head, wanted, wider, report, seed)
+            notes = (*origin.notes, str(report), *_of_run(run, taken, options.adapter, adapter_spec.adapter))
     if tensors:
         put(head, arrays_for(head, tensors, adapter_spec.name), seed)
         new_head = False
+    same = run is not None and wanted == run.labels
     card = Card(
         backbone=spec.name,
         adapter=adapter_spec.name,
         weights=(weights or (row.name if row else "")) if pretrained else "",
         preprocess=preprocess,
-        in_channels=in_channels,
+        in_channels=channels,
         dtype=dtype,
         options=build,
-        label_set=_label_set(spec, origin, wanted) if wanted == own else "",
+        label_set=run.card.label_set if run and same else _label_set(spec, origin, wanted) if wanted == own else "",
+        class_names=run.card.class_names if run and same else (),
         license=origin.license,
         sha256=file.fetched.sha256 if file else "",
         revision=file.fetched.revision if file else "",
         seed=seed,
         notes=notes,
         new_head=new_head,
+        plugins=parts.plugins,
     )
     model = Model(backbone, head, spec=spec, adapter=adapter, card=card)
     model.eval()
@@ -164,6 +224,15 @@ def create(
 # Names ---------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class _Parts:
+    """The specs that names stand for, and whose code they are."""
+
+    spec: BackboneSpec
+    adapter_spec: AdapterSpec
+    plugins: Mapping[str, Provider]
+
+
 def _resolve(
     name: str,
     named: ModelSpec | None,
@@ -171,17 +240,18 @@ def _resolve(
     weights: str | None,
     pretrained: bool,
     config: Mapping[str, Any],
-) -> tuple[BackboneSpec, AdapterSpec, WeightSpec | None, dict[str, Any]]:
+) -> tuple[_Parts, WeightSpec | None, dict[str, Any]]:
     """The specs that the names stand for, and the configuration with a named model's own below the user's."""
     reg, merged = registry(), dict(config)
     if named is not None:
-        name, task, merged = named.backbone, task or named.adapter, {**named.config, **merged}
+        beside, adapter = reg.parts_of(name)
+        name, task, merged = beside, task or adapter, {**named.config, **merged}
     if task is None:
         accepted = ", ".join(sorted(row.name for row in reg.rows("adapters")))
         raise ConfigError(f"which task should {name} be composed for? Accepted: {accepted}.")
-    arch = name.split(".", 1)[0]
+    row = reg.weights(name) if "." in name.rpartition("/")[2] else None
+    arch = reg.backbone_of(name) if row else name
     spec, adapter_spec = reg.backbone(arch), reg.adapter(task)
-    row = reg.weights(name) if "." in name else None
     if row is None and pretrained and not weights:
         if spec.pretrained is None:
             raise ConfigError(
@@ -189,11 +259,12 @@ def _resolve(
                 "from random values."
             )
         row = reg.weights(f"{arch}.{spec.pretrained}")
-    return spec, adapter_spec, row, merged
+    whose = {"backbone": reg.provider("backbones", arch), "adapter": reg.provider("adapters", task)}
+    return _Parts(spec, adapter_spec, {part: Provider(*one) for part, one in whose.items()}), row, merged
 
 
 def _named_model(name: str) -> ModelSpec | None:
-    return registry().model(name) if any(row.name == name for row in registry().rows("models")) else None
+    return registry().model(name) if registry().means_model(name) else None
 
 
 @dataclass(frozen=True)
@@ -266,27 +337,95 @@ def _check(
 
 @dataclass(frozen=True)
 class _File:
+    """A file of weights. `saved` is its description where it is a saved model."""
+
     fetched: Fetched
     header: TensorFile
     tensors: Mapping[str, np.ndarray]
+    saved: Saved | None
+
+    @property
+    def body(self) -> Mapping[str, np.ndarray]:
+        """The tensors without the head of a saved model."""
+        if self.saved is None:
+            return self.tensors
+        return {name: array for name, array in self.tensors.items() if not name.startswith(HEAD)}
+
+    def run(self, parts: _Parts) -> Saved | None:
+        """The saved model's description where its head is one of the task asked for.
+
+        Raises `ConfigError` where its backbone is another distribution's of the same name.
+        """
+        if self.saved is None:
+            return None
+        before, now = self.saved.card.plugins.get("backbone"), parts.plugins["backbone"]
+        if (
+            before
+            and self.saved.card.backbone == parts.spec.name
+            and not same_distribution(before.distribution, now.distribution)
+        ):
+            raise ConfigError(
+                f"{self.fetched.path} was made with {self.saved.card.qualified('backbone')}, and "
+                f"{now.distribution}/{parts.spec.name} is other code of the same name: name the former."
+            )
+        return self.saved if self.saved.is_for(parts.adapter_spec, parts.plugins["adapter"].distribution) else None
 
 
-def _open(spec: BackboneSpec, row: WeightSpec | None, weights: str | None, source: str) -> tuple[_File, Origin]:
-    """The weights' file and what is known of where they come from."""
-    if weights or row is None:
-        fetched = fetch(source)
-    else:
-        fetched = fetch(source, row.file, revision=row.revision, sha256=row.sha256)
+def _opened(source: str, row: WeightSpec | None = None) -> _File:
+    fetched = fetch(source, row.file, revision=row.revision, sha256=row.sha256) if row else fetch(source)
     header = read_tensors(fetched.path)
     tensors = header.load()
-    if "zoo" in header.metadata:  # a saved model: its head belongs to its own task
-        tensors = {name: array for name, array in tensors.items() if not name.startswith("head.")}
-    known = row or next((w for w in registry().weights_for(spec.name) if w.sha256 and w.sha256 == fetched.sha256), None)
+    return _File(fetched, header, tensors, saved(header))
+
+
+def _origin(spec: BackboneSpec, row: WeightSpec | None, weights: str | None, source: str, file: _File) -> Origin:
+    """What is known of where weights come from."""
+    if weights and file.saved:  # it says all of itself, whatever the name of the backbone stands for
+        return origin_of(spec, None, None, file.saved, file.body)
+    known = row or registry().recognised(spec.name, file.fetched.sha256)
     config = fetch_config(source) if weights else None
-    if config and is_transformers(config):
-        config = {**config, PROCESSOR: fetch_config(source, name=f"{PROCESSOR}.json") or {}}
-    origin = origin_of(spec, known, config, header.metadata, tensors)
-    return _File(fetched, header, tensors), origin
+    alone = weights and config is None and "://" not in source  # on the hub it would be one more request
+    if alone or (config and is_transformers(config)):
+        processor = fetch_config(source, name=f"{PROCESSOR}.json")
+        config = {**(config or {}), PROCESSOR: processor} if processor else config
+    return origin_of(spec, known, config, file.saved, file.body)
+
+
+def _go_on(
+    file: _File,
+    run: Saved | None,
+    head: nnx.Module,
+    labels: tuple[str, ...],
+    wider: Callable[[], nnx.Module],
+    report: LoadReport,
+    seed: int,
+) -> bool:
+    """Put what a saved model's head has into the head, with a word for each array; whether that is all new then."""
+    tensors = part_of(file.tensors, HEAD)
+    if run is None:
+        assert file.saved is not None
+        report.ignored |= dict.fromkeys((HEAD + name for name in tensors), f"the head is for {file.saved.card.adapter}")
+        report.reinitialised |= dict.fromkeys((HEAD + slot.name for slot in slots(head)), "the task is another one")
+        return True
+    arrays = transfer(head, tensors, run.labels, labels, wider, report)
+    put(head, arrays, seed)
+    return run.card.new_head or not arrays
+
+
+def _of_run(run: Saved | None, taken: Mapping[str, Any], given: Mapping[str, Any], adapter: type[Adapter]) -> list[str]:
+    """Notes on the options that come from a saved model and are not the defaults."""
+    if run is None:
+        return []
+    usual = {name: msgspec.to_builtins(option.default) for name, option in option_fields(adapter).items()}
+    kept = {k: v for k, v in taken.items() if k not in given and v != usual.get(k)}
+    gone = [k for k, v in run.options.items() if k not in taken and v != usual.get(k)]
+    notes = [f"options of the saved model: {', '.join(f'{k}={v}' for k, v in kept.items())}"] if kept else []
+    return notes + [f"{name} of the saved model has a value for each class and is left out" for name in gone]
+
+
+def _for_each(value: Any, labels: Sequence[str]) -> bool:
+    """Whether an option has a value for each class."""
+    return isinstance(value, list | tuple) and len(value) == len(labels)
 
 
 def _own_classes(spec: BackboneSpec, file: _File, build: Mapping[str, Any]) -> int:
@@ -307,17 +446,21 @@ def _numbered(count: int) -> tuple[str, ...]:
 def _choose_labels(
     spec: BackboneSpec,
     file: _File | None,
+    run: Saved | None,
     origin: Origin,
     labels: Sequence[str] | None,
     num_classes: int | None,
     build: Mapping[str, Any],
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """(the model's labels, the checkpoint's own labels or () when it has no classifier)."""
-    count = _own_classes(spec, file, build) if file else 0
-    published = origin.labels or spec.classifier.labels
-    own = origin.label_names or (label_names(published) if published else ())
-    if len(own) != count:
-        own = _numbered(count) if count else ()
+    if file and file.saved:
+        own = run.labels if run else ()
+    else:
+        count = _own_classes(spec, file, build) if file else 0
+        published = origin.labels or spec.classifier.labels
+        own = origin.label_names or (label_names(published) if published else ())
+        if len(own) != count:
+            own = _numbered(count) if count else ()
     if labels is None and num_classes is None:
         if not own:
             raise ConfigError("these weights have no classes of their own: give labels= or num_classes=.")
@@ -334,119 +477,3 @@ def _label_set(spec: BackboneSpec, origin: Origin, labels: tuple[str, ...]) -> s
     """Name of the published label set that these are, if any."""
     name = "" if origin.label_names else origin.labels or spec.classifier.labels
     return name if name and label_names(name) == labels else ""
-
-
-def _fill(
-    spec: BackboneSpec,
-    backbone: nnx.Module,
-    head: nnx.Module,
-    adapter: Adapter,
-    tensors: Mapping[str, np.ndarray],
-    in_channels: int,
-    *,
-    keep_head: bool,
-    seed: int,
-) -> LoadReport:
-    """Put a checkpoint's arrays into an abstract backbone and, where `keep_head`, into the head."""
-    body = slots(backbone)
-    paths = adapter.checkpoint_paths(spec) if keep_head else {}
-    tops = [replace(slot, name=_in_checkpoint(slot, paths)) for slot in slots(head) if _in_checkpoint(slot, paths)]
-    reason = "the model has a new classifier" if not keep_head else "the head has another form"
-    if tops:
-        reason = ""
-    elif not slots(head):
-        reason = "the model has no classifier"
-    arrays, report = assign(
-        spec, [*body, *tops], tensors, first_conv=_first_conv(spec, body, in_channels), head_reason=reason
-    )
-    put(backbone, {slot.path: arrays[slot.name] for slot in body}, seed)
-    put(head, {slot.path: arrays[slot.name] for slot in tops if slot.name in arrays}, seed)
-    return report
-
-
-def _is_whole(named: ModelSpec, spec: BackboneSpec, file: _File, build: Mapping[str, Any]) -> bool:
-    return is_whole(named, spec, abstract(spec, **build), list(file.tensors))
-
-
-def _fill_whole(
-    named: ModelSpec,
-    spec: BackboneSpec,
-    backbone: nnx.Module,
-    head: nnx.Module,
-    heads: Sequence[tuple[tuple[str, ...], Callable[[], nnx.Module]]],
-    tensors: Mapping[str, np.ndarray],
-    in_channels: int,
-    seed: int,
-) -> tuple[tuple[str, ...], LoadReport]:
-    """Put a whole model's checkpoint into an abstract backbone and a head.
-
-    Args:
-        heads: (classes, the head for them) that the checkpoint may be of, the published ones first.
-    Returns:
-        (the checkpoint's classes, what became of its tensors).
-    """
-    first, errors = _first_conv(spec, slots(backbone), in_channels), []
-    for classes, build in heads:
-        try:
-            body, top, report = assign_whole(named, spec, backbone, build(), tensors, first_conv=first)
-        except WeightsError as error:
-            errors.append(error)
-            continue
-        put(backbone, body, seed)
-        put(head, fitting(head, top, report), seed)
-        return classes, report
-    raise errors[0]
-
-
-def _in_checkpoint(slot: Slot, paths: Mapping[str, str]) -> str:
-    """The checkpoint's name of a slot of the head, or an empty string where the checkpoint has nothing for it."""
-    for here, there in paths.items():
-        if slot.name.startswith(here + "."):
-            return there + slot.name[len(here) :]
-    return ""
-
-
-def _first_conv(spec: BackboneSpec, body: Sequence[Slot], in_channels: int) -> str | None:
-    """Name of the kernel that reads the image: the first convolution of the first stage."""
-    stage, inputs = spec.stages[0].modules, in_channels * spec.fold**2
-    found = [
-        slot
-        for slot in body
-        if len(slot.shape) == 4 and slot.shape[2] == inputs and any(slot.name.startswith(m + ".") for m in stage)
-    ]
-    return min(found, key=lambda slot: (len(slot.path), dotted(slot.path))).name if found else None
-
-
-def arrays_for(module: nnx.Module, tensors: Mapping[str, np.ndarray], name: str) -> dict[Path, np.ndarray]:
-    """Arrays by path from tensors by name, with the checkpoint's axes. Raises `WeightsError` unless they fit."""
-    wanted = {slot.name: slot for slot in slots(module)}
-    if wrong := sorted(wanted.keys() ^ tensors.keys()):
-        raise WeightsError(f"the weights do not fit the head of {name}: {wrong[0]} is missing or not known there.")
-    for key, slot in wanted.items():
-        if tuple(tensors[key].shape) != slot.native_shape:
-            raise WeightsError(
-                f"the weights do not fit the head of {name}: {key} has shape {tuple(tensors[key].shape)}, and "
-                f"{slot.native_shape} is needed."
-            )
-    return {slot.path: slot.read(tensors[key]) for key, slot in wanted.items()}
-
-
-def put(module: nnx.Module, arrays: Mapping[Path, np.ndarray], seed: int) -> None:
-    """Set variables of a module, abstract or not, from arrays by path; random streams are started from `seed`.
-
-    Raises `WeightsError` when an abstract variable would be left without a value.
-    """
-    state = nnx.to_flat_state(nnx.state(module))
-    filled = []
-    for index, (path, variable) in enumerate(state):
-        value = variable.get_value()
-        if path in arrays:
-            value = jnp.asarray(np.asarray(arrays[path]), dtype=jnp.float32)
-        elif isinstance(variable, nnx.RngKey):
-            value = jax.random.fold_in(jax.random.key(seed), index)
-        elif isinstance(variable, nnx.RngCount):
-            value = jnp.zeros((), jnp.uint32)
-        elif isinstance(value, jax.ShapeDtypeStruct):
-            raise WeightsError(f"{dotted(path)} got no value from the weights.")
-        filled.append((path, variable.replace(value)))
-    nnx.update(module, nnx.from_flat_state(filled))

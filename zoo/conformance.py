@@ -75,7 +75,7 @@ def check_weights(spec: WeightSpec, backbone: BackboneSpec) -> list[str]:
     """What is wrong with a set of weights for `backbone`: its build options and its image size must be accepted."""
     try:
         backbone.check_options(spec.options)
-        backbone.check_size(spec.preprocess.size)
+        backbone.check_size((spec.preprocess or backbone.preprocess).size)
     except ZooError as error:
         return [f"weights {spec.name}: {error}"]
     return []

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from zoo.catalogue import FIELDS, KINDS, SHARED, Row
+from zoo.catalogue import FIELDS, INHERITED, KINDS, SHARED, Row
 from zoo.errors import ConfigError
 from zoo.loader import Contribution
 from zoo.spec import AdapterSpec, BackboneSpec, ModelSpec, Preprocess, Stage, WeightSpec, defaults
@@ -35,8 +35,11 @@ def fields(kind: str, spec: Any) -> dict[str, Any]:
         found["layouts"] = sorted(spec.layouts)
     elif kind == "adapters":
         found["options"] = _adapter_options(spec.adapter)
+    found.pop("preprocess", None)
     if not isinstance(spec, AdapterSpec) and spec.preprocess is not None:
         found |= _preprocess(spec.preprocess)
+    elif isinstance(spec, WeightSpec):
+        found["preprocess"] = INHERITED
     return {name: _plain(value) for name, value in found.items() if value not in ([], {}, ())}
 
 

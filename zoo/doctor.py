@@ -155,6 +155,11 @@ def overlays() -> Section:
     _try(section, lambda: path and catalogue.read_catalogue(path, "flax-zoo"))
     found = _try(section, catalogue.read_overlay)
     section.facts["overlays"] = [str(file) for file in found.files] if found else []
+    if found:
+        from zoo.installed import Selection
+        from zoo.loader import discover
+
+        section.problems += Selection(None, frozenset(), found).unknown(discover())
     return section
 
 

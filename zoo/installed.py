@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 from zoo import catalogue, loader
 from zoo.catalogue import Overlay, Row
-from zoo.errors import ConfigError, PluginError, unknown_name
+from zoo.errors import ConfigError, PluginError, nearest, unknown_name
 from zoo.loader import Candidate, Contribution, PluginRecord, State
 
 
@@ -90,10 +91,29 @@ class Selection:
         return ""
 
     def check(self, candidates: list[Candidate]) -> None:
-        """Raise `UnknownNameError` for a plugin that was asked for and is not installed."""
-        for name in sorted((self.only or frozenset()) | _listed("ZOO_PLUGINS")):
-            if not any(candidate.answers_to(name) for candidate in candidates):
-                raise unknown_name("plugin", name, [candidate.name for candidate in candidates])
+        """Raise `UnknownNameError` for a plugin that was asked for, or to be disabled, and is not installed.
+
+        A name in registry.toml may be of another environment that shares the file; `unknown` tells those.
+        """
+        off = _listed("ZOO_DISABLE_PLUGINS")
+        for name in sorted((self.only or frozenset()) | _listed("ZOO_PLUGINS") | self.disable | off):
+            if not _answered(name, candidates):
+                hint = "It is in $ZOO_DISABLE_PLUGINS; `zoo plugins` lists all." if name in off else ""
+                raise unknown_name("plugin", name, [candidate.name for candidate in candidates], hint)
+
+    def unknown(self, candidates: list[Candidate]) -> list[str]:
+        """A sentence for each name that registry.toml disables and no installed plugin has."""
+        names = {candidate.name for candidate in candidates}
+        return [
+            f"{path} disables the plugin {name!r}, which is not installed"
+            + (
+                f"; did you mean {close[0]}?"
+                if (close := nearest(name, names, 1))
+                else f" ({', '.join(sorted(names))} are)."
+            )
+            for name, path in self.overlay.disable.items()
+            if not _answered(name, candidates)
+        ]
 
     def _levels(self) -> list[tuple[frozenset[str] | None, Mapping[str, str]]]:
         """(only these, these not and why) by argument, environment and registry.toml."""
@@ -115,10 +135,16 @@ def installed(selection: Selection) -> list[Plugin]:
         for candidate in candidates
     ]
     selection.check(candidates)
+    for sentence in selection.unknown(candidates):
+        warnings.warn(sentence, stacklevel=2)
     for plugin in plugins:
         if reason := selection.why_disabled(plugin.candidate):
             plugin.state, plugin.reason = "disabled", reason
     return plugins
+
+
+def _answered(name: str, candidates: list[Candidate]) -> bool:
+    return any(candidate.answers_to(name) for candidate in candidates)
 
 
 def _listed(variable: str) -> frozenset[str]:

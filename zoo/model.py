@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,14 @@ DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
 @dataclass(frozen=True)
+class Provider:
+    """The installed distribution that a plugin came with: its name on the package index, and its version."""
+
+    distribution: str
+    version: str
+
+
+@dataclass(frozen=True)
 class Card:
     """Where a model comes from and how it must be used. It is saved with the weights.
 
@@ -38,6 +46,7 @@ class Card:
         class_names: what the data it was trained on calls its classes, where those are not the labels.
         license: of the weights. sha256: of the file they came from. seed: of everything initialised at random.
         notes: what was done to fit the weights to the model, for people. new_head: the head is untrained.
+        plugins: whose code the `backbone` and the `adapter` are.
     """
 
     backbone: str
@@ -55,6 +64,12 @@ class Card:
     seed: int = 0
     notes: tuple[str, ...] = ()
     new_head: bool = False
+    plugins: Mapping[str, Provider] = field(default_factory=dict, hash=False)
+
+    def qualified(self, part: Literal["backbone", "adapter"]) -> str:
+        """The name of a part in the registry: `distribution/name` where its distribution is known."""
+        name = str(getattr(self, part))
+        return f"{self.plugins[part].distribution}/{name}" if part in self.plugins else name
 
 
 MIRRORED = "mirrored:"
@@ -94,7 +109,7 @@ class Model(nnx.Module):
         """Outputs of the named stages for normalised images (b, h, w, c); `PIXELS` names the images themselves."""
         stages = [name for name in at if name != PIXELS]
         found = run_stages(self.backbone, x.astype(DTYPES[self.card.dtype]), stages, remat=self.remat)
-        return found | ({PIXELS: self.pixels(x)} if PIXELS in at else {})
+        return {name: self.pixels(x) if name == PIXELS else found[name] for name in at}
 
     def pixels(self, x: Array) -> Array:
         """The reverse of `normalize`: values in [0, 1], float32, of which three are in the order RGB."""
@@ -288,7 +303,7 @@ def features(
             already normalised.
         at: names of stages (`zoo show NAME` lists them); the last one if not given.
     Returns:
-        {stage: array}; maps are (b, h, w, c), tokens (b, n, c), vectors (b, c).
+        {stage: array} in the order of `at`; maps are (b, h, w, c), tokens (b, n, c), vectors (b, c).
     """
     model = model_or_backbone if isinstance(model_or_backbone, Model) else None
     backbone = model.backbone if model else model_or_backbone
@@ -306,7 +321,8 @@ def features(
         x = x.astype(DTYPES[model.card.dtype])
     backbone.eval()
     graphdef, state = nnx.split(backbone)
-    return _features(graphdef, state, x, wanted)
+    found = _features(graphdef, state, x, wanted)
+    return {name: found[name] for name in wanted}  # jax gives a dict back in the order of its keys
 
 
 def cite(model: Model | str) -> str:
@@ -316,7 +332,7 @@ def cite(model: Model | str) -> str:
     if isinstance(model, str):
         name = model.split(".", 1)[0]
         return registry().backbone(name).citation
-    entries = [model.spec.citation, registry().adapter(model.card.adapter).citation]
+    entries = [model.spec.citation, registry().adapter(model.card.qualified("adapter")).citation]
     return "\n\n".join(entry for entry in entries if entry)
 
 

@@ -1,7 +1,9 @@
 """The registry: names to specs, over every plugin that is installed.
 
 A single look-up loads only the plugin that the catalogue names for it; plugins without a catalogue are loaded first,
-because only they themselves know what they give. Two plugins that give one name are never resolved silently.
+because only they themselves know what they give. A bare name that one of zoo's own plugins gives means that one,
+whatever else is installed, unless the user's registry.toml prefers another distribution: installing a plugin changes no
+default. Two third-party plugins that give one name are never resolved silently.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from zoo.catalogue import KINDS, Overlay, Row
 from zoo.errors import FetchError, PluginError, UnknownNameError, ZooError, unknown_name
 from zoo.installed import Plugin, Selection, installed
 from zoo.loader import PluginRecord
-from zoo.spec import AdapterSpec, BackboneSpec, ModelSpec, WeightSpec
+from zoo.spec import AdapterSpec, BackboneSpec, ModelSpec, Preprocess, WeightSpec
 
 _SINGULAR = {"backbones": "backbone", "adapters": "adapter", "weights": "weights", "models": "model"}
 
@@ -66,7 +68,7 @@ class Registry:
     def weights(self, name: str) -> WeightSpec:
         """The weights called `name` (`arch.tag`), with the user's own row and pin for them; raises as `backbone` does.
 
-        Private weights of the user's registry.toml that say nothing about preprocessing take the backbone's.
+        Those that say nothing about preprocessing take the backbone's, whoever gives them.
         """
         own = self._overlay.weights.get(name)
         try:
@@ -74,14 +76,95 @@ class Registry:
         except UnknownNameError:
             if own is None:
                 raise
-            found = self._private_base(name)
+            found = WeightSpec(name, preprocess=None)
+        if found.preprocess is None:
+            found = replace(found, preprocess=self._usual_preprocess(name))
         if own is not None:
             found = catalogue.weight_spec(own, found)
         pin = self._overlay.pins.get(found.name)
         return replace(found, **pin) if pin else found  # type: ignore[arg-type]
 
-    def _private_base(self, name: str) -> WeightSpec:
-        return WeightSpec(name, preprocess=self.backbone(name.split(".", 1)[0]).preprocess)
+    def _usual_preprocess(self, weights: str) -> Preprocess:
+        """That of the backbone that weights are for; the default where no plugin gives it."""
+        try:
+            return self.backbone(self.backbone_of(weights)).preprocess
+        except UnknownNameError:
+            return Preprocess()
+
+    def backbone_of(self, weights: str) -> str:
+        """The name, perhaps qualified, of the backbone that weights are for."""
+        distribution, bare = _split(weights)
+        arch = bare.split(".", 1)[0]
+        if not distribution:
+            try:
+                distribution = self._plugin_of("weights", weights).candidate.distribution
+            except UnknownNameError:  # the user's own
+                return arch
+        return self._beside("backbones", arch, distribution)
+
+    def parts_of(self, model: str) -> tuple[str, str]:
+        """The names, perhaps qualified, of the backbone and the adapter of a named composition."""
+        plugin, spec = self._plugin_of("models", model), self.model(model)
+        distribution, arch = plugin.candidate.distribution, spec.backbone.split(".", 1)[0]
+        backbone = self._beside("backbones", arch, distribution) + spec.backbone[len(arch) :]
+        return backbone, self._beside("adapters", spec.adapter, distribution)
+
+    def _beside(self, kind: str, name: str, distribution: str) -> str:
+        """What a plugin means by a bare name: that of its own distribution, where that gives one and another one has
+        the bare name."""
+        own = self._given(kind, name, distribution) or self._lists(kind, name, distribution)
+        if own and not loader.same_distribution(self._plugin_of(kind, name).candidate.distribution, distribution):
+            return f"{distribution}/{name}"
+        return name
+
+    def means_model(self, name: str) -> bool:
+        """Whether a name means a named composition: not where it is also a backbone of zoo's own and the composition
+        is another distribution's, which would change what the name has always meant."""
+        if not any(name in (row.name, row.qualified) for row in self.rows("models")):
+            return False
+        return name not in self.own_names("backbones") or name in self.own_names("models")
+
+    def provider(self, kind: str, name: str) -> tuple[str, str]:
+        """(distribution, version) of the plugin that gives what is called `name`; raises as `backbone` does."""
+        candidate = self._plugin_of(kind, name).candidate
+        return candidate.distribution, candidate.version
+
+    def recorded(self, kind: str, name: str, distribution: str, version: str) -> Any:
+        """What a saved model was made with: the spec called `name` of that distribution and of no other.
+
+        Raises `PluginError`, which says what to install, where it is not to be had.
+        """
+        own = [p for p in self._plugins if loader.same_distribution(p.candidate.distribution, distribution)]
+        needed = f"the {_SINGULAR[kind]} {name!r} of the distribution {distribution} {version} is needed"
+        try:
+            return self._find(kind, f"{distribution}/{name}")
+        except (UnknownNameError, PluginError):
+            if self._given(kind, name, distribution):
+                raise
+            if broken := [plugin for plugin in own if plugin.given is None]:
+                raise PluginError(f"{needed}, and its plugin {broken[0].qualified} {broken[0].fate()}") from None
+        others = [plugin for plugin in self._plugins if plugin.gives(kind, name)]
+        taken = "".join(
+            f" {plugin.candidate.distribution}/{name} has the same name, but is other code, and is not used instead."
+            for plugin in others
+        )
+        if own:
+            raise PluginError(
+                f"{needed}, and {distribution} {own[0].candidate.version}, which is installed, does not give it: "
+                f"`pip install '{distribution}=={version}'`.{taken}"
+            )
+        raise PluginError(f"{needed}, which is not installed: `pip install {distribution}`.{taken}")
+
+    def own_names(self, kind: str) -> frozenset[str]:
+        """The names of `kind` that zoo's own plugins give, disabled ones left out."""
+        own = [plugin for plugin in self._plugins if plugin.candidate.first_party and plugin.state != "disabled"]
+        return frozenset(row.name for plugin in own for row in plugin.rows_of(kind))
+
+    def recognised(self, backbone: str, sha256: str) -> WeightSpec | None:
+        """The weights of a backbone whose file has this hash, zoo's own before others'; None for an unknown file."""
+        own = self.own_names("weights")
+        same = [spec for spec in self.weights_for(backbone) if sha256 and spec.sha256 == sha256]
+        return min(same, key=lambda spec: spec.name not in own, default=None)
 
     def weights_for(self, backbone: str) -> list[WeightSpec]:
         """All weights of a backbone, by name; an empty list where there are none."""
@@ -125,7 +208,8 @@ class Registry:
     # -- everything -----------------------------------------------------------------------------------------------
 
     def backbones(self) -> dict[str, BackboneSpec]:
-        """Every backbone by name. A name that two plugins give appears as `distribution/name`, once for each."""
+        """Every backbone by name. Where several plugins give a name, only the one that is meant by the bare name has
+        it; the others are `distribution/name`."""
         return self._everything("backbones")
 
     def adapters(self) -> dict[str, AdapterSpec]:
@@ -199,6 +283,12 @@ class Registry:
         return installed(Selection(self._only, self._disable, self._overlay))
 
     def _find(self, kind: str, name: str) -> Any:
+        given = self._plugin_of(kind, name).given
+        assert given is not None
+        return given.specs[kind][_split(name)[1]]
+
+    def _plugin_of(self, kind: str, name: str) -> Plugin:
+        """The plugin that a name is taken from, loaded; raises as `backbone` does."""
         distribution, bare = _split(name)
         listing = [plugin for plugin in self._plugins if plugin.rows is None or plugin.lists(kind, bare)]
         for plugin in listing:
@@ -209,9 +299,13 @@ class Registry:
             found = self._given(kind, bare, distribution)
         if not found:
             raise self._missing(kind, name)
-        plugin = self._choose(kind, bare, found)
-        assert plugin.given is not None
-        return plugin.given.specs[kind][bare]
+        return self._choose(kind, bare, found)
+
+    def _lists(self, kind: str, name: str, distribution: str) -> bool:
+        return any(
+            plugin.lists(kind, name) and loader.same_distribution(plugin.candidate.distribution, distribution)
+            for plugin in self._plugins
+        )
 
     def _given(self, kind: str, name: str, distribution: str) -> list[Plugin]:
         found = [plugin for plugin in self._plugins if plugin.gives(kind, name)]
@@ -236,9 +330,31 @@ class Registry:
         raise PluginError(f"the {_SINGULAR[kind]} {name!r} is given by two plugins, {plugins}. {advice}")
 
     def _preferred(self, name: str, found: list[Plugin]) -> list[Plugin]:
-        """Those of the distribution that the user prefers for `name`, or for the backbone it is weights for."""
+        """Those that the bare name means: of the distribution that the user prefers for `name`, or for the backbone it
+        is weights for; else zoo's own."""
+        chosen = self._meant(name, [plugin.candidate.distribution for plugin in found])
+        return [plugin for plugin in found if plugin.candidate.distribution in chosen]
+
+    def _meant(self, name: str, distributions: Iterable[str]) -> set[str]:
+        """Which of the distributions that give `name` its bare form means; none where that is not clear."""
         wanted = self._overlay.prefer.get(name) or self._overlay.prefer.get(name.split(".", 1)[0])
-        return [p for p in found if wanted and loader.same_distribution(p.candidate.distribution, wanted)]
+        for one in (wanted, loader.FIRST_PARTY):
+            if one and (chosen := {other for other in distributions if loader.same_distribution(other, one)}):
+                return chosen
+        return set()
+
+    def names_of(self, rows: Iterable[Row]) -> list[str]:
+        """What each row of one kind is called: by its bare name where that means it, else `distribution/name`."""
+        rows = list(rows)
+        givers: dict[str, list[str]] = {}
+        for row in rows:
+            givers.setdefault(row.name, []).append(row.distribution)
+        return [
+            row.name
+            if len(others := givers[row.name]) == 1 or self._meant(row.name, others) == {row.distribution}
+            else row.qualified
+            for row in rows
+        ]
 
     def _shadowed(self) -> dict[str, list[str]]:
         """For each plugin that lost names to a preferred distribution, one phrase a name."""
@@ -265,9 +381,9 @@ class Registry:
         specs = {}
         for name, found in self._all_given(kind):
             chosen = self._preferred(name, found) if len(found) > 1 else found
-            for plugin in chosen or found:
+            for plugin in found:
                 assert plugin.given is not None
-                key = name if len(chosen) == 1 else f"{plugin.candidate.distribution}/{name}"
+                key = name if chosen == [plugin] else f"{plugin.candidate.distribution}/{name}"
                 specs[key] = plugin.given.specs[kind][name]
         return specs
 

@@ -303,7 +303,7 @@ class WeightSpec:
         source: where it is, e.g. `hf://timm/resnet18.a1_in1k`; empty when it is only known as a file
             (the user names the file, which `sha256` then recognises).
         file: its name at the source. revision: commit, where known. sha256: of the file, where known.
-        preprocess: how pixels are prepared for it.
+        preprocess: how pixels are prepared for it; None for the backbone's own preprocessing.
         num_classes: of its own classifier; 0 when it has none.
         labels: name of a label set shipped with zoo (`zoo/labels/<name>.txt`), or empty.
         options: build options it was trained with, e.g. `{"padding": "same"}`.
@@ -316,7 +316,7 @@ class WeightSpec:
     file: str = "model.safetensors"
     revision: str = ""
     sha256: str = ""
-    preprocess: Preprocess = Preprocess()
+    preprocess: Preprocess | None = None
     num_classes: int = 1000
     labels: str = ""
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)

@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 from flax import nnx
 
-from zoo.adapter import configure, option_fields
+from zoo.adapter import configure
 from zoo.backbone import abstract, feature_shapes
-from zoo.compose import put
 from zoo.errors import WeightsError
 from zoo.model import Card, Model
-from zoo.registry import registry
 from zoo.weights.fetch import fetch
-from zoo.weights.file import TensorFile
+from zoo.weights.file import DESCRIPTION, TensorFile
 from zoo.weights.file import read as read_tensors
 from zoo.weights.file import write as write_tensors
+from zoo.weights.fill import put
 from zoo.weights.mapping import Slot, dotted, slots
+from zoo.weights.saved import brought_up_to_date, describe, saved, spec_of
 
 FILE = "model.safetensors"
-FORMAT = 1
 
 
 def named_slots(model: Model) -> dict[str, tuple[nnx.Module, Slot]]:
@@ -55,19 +52,8 @@ def save(model: Model, path: str | Path) -> Path:
     tensors = {
         name: slot.write(arrays[name.split(".", 1)[0]][slot.path]) for name, (_, slot) in named_slots(model).items()
     }
-    write_tensors(file, tensors, {"zoo": json.dumps(describe(model), sort_keys=True)})
+    write_tensors(file, tensors, {DESCRIPTION: json.dumps(describe(model), sort_keys=True)})
     return file
-
-
-def describe(model: Model) -> dict[str, Any]:
-    """Everything but the arrays, as plain JSON values."""
-    adapter = model.adapter
-    return {
-        "format": FORMAT,
-        "card": msgspec.to_builtins(asdict(model.card)),
-        "labels": list(adapter.labels),
-        "adapter": {name: msgspec.to_builtins(getattr(adapter, name)) for name in option_fields(type(adapter))},
-    }
 
 
 def load(source: str | Path) -> Model:
@@ -77,24 +63,22 @@ def load(source: str | Path) -> Model:
         source: a run folder, a file or folder that `zoo.save` wrote, or `hf://org/repo[@revision]` with such a file.
     Raises:
         WeightsError: when it holds no model of zoo's, or a damaged one.
+        PluginError: when the distribution whose backbone or task it was made with is not installed.
     """
     fetched = fetch(str(source), FILE)
     file = read_tensors(fetched.path)
-    if "zoo" not in file.metadata:
+    found = saved(file)
+    if found is None:
         raise WeightsError(
             f"{source} holds weights, not a model saved by zoo: use zoo.create(NAME, TASK, weights={str(source)!r})."
         )
-    try:
-        saved = json.loads(file.metadata["zoo"])
-        card = msgspec.convert(saved["card"], Card)
-        return _rebuild(card, tuple(saved["labels"]), saved["adapter"], file)
-    except (KeyError, msgspec.ValidationError, json.JSONDecodeError) as error:
-        raise WeightsError(f"the description in {fetched.path} cannot be read: {error}.") from None
+    return _rebuild(found.card, found.labels, found.options, file)
 
 
 def _rebuild(card: Card, labels: tuple[str, ...], options: Mapping[str, Any], file: TensorFile) -> Model:
-    spec = registry().backbone(card.backbone).built_with(card.options)
-    adapter_spec = registry().adapter(card.adapter)
+    tensors = file.load()  # first of all: it verifies the description as well
+    spec, adapter_spec = spec_of(card, "backbone").built_with(card.options), spec_of(card, "adapter")
+    card = brought_up_to_date(card)
     adapter = configure(adapter_spec.adapter, labels, options)
     shapes = feature_shapes(
         spec, card.preprocess.size, adapter.taps(spec), in_channels=card.in_channels, **card.options
@@ -102,7 +86,7 @@ def _rebuild(card: Card, labels: tuple[str, ...], options: Mapping[str, Any], fi
     head = nnx.eval_shape(lambda: adapter.build(spec, shapes, size=card.preprocess.size, rngs=nnx.Rngs(0)))
     backbone = abstract(spec, in_channels=card.in_channels, **card.options)
     model = Model(backbone, head, spec=spec, adapter=adapter, card=card)
-    expected, tensors = named_slots(model), file.load()
+    expected = named_slots(model)
     if expected.keys() != tensors.keys():
         missing, extra = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
         raise WeightsError(

@@ -84,7 +84,8 @@ def validate_weights(spec: Any) -> None:
     _require_name(where, spec.name, _WEIGHTS_NAME, "arch.tag, of letters, digits, '_', '-' and '.'")
     _require_texts(where, spec, "source", "file", "revision", "sha256", "labels", "license", "note")
     _require(bool(_SHA256.fullmatch(spec.sha256)), f"{where}: sha256 must be 64 lower-case hexadecimal digits or empty")
-    _validate_preprocess(where, spec.preprocess)
+    if spec.preprocess is not None:
+        _validate_preprocess(where, spec.preprocess)
     _require(
         isinstance(spec.num_classes, int) and spec.num_classes >= 0,
         f"{where}: num_classes must be 0 or more, not {spec.num_classes!r}",

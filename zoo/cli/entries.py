@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
@@ -84,10 +84,11 @@ def _entries(kind: str) -> list[dict[str, Any]]:
         registry().rows("backbones")  # loads those that only themselves can describe
         return [asdict(record) for record in registry().records(load=False)]
     rows = registry().rows(kind)
-    twice = {name for name, times in Counter(row.name for row in rows).items() if times > 1}
+    if kind == "weights":
+        rows = _with_preprocessing(rows)
     entries = [_ENTRY[kind](row) for row in rows]
-    for row, entry in zip(rows, entries, strict=True):
-        entry["name"] = row.qualified if row.name in twice else row.name
+    for name, entry in zip(registry().names_of(rows), entries, strict=True):
+        entry["name"] = name
     if kind == "weights":
         for row, entry in zip(rows, entries, strict=True):
             entry.update(registry().overlay.pins.get(row.name, {}))
@@ -96,6 +97,24 @@ def _entries(kind: str) -> list[dict[str, Any]]:
         for row, entry in zip(rows, entries, strict=True):
             entry["weights"] = weights[row.name]
     return entries
+
+
+def _with_preprocessing(rows: list[Row]) -> list[Row]:
+    """Rows of weights, those that say nothing of preprocessing with their backbone's; the user's own inherit each
+    field that they leave out."""
+    from zoo.registry import registry
+
+    some = registry().rows("backbones")
+    backbones = {row.qualified: row for row in some} | dict(zip(registry().names_of(some), some, strict=True))
+    found = []
+    for row in rows:
+        if "preprocess" in row.data or not row.module:
+            arch = row.name.split(".", 1)[0]
+            base = backbones.get(f"{row.distribution}/{arch}") or backbones.get(arch)
+            usual = {name: value for name, value in base.data.items() if name in _PREPROCESS} if base else {}
+            row = replace(row, data={**row.data, **usual} if row.module else {**usual, **row.data})
+        found.append(row)
+    return found
 
 
 def _preprocess(data: Mapping[str, Any]) -> dict[str, Any]:

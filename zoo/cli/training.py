@@ -15,12 +15,13 @@ from zoo.errors import ConfigError
 
 if TYPE_CHECKING:
     from zoo.model import Model
+    from zoo.weights.saved import Saved
 
 Backbone = Annotated[
     str, typer.Option("--backbone", help="Architecture, arch.tag, or a named model; see `zoo list backbones`.")
 ]
 Weights = Annotated[
-    str, typer.Option("--weights", help="A safetensors file, a folder with one, or hf://org/repo[@revision].")
+    str, typer.Option("--weights", help="A safetensors file, a folder with one, a run, or hf://org/repo[@revision].")
 ]
 Task = Annotated[str, typer.Option("--task", help="Task adapter. Without it, the one that learns from such data.")]
 Set = Annotated[
@@ -82,8 +83,8 @@ def rules(given: list[str] | None) -> list[tuple[str, float | None]] | None:
 
 def train(
     data: Annotated[str, typer.Argument(help="Folder or file with the data.")],
-    backbone: Backbone,
     out: Annotated[Path, typer.Option("--out", help="The run folder: new, or empty.")],
+    backbone: Backbone = "",
     weights: Weights = "",
     task: Task = "",
     plan: Annotated[
@@ -125,7 +126,7 @@ def train(
     accept_license: AcceptLicense = False,
     as_json: Json = False,
 ) -> None:
-    """Train a model on DATA and write a run folder."""
+    """Train a model on DATA and write a run folder. With `--weights RUN`, go on with a finished run."""
     from zoo.data import read
     from zoo.training.batches import training_splits
 
@@ -142,13 +143,20 @@ def train(
     )
     _refuse_occupied(out, resume)
     settings.keep_compiled_programs()
+    before = _saved(weights)
+    if not backbone:
+        if before is None:
+            raise ConfigError(
+                "give --backbone NAME (see `zoo list backbones`), or --weights RUN to go on with a finished run."
+            )
+        backbone, task = before.card.qualified("backbone"), task or before.card.qualified("adapter")
     parts = read(data, format or None, _kinds_of(task))
     pool, _ = training_splits(parts, val_fraction, seed)
 
     import zoo
     from zoo.training.session import Interrupted
 
-    model = zoo.create(backbone, task or _task_for(pool.kind), **{**chosen, "labels": pool.classes})
+    model = zoo.create(backbone, task or _task_for(pool.kind, before), **{**chosen, "labels": pool.classes})
     for note in model.card.notes:
         output.note(note)
     try:
@@ -211,10 +219,11 @@ def evaluate(
     from zoo.training.batches import evaluation_split
 
     common = (set_, dtype, image_size, accept_license)
+    before = _saved(weights) if backbone else None
     model = None if backbone else _model(places[0], backbone, weights, task, *common)
     kinds = model.adapter.targets_from if model else _kinds_of(task)
     part = evaluation_split(read(places[-1], format or None, kinds), split or None)
-    model = model or _model(places[0], backbone, weights, task or _task_for(part.kind), *common)
+    model = model or _model(places[0], backbone, weights, task or _task_for(part.kind, before), *common)
     from zoo.training import evaluate as run_evaluation
 
     found = run_evaluation(model, part, batch_size=batch_size, annotations=annotations)  # type: ignore[arg-type]
@@ -251,7 +260,8 @@ def predict(
         raise ConfigError("give RUN and at least one photo or folder, or --backbone NAME and photos.")
     files = list_images(photos)
     pictures = output.picture_files(files, out) if out else []
-    model = _model(places[0], backbone, weights, task or _own_task(backbone), set_, dtype, image_size, accept_license)
+    own = task or (_own_task(backbone, weights) if backbone else "")
+    model = _model(places[0], backbone, weights, own, set_, dtype, image_size, accept_license)
     rasters = {name: output.picture_files(files, out / name) for name in model.adapter.rasters} if out else {}
     found = model.predict(files, batch_size=batch_size)
 
@@ -345,31 +355,47 @@ def _refuse_occupied(out: Path, resume: bool) -> None:
         raise RunError(f"{out} exists and is not empty: choose another --out, delete it, or go on with --resume.")
 
 
-def _task_for(kind: str) -> str:
-    """The task that learns from such data. Raises `ConfigError` when none or several do."""
+def _saved(weights: str) -> Saved | None:
+    """What a saved model or a run says of itself; None for other weights, and for none."""
+    if not weights:
+        return None
+    from zoo.weights.fetch import fetch
+    from zoo.weights.file import read
+    from zoo.weights.saved import saved
+
+    return saved(read(fetch(weights).path))
+
+
+def _task_for(kind: str, before: Saved | None = None) -> str:
+    """The task that learns from such data: that of the saved model to go on with where it does, else zoo's own, else
+    the only one of other plugins. Raises `ConfigError` when none or several do."""
     from zoo.registry import registry
 
+    if before and kind in _kinds_of(name := before.card.qualified("adapter")):
+        return name
     fitting = [name for name, spec in registry().adapters().items() if kind in spec.adapter.targets_from]
-    if len(fitting) != 1:
+    own = [name for name in fitting if name in registry().own_names("adapters")]
+    if len(own or fitting) != 1:
         raise ConfigError(f"{len(fitting)} tasks learn from {kind} data ({', '.join(fitting)}); name one with --task.")
-    return fitting[0]
+    return (own or fitting)[0]
 
 
 def _kinds_of(task: str) -> tuple[str, ...]:
     """The kinds of data that a task learns from; none for no task or an unknown one."""
     from zoo.registry import registry
 
-    known = any(row.name == task for row in registry().rows("adapters"))
+    known = any(task in (row.name, row.qualified) for row in registry().rows("adapters"))
     return registry().adapter(task).adapter.targets_from if known else ()
 
 
-def _own_task(name: str) -> str:
-    """The task that weights are for: a named model's own; for a bare backbone's, the one that takes over the
-    checkpoint's classifier."""
+def _own_task(name: str, weights: str) -> str:
+    """The task that weights are for: a saved model's or a named model's own; for a bare backbone's, the one that takes
+    over the checkpoint's classifier."""
     from zoo.registry import registry
 
-    named = next((row for row in registry().rows("models") if row.name == name), None)
-    return str(named.data["adapter"]) if named else _task_for("class")
+    if before := _saved(weights):
+        return before.card.qualified("adapter")
+    return registry().parts_of(name)[1] if registry().means_model(name) else _task_for("class")
 
 
 def _model(
@@ -389,6 +415,8 @@ def _model(
         if weights:
             raise ConfigError("--weights goes with --backbone; a run has its own.")
         model = zoo.load(run)
+        for note in model.card.notes:
+            output.note(note)
         return model.adjusted(**options(set_)) if set_ else model
     chosen = model_options(
         set_, weights=weights or None, image_size=image_size or None, dtype=dtype, accept_license=accept_license

@@ -14,7 +14,7 @@ from zoo.data.check import Policy, checked
 from zoo.errors import ConfigError
 from zoo.model import Model
 from zoo.rules import Rule, assign
-from zoo.store import describe, save
+from zoo.store import save
 from zoo.training.batches import Data, named_after, relabelled, splits, training_splits
 from zoo.training.evaluation import Evaluation, as_model, evaluate
 from zoo.training.loop import fit, stopping
@@ -32,6 +32,7 @@ from zoo.training.run import (
     write_tensorboard,
 )
 from zoo.training.session import Event, Recipe, Session, check_recipe
+from zoo.weights.saved import identity
 
 __all__ = ["Augment", "Evaluation", "Phase", "Run", "as_model", "evaluate", "train"]
 
@@ -144,12 +145,13 @@ def train(
     model.adapter, cut = model.adapter.fitted(train_set).sized([train_set, val_set, *test])
     folder = Path(out) if out is not None else _new_folder(train_set.root.name, model.card.backbone)
     asked = {
-        "model": describe(model),
+        "model": identity(model),
         "data": {"root": str(train_set.root.resolve()), "train": train_set.fingerprint(), "val": val_set.fingerprint()},
         "plan": [asdict(phase) for phase in phases],
         "recipe": {k: v for k, v in asdict(recipe).items() if k != "checkpoint_seconds"},
     }
-    prepare_folder(folder, {"asked": asked, "versions": versions(), "started": stamp()}, resume=resume)
+    facts = {"versions": versions(), "plugins": {k: asdict(v) for k, v in model.card.plugins.items()}}
+    prepare_folder(folder, {"asked": asked, **facts, "started": stamp()}, resume=resume)
     if resume and (folder / "metrics.json").is_file():
         return Run.open(folder)
     model.card = replace(model.card, notes=())  # they tell of what the model started from

@@ -90,6 +90,7 @@ def cache_key(model: Model, dataset: Dataset, view: View = PLAIN) -> str:
     facts = {
         "version": VERSION,
         "backbone": card.backbone,
+        "plugin": asdict(card.plugins["backbone"]) if "backbone" in card.plugins else None,
         "options": dict(card.options),
         "preprocess": asdict(card.preprocess),
         "channels": card.in_channels,
@@ -264,7 +265,7 @@ def _map(folder: Path, shapes: Mapping[str, tuple[int, ...]], count: int, begun:
     for stage, shape in shapes.items():
         try:
             arrays[stage] = np.lib.format.open_memmap(_file(folder, stage), mode="r+")
-        except (OSError, ValueError):
+        except Exception:  # of a damaged header NumPy's parser raises nearly anything, also tokenize.TokenError
             return None
         if arrays[stage].shape != (count, *shape) or arrays[stage].dtype != np.float32:
             return None

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 from flax import nnx
 
-from zoo.store import FILE, load, save
+from zoo.store import FILE, save
 from zoo.training.checkpoint import read
 from zoo.training.session import Place, Session, finite_losses
 from zoo.training.step import Program, TrainState, install
@@ -43,7 +43,8 @@ def save_checkpoint(session: Session, state: TrainState, program: Program, at: P
         "history": session.history,
         "best": session.best[0] if session.best else None,
     }
-    session.checkpoints.save(session.step, (state, program.frozen), position)
+    # The best model is in the checkpoint itself: the file in the run folder may be a later one, or damaged.
+    session.checkpoints.save(session.step, (state, program.frozen, session.best and session.best[1]), position)
     session.saved = time.monotonic()
 
 
@@ -51,11 +52,11 @@ def restore(
     session: Session, state: TrainState, program: Program, folder: Path, place: dict[str, Any]
 ) -> tuple[TrainState, Program]:
     """The phase's state as a checkpoint has it; the session takes over its history and best model."""
-    state, frozen = read(folder, (state, program.frozen))
+    kept = nnx.state(session.model, (nnx.Param, nnx.BatchStat)) if place["best"] is not None else None
+    state, frozen, kept = read(folder, (state, program.frozen, kept))
     session.step, session.history = place["step"], place["history"]
-    if place["best"] is not None:
-        best = load(session.folder)
-        session.best = (place["best"], nnx.state(best, (nnx.Param, nnx.BatchStat)))
+    if kept is not None:
+        session.best = (place["best"], kept)
     nnx.update(session.model, frozen)
     install(session.model, state)
     return state, Program(program.run, frozen, program.graphdef)

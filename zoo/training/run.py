@@ -60,10 +60,13 @@ def prepare_folder(folder: Path, config: Mapping[str, Any], *, resume: bool) -> 
         asked = json.loads(json.dumps(config["asked"]))
         if found := _difference(before, asked):
             name, was, now = found
-            raise RunError(
-                f"{folder} cannot be resumed: {name} was {was!r} and is now {now!r}. Use the same options and data, or "
-                "another folder."
-            )
+            advice = "Use the same options and data, or another folder."
+            if (folder / "metrics.json").is_file():
+                advice = (
+                    f"It is finished. To train it for longer, or on other data, start from it: weights={str(folder)!r} "
+                    f"(--weights {folder}) and another folder."
+                )
+            raise RunError(f"{folder} cannot be resumed: {name} was {was!r} and is now {now!r}. {advice}")
         return
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from zoo.compose import _first_conv, _in_checkpoint
 from zoo.errors import ConfigError, RunError
 from zoo.model import Model
 from zoo.spec import Range
 from zoo.store import arrays_of, load
 from zoo.weights.file import write
+from zoo.weights.fill import first_conv_of, in_checkpoint
 from zoo.weights.load import layouts_of
 from zoo.weights.mapping import locate, slots, split
 
@@ -66,7 +66,7 @@ def _check(model: Model) -> None:
     """Whether the layout has a place for everything the model does."""
     spec = model.spec
     paths = model.adapter.checkpoint_paths(spec)
-    if any(not _in_checkpoint(slot, paths) for slot in slots(model.head)):
+    if any(not in_checkpoint(slot, paths) for slot in slots(model.head)):
         raise ConfigError(
             f"the head of this {model.card.adapter} has no place in a checkpoint of {spec.name}, which ends in a "
             f"classifier of the form {spec.classifier.form!r} on average-pooled features (head=auto, pool=avg): "
@@ -82,7 +82,7 @@ def native_tensors(model: Model) -> Iterator[tuple[str, np.ndarray]]:
     for module, is_head in ((model.backbone, False), (model.head, True)):
         arrays = arrays_of(module)
         for slot in slots(module):
-            yield _in_checkpoint(slot, paths) if is_head else slot.name, slot.write(arrays[slot.path])
+            yield in_checkpoint(slot, paths) if is_head else slot.name, slot.write(arrays[slot.path])
 
 
 def config_of(model: Model) -> dict[str, Any]:
@@ -107,7 +107,7 @@ def config_of(model: Model) -> dict[str, Any]:
     arguments = _model_args(model)
     if card.in_channels == 3:
         # timm adapts what is named here from three channels, which would spoil a convolution made for others.
-        first = _first_conv(spec, slots(model.backbone), card.in_channels)
+        first = first_conv_of(spec, slots(model.backbone), card.in_channels)
         pretrained["first_conv"] = first.rpartition(".")[0] if first else None
     else:
         arguments["in_chans"] = card.in_channels

@@ -1,13 +1,15 @@
 """Weight files, read and written safely. Only safetensors: numbers and names, nothing that can run.
 
 The header alone gives names, shapes and dtypes; tensors stay on disk (memory-mapped) until they are used. Checks that
-the format's own library leaves out are made here: duplicate names, and values that are not finite.
+the format's own library leaves out are made here: duplicate names, values that are not finite, and, for files that zoo
+wrote, the sha256 of everything in them, which they hold themselves: a flipped bit gives other predictions and no error.
 
 Format: https://github.com/huggingface/safetensors#format
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import mmap
@@ -26,7 +28,7 @@ from zoo.errors import WeightsError
 from zoo.weights.disk import sha256, write_whole
 from zoo.weights.sniff import MAX_HEADER, require_safetensors
 
-__all__ = ["DTYPES", "Entry", "TensorFile", "read", "sha256", "write"]
+__all__ = ["DESCRIPTION", "DTYPES", "SEAL", "Entry", "TensorFile", "content_digest", "read", "sha256", "write"]
 
 DTYPES: dict[str, np.dtype] = {
     "F64": np.dtype("<f8"),
@@ -47,6 +49,11 @@ DTYPES: dict[str, np.dtype] = {
     "BOOL": np.dtype("?"),
 }
 """The format's dtype names and what they are in memory."""
+
+DESCRIPTION = "zoo"
+"""The key of the header's metadata under which a saved model describes itself. Such a file must be sealed."""
+SEAL = "zoo.sha256"
+"""The key of the header's metadata that holds the sha256 of the content: names, dtypes, shapes, metadata, values."""
 
 _CODES = {dtype: code for code, dtype in DTYPES.items()}
 _SHARD_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*\.safetensors")
@@ -92,14 +99,18 @@ class TensorFile:
         """Tensor name -> read-only array on the memory-mapped file.
 
         Raises:
-            WeightsError: naming the first tensor that holds a NaN or an infinity, unless `check_finite` is off.
+            WeightsError: naming the first tensor that holds a NaN or an infinity, unless `check_finite` is off; for a
+                file of zoo's own whose content is not what was written.
         """
         maps = {path: _map(path) for path in dict.fromkeys(entry.path for entry in self.entries.values())}
         tensors = {}
         for name, entry in self.entries.items():
             raw = maps[entry.path][entry.start : entry.end]
             tensors[name] = raw.view(entry.dtype).reshape(entry.shape)
-            if check_finite:
+        if {DESCRIPTION, SEAL} & self.metadata.keys():  # before all else: what was damaged may be anything
+            _require_sealed(self.path, tensors, self.metadata)
+        if check_finite:
+            for name, entry in self.entries.items():
                 _require_finite(entry.path, name, tensors[name])
         return tensors
 
@@ -126,7 +137,8 @@ def read(path: str | os.PathLike[str]) -> TensorFile:
 def write(path: str | os.PathLike[str], tensors: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> None:
     """Write arrays (NumPy or JAX) as one safetensors file. The same input always gives the same bytes.
 
-    The file appears under its name only when it is complete and on disk; a file that was there is replaced.
+    The file appears under its name only when it is complete and on disk; a file that was there is replaced. The header
+    of a model that describes itself (`DESCRIPTION`) gets the sha256 of the content, which `TensorFile.load` checks.
 
     Raises:
         WeightsError: for a dtype that the format lacks, a reserved name, or metadata that is not text.
@@ -136,6 +148,8 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, Any], metadata: Ma
         if not isinstance(key, str) or not isinstance(value, str):
             raise WeightsError(f"metadata must be text; {key!r} is {value!r}. Write it as JSON text.")
     arrays = {name: _storable(name, tensors[name]) for name in sorted(tensors)}
+    if metadata and DESCRIPTION in metadata:
+        metadata = {**metadata, SEAL: content_digest(arrays, metadata)}
     header: dict[str, Any] = {name: _describe(array) for name, array in arrays.items()}
     offset = 0
     # Wide dtypes come first, so that every tensor is aligned to its own size when the file is mapped.
@@ -258,6 +272,30 @@ def _map(path: Path) -> np.ndarray:
     """The file's bytes as a read-only array that the system pages in when they are used."""
     with path.open("rb") as stream:
         return np.frombuffer(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ), dtype=np.uint8)
+
+
+def content_digest(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> str:
+    """The sha256 of names, dtypes, shapes, values and metadata, but for the seal itself."""
+    said = {key: value for key, value in metadata.items() if key != SEAL}
+    forms = {name: [_CODES[array.dtype], list(array.shape)] for name, array in tensors.items()}
+    digest = hashlib.sha256(json.dumps([said, forms], sort_keys=True).encode())
+    for name in sorted(tensors):
+        digest.update(tensors[name].reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def _require_sealed(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
+    if SEAL not in metadata:
+        raise WeightsError(
+            f"{path} is a model saved by zoo without the sha256 of its content: it is damaged, or an older version "
+            "wrote it. Copy it again from where it came, or train the model again."
+        )
+    if DESCRIPTION not in metadata or content_digest(tensors, metadata) != metadata[SEAL]:
+        raise WeightsError(
+            f"{path} is damaged or was changed: its content is not what zoo wrote (sha256). Copy it again from where "
+            "it came. In a run folder with checkpoints, delete it and metrics.json, and repeat the command of the run "
+            "with --resume: it is made again."
+        )
 
 
 def _require_finite(path: Path, name: str, array: np.ndarray) -> None:

@@ -6,21 +6,33 @@ file, the marks of another framework that the family declares, and last the fami
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
-import msgspec
 import numpy as np
 
 from zoo.errors import WeightsError
 from zoo.spec import BackboneSpec, Preprocess, WeightSpec
+from zoo.weights import foreign
+from zoo.weights.saved import Saved
 
 PROCESSOR = "preprocessor_config"
 """Name of the file in which transformers keeps how images are prepared."""
-_PILLOW_FILTERS = ("nearest", "lanczos", "bilinear", "bicubic")
-"""Pillow's numbers for its filters, which transformers writes."""
+_CONFIG = "config.json"
+_BUILT_ANYWAY = frozenset(
+    {"num_classes", "in_chans", "img_size", "drop_rate", "drop_path_rate", "proj_drop_rate", "attn_drop_rate"}
+    | {"pretrained", "global_pool", "features_only", "scriptable", "exportable", "dynamic_img_size", "strict_img_size"}
+)
+"""Arguments of timm's constructors that the tensors' shapes tell, that matter in training alone or are read apart."""
+_OF_TIMM = frozenset(
+    {"input_size", "test_input_size", "min_input_size", "fixed_input_size", "mean", "std", "interpolation", "crop_pct"}
+    | {"test_crop_pct", "crop_mode", "num_classes", "label_names", "label_descriptions", "label_offset", "classifier"}
+    | {"first_conv", "pool_size", "url", "file", "hf_hub_id", "hf_hub_filename", "source", "architecture", "tag"}
+    | {"custom_load", "state_dict", "license", "description", "origin_url", "paper_name", "paper_ids", "notes"}
+    | {"num_features", "global_pool", "model_args", "pretrained_cfg"}
+)
+"""What timm's `config.json` may hold, at the top level and in `pretrained_cfg`."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +56,7 @@ def origin_of(
     spec: BackboneSpec,
     row: WeightSpec | None,
     config: Mapping[str, Any] | None,
-    metadata: Mapping[str, str],
+    saved: Saved | None,
     tensors: Mapping[str, np.ndarray],
 ) -> Origin:
     """What is known of weights for `spec`.
@@ -52,16 +64,20 @@ def origin_of(
     Args:
         row: the catalogue's, where one was named or recognised by its sha256.
         config: the `config.json` beside the file; transformers' has the image processor's under `PROCESSOR`.
-        metadata: of the file's header. tensors: its arrays.
+        saved: the file's own description, where it is a saved model. tensors: its arrays.
     """
     if row is not None:
         note = f"preprocessing and options of {row.name}"
-        return Origin(row.preprocess, row.options, row.labels, (), row.license, (note,))
-    if "zoo" in metadata:
-        return _from_zoo(metadata["zoo"])
+        return Origin(row.preprocess or spec.preprocess, row.options, row.labels, (), row.license, (note,))
+    if saved is not None:
+        card, note = saved.card, f"saved by zoo from {saved.card.backbone}"
+        return Origin(card.preprocess, card.options, card.label_set, saved.labels, card.license, (note,))
+    if config and foreign.is_torchvision(config) and "pretrained_cfg" not in config and not is_transformers(config):
+        preprocess = foreign.of_torchvision(config, spec.preprocess, _CONFIG)
+        return Origin(preprocess, notes=("preprocessing of the config.json beside the file, as torchvision means it",))
     if config and ("pretrained_cfg" in config or "mean" in config):
         return _from_timm(spec, config)
-    if config and is_transformers(config):
+    if config and (is_transformers(config) or PROCESSOR in config):
         found = _from_transformers(spec, config, config.get(PROCESSOR, {}))
         options = next((c.options for c in spec.conventions if c.recognise(tensors)), {})
         return replace(found, options=options)
@@ -77,60 +93,42 @@ def origin_of(
     return Origin(spec.preprocess, notes=(note,))
 
 
-def _from_zoo(text: str) -> Origin:
-    try:
-        saved = json.loads(text)
-        preprocess = msgspec.convert(saved["card"]["preprocess"], Preprocess)
-        card = saved["card"]
-        return Origin(
-            preprocess,
-            card["options"],
-            card["label_set"],
-            tuple(saved["labels"]),
-            card["license"],
-            (f"saved by zoo from {card['backbone']}",),
-        )
-    except (KeyError, TypeError, ValueError, msgspec.ValidationError) as error:
-        raise WeightsError(f"the file says it was saved by zoo, but its description is damaged: {error!r}.") from None
-
-
 def _from_timm(spec: BackboneSpec, config: Mapping[str, Any]) -> Origin:
     """From timm's `config.json`: the fields of `pretrained_cfg` over those of the top level."""
-    cfg = {**config, **config.get("pretrained_cfg", {})}
+    inner, arguments = config.get("pretrained_cfg") or {}, config.get("model_args") or {}
+    fields = foreign.Fields(_CONFIG, config)
+    for name, value in (("pretrained_cfg", inner), ("model_args", arguments)):
+        if not isinstance(value, Mapping):
+            fields.refuse(name, "it must be an object")
+    cfg = {**config, **inner}
     architecture = config.get("architecture", spec.name)
     if architecture != spec.name:
         raise WeightsError(
-            f"the config.json beside the weights says they are for {architecture}, not {spec.name}; use that name."
+            f"the {_CONFIG} beside the weights says they are for {architecture}, not {spec.name}; use that name."
         )
-    base = spec.preprocess
-    try:
-        preprocess = Preprocess(
-            size=tuple(cfg.get("input_size", (3, *base.size))[1:]),  # type: ignore[arg-type]
-            mean=tuple(cfg.get("mean", base.mean)),
-            std=tuple(cfg.get("std", base.std)),
-            interpolation=cfg.get("interpolation", base.interpolation),
-            crop_pct=float(cfg.get("crop_pct", base.crop_pct)),
-            crop_mode=cfg.get("crop_mode", base.crop_mode),
-            channels="L" if len(cfg.get("mean", base.mean)) == 1 else "RGB",
-        )
-    except (TypeError, ValueError) as error:
-        raise WeightsError(f"the config.json beside the weights has a field that cannot be read: {error}") from None
-    arguments = {**config.get("model_args", {})}
-    options = {
-        option: value
-        for option, values in spec.export_args.items()
-        for value, wanted in values.items()
-        if wanted.items() <= arguments.items()
-    }
+    if "max" in str(pool := arguments.get("global_pool") or cfg.get("global_pool")):
+        foreign.Fields(_CONFIG, {"global_pool": pool}).refuse("global_pool", "zoo's classifiers read the mean of a map")
+    if cfg.get("label_offset"):
+        foreign.Fields(_CONFIG, cfg).refuse("label_offset", "zoo keeps all of a classifier's outputs")
+    preprocess = foreign.of_timm(cfg, spec.preprocess, _CONFIG)
+    options: dict[str, Any] = {}
+    meant: set[str] = set()
+    for option, values in spec.export_args.items():
+        for value, wanted in values.items():
+            if wanted.items() <= arguments.items():
+                options[option] = value
+                meant |= wanted.keys()
+    for name, value in arguments.items():
+        if name not in meant | _BUILT_ANYWAY and value is not None:
+            foreign.Fields(_CONFIG, arguments).refuse(name, f"zoo builds no {spec.name} with that argument of timm's")
+    notes = ("preprocessing of the config.json beside the file", *_unread(cfg.keys() - _OF_TIMM))
     names = tuple(cfg.get("label_names") or ())
-    return Origin(
-        preprocess,
-        options,
-        "",
-        names,
-        str(cfg.get("license") or "unknown"),
-        ("preprocessing of the config.json beside the file",),
-    )
+    return Origin(preprocess, options, "", names, str(cfg.get("license") or "unknown"), notes)
+
+
+def _unread(names: Collection[str]) -> tuple[str, ...]:
+    """A note on fields of a configuration that nothing here knows."""
+    return (f"not read in the configuration beside the file: {', '.join(sorted(names))}",) if names else ()
 
 
 def is_transformers(config: Mapping[str, Any]) -> bool:
@@ -152,51 +150,23 @@ def _same_computation(spec: BackboneSpec, config: Mapping[str, Any]) -> None:
 def _from_transformers(spec: BackboneSpec, config: Mapping[str, Any], processor: Mapping[str, Any]) -> Origin:
     """From transformers' `config.json` and, where it is there, its image processor's configuration."""
     _same_computation(spec, config)
-    base, note = spec.preprocess, f"nothing is known of the file's preprocessing: {spec.family}'s default is used"
     try:
         names = {int(index): str(name) for index, name in (config.get("id2label") or {}).items()}
-        if processor:
-            size, crop_pct, crop_mode = _resizing(processor)
-            resample = processor.get("resample")
-            interpolation = base.interpolation if resample is None else _PILLOW_FILTERS[resample]
-            std = tuple(processor.get("image_std", base.std))
-            if processor.get("include_top"):  # such a processor divides by them once more
-                std = tuple(value**2 for value in std)
-            base = Preprocess(
-                size=size,
-                mean=tuple(processor.get("image_mean", base.mean)),
-                std=std,
-                interpolation=interpolation,  # type: ignore[arg-type]
-                crop_pct=crop_pct,
-                crop_mode=crop_mode,
-            )
-            note = f"preprocessing of the {PROCESSOR}.json beside the file"
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        raise WeightsError(
-            f"the config.json or {PROCESSOR}.json beside the weights has a field that cannot be read: {error!r}"
-        ) from None
+    except (AttributeError, TypeError, ValueError):
+        foreign.Fields(_CONFIG, config).refuse("id2label", "it must map the number of each class to its name")
+    if processor:
+        preprocess, unknown = foreign.of_processor(processor, spec.preprocess, f"{PROCESSOR}.json")
+        notes = (f"preprocessing of the {PROCESSOR}.json beside the file", *_unread(unknown))
+        if (
+            preprocess.mean == spec.preprocess.mean
+            and "image_mean" not in processor
+            and "do_normalize" not in processor
+        ):
+            notes += (f"mean and standard deviation are {spec.family}'s default: that file has none",)
+    else:
+        preprocess = spec.preprocess
+        notes = (f"nothing is known of the file's preprocessing: {spec.family}'s default is used",)
     labels = tuple(names[index] for index in sorted(names))
     if len(set(labels)) < len(labels) or all(name.startswith("LABEL_") for name in labels):
         labels = ()  # not names but what transformers writes where there are none
-    return Origin(base, label_names=labels, notes=(note,))
-
-
-def _resizing(processor: Mapping[str, Any]) -> tuple[tuple[int, int], float, Literal["center", "squash"]]:
-    """(size, crop_pct, crop_mode) of an image processor: it resizes to a shortest side, or to both, then may crop."""
-    asked = processor["size"]
-    if isinstance(asked, int):
-        kept = "crop_pct" in processor or processor.get("do_center_crop")
-        asked = {"shortest_edge": asked} if kept else {"height": asked, "width": asked}
-    crop = processor.get("crop_size") if processor.get("do_center_crop") else None
-    if isinstance(crop, int):
-        crop = {"height": crop, "width": crop}
-    if "shortest_edge" not in asked:
-        resized = (asked["height"], asked["width"])
-        size = (crop["height"], crop["width"]) if crop else resized
-        return size, size[0] / resized[0], "squash"
-    edge = asked["shortest_edge"]
-    if crop:
-        return (crop["height"], crop["width"]), crop["height"] / edge, "center"
-    if "crop_pct" in processor and edge >= 384:  # some processors warp large images in place of cropping
-        return (edge, edge), 1.0, "squash"
-    return (edge, edge), processor.get("crop_pct") or 1.0, "center"
+    return Origin(preprocess, label_names=labels, notes=notes)

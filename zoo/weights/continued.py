@@ -1,0 +1,128 @@
+"""Going on with a saved model: its head is kept where the classes agree, by name.
+
+Which axis of an array stands for the classes is found by building the head for one class more: nothing here knows a
+task. An array that depends on the number of classes in another way (a class of its own for the background, four numbers
+for each) is kept only where all classes are the same.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from flax import nnx
+
+from zoo.weights.load import LoadReport
+from zoo.weights.mapping import Path, Slot, slots
+from zoo.weights.saved import HEAD, Saved
+
+OTHER_FORM = "the head of the saved model has another form"
+
+
+def same_classes(before: Sequence[str], labels: Sequence[str]) -> tuple[int | None, ...]:
+    """For each label the place of the class of that name in a saved model; None for a new one.
+
+    Where the saved model's classes are but numbers and there are as many, the place counts.
+    """
+    if len(before) == len(labels) and list(before) == [str(i) for i in range(len(before))]:
+        return tuple(range(len(labels)))
+    places = {unicodedata.normalize("NFC", name): index for index, name in enumerate(before)}
+    return tuple(places.get(unicodedata.normalize("NFC", name)) for name in labels)
+
+
+def inherited(saved: Saved, labels: Sequence[str]) -> dict[str, Any]:
+    """The saved model's options of the task. Those with a value for each class are left out for other classes."""
+    count, same = len(saved.labels), tuple(labels) == saved.labels
+    return {
+        name: value
+        for name, value in saved.options.items()
+        if same or not (isinstance(value, list) and len(value) == count)
+    }
+
+
+def transfer(
+    head: nnx.Module,
+    tensors: Mapping[str, np.ndarray],
+    before: Sequence[str],
+    labels: Sequence[str],
+    wider: Callable[[], nnx.Module],
+    report: LoadReport,
+) -> dict[Path, np.ndarray]:
+    """Arrays for a head, by path, from a saved model's; what has none keeps its initial values.
+
+    Args:
+        tensors: of the saved head, with the checkpoint's axes. before: its classes. labels: of `head`.
+        wider: builds the same head for one class more, without arrays.
+        report: gets a word for each array and each tensor.
+    """
+    mine, places = slots(head), same_classes(before, labels)
+    identical = places == tuple(range(len(before)))
+    larger: dict[Path, tuple[int, ...]] = {}
+    if not identical:
+        larger = {slot.path: slot.shape for slot in slots(wider())}
+    arrays: dict[Path, np.ndarray] = {}
+    for slot in mine:
+        name = HEAD + slot.name
+        if slot.name not in tensors:
+            report.reinitialised[name] = OTHER_FORM
+            continue
+        array = slot.read(tensors[slot.name])
+        if identical or larger.get(slot.path) == slot.shape:
+            if array.shape == slot.shape:
+                arrays[slot.path] = array
+                report.loaded.append(name)
+            else:
+                report.reinitialised[name] = OTHER_FORM
+            continue
+        axis = _class_axis(slot, larger.get(slot.path), len(labels))
+        if axis is None or array.shape != (*slot.shape[:axis], len(before), *slot.shape[axis + 1 :]):
+            report.reinitialised[name] = "it is one for all classes together, and those are others"
+        elif all(place is None for place in places):
+            report.reinitialised[name] = "the saved model has none of these classes"
+        else:
+            arrays[slot.path] = _rows(array, places, axis)
+            report.adapted[name] = _kept(before, labels, places)
+    for name in sorted(tensors.keys() - {slot.name for slot in mine}):
+        report.ignored[HEAD + name] = OTHER_FORM
+    return arrays
+
+
+def _class_axis(slot: Slot, wider: tuple[int, ...] | None, classes: int) -> int | None:
+    """The axis with an entry for each class; None where it is not that simple."""
+    if wider is None or len(wider) != len(slot.shape):
+        return None
+    grown = [axis for axis, (one, other) in enumerate(zip(slot.shape, wider, strict=True)) if one != other]
+    if len(grown) != 1 or slot.shape[grown[0]] != classes or wider[grown[0]] != classes + 1:
+        return None
+    return grown[0]
+
+
+def _rows(array: np.ndarray, places: Sequence[int | None], axis: int) -> np.ndarray:
+    """The entries of the classes in their new order. A new class starts from the mean of those that are kept: random
+    values could be far larger or smaller than what was learned."""
+    kept = [place for place in places if place is not None]
+    mean = np.take(array, kept, axis).mean(axis, keepdims=True)
+    both = np.concatenate([array, mean.astype(array.dtype)], axis)
+    return np.take(both, [array.shape[axis] if place is None else place for place in places], axis)
+
+
+def _kept(before: Sequence[str], labels: Sequence[str], places: Sequence[int | None]) -> str:
+    """What became of the classes, for people."""
+    new = [label for label, place in zip(labels, places, strict=True) if place is None]
+    gone = [name for index, name in enumerate(before) if index not in places]
+    text = f"{len(labels) - len(new)} of {len(labels)} classes kept by name"
+    if new:
+        text += f"; new: {_few(new)}, from the mean of the others"
+    if gone:
+        text += f"; left out: {_few(gone)}"
+    loose = {name.strip().casefold(): name for name in gone}
+    if alike := [label for label in new if label.strip().casefold() in loose]:
+        other = loose[alike[0].strip().casefold()]
+        text += f"; {alike[0]!r} and {other!r} differ by case or spaces alone and count as two classes"
+    return text
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
