@@ -16,6 +16,7 @@ from zoo.adapter import Adapter, configure, option_fields
 from zoo.backbone import abstract, feature_shapes
 from zoo.errors import ConfigError, WeightsError, unknown_name
 from zoo.labels import names as label_names
+from zoo.labels.spelling import number
 from zoo.model import DTYPES, Card, Model
 from zoo.registry import registry
 from zoo.spec import AdapterSpec, BackboneSpec, ModelSpec, Preprocess, WeightSpec
@@ -326,8 +327,9 @@ def _choose_labels(
         assert num_classes is not None
         return (own, own) if num_classes == len(own) else (_numbered(num_classes), own)
     wanted = tuple(labels)
-    # Classes without names agree when they are equally many.
-    return wanted, (wanted if own == _numbered(len(wanted)) else own) if own else ()
+    # Classes without names agree when they are equally many; numbers in another order are not the same classes.
+    nameless = own == _numbered(len(wanted)) and not any(number(name) is not None for name in wanted)
+    return wanted, wanted if nameless else own
 
 
 def _label_set(spec: BackboneSpec, origin: Origin, labels: tuple[str, ...]) -> str:

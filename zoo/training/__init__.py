@@ -161,7 +161,15 @@ def train(
     if resume and (folder / "metrics.json").is_file():
         return Run.open(folder)
     model.card = replace(model.card, notes=())  # they tell of what the model started from
-    session = Session(model, train_set, val_set, phases, recipe, folder, notes=(*said, *filter(None, [cut])))
+    session = Session(
+        model,
+        train_set,
+        val_set,
+        phases,
+        recipe,
+        folder,
+        notes=(*_notes(train_set, val_set, *test), *said, *filter(None, [cut])),
+    )
     display = (show or _default_display())(session)
     try:
         with stopping(session):
@@ -174,6 +182,11 @@ def train(
     finally:
         session.closing()
     return _finish(session, test, began, figures)
+
+
+def _notes(*datasets: Dataset) -> list[str]:
+    """What there is to say about the data, each thing once."""
+    return list(dict.fromkeys(note for dataset in datasets for note in dataset.notes))
 
 
 def _augmentation(augment: Augment | str, own: Mapping[str, Any]) -> Augment | None:
