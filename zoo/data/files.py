@@ -66,12 +66,12 @@ def subfolders(folder: Path) -> list[Path]:
     """The visible folders directly below, sorted by name; no link back to a folder above."""
     above = (os.path.realpath(folder),)
     folders = (entry for entry in _entries(folder) if entry.is_dir() and not hidden(entry.name))
-    return sorted(Path(entry.path) for entry in folders if not entry.is_symlink() or not _leads_back(entry.path, above))
+    return [folder / entry.name for entry in folders if not entry.is_symlink() or not _leads_back(entry.path, above)]
 
 
 def files(folder: Path) -> list[Path]:
     """The visible files directly below, sorted by name."""
-    return sorted(Path(entry.path) for entry in _entries(folder) if entry.is_file() and not hidden(entry.name))
+    return [folder / entry.name for entry in _entries(folder) if entry.is_file() and not hidden(entry.name)]
 
 
 def walk(folder: Path) -> Iterator[Path]:
@@ -80,18 +80,23 @@ def walk(folder: Path) -> Iterator[Path]:
     Links to folders are followed, but not back to a folder above, where they would go round in circles.
     Raises `DataError` for a folder that cannot be read.
     """
-    return _walk(folder, (os.path.realpath(folder),))
+    return map(Path, walk_text(folder))
 
 
-def _walk(folder: str | Path, above: tuple[str, ...]) -> Iterator[Path]:
+def walk_text(folder: Path) -> Iterator[str]:
+    """The same as text, which is several times as fast."""
+    return _walk(str(folder), (os.path.realpath(folder),))
+
+
+def _walk(folder: str, above: tuple[str, ...]) -> Iterator[str]:
     folders = []
-    for entry in sorted(_entries(folder), key=lambda entry: entry.name):
+    for entry in _entries(folder):
         if hidden(entry.name):
             continue
         if entry.is_dir():
             folders.append(entry)
         else:
-            yield Path(entry.path)
+            yield entry.path
     for entry in folders:
         link = entry.is_symlink()
         if not link or not _leads_back(entry.path, above):
@@ -100,9 +105,10 @@ def _walk(folder: str | Path, above: tuple[str, ...]) -> Iterator[Path]:
 
 
 def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
+    """What is in a folder, sorted by name."""
     try:
         with os.scandir(folder) as entries:
-            return list(entries)
+            return sorted(entries, key=lambda entry: entry.name)
     except PermissionError as error:
         raise DataError(f"{folder} cannot be read: {error.strerror}. Change its rights, or move it away.") from error
 
@@ -115,7 +121,7 @@ def _leads_back(link: str, above: Iterable[str]) -> bool:
 
 def images_below(folder: Path) -> Iterator[Path]:
     """Every visible image below `folder`, at any depth, in sorted order."""
-    return (path for path in walk(folder) if is_image(path.name))
+    return (Path(file) for file in walk_text(folder) if is_image(os.path.basename(file)))
 
 
 def has_images(folder: Path) -> bool:

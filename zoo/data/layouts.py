@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from itertools import permutations
@@ -10,7 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from zoo.data.decode import image_size
-from zoo.data.files import files, is_image, subfolders, walk
+from zoo.data.files import is_image, subfolders, walk_text
 from zoo.data.pairs import SEGMENTED, annotated, bare, split_folders
 from zoo.errors import DataError
 
@@ -67,13 +68,13 @@ def looks_like(path: Path) -> str:
         return "folders of annotations stand beside folders of images"
     for level in (path, *split_folders(path).values()):
         folders = subfolders(level)
-        for file in [file for place in (level, *folders) for file in files(place)]:
-            if what := _FILES.get(file.name.lower()):
-                return f"{file.relative_to(path)} is there, {what}"
+        for place in (level, *folders):
+            if marks := [name for name in os.listdir(place) if name.lower() in _FILES]:
+                return f"{(place / marks[0]).relative_to(path)} is there, {_FILES[marks[0].lower()]}"
         for folder in folders:
-            if (tool := _FOLDERS.get(folder.name.lower())) and next(walk(folder), None):
+            if (tool := _FOLDERS.get(folder.name.lower())) and next(walk_text(folder), None):
                 return f"a folder is called {folder.name}, as in {tool}'s layout"
-        stems: dict[Path, dict[str, Path]] = {}
+        stems: dict[Path, dict[str, str]] = {}
         for folder in folders:
             stems[folder], beside = _stems(folder)
             for suffix, count in beside.items():
@@ -88,20 +89,21 @@ def looks_like(path: Path) -> str:
     return ""
 
 
-def _stems(folder: Path) -> tuple[dict[str, Path], dict[str, int]]:
+def _stems(folder: Path) -> tuple[dict[str, str], dict[str, int]]:
     """(path without suffix -> image, suffix of texts -> how many images have one of their name)."""
-    images: dict[str, Path] = {}
+    start = len(os.path.join(folder, ""))
+    images: dict[str, str] = {}
     texts: dict[str, set[str]] = {suffix: set() for suffix in _BESIDE}
-    for file in walk(folder):
-        name = str(file.relative_to(folder).with_suffix(""))
-        if is_image(file.name):
+    for file in walk_text(folder):
+        name, suffix = os.path.splitext(file[start:])
+        if is_image(os.path.basename(file)):
             images[name] = file
-        elif file.suffix.lower() in texts:
-            texts[file.suffix.lower()].add(name)
+        elif suffix.lower() in texts:
+            texts[suffix.lower()].add(name)
     return images, {suffix: len(names & images.keys()) for suffix, names in texts.items()}
 
 
-def _pair(stems: Mapping[Path, Mapping[str, Path]]) -> tuple[Path, Path] | None:
+def _pair(stems: Mapping[Path, Mapping[str, str]]) -> tuple[Path, Path] | None:
     """Two folders (of images, of masks) of which the second has a mask for most images of the first."""
     for images, masks in permutations(stems, 2):
         if _named(images):
@@ -121,7 +123,7 @@ def _named(folder: Path) -> bool:
     return any(pattern.fullmatch(folder.name) for pattern in (SEGMENTED, _MASKS))
 
 
-def _masked(pairs: Sequence[tuple[Path, Path]], named: bool) -> bool:
+def _masked(pairs: Sequence[tuple[str, str]], named: bool) -> bool:
     """Whether all second images look like masks of the first ones: of their size and of few colours, while the first
     are of many, where the name does not tell."""
     most, least = (256, 0) if named else (_FEW, _MANY)
@@ -136,7 +138,7 @@ def _masked(pairs: Sequence[tuple[Path, Path]], named: bool) -> bool:
         return False
 
 
-def _colours(file: Path, most: int) -> int:
+def _colours(file: str, most: int) -> int:
     """How many colours an image has; more than `most` are not counted, and numbers of more than 8 bits count as one."""
     try:
         with Image.open(file) as image:

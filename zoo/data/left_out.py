@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from zoo.data.dataset import Dataset
-from zoo.data.files import hidden, is_image, walk
+from zoo.data.files import hidden, is_image, walk_text
 from zoo.data.unique import locator
 
 TEXTS = frozenset({".txt", ".xml", ".json", ".csv", ".yaml", ".yml", ".names", ".data"})
@@ -31,19 +31,24 @@ def left_out(folder: Path, used: Iterable[Path], reads: Iterable[str] = ()) -> s
     Args:
         reads: suffixes of files that are read as annotations, and are not counted. Nor are texts directly in `folder`.
     """
-    real, skipped = locator(), {*reads}
-    taken = {real(file) for file in used}
+    real, skipped, top = locator(), {*reads}, str(folder)
+    taken = set(map(str, used))
+    elsewhere: set[str] | None = None
     reasons: dict[str, Counter[str]] = {}
 
     def count(reason: str, suffix: str) -> None:
         reasons.setdefault(reason, Counter())[suffix or "without a suffix"] += 1
 
-    for file in walk(folder):
-        suffix = file.suffix.lower()
-        if is_image(file.name):
-            if real(file) not in taken:
+    for file in walk_text(folder):
+        place, name = os.path.split(file)
+        suffix = os.path.splitext(name)[1].lower()
+        if is_image(name):
+            if file in taken:
+                continue
+            elsewhere = {real(file) for file in taken} if elsewhere is None else elsewhere
+            if real(file) not in elsewhere:
                 count("belong to no sample", suffix)
-        elif suffix not in skipped and (file.parent != folder or suffix not in TEXTS | {"", ".md", ".pdf"}):
+        elif suffix not in skipped and (place != top or suffix not in TEXTS | {"", ".md", ".pdf"}):
             count("cannot be read as images here", suffix)
     places: set[str] = set()
     for suffix, place in _hidden_images(folder):

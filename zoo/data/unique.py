@@ -15,18 +15,19 @@ from zoo.data.outlines import Outlines
 from zoo.errors import DataError
 
 
-def locator() -> Callable[[Path], str]:
+def locator() -> Callable[[str | Path], str]:
     """Return a function that gives a file's real path: links are followed, and `a/../b.png` is `b.png`.
 
     It remembers folders, so that a file costs one look at the disk.
     """
-    folders: dict[Path, str] = {}
+    folders: dict[str, str] = {}
 
-    def real(path: Path) -> str:
-        if path.parent not in folders:
-            folders[path.parent] = os.path.realpath(path.parent)
-        place = os.path.join(folders[path.parent], path.name)
-        return os.path.realpath(place) if path.name in ("", "..") or os.path.islink(place) else place
+    def real(path: str | Path) -> str:
+        folder, name = os.path.split(path)
+        if folder not in folders:
+            folders[folder] = os.path.realpath(folder)
+        place = os.path.join(folders[folder], name)
+        return os.path.realpath(place) if name in ("", ".", "..") or os.path.islink(place) else place
 
     return real
 
@@ -53,8 +54,8 @@ def listed(
     Raises:
         DataError: two entries of one file contradict each other, or two files have the same id.
     """
-    samples, said = _once(samples, classes, kind, name, places or [sample.id for sample in samples], advice)
-    return Dataset(tuple(samples), classes, kind, name, root, (*notes, *said))
+    found, said = _once(samples, classes, kind, name, places or [sample.id for sample in samples], advice)
+    return Dataset(tuple(found.values()), classes, kind, name, root, (*notes, *said))
 
 
 def unified(parts: Mapping[str, Dataset], *, deliberate: bool = False) -> dict[str, Dataset]:
@@ -66,12 +67,11 @@ def unified(parts: Mapping[str, Dataset], *, deliberate: bool = False) -> dict[s
     Raises:
         DataError: a file is in two parts, or there twice with contradicting targets.
     """
-    real = locator()
     found, files = {}, {}
     for split, part in parts.items():
-        samples, said = _once(part.samples, part.classes, part.kind, part.name, [s.id for s in part])
-        found[split] = replace(part, samples=tuple(samples), notes=(*part.notes, *said)) if said else part
-        files[split] = {real(sample.image): sample for sample in samples}
+        files[split], said = _once(part.samples, part.classes, part.kind, part.name, [s.id for s in part])
+        samples = tuple(files[split].values())
+        found[split] = replace(part, samples=samples, notes=(*part.notes, *said)) if said else part
     for one, other in combinations(files, 2):
         common = [file for file in files[one] if file in files[other]]
         if not common:
@@ -106,33 +106,32 @@ def require_once(dataset: Dataset) -> None:
 
 def _once(
     samples: Iterable[Sample], classes: Sequence[str], kind: str, name: str, places: Sequence[str], advice: str = ""
-) -> tuple[list[Sample], tuple[str, ...]]:
-    """Return the samples with each file once, where it was first listed, and what was put together, for people."""
+) -> tuple[dict[str, Sample], tuple[str, ...]]:
+    """Return real path -> sample, in the order in which they were first listed, and what was put together."""
     real = locator()
-    found: dict[str, tuple[Sample, str]] = {}
+    found: dict[str, Sample] = {}
+    listed_in: dict[str, str] = {}
     again: list[str] = []
     for sample, place in zip(samples, places, strict=True):
         file = real(sample.image)
         if file not in found:
-            found[file] = sample, place
+            found[file], listed_in[file] = sample, place
             continue
-        first, earlier = found[file]
+        first, earlier = found[file], listed_in[file]
         again.append(first.id)
         if first.target != sample.target:
             target = _joined(first.target, sample.target, kind)
             if target is None:
                 raise DataError(
-                    f"{name}: {sample.image} is listed twice with different targets: in {earlier} "
+                    f"{name}: {sample.image} is there twice with different targets: in {earlier} "
                     f"({_words(first.target, classes, kind)}) and in {place} "
                     f"({_words(sample.target, classes, kind)}). Keep the right one{advice}."
                 )
-            found[file] = replace(first, target=target), earlier
+            found[file] = replace(first, target=target)
     if not again:
-        return [sample for sample, _ in found.values()], ()
-    said = (
-        f"{name}: {len(again)} entries are of files that are listed before, e.g. {again[0]}; each file is one sample."
-    )
-    return [sample for sample, _ in found.values()], (said,)
+        return found, ()
+    count = f"{len(again)} entries are of files that are" if len(again) > 1 else "1 entry is of a file that is"
+    return found, (f"{name}: {count} there before, e.g. {again[0]}; each file is one sample.",)
 
 
 def _joined(one: Any, other: Any, kind: str) -> Any:

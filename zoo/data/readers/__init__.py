@@ -1,6 +1,6 @@
 """Data on disk to `Dataset`s. One file a format, each with `NAME`, `KINDS` (of the data sets it gives), `LAYOUT` (one
 line for people), `detect(path)` and `read(path)`, perhaps `READS` (suffixes of annotations beside the images, where not
-all texts are); a new format is one new file here."""
+all texts are) and `doubts(path)` (what speaks against a format that was named); a new format is one new file here."""
 
 from __future__ import annotations
 
@@ -52,6 +52,9 @@ def read(path: str | Path, format: str | None = None, kinds: Sequence[str] = ())
         format = "images"
     module = formats()[format] if format else _recognise(path, kinds)
     parts = unified({name: _in_one_form(part) for name, part in module.read(path).items()})
+    against = getattr(module, "doubts", None)
+    if format and against and (said := against(path)):
+        parts = {name: replace(part, notes=(*part.notes, said)) for name, part in parts.items()}
     if path.is_dir() and (said := left_out(path, files_of(parts.values()), getattr(module, "READS", TEXTS))):
         parts = {name: replace(part, notes=(*part.notes, said)) for name, part in parts.items()}
     return suited(parts, kinds)
@@ -90,11 +93,10 @@ def _recognise(path: Path, kinds: Sequence[str]) -> ModuleType:
         )
     doubt = looks_like(path) if path.is_dir() else ""
     if doubt:
-        seen += (
-            f". It looks like boxes or masks ({doubt}), so that its folders are not taken for classes. Where they are "
-            "classes all the same, name the format: folder. Else arrange it as one of the layouts below. It"
+        raise DataError(
+            f"{seen}. It looks like boxes or masks: {doubt}. So its folders are not taken for classes. If they are "
+            f"classes, name the format: folder. Else arrange the data in a layout that is known: {_layouts()}."
         )
-        raise DataError(f"{seen} is no known layout of data. Known layouts: {_layouts()}.")
     raise DataError(f"{seen}, which is no known layout of data. Known layouts: {_layouts()}.")
 
 

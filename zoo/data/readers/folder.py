@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import os
 from pathlib import Path
 
 from zoo.data.dataset import Dataset, Sample
@@ -51,6 +51,12 @@ def detect(path: Path) -> bool:
     return bool(filled) and not foreign and (len(filled) > 1 or not listed)
 
 
+def doubts(path: Path) -> str:
+    """What speaks against class folders, for people, where the format was named all the same."""
+    found = looks_like(path)
+    return f"{path.name} is read as class folders, although {found}." if found else ""
+
+
 def read(path: Path) -> dict[str, Dataset]:
     """The splits that folders or lists beside them tell, or `all`. Images lie at any depth below the class folders.
 
@@ -60,11 +66,9 @@ def read(path: Path) -> dict[str, Dataset]:
     """
     if not path.is_dir():
         raise DataError(f"{path} is not a folder; the format 'folder' needs {LAYOUT}.")
-    doubt = looks_like(path)
-    notes = (f"{path.name} is read as class folders, although {doubt}.",) if doubt else ()
     splits = _splits(path)
     if not splits:
-        return listed_splits(replace(_classes(path, path, path.name), notes=notes))
+        return listed_splits(_classes(path, path, path.name))
     for folder in subfolders(path):
         if folder not in splits.values() and has_images(folder):
             raise DataError(
@@ -73,7 +77,7 @@ def read(path: Path) -> dict[str, Dataset]:
             )
     found = {split: _classes(folder, path, f"{path.name}/{split}") for split, folder in splits.items()}
     _check_equal(path, found)
-    return {split: replace(dataset, notes=notes) for split, dataset in found.items()}
+    return found
 
 
 def _splits(path: Path) -> dict[str, Path]:
@@ -103,12 +107,12 @@ def _classes(folder: Path, root: Path, name: str) -> Dataset:
             f"{folder} has a single class folder ({next(iter(folders))}); a classifier needs at least two classes."
         )
     classes = ordered(folders)
-    samples = []
+    samples, start = [], len(os.path.join(root, ""))
     for index, inner in ((index, inner) for index, name_ in enumerate(classes) for inner in folders[name_]):
         images = list(images_below(inner))
         if not images:
             raise DataError(f"class folder {inner} has no image; it holds {describe(inner)}. Fill it or remove it.")
-        samples += [Sample(image, index, image.relative_to(root).as_posix()) for image in images]
+        samples += [Sample(image, index, str(image)[start:].replace(os.sep, "/")) for image in images]
     return Dataset(tuple(samples), tuple(classes), "class", name, root)
 
 
