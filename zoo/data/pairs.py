@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from zoo.data.files import SPLITS, has_images, images_below, split_names, subfolders, walk
+from zoo.data.files import SPLITS, has_images, images_below, split_name, split_names, subfolders, walk
 from zoo.errors import DataError
 
 _IMAGES = re.compile(r"(.*[^a-z])?(images?|imgs?|photos?)|[a-z]+images|img_dir", re.IGNORECASE)  # JPEGImages, my_imgs
@@ -33,7 +33,8 @@ def split_folders(path: Path) -> dict[str, Path]:
 def pairs(path: Path, kind: re.Pattern[str]) -> dict[str, Pair]:
     """Split, or `all`, -> (folder of images, folder of annotations), where the latter's name is of `kind`.
 
-    Both folders side by side, perhaps with folders of the splits in each, or inside the folders of the splits.
+    Folders side by side, perhaps with folders of the splits in each; inside the folders of the splits; or called by
+    the split, `train_images` and `train_masks`.
     """
     beside = _beside(path, kind)
     if beside:
@@ -41,7 +42,20 @@ def pairs(path: Path, kind: re.Pattern[str]) -> dict[str, Pair]:
         splits = [split for split in inner[0] if split in inner[1]]
         return {split: (inner[0][split], inner[1][split]) for split in splits} or {"all": beside}
     found = {split: _beside(folder, kind) for split, folder in split_folders(path).items()}
-    return {split: pair for split, pair in found.items() if pair}
+    return {split: pair for split, pair in found.items() if pair} or _by_name(path, kind)
+
+
+def _by_name(path: Path, kind: re.Pattern[str]) -> dict[str, Pair]:
+    """Split -> folders whose names tell the split and what they hold: `train_images` and `train_masks`."""
+    found: dict[str, dict[bool, list[Path]]] = {}
+    for folder in subfolders(path):
+        words = re.split(r"[ _-]+", folder.name)
+        rest = "_".join(word for word in words if not split_name(word))
+        for split in {split for word in words if (split := split_name(word))}:
+            if _IMAGES.fullmatch(rest) or kind.fullmatch(rest):
+                found.setdefault(split, {}).setdefault(bool(kind.fullmatch(rest)), []).append(folder)
+    fitting = {split: sides for split, sides in found.items() if all(len(sides.get(s, ())) == 1 for s in (True, False))}
+    return {split: (fitting[split][False][0], fitting[split][True][0]) for split in SPLITS if split in fitting}
 
 
 def annotated(path: Path) -> bool:

@@ -55,8 +55,9 @@ def listed_splits(dataset: Dataset) -> dict[str, Dataset]:
             "and test/, or list them in a CSV file with the column 'split', to use them."
         )
     rest = sorted(set(range(len(dataset))) - {row for rows in found.values() for row in rows})
-    if found and "train" not in found:
-        found = {"train": rest, **found} if rest else found
+    if found and "train" not in found and rest:
+        found = {"train": rest, **found}
+        notes.append(f"no list is for training: the {len(rest)} images that no list names are trained on.")
     elif found and rest:
         notes.append(f"{len(rest)} images are in no list of a split and left out, e.g. {dataset[rest[0]].id}.")
     dataset = replace(dataset, notes=(*dataset.notes, *(f"{dataset.name}: {note}" for note in notes)))

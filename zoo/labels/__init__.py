@@ -45,7 +45,12 @@ def numbered(labels: Sequence[str]) -> bool:
 
 
 def align(
-    classes: Sequence[str], labels: Sequence[str], label_set: str = "", used: Collection[int] | None = None
+    classes: Sequence[str],
+    labels: Sequence[str],
+    label_set: str = "",
+    used: Collection[int] | None = None,
+    *,
+    numbers: bool = True,
 ) -> Alignment:
     """Find the model's label that each class of a data set is.
 
@@ -56,6 +61,7 @@ def align(
 
     Args:
         used: indexes of the classes that samples have; only these must be known. All without it.
+        numbers: whether numbers may be class numbers; without it they are names like others.
 
     Raises:
         DataError: naming the classes that the model does not know, a name that several of its labels have, or two
@@ -67,7 +73,7 @@ def align(
     if label_set:
         tables[1] = _places(line.split("\t")[0] for line in _lines(label_set))
     indexes = [index_of(name) for name in classes]
-    by_number = None not in indexes and not any(number(name) is not None for name in labels)
+    by_number = numbers and None not in indexes and not any(number(name) is not None for name in labels)
     for place, name in enumerate(classes):
         if by_number:
             index = indexes[place]

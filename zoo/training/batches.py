@@ -80,8 +80,11 @@ def _meaning(dataset: Dataset, model: Model, by_position: bool) -> Alignment:
     used = None  # which classes occur in masks is known only when they are read
     if dataset.kind in ("class", "classes", "boxes"):
         used = {index for sample in dataset for index in dataset.labels(sample)} - {UNKNOWN}
+    # Published detectors number the same classes in several ways (COCO's have 80, 90 or 91).
+    label_set, fits = model.card.label_set, len(dataset.classes) == len(model.labels)
+    numbers = dataset.kind != "boxes" or not label_set or fits
     try:
-        return align(dataset.classes, model.labels, model.card.label_set, used)
+        return align(dataset.classes, model.labels, label_set, used, numbers=numbers)
     except DataError:
         if by_position and numbered(model.labels):
             return Alignment(tuple(range(len(model.labels))))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,7 +93,7 @@ def _lines(table: Path) -> Iterator[tuple[int, list[str]]]:
     start = 1
     try:
         with table.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.reader(stream, strict=True)
+            reader = csv.reader(stream, strict=True, skipinitialspace=True)
             for cells in reader:
                 if any(cells):
                     yield start, cells
@@ -136,20 +136,30 @@ def _rows(table: Path, split: str) -> list[_Row]:
                 "quotation marks around the cell."
             )
         named = dict(zip(header, [*cells, *[""] * (len(header) - len(cells))], strict=False))
+        _check_marks(table, place, named, header.index(image), (image, label, "split"))
         found.append(_row(table, place, named, image, label, split, splits))
     return found
+
+
+def _check_marks(table: Path, place: str, cells: dict[str, str], image: int, bare: Sequence[str]) -> None:
+    """Raise `DataError` for a cell over several lines that cannot be meant: a name, or text that holds whole lines."""
+    for name, cell in cells.items():
+        first, *lines = cell.splitlines() or [""]
+        held = [line.split(",") for line in lines]
+        if lines and (name in bare or any(len(row) > image and _is_file(table, row[image]) for row in held)):
+            raise DataError(
+                f"{place}: the cell of the column {name!r} goes over {len(held) + 1} lines, {cell[:80]!r}: its "
+                "quotation mark is not closed where it should be."
+            )
+
+
+def _is_file(table: Path, name: str) -> bool:
+    return bool(name.strip()) and (table.parent / name.strip()).is_file()
 
 
 def _row(
     table: Path, place: str, cells: dict[str, str], image: str, label: str, split: str, splits: dict[str, str]
 ) -> _Row:
-    if broken := [
-        name for name in (image, label, "split") if "\n" in cells.get(name, "") or "\r" in cells.get(name, "")
-    ]:
-        raise DataError(
-            f"{place}: the cell of the column {broken[0]!r} goes over several lines, {cells[broken[0]][:80]!r}: a "
-            "quotation mark is not closed."
-        )
     name = cells[image].strip()
     file = table.parent / name
     if not name or not file.is_file():
