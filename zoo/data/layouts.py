@@ -124,18 +124,19 @@ def _named(folder: Path) -> bool:
 
 
 def _masked(pairs: Sequence[tuple[str, str]], named: bool) -> bool:
-    """Whether all second images look like masks of the first ones: of their size and of few colours, while the first
-    are of many, where the name does not tell."""
-    most, least = (256, 0) if named else (_FEW, _MANY)
+    """Whether all second images look like masks of the first ones: of their size, and of few colours where the first
+    are of many; of fewer than these where the folder is called as masks are."""
     try:
-        return all(
-            image_size(image)[0] == image_size(mask)[0]
-            and _colours(mask, most) <= most
-            and (named or _colours(image, least) >= least)
-            for image, mask in pairs
-        )
+        for image, mask in pairs:
+            count = _colours(mask, 256 if named else _FEW)
+            if count > (256 if named else _FEW) or image_size(image)[0] != image_size(mask)[0]:
+                return False
+            least = 2 * count if named else _MANY
+            if _colours(image, least) < least:
+                return False
     except DataError:
         return False
+    return True
 
 
 def _colours(file: str, most: int) -> int:
