@@ -185,12 +185,13 @@ def test_lists_beside_the_class_folders_tell_the_splits(tmp_path: Path):
     assert {split: len(part) for split, part in read(tmp_path).items()} == {"train": 8, "test": 2}
 
 
-def test_lists_in_a_folder_beside_images(tmp_path: Path):
-    classes(tmp_path / "images")
-    (tmp_path / "meta").mkdir()
-    (tmp_path / "meta" / "train.txt").write_text("a/a0\nb/b0\n")
-    (tmp_path / "meta" / "test.txt").write_text("a/a1\nb/b1\n")
-    found = ids(read(tmp_path / "images"))
+@pytest.mark.parametrize(("images", "lists"), [("images", "meta"), ("data", "data/splits")])
+def test_lists_in_a_folder_of_their_own(tmp_path: Path, images: str, lists: str):
+    classes(tmp_path / images)
+    (tmp_path / lists).mkdir()
+    (tmp_path / lists / "train.txt").write_text("a/a0\nb/b0\n")
+    (tmp_path / lists / "test.txt").write_text("a/a1\nb/b1\n")
+    found = ids(read(tmp_path / images))
     assert found == {"train": ["a/a0.png", "b/b0.png"], "test": ["a/a1.png", "b/b1.png"]}
 
 

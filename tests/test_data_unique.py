@@ -85,6 +85,10 @@ def test_class_folders(folder: Path):
     with pytest.raises(DataError, match=r"train/a/2\.png and val/a/leak\.png"):
         read(folder / "data")
     (val / "a" / "leak.png").unlink()
+    os.link(train / "b" / "3.png", val / "b" / "hard.png")
+    with pytest.raises(DataError, match=r"train/b/3\.png and val/b/hard\.png"):
+        read(folder / "data")
+    (val / "b" / "hard.png").unlink()
     (train / "b" / "other.png").symlink_to("../a/0.png")
     with pytest.raises(DataError, match=r"in train/a/0\.png \('a'\) and in train/b/other\.png \('b'\)"):
         read(folder / "data")

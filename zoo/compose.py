@@ -16,7 +16,7 @@ from zoo.adapter import Adapter, configure, option_fields
 from zoo.backbone import abstract, feature_shapes
 from zoo.errors import ConfigError, WeightsError, unknown_name
 from zoo.labels import names as label_names
-from zoo.labels.spelling import number
+from zoo.labels.spelling import nfc, number
 from zoo.model import DTYPES, Card, Model
 from zoo.registry import registry
 from zoo.spec import AdapterSpec, BackboneSpec, ModelSpec, Preprocess, WeightSpec
@@ -74,7 +74,7 @@ def create(
         raise unknown_name("dtype", dtype, DTYPES)
     if labels is not None and num_classes is not None and len(labels) != num_classes:
         raise ConfigError(f"{len(labels)} labels were given and num_classes={num_classes}; give one of them.")
-    if labels is not None and len(set(labels)) != len(labels):
+    if labels is not None and len(set(map(nfc, labels))) != len(labels):
         raise ConfigError("labels must be different from one another.")
     if not adapter_spec.adapter.classes:
         if labels or num_classes:

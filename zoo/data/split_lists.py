@@ -10,7 +10,8 @@ from pathlib import Path
 from zoo.data.dataset import Dataset
 from zoo.data.files import SPLITS, files, read_lines, split_name, split_names
 
-_FOLDERS = ("meta", "splits", "split", "lists", "imagesets", "main")
+FOLDERS = ("meta", "splits", "split", "lists", "imagesets", "main")
+"""Where lists of splits lie, in lower case."""
 _LISTS = (".txt", ".lst")
 _OTHER = re.compile(r"(.*[^a-z])?(splits?|setid)|(train|test|val)[^a-z].*|.*[^a-z](train|test|val)", re.IGNORECASE)
 _UNREAD = frozenset({".txt", ".lst", ".csv", ".json", ".mat", ".yaml", ".yml", ".pkl", ".npz"})
@@ -69,7 +70,7 @@ def _beside(path: Path) -> Iterable[Path]:
     places = [path, path.parent] if path.name.lower() == "images" else [path]
     for place in places:
         yield from files(place)
-        for folder in sorted(entry for entry in place.iterdir() if entry.name.lower() in _FOLDERS and entry.is_dir()):
+        for folder in sorted(entry for entry in place.iterdir() if entry.name.lower() in FOLDERS and entry.is_dir()):
             yield from files(folder)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
@@ -16,9 +17,9 @@ from zoo.errors import DataError
 
 
 def locator() -> Callable[[str | Path], str]:
-    """Return a function that gives a file's real path: links are followed, and `a/../b.png` is `b.png`.
+    """Return a function that tells files apart: by the real path, or of files with hard links by their number.
 
-    It remembers folders, so that a file costs one look at the disk.
+    Links are followed, and `a/../b.png` is `b.png`. It remembers folders, so that a file costs one look at the disk.
     """
     folders: dict[str, str] = {}
 
@@ -27,7 +28,14 @@ def locator() -> Callable[[str | Path], str]:
         if folder not in folders:
             folders[folder] = os.path.realpath(folder)
         place = os.path.join(folders[folder], name)
-        return os.path.realpath(place) if name in ("", ".", "..") or os.path.islink(place) else place
+        try:
+            state = os.lstat(place)
+            if name in ("", ".", "..") or stat.S_ISLNK(state.st_mode):
+                place = os.path.realpath(place)
+                state = os.stat(place)
+        except OSError:  # it is not there; who reads it says so
+            return place
+        return f"{state.st_dev}:{state.st_ino}" if state.st_nlink > 1 and stat.S_ISREG(state.st_mode) else place
 
     return real
 
@@ -85,8 +93,8 @@ def unified(parts: Mapping[str, Dataset], *, deliberate: bool = False) -> dict[s
             continue
         raise DataError(
             f"{found[one].name} and {found[other].name} have {len(common)} "
-            f"file{'s' * (len(common) > 1)} in common, e.g. {ids} ({common[0]}). A file must be in one split only: "
-            "remove it from the others."
+            f"file{'s' * (len(common) > 1)} in common, e.g. {ids} ({files[other][common[0]].image}). A file must be in "
+            "one split only: remove it from the others."
         )
     return found
 
@@ -107,7 +115,7 @@ def require_once(dataset: Dataset) -> None:
 def _once(
     samples: Iterable[Sample], classes: Sequence[str], kind: str, name: str, places: Sequence[str], advice: str = ""
 ) -> tuple[dict[str, Sample], tuple[str, ...]]:
-    """Return real path -> sample, in the order in which they were first listed, and what was put together."""
+    """Return file (see `locator`) -> sample, in the order of their first entries, and what was put together."""
     real = locator()
     found: dict[str, Sample] = {}
     listed_in: dict[str, str] = {}

@@ -114,6 +114,8 @@ def train(
     ema = own["ema"] if ema is None else ema
     parts, said = checked(splits(data, format, model.adapter.targets_from), annotations)
     pool, *others = training_splits(parts, val_fraction, seed)
+    if "val" not in parts:
+        said = (f"the data has no validation split: {len(others[0])} of its images are set aside for it.", *said)
     if "test" in parts:
         others.append(parts["test"])
     train_set, val_set, *test = (relabelled(part, model, by_position=True) for part in (pool, *others))

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -94,11 +94,14 @@ def _recognise(path: Path, kinds: Sequence[str]) -> ModuleType:
     doubt = looks_like(path) if path.is_dir() else ""
     if doubt:
         raise DataError(
-            f"{seen}. It looks like boxes or masks: {doubt}. So its folders are not taken for classes. If they are "
-            f"classes, name the format: folder. Else arrange the data in a layout that is known: {_layouts()}."
+            f"{seen}, which is no known layout of data. It looks like boxes or masks: {doubt}. So its folders are not "
+            "taken for classes. If they are classes, name the format: folder. Else arrange the data in one of these "
+            f"layouts: {_layouts({'boxes', 'masks'})}."
         )
     raise DataError(f"{seen}, which is no known layout of data. Known layouts: {_layouts()}.")
 
 
-def _layouts() -> str:
-    return "; ".join(f"{module.NAME}: {module.LAYOUT}" for module in formats().values())
+def _layouts(kinds: Collection[str] = ()) -> str:
+    """The layouts of all formats, or of those that give such data sets."""
+    fitting = (module for module in formats().values() if not kinds or set(kinds) & set(module.KINDS))
+    return "; ".join(f"{module.NAME}: {module.LAYOUT}" for module in fitting)

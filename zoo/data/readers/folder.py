@@ -19,7 +19,7 @@ from zoo.data.files import (
     walk,
 )
 from zoo.data.layouts import looks_like
-from zoo.data.split_lists import listed_splits
+from zoo.data.split_lists import FOLDERS, listed_splits
 from zoo.errors import DataError
 from zoo.labels.spelling import nfc, ordered
 
@@ -41,7 +41,7 @@ def detect(path: Path) -> bool:
         return False
     if _splits(path):
         return True
-    folders = subfolders(path)
+    folders = _class_folders(path)
     filled = [folder for folder in folders if has_images(folder)]
     named = [folder for folder in folders if split_name(folder.name)]
     if named and not (len(named) == 1 and named[0] in filled and len(filled) > 2):
@@ -80,6 +80,11 @@ def read(path: Path) -> dict[str, Dataset]:
     return found
 
 
+def _class_folders(path: Path) -> list[Path]:
+    """The sub-folders, without those of lists of splits."""
+    return [f for f in subfolders(path) if f.name.lower() not in FOLDERS or has_images(f)]
+
+
 def _splits(path: Path) -> dict[str, Path]:
     """Split name -> folder, for the sub-folders that are named as a split and hold folders of images."""
     folders = {folder.name: folder for folder in subfolders(path)}
@@ -96,7 +101,7 @@ def _splits(path: Path) -> dict[str, Path]:
 def _classes(folder: Path, root: Path, name: str) -> Dataset:
     """The data set of one folder of class folders."""
     folders: dict[str, list[Path]] = {}
-    for inner in subfolders(folder):
+    for inner in _class_folders(folder):
         folders.setdefault(nfc(inner.name), []).append(inner)
     if not folders:
         loose = sum(is_image(file.name) for file in files(folder))
