@@ -119,6 +119,24 @@ def test_csv_several_labels(tmp_path):
     assert data.counts() == {"bird": 1, "cat": 1, "dog": 2}
 
 
+def test_csv_column_label_with_bars_holds_several_labels(tmp_path):
+    """And it is said, because a classifier of one label each becomes one of several."""
+    folders(tmp_path, "x", images=4)
+    (tmp_path / "data.csv").write_text("image,label\nx/0.png,cat\nx/1.png, dog\nx/2.png,cat|dog\nx/3.png,a;b\n")
+    data = read(tmp_path / "data.csv")["all"]
+    assert data.kind == "classes" and data.classes == ("a;b", "cat", "dog")
+    assert [s.target for s in data] == [(1,), (2,), (1, 2), (0,)]
+    assert "1 of 4 lines have several labels, separated by | (e.g. line 4)" in data.notes[0]
+
+
+def test_csv_quotation_marks_that_close_are_read(tmp_path):
+    folders(tmp_path, "x", images=3)
+    text = 'image,label,text\nx/0.png, "a, or b","two\nlines, with ""marks"""\nx/1.png,12" pipe,\n"x/2.png","c",\n'
+    (tmp_path / "data.csv").write_text(text)
+    data = read(tmp_path / "data.csv")["all"]
+    assert [data.classes[s.target] for s in data] == ["a, or b", '12" pipe', "c"]
+
+
 def test_csv_files_named_by_split(tmp_path):
     folders(tmp_path, "x", images=3)
     (tmp_path / "train.csv").write_text("path,label\nx/0.png,a\nx/1.png,b\n")
@@ -136,7 +154,13 @@ def test_csv_files_named_by_split(tmp_path):
         ("image,label\nx/0.png,a\nx/9.png,b\n", r"line 3: the image 'x/9.png' does not exist"),
         ("image,label\nx/0.png,a\nx/1.png,\n", r"line 3: the label is empty"),
         ("image,label\nx/0.png\n", r"line 2: the label is empty"),
-        ("image,label,split\nx/0.png,a,dev\n", r"line 2: the split 'dev' is unknown; accepted: train"),
+        ("image,label,split\nx/0.png,a,later\n", r"line 2: the split 'later' is unknown; accepted: train"),
+        ('image,label\n"x/0.png,a\nx/1.png,b\n', r"line 2: .*quotation mark opens a cell here"),
+        ('image,label\nx/0.png,a\n"x/1.png,b\n"x/0.png",a\n', r"line 3: .*quotation mark opens a cell here"),
+        ('image,label\nx/0.png,"a\nx/1.png,b"\n', r"line 2: the cell of the column 'label' goes over 2 lines"),
+        ('image,label,text\nx/0.png,a,"one\nx/1.png,b,two"\n', r"line 2: the cell of the column 'text' goes over 2"),
+        ("image,label\nx/0.png,a,b\nx/1.png,b\n", r"line 2 has 3 cells and the first line 2"),
+        ("image,label,label\nx/0.png,a,b\nx/1.png,b,a\n", r"several columns called 'label'"),
         ("x/0.png,a\nx/1.png,b\n", r"columns \['x/0.png', 'a'\]; its first line must name"),
         ("image;label\nx/0.png;a\n", r"columns \['image;label'\].*separated by commas"),
         ("image,label\n", "no line with an image"),

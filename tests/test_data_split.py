@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from zoo.data import Dataset, Sample, kfold, split
-from zoo.errors import ConfigError
+from zoo.errors import ConfigError, DataError
 
 
 def dataset(targets, kind="class", classes=5):
@@ -35,7 +35,7 @@ def test_split_is_a_stratified_partition(fraction):
 
 def test_split_has_the_right_size_with_many_small_classes():
     many = Dataset(
-        tuple(Sample(Path("x"), i % 100, str(i)) for i in range(700)),
+        tuple(Sample(Path(f"{i}.png"), i % 100, str(i)) for i in range(700)),
         tuple(str(i) for i in range(100)),
         "class",
         "many",
@@ -71,6 +71,17 @@ def test_kfold_partitions_and_stratifies(kind):
         assert not {s.id for s in train} & {s.id for s in val} and len(train) + len(val) == len(data)
         assert val.counts()["a"] == 8 and val.counts()["e"] == 10 and len(val) == 20
     assert [v for _, v in kfold(data, 5, seed=2)] == [v for _, v in folds]
+
+
+def test_a_file_that_is_there_twice_is_not_split(tmp_path):
+    """Else it would be learned and validated on."""
+    (tmp_path / "a.png").touch()
+    (tmp_path / "link.png").symlink_to("a.png")
+    files = [tmp_path / name for name in ("a.png", "b.png", "c.png", "link.png")]
+    data = Dataset(tuple(Sample(f, i % 2, f.name) for i, f in enumerate(files)), ("x", "y"), "class", "toy", tmp_path)
+    for divide in (split, lambda data: kfold(data, 2)):
+        with pytest.raises(DataError, match=r"a\.png and link\.png are the same file"):
+            divide(data)
 
 
 def test_bad_requests():

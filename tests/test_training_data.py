@@ -9,12 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import training_kit
-from training_kit import CLASSES, FAST, create, draw_folder
+from training_kit import CLASSES, FAST, create, draw_folder, picture
 
 import zoo
-from zoo.data import read, split
+from zoo.data import Dataset, read, split
 from zoo.errors import ConfigError, DataError, RunError, WeightsError
+from zoo.training.batches import named_after, relabelled, splits
 from zoo.training.session import Session
+from zoo.weights.export import native_tensors
+from zoo.weights.file import write
 
 installed, own_cache, tinynet = training_kit.installed, training_kit.own_cache, training_kit.tinynet
 data = training_kit.data
@@ -43,13 +46,64 @@ def test_labels_in_another_order_mean_the_same(data: Path, tmp_path: Path):
     assert sum(right) >= 2
 
 
-def test_labels_of_other_words_are_taken_by_position(data: Path, tmp_path: Path):
-    """A folder `discs` for the label `disc`: the model knows from then on what the data calls its classes."""
-    run = zoo.train(create(("a", "b", "c")), data, plan="head", epochs=1, out=tmp_path / "run", **FAST)
-    assert run.model.labels == ("a", "b", "c")
-    assert zoo.evaluate(run.folder, data, split="val").metrics["accuracy"] == run.metrics["accuracy"]
-    with pytest.raises(DataError, match="'wedge'"):
-        zoo.evaluate(run, draw_folder(tmp_path / "other", ("disc", "frame", "wedge"), 2))
+def targets(dataset: Dataset) -> dict[str, set[int]]:
+    """What a sample of each folder is trained or scored as."""
+    found: dict[str, set[int]] = {}
+    for sample in dataset:
+        found.setdefault(sample.image.parent.name, set()).add(sample.target)
+    return found
+
+
+def numbered_folders(root: Path, *numbers: int) -> Path:
+    for number in numbers:
+        (root / str(number)).mkdir(parents=True)
+        for i in range(2):
+            picture("disc", 100 * number + i).save(root / str(number) / f"{i}.png")
+    return root
+
+
+def test_folders_called_by_numbers_mean_these_numbers(tmp_path: Path):
+    """Twelve folders: as text, `10` would come before `2`, and folder 2 would be learned as the fifth name."""
+    names = tuple("zero one two three four five six seven eight nine ten eleven".split())
+    part = read(numbered_folders(tmp_path / "all", *range(12)))["all"]
+    assert part.classes == tuple(map(str, range(12)))
+    for labels in (names, part.classes, tuple(sorted(part.classes))):
+        model = create(labels)
+        meant = {str(n): {labels.index(names[n] if labels is names else str(n))} for n in range(12)}
+        assert targets(relabelled(part, model, by_position=True)) == meant
+        fewer = read(numbered_folders(tmp_path / labels[2], 0, 2, 10, 11))["all"]
+        assert targets(relabelled(fewer, model)) == {n: meant[n] for n in ("0", "2", "10", "11")}
+    with pytest.raises(DataError, match="'12'.*numbered from 0 to 11"):
+        zoo.train(create(names), numbered_folders(tmp_path / "from1", *range(1, 13)), out=tmp_path / "run", **FAST)
+
+
+def test_a_class_that_a_model_does_not_know_is_not_scored_as_another(data: Path, tmp_path: Path):
+    """Neither in training nor in an evaluation, where the labels have names."""
+    with pytest.raises(DataError, match="does not know: 'disc', 'frame', 'stripe'"):
+        zoo.train(create(("a", "b", "c")), data, plan="head", epochs=1, out=tmp_path / "run", **FAST)
+    for classes in (("disc", "frame", "wedge"), ("disc", "wedge")):
+        with pytest.raises(DataError, match="does not know: 'wedge'"):
+            zoo.evaluate(create(), draw_folder(tmp_path / str(len(classes)), classes, 2))
+
+
+def test_numbered_labels_in_another_order_take_the_names_of_the_data(tmp_path: Path):
+    """Labels that are mere numbers are places: the model takes the data's names, also where these are other numbers."""
+    part = read(numbered_folders(tmp_path / "from1", 1, 2, 10))["all"]
+    model = zoo.create("tinynet", "classifier", num_classes=3, pretrained=False)
+    named_after(model, part)
+    assert model.labels == ("1", "2", "10")
+    assert targets(relabelled(part, model)) == {"1": {0}, "2": {1}, "10": {2}}
+
+
+def test_a_head_of_numbered_classes_is_not_kept_for_numbers_in_another_order(tmp_path: Path):
+    numbers = tuple(map(str, range(11)))
+    weights = tmp_path / "bare.safetensors"  # weights whose classes have no names
+    write(weights, dict(native_tensors(create(numbers))))
+    new = {
+        labels: zoo.create("tinynet", "classifier", weights=str(weights), labels=labels).card.new_head
+        for labels in (numbers, tuple(sorted(numbers)), tuple("abcdefghijk"))
+    }
+    assert list(new.values()) == [False, True, False]
 
 
 def test_numbered_labels_take_the_names_of_the_data(data: Path, tmp_path: Path):
@@ -94,6 +148,25 @@ def test_without_out_runs_are_numbered(data: Path, tmp_path: Path, monkeypatch: 
     monkeypatch.chdir(tmp_path)
     folders = [zoo.train(create(), data, plan="head", epochs=1, **FAST).folder for _ in range(2)]
     assert [str(folder) for folder in folders] == [f"runs/{data.name}-tinynet-{i}" for i in (1, 2)]
+
+
+def test_what_the_data_leaves_out_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    source = draw_folder(tmp_path / "data", CLASSES, 6)
+    (source / "disc" / "phone.heic").write_bytes(b"x")
+    how = {name: value for name, value in FAST.items() if name != "show"}
+    run = zoo.train(create(), source, plan="head", epochs=1, out=tmp_path / "run", **how)
+    said = capsys.readouterr().err
+    assert "data: 1 file left out: 1 .heic cannot be read as images here." in said
+    assert "the data has no validation split: 3 of its images are set aside for it." in said
+    assert any(".heic" in note for note in zoo.evaluate(run, source).notes)
+
+
+def test_data_sets_that_share_some_files_are_refused(tmp_path: Path):
+    (pool,) = read(draw_folder(tmp_path / "data", CLASSES, 6)).values()
+    with pytest.raises(DataError, match="have 2 files in common"):
+        zoo.train(create(), {"train": pool.subset(range(10), "a"), "val": pool.subset(range(8, 18), "b")}, **FAST)
+    notes = splits({"train": pool, "val": pool})["val"].notes  # the same on purpose
+    assert "train and val are the same 18 files" in notes[0]
 
 
 # What is shown ---------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from zoo.adapter import Adapter, configure, option_fields
 from zoo.backbone import abstract, feature_shapes
 from zoo.errors import ConfigError, unknown_name
 from zoo.labels import names as label_names
+from zoo.labels.spelling import nfc, number
 from zoo.loader import same_distribution
 from zoo.model import DTYPES, Card, Model, Provider
 from zoo.registry import registry
@@ -88,7 +89,7 @@ def create(
         raise unknown_name("dtype", dtype, DTYPES)
     if labels is not None and num_classes is not None and len(labels) != num_classes:
         raise ConfigError(f"{len(labels)} labels were given and num_classes={num_classes}; give one of them.")
-    if labels is not None and len(set(labels)) != len(labels):
+    if labels is not None and len(set(map(nfc, labels))) != len(labels):
         raise ConfigError("labels must be different from one another.")
     if not adapter_spec.adapter.classes:
         if labels or num_classes:
@@ -469,8 +470,9 @@ def _choose_labels(
         assert num_classes is not None
         return (own, own) if num_classes == len(own) else (_numbered(num_classes), own)
     wanted = tuple(labels)
-    # Classes without names agree when they are equally many.
-    return wanted, (wanted if own == _numbered(len(wanted)) else own) if own else ()
+    # Classes without names agree when they are equally many; numbers in another order are not the same classes.
+    nameless = own == _numbered(len(wanted)) and not any(number(name) is not None for name in wanted)
+    return wanted, wanted if nameless else own
 
 
 def _label_set(spec: BackboneSpec, origin: Origin, labels: tuple[str, ...]) -> str:

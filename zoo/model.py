@@ -43,7 +43,6 @@ class Card:
         weights: name, path or hub address of what the parameters started from; empty for random ones.
         preprocess: how pixels are prepared. in_channels: of the images. dtype: of the arithmetic.
         options: build options of the backbone. label_set: name of the published label set, where the labels are one.
-        class_names: what the data it was trained on calls its classes, where those are not the labels.
         license: of the weights. sha256: of the file they came from. seed: of everything initialised at random.
         notes: what was done to fit the weights to the model, for people. new_head: the head is untrained.
         plugins: whose code the `backbone` and the `adapter` are.
@@ -57,7 +56,6 @@ class Card:
     dtype: str = "float32"
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)
     label_set: str = ""
-    class_names: tuple[str, ...] = ()
     license: str = "unknown"
     sha256: str = ""
     revision: str = ""

@@ -253,12 +253,16 @@ def predict(
 ) -> None:
     """What a model sees in photos: `zoo predict RUN IMAGE...`, or with `--backbone NAME --weights SOURCE` for RUN."""
     from zoo.data import list_images
+    from zoo.data.left_out import left_out
 
     places = [run, *(images or [])]
     photos = places if backbone else places[1:]
     if not photos:
         raise ConfigError("give RUN and at least one photo or folder, or --backbone NAME and photos.")
     files = list_images(photos)
+    for folder in [Path(photo).expanduser() for photo in photos if Path(photo).expanduser().is_dir()]:
+        if said := left_out(folder, files):
+            output.note(said)
     pictures = output.picture_files(files, out) if out else []
     own = task or (_own_task(backbone, weights) if backbone else "")
     model = _model(places[0], backbone, weights, own, set_, dtype, image_size, accept_license)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,6 +43,7 @@ class Dataset:
             `images` for images of which nothing is known, whose target is None.
         name: for people, e.g. `ants_bees/train`.
         root: folder that the ids are relative to.
+        notes: what whoever read the data has to say about it, for people: files left out, classes that look alike.
     """
 
     samples: tuple[Sample, ...]
@@ -50,9 +51,13 @@ class Dataset:
     kind: Kind
     name: str
     root: Path
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
-        """Raise `DataError` when a target names a class that is not there."""
+        """Raise `DataError` when two samples have the same id, or a target names a class that is not there."""
+        if len({sample.id for sample in self.samples}) < len(self.samples):
+            id, count = Counter(sample.id for sample in self.samples).most_common(1)[0]
+            raise DataError(f"{self.name}: {count} samples have the id {id!r}; each sample needs an id of its own.")
         if self.kind == "masks":
             self._check_masks()
         if self.kind not in ("class", "classes", "boxes"):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import io
 import re
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +25,9 @@ from zoo.errors import ConfigError, DataError
 Channels = Literal["RGB", "L", "RGBA"]
 OnCorrupt = Literal["error", "lenient"]
 MAX_PIXELS = 178_956_970
+
+_NO_PICTURES = {"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "PDF", "WMF"}
+"""Formats that Pillow knows and cannot turn into pixels by itself: films, numbers, and what needs another program."""
 
 _ORIENTATION_TAG = 0x0112
 # Warnings of libjpeg that concern headers only. The pixels of such files are whole.
@@ -65,6 +69,14 @@ def decode(
         return np.ascontiguousarray(upright(_convert(pixels, channels), orientation))
     except _BadImage as error:
         raise DataError(f"{name} {error}") from error.__cause__
+
+
+@cache
+def suffixes() -> frozenset[str]:
+    """Return the suffixes of the files that `decode` reads, in lower case: those of Pillow as it is installed here."""
+    Image.init()
+    readable = {*Image.OPEN, "MPO"} - _NO_PICTURES
+    return frozenset(suffix for suffix, format in Image.registered_extensions().items() if format in readable)
 
 
 def image_size(path: str | Path) -> tuple[tuple[int, int], int]:

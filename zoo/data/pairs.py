@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from zoo.data.files import SPLIT_NAMES, has_images, images_below, subfolders, walk
+from zoo.data.files import SPLITS, has_images, images_below, split_name, split_names, subfolders, walk
 from zoo.errors import DataError
 
 _IMAGES = re.compile(r"(.*[^a-z])?(images?|imgs?|photos?)|[a-z]+images|img_dir", re.IGNORECASE)  # JPEGImages, my_imgs
@@ -19,27 +19,22 @@ _ENDINGS = ("_mask", "_masks", "-mask", "_instances", "_instance", "_label", "_l
 Pair = tuple[Path, Path]
 
 
-def split_name(name: str) -> str | None:
-    """What zoo calls the split that a folder or file is named for (`valid`, `train2017`); None for other names."""
-    return SPLIT_NAMES.get(name.lower().rstrip("0123456789"))
-
-
 def split_folders(path: Path) -> dict[str, Path]:
     """Split -> sub-folder named for it. Raises `DataError` when two are named for the same."""
+    folders = {folder.name: folder for folder in subfolders(path)}
     found: dict[str, Path] = {}
-    for folder in subfolders(path):
-        split = split_name(folder.name)
+    for name, split in split_names(folders).items():
         if split in found:
-            raise DataError(f"{path} holds {found[split].name}/ and {folder.name}/, both for {split}. Keep one.")
-        if split:
-            found[split] = folder
-    return {split: found[split] for split in ("train", "val", "test") if split in found}
+            raise DataError(f"{path} holds {found[split].name}/ and {name}/, both for {split}. Keep one.")
+        found[split] = folders[name]
+    return {split: found[split] for split in SPLITS if split in found}
 
 
 def pairs(path: Path, kind: re.Pattern[str]) -> dict[str, Pair]:
     """Split, or `all`, -> (folder of images, folder of annotations), where the latter's name is of `kind`.
 
-    Both folders side by side, perhaps with folders of the splits in each, or inside the folders of the splits.
+    Folders side by side, perhaps with folders of the splits in each; inside the folders of the splits; or called by
+    the split, `train_images` and `train_masks`.
     """
     beside = _beside(path, kind)
     if beside:
@@ -47,7 +42,20 @@ def pairs(path: Path, kind: re.Pattern[str]) -> dict[str, Pair]:
         splits = [split for split in inner[0] if split in inner[1]]
         return {split: (inner[0][split], inner[1][split]) for split in splits} or {"all": beside}
     found = {split: _beside(folder, kind) for split, folder in split_folders(path).items()}
-    return {split: pair for split, pair in found.items() if pair}
+    return {split: pair for split, pair in found.items() if pair} or _by_name(path, kind)
+
+
+def _by_name(path: Path, kind: re.Pattern[str]) -> dict[str, Pair]:
+    """Split -> folders whose names tell the split and what they hold: `train_images` and `train_masks`."""
+    found: dict[str, dict[bool, list[Path]]] = {}
+    for folder in subfolders(path):
+        words = re.split(r"[ _-]+", folder.name)
+        rest = "_".join(word for word in words if not split_name(word))
+        for split in {split for word in words if (split := split_name(word))}:
+            if _IMAGES.fullmatch(rest) or kind.fullmatch(rest):
+                found.setdefault(split, {}).setdefault(bool(kind.fullmatch(rest)), []).append(folder)
+    fitting = {split: sides for split, sides in found.items() if all(len(sides.get(s, ())) == 1 for s in (True, False))}
+    return {split: (fitting[split][False][0], fitting[split][True][0]) for split in SPLITS if split in fitting}
 
 
 def annotated(path: Path) -> bool:
@@ -77,12 +85,16 @@ def matched(images: Path, masks: Path) -> list[tuple[Path, Path | None]]:
     by_stem = images_by_stem(images)
     found: dict[str, Path] = {}
     for mask in images_below(masks):
-        name = stem(mask, masks)
-        name = next((name.removesuffix(end) for end in _ENDINGS if name.removesuffix(end) in by_stem), name)
+        name = bare(stem(mask, masks), by_stem)
         if len(by_stem.get(name, ())) != 1 or name in found:
             return []
         found[name] = mask
     return [(image, found.get(name)) for name, (image, *_) in by_stem.items()] if found else []
+
+
+def bare(name: str, images: Collection[str]) -> str:
+    """Return the name of the image that a mask is called after: without `_mask` or the like where there is one."""
+    return next((name.removesuffix(end) for end in _ENDINGS if name.removesuffix(end) in images), name)
 
 
 def notes_by_stem(folder: Path, suffix: str) -> dict[str, Path]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from zoo.data.dataset import Dataset
+from zoo.data.unique import require_once
 from zoo.errors import ConfigError
 
 _SEVERAL = ("classes", "boxes", "masks")
@@ -25,11 +26,13 @@ def split(dataset: Dataset, fraction: float = 0.2, seed: int = 0) -> tuple[Datas
 
     Raises:
         ConfigError: `fraction` is out of range, or there are fewer than two samples.
+        DataError: two samples are the same file, which would be on both sides.
     """
     if not 0 < fraction < 1:
         raise ConfigError(f"fraction is {fraction}; it must lie between 0 and 1, e.g. 0.2.")
     if len(dataset) < 2:
         raise ConfigError(f"{dataset.name} has {len(dataset)} sample; at least 2 are needed to split it.")
+    require_once(dataset)
     rng = np.random.Generator(np.random.PCG64(seed))
     if dataset.kind == "class":
         chosen = _stratified(dataset, fraction, rng)
@@ -44,10 +47,11 @@ def split(dataset: Dataset, fraction: float = 0.2, seed: int = 0) -> tuple[Datas
 def kfold(dataset: Dataset, k: int, seed: int = 0) -> list[tuple[Dataset, Dataset]]:
     """`k` pairs (train, val) whose `val` parts together are the data set, each with about the same class shares.
 
-    Raises `ConfigError` unless 2 <= k <= number of samples.
+    Raises `ConfigError` unless 2 <= k <= number of samples, and `DataError` where two samples are the same file.
     """
     if not 2 <= k <= len(dataset):
         raise ConfigError(f"k is {k}; it must be at least 2 and at most the {len(dataset)} samples of {dataset.name}.")
+    require_once(dataset)
     rng = np.random.Generator(np.random.PCG64(seed))
     if dataset.kind in _SEVERAL:
         fold = _by_labels(_label_table(dataset), [1 / k] * k, rng)

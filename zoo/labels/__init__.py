@@ -1,12 +1,29 @@
-"""Class names of published weights, one text file a set: a line per class, optionally `identifier<TAB>name`."""
+"""Class names: those of published weights, one text file a set (a line per class, optionally `identifier<TAB>name`),
+and which of a model's classes a data set's class is."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from importlib.resources import files
+from typing import NamedTuple
 
 from zoo.errors import DataError, unknown_name
+from zoo.labels.spelling import index_of, loose, nfc, number
+
+_SHOWN = 5
+
+
+class Alignment(NamedTuple):
+    """Which label each class of a data set is.
+
+    Attributes:
+        indexes: for each class the index of the label; -1 for a class that the model does not know and no sample has.
+        notes: what was not matched by the exact name, for people.
+    """
+
+    indexes: tuple[int, ...]
+    notes: tuple[str, ...] = ()
 
 
 def names(label_set: str) -> tuple[str, ...]:
@@ -22,43 +39,139 @@ def _lines(label_set: str) -> list[str]:
     return file.read_text("utf-8").splitlines()
 
 
-def _plain(name: str) -> str:
-    return name.replace("_", " ").replace("-", " ").strip().casefold()
+def numbered(labels: Sequence[str]) -> bool:
+    """Return whether labels are mere class numbers: `0`, `1`, ... in this order."""
+    return tuple(labels) == tuple(map(str, range(len(labels))))
 
 
-def align(classes: Sequence[str], labels: Sequence[str], label_set: str = "") -> tuple[int, ...]:
-    """For each class of a data set, the index of the model's label it means.
+def align(
+    classes: Sequence[str],
+    labels: Sequence[str],
+    label_set: str = "",
+    used: Collection[int] | None = None,
+    *,
+    numbers: bool = True,
+) -> Alignment:
+    """Find the model's label that each class of a data set is.
 
-    Names are compared without regard to case, `_` and `-`; identifiers of the label set (ImageNet's `n01440764`) are
-    names too. A data set whose classes are plain numbers is taken by position, and so is a class of another or a
-    repeated name (ImageNet has two `cardigan`s) in a data set that otherwise lists the model's classes one for one.
+    A class is matched by its exact name, in one Unicode form; else by its identifier in the label set (ImageNet's
+    `n01440764`); else without regard to case, spaces, `_` and `-`. Where all classes are numbers and no label is, they
+    are class numbers from 0. The place in the list decides only between labels of one name, where the data set lists
+    as many classes as the model.
+
+    Args:
+        used: indexes of the classes that samples have; only these must be known. All without it.
+        numbers: whether numbers may be class numbers; without it they are names like others.
 
     Raises:
-        DataError: naming the classes that the model does not know, or a name that several of its labels have.
+        DataError: naming the classes that the model does not know, a name that several of its labels have, or two
+            classes that are the same label.
     """
-    if all(name == str(index) for index, name in enumerate(classes)) and len(classes) <= len(labels):
-        return tuple(range(len(classes)))
-    known = {_plain(name): index for index, name in enumerate(labels)}
-    repeated = {name for name, count in Counter(map(_plain, labels)).items() if count > 1}
+    found: list[int] = []
+    several: list[int] = []
+    tables = [_places(map(nfc, labels)), {}, _places(map(loose, labels))]
     if label_set:
-        known |= {_plain(line.split("\t")[0]): index for index, line in enumerate(_lines(label_set))}
-    if len(classes) == len(labels):
-        plain, positions = [_plain(name) for name in classes], {_plain(name) for name in labels}
-        other = {i for i, name in enumerate(labels) if plain[i] != _plain(name)}
-        if len(other) <= 0.05 * len(labels):
-            # A few names may be spelt differently; one that is another label's name means another order.
-            moved = any(plain[i] in positions and plain.count(plain[i]) == 1 for i in other)
-            return tuple(known.get(name, i) if moved and i in other else i for i, name in enumerate(plain))
-    if several := [name for name in classes if _plain(name) in repeated]:
+        tables[1] = _places(line.split("\t")[0] for line in _lines(label_set))
+    indexes = [index_of(name) for name in classes]
+    by_number = numbers and None not in indexes and not any(number(name) is not None for name in labels)
+    for place, name in enumerate(classes):
+        if by_number:
+            index = indexes[place]
+            fitting = [index] if index is not None and index < len(labels) else []
+        else:
+            keys = (nfc(name), name, loose(name))
+            fitting = next((table[key] for table, key in zip(tables, keys, strict=True) if key in table), [])
+        if len(fitting) > 1:
+            fitting = [place] if place in fitting and len(classes) == len(labels) else []
+            several += [] if fitting else [place]
+        found.append(fitting[0] if fitting else -1)
+
+    needed = set(range(len(classes)) if used is None else used)
+    if twice := [place for place in several if place in needed]:
         raise DataError(
-            f"the model has several classes called {several[0]!r}: name the data's folder by its identifier in the "
-            f"label set{f' {label_set}' if label_set else ''}, or leave it out."
+            f"the model has several classes called {classes[twice[0]]!r}: name the data's folder exactly as the label "
+            f"or by its identifier in the label set{f' {label_set}' if label_set else ''}, or leave it out."
         )
-    if missing := [name for name in classes if _plain(name) not in known]:
-        shown = ", ".join(map(repr, missing[:5])) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
-        own = ", ".join(map(repr, labels[:5])) + (", ..." if len(labels) > 5 else "")
-        raise DataError(
-            f"the data has classes that the model does not know: {shown}. The model's {len(labels)} classes are {own}; "
-            "rename the folders, or train on this data."
+    if missing := [classes[place] for place in sorted(needed) if found[place] < 0]:
+        raise DataError(_unknown(missing, labels, by_number))
+    found = _single(classes, labels, found, needed)
+    return Alignment(tuple(found), tuple(_notes(classes, labels, found, tables[1], by_number)))
+
+
+def _places(names: Iterable[str]) -> dict[str, list[int]]:
+    """Name -> where it stands."""
+    found = defaultdict(list)
+    for place, name in enumerate(names):
+        found[name].append(place)
+    return dict(found)
+
+
+def _single(classes: Sequence[str], labels: Sequence[str], found: Sequence[int], needed: Collection[int]) -> list[int]:
+    """Let each label be one class: of several that no sample needs, the one of its exact name."""
+    single = list(found)
+    by_label: dict[int, list[int]] = defaultdict(list)
+    for place, index in enumerate(found):
+        if index >= 0:
+            by_label[index].append(place)
+    for index, places in by_label.items():
+        if len(places) == 1:
+            continue
+        used = [place for place in places if place in needed]
+        if len(used) > 1:
+            raise DataError(
+                f"two classes of the data, {classes[used[0]]!r} and {classes[used[1]]!r}, are the same label of the "
+                f"model, {labels[index]!r}: rename one of them, or put their samples together."
+            )
+        kept = (used or sorted(places, key=lambda place: classes[place] != labels[index]))[0]
+        for place in set(places) - {kept}:
+            single[place] = -1
+    return single
+
+
+def _unknown(missing: Sequence[str], labels: Sequence[str], by_number: bool) -> str:
+    own = shown([repr(label) for label in labels])
+    said = f"the data has classes that the model does not know: {shown(list(map(repr, missing)))}. "
+    if by_number:
+        return said + (
+            f"The classes are numbers, and the model's {len(labels)} classes are numbered from 0 to {len(labels) - 1} "
+            f"({own}): name the folders by the classes' names or by these numbers, or train on this data."
         )
-    return tuple(known[_plain(name)] for name in classes)
+    if numbered(labels):
+        return said + (
+            f"It knows its {len(labels)} classes by number only: rename the folders to the numbers, or create the "
+            "model with labels=[...], in the order of its outputs."
+        )
+    return said + (
+        f"The model's {len(labels)} classes are {own}; rename the folders, or create the model with the data's own "
+        "classes as labels, and train on this data."
+    )
+
+
+def _notes(
+    classes: Sequence[str],
+    labels: Sequence[str],
+    found: Sequence[int],
+    identifiers: Mapping[str, list[int]],
+    by_number: bool,
+) -> list[str]:
+    known = [(name, labels[index]) for name, index in zip(classes, found, strict=True) if index >= 0]
+    said = []
+    if by_number:
+        said.append(
+            f"the data's classes are numbers; they are taken as class numbers of the model, from 0: "
+            f"{shown([f'{name} is {label}' for name, label in known])}."
+        )
+    elif other := [(n, label) for n, label in known if nfc(n) != nfc(label) and n not in identifiers]:
+        said.append(
+            f"{len(other)} of the data's classes are spelt differently in the model and taken as the same: "
+            f"{shown([f'{name!r} as {label!r}' for name, label in other])}."
+        )
+    if idle := [repr(name) for name, index in zip(classes, found, strict=True) if index < 0]:
+        said.append(f"{len(idle)} classes that no sample has are not the model's: {shown(idle)}.")
+    return said
+
+
+def shown(texts: Sequence[str], count: int = _SHOWN) -> str:
+    """Return the first texts of a list, and how many more there are."""
+    more = len(texts) - count
+    return ", ".join(texts[:count]) + (f" and {more} more" if more > 0 else "")

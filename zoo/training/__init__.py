@@ -105,6 +105,8 @@ def train(
     ema = own.ema if ema is None else ema
     parts, said = checked(splits(data, format, model.adapter.targets_from), annotations)
     pool, *others = training_splits(parts, val_fraction, seed)
+    if "val" not in parts:
+        said = (f"the data has no validation split: {len(others[0])} of its images are set aside for it.", *said)
     if "test" in parts:
         others.append(parts["test"])
     train_set, val_set, *test = (relabelled(part, model, by_position=True) for part in (pool, *others))
@@ -155,7 +157,15 @@ def train(
     if resume and (folder / "metrics.json").is_file():
         return Run.open(folder)
     model.card = replace(model.card, notes=())  # they tell of what the model started from
-    session = Session(model, train_set, val_set, phases, recipe, folder, notes=(*said, *filter(None, [cut])))
+    session = Session(
+        model,
+        train_set,
+        val_set,
+        phases,
+        recipe,
+        folder,
+        notes=(*_notes(train_set, val_set, *test), *said, *filter(None, [cut])),
+    )
     display = (show or _default_display())(session)
     try:
         with stopping(session):
@@ -168,6 +178,11 @@ def train(
     finally:
         session.closing()
     return _finish(session, test, began, figures)
+
+
+def _notes(*datasets: Dataset) -> list[str]:
+    """What there is to say about the data, each thing once."""
+    return list(dict.fromkeys(note for dataset in datasets for note in dataset.notes))
 
 
 def _augmentation(augment: Augment | str, own: Mapping[str, Any]) -> Augment | None:

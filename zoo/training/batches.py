@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zoo.data import Dataset, Loader, Sample, decode, prepare, read, split, suited, with_room
+from zoo.data.boxes import UNKNOWN
 from zoo.data.decode import image_size
+from zoo.data.unique import unified
 from zoo.errors import ConfigError, DataError
-from zoo.labels import align
+from zoo.labels import Alignment, align, numbered, shown
 from zoo.model import Model, prepare_one
 from zoo.spec import Preprocess
 
@@ -24,10 +25,10 @@ Data = str | Path | Dataset | Mapping[str, Dataset]
 
 
 def splits(data: Data, format: str | None = None, kinds: Sequence[str] = ()) -> dict[str, Dataset]:
-    """A data set's parts by name, from wherever it is. See `zoo.data.read`."""
+    """A data set's parts by name, from wherever it is, each file once and in one part. See `zoo.data.read`."""
     if isinstance(data, Dataset):
         data = {"all": data}
-    return suited(data, kinds) if isinstance(data, Mapping) else read(data, format, kinds)
+    return suited(unified(data, deliberate=True), kinds) if isinstance(data, Mapping) else read(data, format, kinds)
 
 
 def training_splits(parts: Mapping[str, Dataset], fraction: float, seed: int) -> tuple[Dataset, Dataset]:
@@ -49,10 +50,10 @@ def evaluation_split(parts: Mapping[str, Dataset], name: str | None = None) -> D
 
 
 def relabelled(dataset: Dataset, model: Model, *, by_position: bool = False) -> Dataset:
-    """The data set with its targets as indexes of the model's labels.
+    """Return the data set with its targets as indexes of the model's labels.
 
     Args:
-        by_position: when all names differ but are equally many, take the classes in their order.
+        by_position: for training. A model whose labels are mere numbers takes classes of other names in their order.
     Raises:
         ConfigError: when the task cannot learn from this kind of data. DataError: for classes that do not fit.
     """
@@ -64,52 +65,47 @@ def relabelled(dataset: Dataset, model: Model, *, by_position: bool = False) -> 
         )
     if by_position and len(dataset.classes) != len(labels):
         raise DataError(
-            f"the model has {len(labels)} classes ({_few(labels)}) and {dataset.name} has {len(dataset.classes)} "
-            f"({_few(dataset.classes)}): create the model with labels={list(dataset.classes[:20])}."
+            f"the model has {len(labels)} classes ({shown(labels)}) and {dataset.name} has {len(dataset.classes)} "
+            f"({shown(dataset.classes)}): create the model with labels={list(dataset.classes[:20])}."
         )
-    mapping = _meaning(dataset, model, by_position)
-    if len(set(mapping)) != len(mapping):
-        raise DataError(f"two classes of {dataset.name} mean the same label of the model; rename one of them.")
+    indexes, notes = _meaning(dataset, model, by_position)
     if dataset.classes == labels:
         return dataset
-    return replace(
-        dataset, classes=labels, samples=tuple(replace(s, target=_mapped(s.target, mapping)) for s in dataset)
-    )
+    samples = tuple(replace(s, target=_mapped(s.target, indexes)) for s in dataset)
+    return replace(dataset, classes=labels, samples=samples, notes=(*dataset.notes, *notes))
 
 
-def _meaning(dataset: Dataset, model: Model, by_position: bool) -> tuple[int, ...]:
-    """For each class of the data the model's label that it means."""
-    labels = model.labels
+def _meaning(dataset: Dataset, model: Model, by_position: bool) -> Alignment:
+    """Find the model's label that each class of the data is."""
+    used = None  # which classes occur in masks is known only when they are read
+    if dataset.kind in ("class", "classes", "boxes"):
+        used = {index for sample in dataset for index in dataset.labels(sample)} - {UNKNOWN}
+    # Published detectors number the same classes in several ways (COCO's have 80, 90 or 91).
+    label_set, fits = model.card.label_set, len(dataset.classes) == len(model.labels)
+    numbers = dataset.kind != "boxes" or not label_set or fits
     try:
-        return align(dataset.classes, labels, model.card.label_set)
+        return align(dataset.classes, model.labels, label_set, used, numbers=numbers)
     except DataError:
-        with suppress(DataError):
-            return align(dataset.classes, model.card.class_names)
-        # Where some names agree, the order of the others is anybody's guess.
-        if not by_position or {name.casefold() for name in dataset.classes} & {name.casefold() for name in labels}:
-            raise
-        return tuple(range(len(labels)))
+        if by_position and numbered(model.labels):
+            return Alignment(tuple(range(len(model.labels))))
+        raise
 
 
 def named_after(model: Model, dataset: Dataset) -> None:
-    """Have the model know the classes of the data it is trained on by the data's names: as its labels, where it has
-    but numbers, else beside them. Another data set with these names then means the same."""
-    if dataset.classes == model.labels or len(dataset.classes) != len(model.labels):
+    """Give a model whose labels are mere numbers the names of the data it is trained on."""
+    if dataset.classes == model.labels or not numbered(model.labels):
         return
-    if model.labels == tuple(map(str, range(len(model.labels)))):
-        model.adapter = replace(model.adapter, labels=dataset.classes)
-    elif not set(dataset.classes) & set(model.labels):
-        model.card = replace(model.card, class_names=dataset.classes)
+    indexes = _meaning(dataset, model, True).indexes
+    if -1 not in indexes:
+        model.adapter = replace(
+            model.adapter, labels=tuple(dataset.classes[indexes.index(i)] for i in range(len(indexes)))
+        )
 
 
 def _mapped(target: Any, mapping: tuple[int, ...]) -> Any:
     if hasattr(target, "mapped"):
         return target.mapped(mapping)
     return tuple(mapping[i] for i in target) if isinstance(target, tuple) else mapping[target]
-
-
-def _few(names: tuple[str, ...]) -> str:
-    return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
 
 
 def evaluation_load(model: Model, *, truth: bool = False) -> Callable[[Sample], dict[str, np.ndarray]]:

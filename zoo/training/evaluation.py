@@ -38,7 +38,7 @@ class Evaluation:
         mistakes, successes: (loss, file, decoded arrays, targets) of the images with the largest losses, largest first,
             and of those with the smallest, smallest first; at most 16 of each.
         accumulated: what the task's figures were computed from.
-        notes: what was found in the annotations, for people.
+        notes: what was found in the data and the annotations, for people.
     """
 
     metrics: dict[str, Any]
@@ -159,7 +159,7 @@ def evaluate(
             if progress:
                 progress(done, len(dataset))
 
-    return replace(evaluate_batches(model, dataset, counted()), notes=(*notes, *filter(None, [cut])))
+    return replace(evaluate_batches(model, dataset, counted()), notes=(*dataset.notes, *notes, *filter(None, [cut])))
 
 
 def _with_room(model: Model, dataset: Dataset) -> tuple[Model, str]:

@@ -1,19 +1,25 @@
 """Data on disk to `Dataset`s. One file a format, each with `NAME`, `KINDS` (of the data sets it gives), `LAYOUT` (one
-line for people), `detect(path)` and `read(path)`; a new format is one new file here."""
+line for people), `detect(path)` and `read(path)`, perhaps `READS` (suffixes of annotations beside the images, where not
+all texts are) and `doubts(path)` (what speaks against a format that was named); a new format is one new file here."""
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 
 from zoo.data.dataset import Dataset
 from zoo.data.files import describe
+from zoo.data.layouts import looks_like
+from zoo.data.left_out import TEXTS, files_of, left_out
 from zoo.data.masks import as_masks
+from zoo.data.unique import unified
 from zoo.errors import DataError, unknown_name
+from zoo.labels.spelling import nfc, twins
 
 
 @cache
@@ -33,7 +39,8 @@ def read(path: str | Path, format: str | None = None, kinds: Sequence[str] = ())
             are made from boxes with masks or outlines. Any folder of images will do where nothing but images is needed.
 
     Raises:
-        DataError: nothing is there, no known layout fits, or more than one does.
+        DataError: nothing is there, no known layout fits, or more than one does; a file is in two splits, or is there
+            twice with contradicting targets.
         UnknownNameError: `format` is not a known one.
     """
     path = Path(path).expanduser()
@@ -43,7 +50,25 @@ def read(path: str | Path, format: str | None = None, kinds: Sequence[str] = ())
         raise DataError(f"{path} does not exist. Give a folder or a file with data.")
     if format is None and tuple(kinds) == ("images",):
         format = "images"
-    return suited((formats()[format] if format else _recognise(path, kinds)).read(path), kinds)
+    module = formats()[format] if format else _recognise(path, kinds)
+    parts = unified({name: _in_one_form(part) for name, part in module.read(path).items()})
+    against = getattr(module, "doubts", None)
+    if format and against and (said := against(path)):
+        parts = {name: replace(part, notes=(*part.notes, said)) for name, part in parts.items()}
+    if path.is_dir() and (said := left_out(path, files_of(parts.values()), getattr(module, "READS", TEXTS))):
+        parts = {name: replace(part, notes=(*part.notes, said)) for name, part in parts.items()}
+    return suited(parts, kinds)
+
+
+def _in_one_form(dataset: Dataset) -> Dataset:
+    """The data set with its classes' names in one Unicode form, and a note on those that hardly differ."""
+    classes = tuple(map(nfc, dataset.classes))
+    notes = [
+        f"{dataset.name}: the classes {' and '.join(map(repr, group))} differ by case or spaces alone; they count as "
+        "different classes. Where one is meant, give it one name."
+        for group in twins(classes)
+    ]
+    return replace(dataset, classes=classes, notes=(*dataset.notes, *notes))
 
 
 def suited(parts: Mapping[str, Dataset], kinds: Sequence[str]) -> dict[str, Dataset]:
@@ -66,5 +91,17 @@ def _recognise(path: Path, kinds: Sequence[str]) -> ModuleType:
         raise DataError(
             f"{seen}, which fits several formats: {names}. Name the one that is meant as the format, or the task."
         )
-    layouts = "; ".join(f"{module.NAME}: {module.LAYOUT}" for module in formats().values())
-    raise DataError(f"{seen}, which is no known layout of data. Known layouts: {layouts}.")
+    doubt = looks_like(path) if path.is_dir() else ""
+    if doubt:
+        raise DataError(
+            f"{seen}, which is no known layout of data. It looks like boxes or masks: {doubt}. So its folders are not "
+            "taken for classes. If they are classes, name the format: folder. Else arrange the data in one of these "
+            f"layouts: {_layouts({'boxes', 'masks'})}."
+        )
+    raise DataError(f"{seen}, which is no known layout of data. Known layouts: {_layouts()}.")
+
+
+def _layouts(kinds: Collection[str] = ()) -> str:
+    """The layouts of all formats, or of those that give such data sets."""
+    fitting = (module for module in formats().values() if not kinds or set(kinds) & set(module.KINDS))
+    return "; ".join(f"{module.NAME}: {module.LAYOUT}" for module in fitting)

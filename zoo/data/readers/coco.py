@@ -11,9 +11,10 @@ from typing import Any
 from zoo.data.boxes import UNKNOWN, Box, Boxes
 from zoo.data.dataset import Dataset, Sample
 from zoo.data.decode import image_size
-from zoo.data.files import files, load_json, subfolders
+from zoo.data.files import files, load_json, split_name, subfolders
 from zoo.data.outlines import Outlines, Shape, shape_of
-from zoo.data.pairs import split_folders, split_name, title
+from zoo.data.pairs import split_folders, title
+from zoo.data.unique import listed
 from zoo.errors import DataError
 
 NAME = "coco"
@@ -55,9 +56,8 @@ def read(path: Path) -> dict[str, Dataset]:
             raise DataError(f"{file} and {first_file} differ in their categories: {', '.join(other)}.")
         index = {id: classes.index(name) for id, name in categories.items()}
         places = _places(root, file, split)
-        datasets[split] = Dataset(
-            tuple(_samples(content, file, index, places, root)), classes, "boxes", title(root, split), root
-        )
+        samples, entries = _samples(content, file, index, places, root)
+        datasets[split] = listed(samples, classes, "boxes", title(root, split), root, places=entries)
     return datasets
 
 
@@ -139,7 +139,8 @@ def _places(root: Path, file: Path, split: str) -> list[Path]:
 
 def _samples(
     content: Mapping[str, Any], file: Path, index: Mapping[int, int], places: list[Path], root: Path
-) -> list[Sample]:
+) -> tuple[list[Sample], list[str]]:
+    """The images as they are listed, and where each is."""
     rows: dict[int, tuple[list[Box], list[int], list[bool], list[Shape | None]]] = {}
     images: dict[int, tuple[Path, tuple[int, int]]] = {}
     for number, entry in enumerate(content["images"]):
@@ -166,7 +167,7 @@ def _samples(
         boxes, labels, crowd, shapes = rows[id]
         outlines = Outlines(tuple(shapes)) if any(shapes) else None
         found.append(Sample(image, Boxes(tuple(boxes), tuple(labels), tuple(crowd), size, outlines), _id(image, root)))
-    return found
+    return found, [f"{file}: the image with the id {id}" for id in images]
 
 
 def _find(name: str, places: list[Path], place: str) -> Path:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import csv
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from zoo.data.dataset import Dataset, Kind, Sample
-from zoo.data.files import SPLIT_NAMES, describe, files
+from zoo.data.files import SPLITS, describe, files, split_names
+from zoo.data.unique import listed
 from zoo.errors import DataError
+from zoo.labels.spelling import nfc, ordered
 
 NAME = "csv"
 KINDS = ("class", "classes")
 LAYOUT = (
     "a .csv file (or a folder with one, or with train.csv, val.csv, ...) with a header line and the columns "
-    "'image' and 'label', or 'labels' separated by | or ;, and optionally 'split'"
+    "'image' and 'label' (several labels separated by |), or 'labels' separated by | or ;, and optionally 'split'"
 )
 IMAGE_COLUMNS = ("image", "file", "filename", "path")
 LABEL_COLUMNS = ("label", "labels")
@@ -27,6 +31,7 @@ class _Row:
     id: str
     labels: tuple[str, ...]
     split: str
+    joined: bool
 
 
 def detect(path: Path) -> bool:
@@ -41,8 +46,12 @@ def detect(path: Path) -> bool:
 def read(path: Path) -> dict[str, Dataset]:
     """The splits that the files' names or the column `split` tell, or `all`. Paths are relative to the CSV file.
 
-    A column `label` holds one class name, a column `labels` any number of them. Raises `DataError`, naming the file
-    and line, for a missing image, an empty label or an unknown split.
+    A column `labels` holds any number of class names, separated by `|` or `;`; a column `label` holds one, or several
+    separated by `|`. A file that is listed several times is one sample.
+
+    Raises:
+        DataError: names the file and line of a missing image, an empty label, an unknown split, a quotation mark that
+            does not close, cells without a column, or a line that contradicts another.
     """
     tables = _tables(path)
     if not tables:
@@ -50,10 +59,10 @@ def read(path: Path) -> dict[str, Dataset]:
     rows = [row for split, table in tables.items() for row in _rows(table, split)]
     if not rows:
         raise DataError(f"{path} has a header but no line with an image.")
-    multiple = {_columns(table, _header(table))[1] == "labels" for table in tables.values()}
-    if len(multiple) > 1:
+    several = {_columns(table, _header(table))[1] == "labels" for table in tables.values()}
+    if len(several) > 1:
         raise DataError(f"{path}: some of the CSV files have a column 'label' and some 'labels'. Use the same in all.")
-    return _datasets(path, rows, multiple.pop())
+    return _datasets(path, rows, several.pop())
 
 
 def _tables(path: Path) -> dict[str, Path]:
@@ -61,7 +70,8 @@ def _tables(path: Path) -> dict[str, Path]:
     if path.is_file():
         return {"": path} if path.suffix.lower() == ".csv" else {}
     found = [file for file in files(path) if file.suffix.lower() == ".csv"]
-    named = {SPLIT_NAMES[file.stem.lower()]: file for file in found if file.stem.lower() in SPLIT_NAMES}
+    splits = split_names(file.stem for file in found)
+    named = {splits[file.stem]: file for file in found if file.stem in splits}
     if named and len(named) == len(found):
         return named
     if len(found) > 1:
@@ -72,10 +82,28 @@ def _tables(path: Path) -> dict[str, Path]:
 
 def _header(table: Path) -> list[str]:
     """Column names, in lower case."""
+    return [name.strip().lower() for name in next(_lines(table), (1, []))[1]]
+
+
+def _lines(table: Path) -> Iterator[tuple[int, list[str]]]:
+    """(number of its first line, cells) of each row of a CSV file, the header's first; empty rows are left out.
+
+    Strict, because an open quotation mark would make one cell of all lines up to the next mark.
+    """
+    start = 1
     try:
         with table.open(newline="", encoding="utf-8-sig") as stream:
-            return [name.strip().lower() for name in next(csv.reader(stream), [])]
-    except (UnicodeDecodeError, csv.Error, OSError) as error:
+            reader = csv.reader(stream, strict=True, skipinitialspace=True)
+            for cells in reader:
+                if any(cells):
+                    yield start, cells
+                start = reader.line_num + 1
+    except csv.Error as error:
+        raise DataError(
+            f"{table}, line {start}: {error}. A quotation mark opens a cell here that is not closed as it must be: a "
+            'cell in quotation marks ends with one before the next comma, and a mark in it is written twice ("").'
+        ) from error
+    except (UnicodeDecodeError, OSError) as error:
         raise DataError(f"{table} cannot be read as a CSV file in UTF-8: {error}.") from error
 
 
@@ -88,55 +116,104 @@ def _columns(table: Path, header: list[str]) -> tuple[str, str]:
             f"{table} has the columns {header}; its first line must name an image column "
             f"({', '.join(IMAGE_COLUMNS)}) and a label column ({', '.join(LABEL_COLUMNS)}), separated by commas."
         )
+    if twice := [name for name in (image, label, "split") if header.count(name) > 1]:
+        raise DataError(f"{table} has several columns called {twice[0]!r}: keep one of them.")
     return image, label
 
 
 def _rows(table: Path, split: str) -> list[_Row]:
     header = _header(table)
     image, label = _columns(table, header)
-    with table.open(newline="", encoding="utf-8-sig") as stream:
-        reader = csv.DictReader(stream, fieldnames=header, restval="")
-        next(reader, None)
-        return [_row(table, reader.line_num, cells, image, label, split) for cells in reader if any(cells.values())]
+    lines = list(_lines(table))[1:]
+    column = header.index("split") if "split" in header else len(header)
+    splits = split_names({cells[column].strip() for _, cells in lines if len(cells) > column})
+    found = []
+    for number, cells in lines:
+        place = f"{table}, line {number}"
+        if any(cells[len(header) :]):
+            raise DataError(
+                f"{place} has {len(cells)} cells and the first line {len(header)}: {cells}. A comma in a cell needs "
+                "quotation marks around the cell."
+            )
+        named = dict(zip(header, [*cells, *[""] * (len(header) - len(cells))], strict=False))
+        _check_marks(table, place, named, header.index(image), (image, label, "split"))
+        found.append(_row(table, place, named, image, label, split, splits))
+    return found
 
 
-def _row(table: Path, line: int, cells: dict[str, str], image: str, label: str, split: str) -> _Row:
-    place = f"{table}, line {line}"
-    file = table.parent / cells[image].strip()
-    if not cells[image].strip() or not file.is_file():
+def _check_marks(table: Path, place: str, cells: dict[str, str], image: int, bare: Sequence[str]) -> None:
+    """Raise `DataError` for a cell over several lines that cannot be meant: a name, or text that holds whole lines."""
+    for name, cell in cells.items():
+        first, *lines = cell.splitlines() or [""]
+        held = [line.split(",") for line in lines]
+        if lines and (name in bare or any(len(row) > image and _is_file(table, row[image]) for row in held)):
+            raise DataError(
+                f"{place}: the cell of the column {name!r} goes over {len(held) + 1} lines, {cell[:80]!r}: its "
+                "quotation mark is not closed where it should be."
+            )
+
+
+def _is_file(table: Path, name: str) -> bool:
+    return bool(name.strip()) and (table.parent / name.strip()).is_file()
+
+
+def _row(
+    table: Path, place: str, cells: dict[str, str], image: str, label: str, split: str, splits: dict[str, str]
+) -> _Row:
+    name = cells[image].strip()
+    file = table.parent / name
+    if not name or not file.is_file():
         raise DataError(f"{place}: the image {cells[image]!r} does not exist (looked for {file}).")
-    text = cells[label].replace("|", ";") if label == "labels" else cells[label]
-    parts = text.split(";") if label == "labels" else [text]
-    labels = tuple(part.strip() for part in parts if part.strip())
+    text = cells[label].replace(";", "|") if label == "labels" else cells[label]
+    labels = tuple(nfc(part.strip()) for part in text.split("|") if part.strip())
     if label == "label" and not labels:
         raise DataError(f"{place}: the label is empty. Every image needs a class name.")
     if "split" in cells and not split:
-        split = SPLIT_NAMES.get(cells["split"].strip().lower(), "")
+        split = splits.get(cells["split"].strip(), "")
         if not split:
-            raise DataError(f"{place}: the split {cells['split']!r} is unknown; accepted: {', '.join(SPLIT_NAMES)}.")
-    return _Row(place, file, cells[image].strip().replace("\\", "/"), labels, split or "all")
+            raise DataError(
+                f"{place}: the split {cells['split']!r} is unknown; accepted: train, val, test and their usual names."
+            )
+    id = os.path.normpath(name).replace("\\", "/")
+    return _Row(place, file, id, labels, split or "all", "|" in cells[label])
 
 
-def _datasets(path: Path, rows: list[_Row], multiple: bool) -> dict[str, Dataset]:
-    names = {name for row in rows for name in row.labels}
-    # Numbers are ordered as numbers: otherwise label 10 would become class 2.
-    classes = tuple(sorted(names, key=int) if all(name.isdecimal() for name in names) else sorted(names))
-    if len(classes) < (1 if multiple else 2):
+def _datasets(path: Path, rows: list[_Row], several: bool) -> dict[str, Dataset]:
+    classes = tuple(ordered({name for row in rows for name in row.labels}))
+    joined = [row for row in rows if row.joined]
+    notes: tuple[str, ...] = ()
+    if joined and not several:
+        several = True
+        notes = (
+            f"{path.name}: {len(joined)} of {len(rows)} lines have several labels, separated by | (e.g. line "
+            f"{joined[0].place.rpartition(' ')[2]}): images are taken to have any number of labels each.",
+        )
+    if len(classes) < (1 if several else 2):
         raise DataError(f"{path}: all {len(rows)} lines have the label {classes}; a classifier needs two classes.")
     index = {name: i for i, name in enumerate(classes)}
     _check_trained(path, rows)
     root = path if path.is_dir() else path.parent
-    found: dict[str, list[Sample]] = {split: [] for split in ("train", "val", "test", "all")}
-    for row in rows:
-        targets = tuple(sorted({index[name] for name in row.labels}))
-        found[row.split].append(Sample(row.image, targets if multiple else targets[0], row.id))
-    kind: Kind = "classes" if multiple else "class"
+    kind: Kind = "classes" if several else "class"
     name = path.stem if path.is_file() else path.name
-    return {
-        split: Dataset(tuple(samples), classes, kind, f"{name}/{split}" if split != "all" else name, root)
-        for split, samples in found.items()
-        if samples
-    }
+    found = {}
+    for split in (*SPLITS, "all"):
+        chosen = [row for row in rows if row.split == split]
+        samples = []
+        for row in chosen:
+            targets = tuple(sorted({index[label] for label in row.labels}))
+            samples.append(Sample(row.image, targets if several else targets[0], row.id))
+        if samples:
+            found[split] = listed(
+                samples,
+                classes,
+                kind,
+                f"{name}/{split}" if split != "all" else name,
+                root,
+                places=[row.place for row in chosen],
+                advice="" if several else ", or call the column 'labels' where images have several",
+                notes=notes,
+            )
+    return found
 
 
 def _check_trained(path: Path, rows: list[_Row]) -> None:

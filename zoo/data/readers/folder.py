@@ -2,35 +2,65 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from zoo.data.dataset import Dataset, Sample
-from zoo.data.files import SPLIT_NAMES, describe, files, has_images, images_below, is_image, subfolders, walk
-from zoo.data.pairs import annotated, split_name
+from zoo.data.files import (
+    SPLITS,
+    describe,
+    files,
+    has_images,
+    images_below,
+    is_image,
+    split_name,
+    split_names,
+    subfolders,
+    walk,
+)
+from zoo.data.layouts import looks_like
+from zoo.data.split_lists import FOLDERS, listed_splits
 from zoo.errors import DataError
+from zoo.labels.spelling import nfc, ordered
 
 NAME = "folder"
 KINDS = ("class",)
-LAYOUT = "one sub-folder of images for each class, directly or below train/, val/ (valid/, validation/) and test/"
+LAYOUT = (
+    "one sub-folder of images for each class, directly, perhaps with lists of the splits beside them (train.txt, "
+    "test.txt), or below train/, val/ and test/ (also valid/, validation/, dev/, eval/, Training/, test_set/ or alike)"
+)
+READS: tuple[str, ...] = ()
 
 
 def detect(path: Path) -> bool:
-    """Sub-folders with images and none with anything else; a single one only where no list of labels is beside it."""
-    if not path.is_dir() or annotated(path):
+    """Sub-folders with images and none with anything else; a single one only where no list of labels is beside it.
+
+    Never what looks like boxes or masks: there the names of folders are no classes.
+    """
+    if not path.is_dir() or looks_like(path):
         return False
     if _splits(path):
         return True
-    folders = subfolders(path)
-    if any(split_name(folder.name) for folder in folders):
-        return False
+    folders = _class_folders(path)
     filled = [folder for folder in folders if has_images(folder)]
+    named = [folder for folder in folders if split_name(folder.name)]
+    if named and not (len(named) == 1 and named[0] in filled and len(filled) > 2):
+        return False  # splits of something else; one among others is a class called `train`
     foreign = any(next(walk(folder), None) for folder in folders if folder not in filled)
     listed = any(file.suffix.lower() in {".csv", ".json"} for file in files(path))
     return bool(filled) and not foreign and (len(filled) > 1 or not listed)
 
 
+def doubts(path: Path) -> str:
+    """What speaks against class folders, for people, where the format was named all the same."""
+    found = looks_like(path)
+    return f"{path.name} is read as class folders, although {found}." if found else ""
+
+
 def read(path: Path) -> dict[str, Dataset]:
-    """The splits found, or `all`. Classes are the sub-folders' names, sorted; images lie at any depth below them.
+    """The splits that folders or lists beside them tell, or `all`. Images lie at any depth below the class folders.
+
+    Classes are the sub-folders' names, numbers in the order of numbers, the rest as text.
 
     Raises `DataError` for an empty folder, an empty class, a single class, or splits that differ in their classes.
     """
@@ -38,7 +68,7 @@ def read(path: Path) -> dict[str, Dataset]:
         raise DataError(f"{path} is not a folder; the format 'folder' needs {LAYOUT}.")
     splits = _splits(path)
     if not splits:
-        return {"all": _classes(path, path, path.name)}
+        return listed_splits(_classes(path, path, path.name))
     for folder in subfolders(path):
         if folder not in splits.values() and has_images(folder):
             raise DataError(
@@ -50,37 +80,45 @@ def read(path: Path) -> dict[str, Dataset]:
     return found
 
 
+def _class_folders(path: Path) -> list[Path]:
+    """The sub-folders, without those of lists of splits."""
+    return [f for f in subfolders(path) if f.name.lower() not in FOLDERS or has_images(f)]
+
+
 def _splits(path: Path) -> dict[str, Path]:
     """Split name -> folder, for the sub-folders that are named as a split and hold folders of images."""
+    folders = {folder.name: folder for folder in subfolders(path)}
     found: dict[str, Path] = {}
-    for folder in subfolders(path):
-        split = SPLIT_NAMES.get(folder.name.lower())
-        if split is None or not any(has_images(inner) for inner in subfolders(folder)):
+    for name, split in split_names(folders).items():
+        if not any(has_images(inner) for inner in subfolders(folders[name])):
             continue
         if split in found:
-            raise DataError(f"{path} holds {found[split].name}/ and {folder.name}/, both for {split}. Keep one.")
-        found[split] = folder
-    return {split: found[split] for split in ("train", "val", "test") if split in found}
+            raise DataError(f"{path} holds {found[split].name}/ and {name}/, both for {split}. Keep one.")
+        found[split] = folders[name]
+    return {split: found[split] for split in SPLITS if split in found}
 
 
 def _classes(folder: Path, root: Path, name: str) -> Dataset:
     """The data set of one folder of class folders."""
-    classes = subfolders(folder)
-    if not classes:
+    folders: dict[str, list[Path]] = {}
+    for inner in _class_folders(folder):
+        folders.setdefault(nfc(inner.name), []).append(inner)
+    if not folders:
         loose = sum(is_image(file.name) for file in files(folder))
         advice = "Sort the images into one sub-folder for each class." if loose else f"Needed is {LAYOUT}."
         raise DataError(f"{folder} has no class folder; it holds {describe(folder)}. {advice}")
-    if len(classes) == 1:
+    if len(folders) == 1:
         raise DataError(
-            f"{folder} has a single class folder ({classes[0].name}); a classifier needs at least two classes."
+            f"{folder} has a single class folder ({next(iter(folders))}); a classifier needs at least two classes."
         )
-    samples = []
-    for index, inner in enumerate(classes):
+    classes = ordered(folders)
+    samples, start = [], len(os.path.join(root, ""))
+    for index, inner in ((index, inner) for index, name_ in enumerate(classes) for inner in folders[name_]):
         images = list(images_below(inner))
         if not images:
             raise DataError(f"class folder {inner} has no image; it holds {describe(inner)}. Fill it or remove it.")
-        samples += [Sample(image, index, image.relative_to(root).as_posix()) for image in images]
-    return Dataset(tuple(samples), tuple(inner.name for inner in classes), "class", name, root)
+        samples += [Sample(image, index, str(image)[start:].replace(os.sep, "/")) for image in images]
+    return Dataset(tuple(samples), tuple(classes), "class", name, root)
 
 
 def _check_equal(path: Path, found: dict[str, Dataset]) -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from zoo.data.dataset import Dataset, Sample
-from zoo.data.files import SPLIT_NAMES, describe, has_images, images_below, subfolders
+from zoo.data.files import describe, has_images, images_below
+from zoo.data.pairs import split_folders
 from zoo.errors import DataError
 
 NAME = "images"
 KINDS = ("images",)
-LAYOUT = "any folder of images, perhaps with train/, val/ (valid/, validation/) and test/; only where it is asked for"
+LAYOUT = (
+    "any folder of images, perhaps with train/, val/ and test/ (or Training/, dev/, ...); only where it is asked for"
+)
 
 
 def detect(path: Path) -> bool:
@@ -25,8 +28,7 @@ def read(path: Path) -> dict[str, Dataset]:
     """
     if not path.is_dir():
         raise DataError(f"{path} is not a folder; the format 'images' needs {LAYOUT}.")
-    named = {SPLIT_NAMES[f.name.lower()]: f for f in subfolders(path) if f.name.lower() in SPLIT_NAMES}
-    splits = {split: named[split] for split in ("train", "val", "test") if split in named and has_images(named[split])}
+    splits = {split: folder for split, folder in split_folders(path).items() if has_images(folder)}
     if "train" not in splits:
         return {"all": _dataset(path, path, path.name)}
     return {split: _dataset(folder, path, f"{path.name}/{split}") for split, folder in splits.items()}

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 from zoo.data.dataset import Dataset, Sample
 from zoo.data.files import describe, load_json
+from zoo.data.unique import listed
 from zoo.errors import DataError
 
 NAME = "labels"
@@ -22,18 +25,35 @@ def read(path: Path) -> dict[str, Dataset]:
     """The images that `labels.json` lists, as `all`, sorted by name.
 
     Without `class_names.json` the classes are called by their index. Raises `DataError` for a listed image that is
-    not there, or an index that is not one.
+    not there, an index that is not one, or a file with two of them.
     """
     if not detect(path):
         raise DataError(f"{path} has no labels.json; the format 'labels' needs {LAYOUT}.")
-    labels = load_json(path / "labels.json")
+    file = path / "labels.json"
+    labels = load_json(file, pairs=_once(file))
     if not isinstance(labels, dict) or not labels:
-        raise DataError(f"{path / 'labels.json'} must be an object that gives each file name its class index.")
+        raise DataError(f"{file} must be an object that gives each file name its class index.")
     for name, index in labels.items():
         if type(index) is not int or index < 0:
-            raise DataError(f"{path / 'labels.json'}: {name!r} has {index!r}; a class index is an integer from 0.")
-    samples = tuple(Sample(_find(path, name), labels[name], name) for name in sorted(labels))
-    return {"all": Dataset(samples, _classes(path, max(labels.values())), "class", path.name, path)}
+            raise DataError(f"{file}: {name!r} has {index!r}; a class index is an integer from 0.")
+    samples = [Sample(_find(path, name), labels[name], name) for name in sorted(labels)]
+    return {"all": listed(samples, _classes(path, max(labels.values())), "class", path.name, path)}
+
+
+def _once(file: Path) -> Any:
+    """A hook for JSON that refuses a name with two values: Python would take the last one."""
+
+    def hook(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for name, value in pairs:
+            if found.setdefault(name, value) != value:
+                raise DataError(
+                    f"{file} lists {name!r} twice, with {json.dumps(found[name])} and {json.dumps(value)}. Keep the "
+                    "right one."
+                )
+        return found
+
+    return hook
 
 
 def _find(path: Path, name: str) -> Path:

@@ -17,6 +17,7 @@ from zoo.data.decode import image_size
 from zoo.data.files import files, read_lines
 from zoo.data.pairs import ANNOTATIONS, images_by_stem, notes_by_stem, one_image, pairs, split_folders, title
 from zoo.errors import DataError
+from zoo.labels.spelling import nfc, ordered
 
 NAME = "voc"
 KINDS = ("boxes",)
@@ -48,8 +49,9 @@ def detect(path: Path) -> bool:
 def read(path: Path) -> dict[str, Dataset]:
     """The splits of `ImageSets/Main` (`trainval` for a missing `train`) or of the folders, or `all`.
 
-    Classes are the names that occur, sorted. `difficult` objects are marked as crowds. Numbers that are all whole and
-    never below 1 are Pascal's: pixels are counted from 1 and the last one belongs to the object. Others are corners.
+    Classes are the names that occur, sorted, numbers as numbers. `difficult` objects are marked as crowds. Coordinates
+    that are all whole and never below 1 are Pascal's: pixels are counted from 1 and the last one belongs to the object.
+    Others are corners.
     An image without objects needs a file that says so.
 
     Raises:
@@ -62,7 +64,7 @@ def read(path: Path) -> dict[str, Dataset]:
     if set(notes) == {"all"}:
         notes = _image_sets(path, notes["all"]) or notes
     every = [note for found in notes.values() for note in found.values()]
-    classes = tuple(sorted({name for note in every for name in note.names if name}))
+    classes = tuple(ordered({name for note in every for name in note.names if name}))
     if not classes:
         raise DataError(f"{path} has {len(every)} annotated images, but no object in any.")
     first = 1.0 if all(_counted_from_one(box) for note in every for box in note.corners) else 0.0
@@ -129,7 +131,7 @@ def _note(file: Path, image: Path) -> _Note:
     size = (int(sides[0]), int(sides[1])) if min(sides) > 0 else image_size(image)[0]
     return _Note(
         image,
-        tuple((thing.findtext("name") or "").strip() for thing in objects),
+        tuple(nfc((thing.findtext("name") or "").strip()) for thing in objects),
         tuple(_corners(thing, i, file) for i, thing in enumerate(objects)),
         tuple(_number(thing, "difficult", file, 0) > 0 for thing in objects),
         size,

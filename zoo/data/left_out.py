@@ -1,0 +1,78 @@
+"""What a data set leaves out: the files in a folder that no sample is made of, counted by suffix and reason."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from zoo.data.dataset import Dataset
+from zoo.data.files import hidden, is_image, walk_text
+from zoo.data.unique import locator
+
+TEXTS = frozenset({".txt", ".xml", ".json", ".csv", ".yaml", ".yml", ".names", ".data"})
+"""Suffixes of annotations, which samples are made of although none names the file."""
+
+
+def files_of(datasets: Iterable[Dataset]) -> set[Path]:
+    """Return the files that the samples are made of: images and masks."""
+    found: set[Path] = set()
+    for dataset in datasets:
+        for sample in dataset:
+            objects = getattr(getattr(sample.target, "masks", None), "file", None)
+            found.update((sample.image, *getattr(sample.target, "files", ()), *([objects] if objects else [])))
+    return found
+
+
+def left_out(folder: Path, used: Iterable[Path], reads: Iterable[str] = ()) -> str:
+    """Return what in a folder is not among the files that are used, for people; nothing where all is.
+
+    Args:
+        reads: suffixes of files that are read as annotations, and are not counted. Nor are texts directly in `folder`.
+    """
+    real, skipped, top = locator(), {*reads}, str(folder)
+    taken = set(map(str, used))
+    elsewhere: set[str] | None = None
+    reasons: dict[str, Counter[str]] = {}
+
+    def count(reason: str, suffix: str) -> None:
+        reasons.setdefault(reason, Counter())[suffix or "without a suffix"] += 1
+
+    for file in walk_text(folder):
+        place, name = os.path.split(file)
+        suffix = os.path.splitext(name)[1].lower()
+        if is_image(name):
+            if file in taken:
+                continue
+            elsewhere = {real(file) for file in taken} if elsewhere is None else elsewhere
+            if real(file) not in elsewhere:
+                count("belong to no sample", suffix)
+        elif suffix not in skipped and (place != top or suffix not in TEXTS | {"", ".md", ".pdf"}):
+            count("cannot be read as images here", suffix)
+    places: set[str] = set()
+    for suffix, place in _hidden_images(folder):
+        count("are hidden, or in a folder of the system", suffix)
+        places.add(place)
+    if not reasons:
+        return ""
+    total = sum(sum(counts.values()) for counts in reasons.values())
+    said = "; ".join(f"{_counts(counts)} {reason}" for reason, counts in reasons.items())
+    shown = f" ({', '.join(sorted(places)[:3])})" if places else ""
+    return f"{folder.name}: {total} file{'s' * (total > 1)} left out: {said}{shown}."
+
+
+def _counts(counts: Counter[str]) -> str:
+    return ", ".join(f"{count} {suffix}" for suffix, count in sorted(counts.items()))
+
+
+def _hidden_images(folder: Path) -> Iterable[tuple[str, str]]:
+    """(suffix, what hides it) of images that are hidden or in hidden folders, as far as these can be read."""
+    for parent, folders, names in os.walk(folder):
+        for name in names:
+            if hidden(name) and is_image(name.lstrip("._")):
+                yield os.path.splitext(name)[1].lower(), name
+        for name in [name for name in folders if hidden(name)]:
+            folders.remove(name)
+            for _, _, inner in os.walk(os.path.join(parent, name)):
+                yield from ((os.path.splitext(file)[1].lower(), f"{name}/") for file in inner if is_image(file))

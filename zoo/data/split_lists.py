@@ -1,0 +1,103 @@
+"""Lists of splits that come beside class folders: `train.txt`, `meta/test.txt`, `TestImages.txt`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from zoo.data.dataset import Dataset
+from zoo.data.files import SPLITS, files, read_lines, split_name, split_names
+
+FOLDERS = ("meta", "splits", "split", "lists", "imagesets", "main")
+"""Where lists of splits lie, in lower case."""
+_LISTS = (".txt", ".lst")
+_OTHER = re.compile(r"(.*[^a-z])?(splits?|setid)|(train|test|val)[^a-z].*|.*[^a-z](train|test|val)", re.IGNORECASE)
+_UNREAD = frozenset({".txt", ".lst", ".csv", ".json", ".mat", ".yaml", ".yml", ".pkl", ".npz"})
+_BOTH = re.compile(r"train[ _-]?val", re.IGNORECASE)
+
+
+def listed_splits(dataset: Dataset) -> dict[str, Dataset]:
+    """Return the splits that lists beside class folders give, or the whole as `all` where there are none.
+
+    A line names an image by its path below the folder, with or without its suffix; a label may follow. Where no list
+    is for training, the images that no list names are.
+    """
+    path = dataset.root
+    texts = [file for file in _beside(path) if file.suffix.lower() in _UNREAD]
+    lists = {file.stem: file for file in texts if file.suffix.lower() in _LISTS}
+    called = split_names(lists)
+    if "train" not in called.values():
+        called |= {name: "train" for name in lists if _BOTH.fullmatch(name)}
+    by_split: dict[str, list[Path]] = {}
+    for name, split in called.items():
+        by_split.setdefault(split, []).append(lists[name])
+    notes: list[str] = []
+    found: dict[str, list[int]] = {}
+    names = _names(dataset)
+    for split in SPLITS:
+        if len(by_split.get(split, ())) > 1:
+            notes.append(
+                f"{', '.join(file.name for file in by_split[split])} are several lists for {split}: none is used."
+            )
+        elif split in by_split:
+            found[split], said = _rows(by_split[split][0], names)
+            notes += [said] if said else []
+    found = {split: rows for split, rows in found.items() if rows}
+    read = {file for split in found for file in by_split[split]}
+    other = [file for file in texts if file not in read and (split_name(file.stem) or _OTHER.fullmatch(file.stem))]
+    if other and not found:
+        shown = ", ".join(
+            file.relative_to(path).as_posix() if file.is_relative_to(path) else file.name for file in other[:3]
+        )
+        notes.append(
+            f"{shown} beside the class folders may tell the splits, and is not read: sort the images into train/, val/ "
+            "and test/, or list them in a CSV file with the column 'split', to use them."
+        )
+    rest = sorted(set(range(len(dataset))) - {row for rows in found.values() for row in rows})
+    if found and "train" not in found and rest:
+        found = {"train": rest, **found}
+        notes.append(f"no list is for training: the {len(rest)} images that no list names are trained on.")
+    elif found and rest:
+        notes.append(f"{len(rest)} images are in no list of a split and left out, e.g. {dataset[rest[0]].id}.")
+    dataset = replace(dataset, notes=(*dataset.notes, *(f"{dataset.name}: {note}" for note in notes)))
+    return {split: dataset.subset(rows, f"{dataset.name}/{split}") for split, rows in found.items()} or {"all": dataset}
+
+
+def _beside(path: Path) -> Iterable[Path]:
+    """The files beside class folders and in folders of lists; those beside a folder called images/, too."""
+    places = [path, path.parent] if path.name.lower() == "images" else [path]
+    for place in places:
+        yield from files(place)
+        for folder in sorted(entry for entry in place.iterdir() if entry.name.lower() in FOLDERS and entry.is_dir()):
+            yield from files(folder)
+
+
+def _names(dataset: Dataset) -> dict[str, int]:
+    """What a list may call each sample -> its row; names that several samples have are left out."""
+    found: dict[str, int] = {}
+    for row, sample in enumerate(dataset):
+        bare = sample.id.rpartition(".")[0]
+        for name in (sample.id, bare):
+            found[name] = row if found.setdefault(name, row) == row else -1
+            found[f"{dataset.root.name}/{name}"] = found[name]
+    return found
+
+
+def _rows(file: Path, names: dict[str, int]) -> tuple[list[int], str]:
+    """(rows of the samples that a list names, in its order, what to say about it)."""
+    rows: list[int] = []
+    missing: list[int] = []
+    for number, line in enumerate(read_lines(file), 1):
+        if not (line := line.strip().replace("\\", "/").removeprefix("./")):
+            continue
+        words = (line, line.rsplit(None, 1)[0], re.split(r"[,;\t]", line)[0].strip().strip('"'))
+        row = next((names[word] for word in words if word in names), -1)
+        (rows if row >= 0 else missing).append(row if row >= 0 else number)
+    if len(rows) < len(missing):
+        return [], f"{file.name} is called as a list of a split, but most of its lines name no image: it is not used."
+    if len(set(rows)) < len(rows):
+        rows = list(dict.fromkeys(rows))
+    said = f"{len(missing)} lines of {file.name} name no image, e.g. line {missing[0]}." if missing else ""
+    return rows, said
