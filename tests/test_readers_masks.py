@@ -126,7 +126,7 @@ def test_indexes_with_a_palette_and_255(tmp_path):
     text(tmp_path / "classes.txt", "sky", "tree", "road")
     found, report = check_masks(only(read(tmp_path)), "error")
     assert (read_mask(found[0].target)[0] == IGNORE).all() and found[0].target.pixels[1:] == (28, 18)
-    pixels[3] = 7
+    pixels[3, 0] = 7
     put(tmp_path / "masks/a.png", pixels)
     assert check_masks(only(read(tmp_path)))[1].counts() == {("value", "ignored"): 1}
 

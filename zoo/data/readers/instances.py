@@ -10,7 +10,7 @@ from zoo.data.boxes import Boxes, InstanceMasks
 from zoo.data.class_table import find_table, listed
 from zoo.data.dataset import Dataset, Sample
 from zoo.data.decode import image_size
-from zoo.data.masks import mask_values
+from zoo.data.mask_file import mask_values
 from zoo.data.pairs import MASKS, matched, pairs, title
 from zoo.data.readers.masks import black_and_white
 from zoo.errors import DataError

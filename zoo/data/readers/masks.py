@@ -24,7 +24,8 @@ from zoo.data.class_table import (
 from zoo.data.dataset import Dataset, Sample
 from zoo.data.decode import image_size
 from zoo.data.files import has_images, subfolders
-from zoo.data.masks import Mask, MaskFile, mask_values
+from zoo.data.mask_file import mask_values
+from zoo.data.masks import Mask, MaskFile
 from zoo.data.pairs import MASKS, SEGMENTED, Pair, matched, pairs, split_folders, title
 from zoo.errors import DataError
 
