@@ -201,7 +201,10 @@ def as_masks(dataset: Dataset) -> Dataset:
     names = [name for name in dataset.classes if name != BACKGROUND]
     index = [0 if name == BACKGROUND else names.index(name) + 1 for name in dataset.classes]
     samples = tuple(replace(sample, target=_painted(sample.target, index)) for sample in dataset)
-    return replace(dataset, samples=samples, classes=(BACKGROUND, *names), kind="masks")
+    classes = (BACKGROUND, *names)
+    known = dict(zip(dataset.classes, dataset.category_ids, strict=False))
+    ids = tuple(map(known.get, classes)) if known else ()
+    return replace(dataset, samples=samples, classes=classes, kind="masks", category_ids=ids)
 
 
 def _outlined(target: Boxes) -> bool:

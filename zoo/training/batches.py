@@ -72,9 +72,10 @@ def relabelled(dataset: Dataset, model: Model, *, by_position: bool = False) -> 
         raise DataError(f"two classes of {dataset.name} mean the same label of the model; rename one of them.")
     if dataset.classes == labels:
         return dataset
-    return replace(
-        dataset, classes=labels, samples=tuple(replace(s, target=_mapped(s.target, mapping)) for s in dataset)
-    )
+    samples = tuple(replace(s, target=_mapped(s.target, mapping)) for s in dataset)
+    known = dict(zip(mapping, dataset.category_ids, strict=False))
+    ids = tuple(known.get(index) for index in range(len(labels))) if known else ()
+    return replace(dataset, classes=labels, samples=samples, category_ids=ids)
 
 
 def _meaning(dataset: Dataset, model: Model, by_position: bool) -> tuple[int, ...]:
