@@ -291,7 +291,12 @@ NAMES = "names:\n  0: cat\n  1: dog\n"
     ("image", "note", "names", "splits"),
     [
         ("images/a.png", "labels/a.txt", ("data.yaml", NAMES), ("all",)),
-        ("images/train/a.png", "labels/train/a.txt", ("data.yaml", "nc: 2\nnames: [cat, dog]\ntrain: x"), ("train",)),
+        (
+            "images/train/a.png",
+            "labels/train/a.txt",
+            ("data.yaml", "nc: 2\nnames: [cat, dog]\ntrain: images/train"),
+            ("train",),
+        ),
         ("images/val2017/a.png", "labels/val2017/a.txt", ("coco.yaml", NAMES), ("val",)),
         ("train/images/a.png", "train/labels/a.txt", ("data.yml", NAMES), ("train",)),
         ("images/x/a.png", "labels/x/a.txt", ("classes.txt", "cat\ndog\n"), ("all",)),
@@ -343,7 +348,7 @@ def test_yolo_faults_name_the_line(tmp_path, text, said):
     ("text", "said"),
     [
         ("names: 3", "it is 3"),
-        ("names: {0: a, 2: b}", "must list the classes"),
+        ("names: {0: a, -2: b}", "must list the classes"),
         ("names: [[a]]", "must list the classes"),
         ("names: [a", "cannot be read as YAML"),
         ("names: !!python/object/apply:os.getcwd []", "cannot be read as YAML"),

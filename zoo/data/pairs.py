@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from zoo.data.data_yaml import describes_boxes
 from zoo.data.files import SPLIT_NAMES, has_images, images_below, subfolders, walk
 from zoo.errors import DataError
 
@@ -51,8 +52,9 @@ def pairs(path: Path, kind: re.Pattern[str]) -> dict[str, Pair]:
 
 
 def annotated(path: Path) -> bool:
-    """Whether folders of annotations stand beside folders of images, which are then no classes."""
-    return any(pairs(path, kind) for kind in (LABELS, ANNOTATIONS, MASKS, SEGMENTED))
+    """Whether folders of annotations stand beside folders of images, or a `data.yaml` names the folders of images, which
+    are then no classes."""
+    return any(pairs(path, kind) for kind in (LABELS, ANNOTATIONS, MASKS, SEGMENTED)) or describes_boxes(path)
 
 
 def _beside(path: Path, kind: re.Pattern[str]) -> Pair | None:
@@ -108,3 +110,8 @@ def one_image(images: Mapping[str, list[Path]], name: str, note: Path) -> Path:
 def title(path: Path, split: str) -> str:
     """What a data set is called."""
     return path.name if split == "all" else f"{path.name}/{split}"
+
+
+def below(file: Path, root: Path) -> str:
+    """What a sample of a file is called: the path below the data's root, with `/`; the whole path of one elsewhere."""
+    return file.relative_to(root).as_posix() if file.is_relative_to(root) else file.as_posix()

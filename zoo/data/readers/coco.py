@@ -14,7 +14,7 @@ from zoo.data.dataset import Dataset, Sample
 from zoo.data.decode import image_size
 from zoo.data.files import files, load_json, subfolders
 from zoo.data.outlines import Outlines, Shape, shape_of
-from zoo.data.pairs import split_folders, split_name, title
+from zoo.data.pairs import below, split_folders, split_name, title
 from zoo.data.reasons import counted_otherwise
 from zoo.errors import DataError
 
@@ -63,7 +63,8 @@ def read(path: Path) -> dict[str, Dataset]:
         datasets[split] = Dataset(
             tuple(_samples(content, file, index, places, root)), classes, "boxes", title(root, split), root
         )
-        datasets[split] = replace(datasets[split], category_ids=tuple(sorted(index, key=index.__getitem__)))
+        numbers: list[int] = sorted(index, key=index.__getitem__)
+        datasets[split] = replace(datasets[split], category_ids=tuple(numbers))
     return datasets
 
 
@@ -179,7 +180,7 @@ def _samples(
         boxes, labels, crowd, shapes = rows[id]
         outlines = Outlines(tuple(shapes)) if any(shapes) else None
         target = Boxes(tuple(boxes), tuple(labels), tuple(crowd), size, outlines)
-        found.append(Sample(image, target, _id(image, root), id))
+        found.append(Sample(image, target, below(image, root), id))
     return found
 
 
@@ -197,10 +198,6 @@ def _corners(entry: Mapping[str, Any], place: str) -> Box:
         raise DataError(f"{place}: bbox is {box!r}; needed are four numbers, x, y, width and height.")
     x, y, width, height = map(float, box)
     return x, y, x + width, y + height
-
-
-def _id(image: Path, root: Path) -> str:
-    return image.relative_to(root).as_posix() if image.is_relative_to(root) else image.as_posix()
 
 
 def numbers_of(images: Sequence[Path]) -> tuple[dict[Path, int | str], dict[str, int]]:
@@ -232,8 +229,8 @@ def _annotated(folder: Path) -> list[Path]:
 
 def _numbers(root: Path, file: Path, wanted: Sequence[Path]) -> tuple[dict[Path, int | str], dict[str, int]]:
     split = _split_of(file)
-    below = {image for image in wanted if root in image.parents}
-    here = {i for i in below if {*map(split_name, i.relative_to(root).parts[:-1])} <= {split, None} or split == "all"}
+    inner = {image for image in wanted if root in image.parents}
+    here = {i for i in inner if {*map(split_name, i.relative_to(root).parts[:-1])} <= {split, None} or split == "all"}
     if not here:
         return {}, {}
     content, places = _load(file), _places(root, file, split)
