@@ -149,7 +149,7 @@ def test_pycocotools_gets_the_figures_that_zoo_gets(run: Run, tmp_path: Path) ->
     # Only what is shown otherwise: fewer detections, another average precision.
     shown = run.model.predict([sample.image for sample in found.dataset])
     fewer = run.model.adapter.results(shown)["predictions"]
-    assert 0 < len(fewer) < len(rows) and all(row in rows for row in fewer[:1])
+    assert 0 < len(fewer) < len(rows)
     assert len(run.model.predict([found.dataset[0].image], shown=0.0)[0].boxes) == len(found.predictions[0].boxes)
 
 

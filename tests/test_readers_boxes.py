@@ -435,6 +435,9 @@ def test_instances_faults(tmp_path):
     checked, report = check_boxes(read(tmp_path)["all"])
     assert report.counts() == {("size", "fixed"): 1} and checked[0].target.boxes == MASKED[:1]
     put_mask(tmp_path / "masks" / "b.png")
+    with pytest.raises(DataError, match="1 of 2 masks are not called like one image.*b.png"):
+        read(tmp_path)
+    put_mask(tmp_path / "masks" / "c.png")
     with pytest.raises(DataError, match="no known layout"):
         read(tmp_path)
     with pytest.raises(DataError, match="no mask in .* is called like an image"):

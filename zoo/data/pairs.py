@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from zoo.data.data_yaml import describes_boxes
+from zoo.data.faults import MOST_LOST
 from zoo.data.files import SPLIT_NAMES, has_images, images_below, subfolders, walk
 from zoo.errors import DataError
 
@@ -52,8 +53,8 @@ def pairs(path: Path, kind: re.Pattern[str]) -> dict[str, Pair]:
 
 
 def annotated(path: Path) -> bool:
-    """Whether folders of annotations stand beside folders of images, or a `data.yaml` names the folders of images, which
-    are then no classes."""
+    """Whether folders of annotations stand beside folders of images, or a `data.yaml` says where images are: these
+    folders are no classes then."""
     return any(pairs(path, kind) for kind in (LABELS, ANNOTATIONS, MASKS, SEGMENTED)) or describes_boxes(path)
 
 
@@ -74,17 +75,38 @@ def images_by_stem(folder: Path) -> dict[str, list[Path]]:
 
 
 def matched(images: Path, masks: Path) -> list[tuple[Path, Path | None]]:
-    """Each image with its mask, another image called the same, or with `_mask` or the like appended; nothing when a
-    mask has no image, or more than one."""
+    """Each image with its mask, another image called the same, or with `_mask` or the like appended; nothing when most
+    masks have no image, or more than one."""
+    by_stem, found, strays = _masks_by_image(images, masks)
+    if len(strays) > len(found):
+        return []
+    return [(image, found.get(name)) for name, (image, *_) in by_stem.items()] if found else []
+
+
+def unmatched(images: Path, masks: Path, name: str) -> list[str]:
+    """A note on masks without an image of their own. Raises `DataError` where these are more than a tenth."""
+    _, found, strays = _masks_by_image(images, masks)
+    if not strays:
+        return []
+    said = f"{name}: {len(strays)} of {len(found) + len(strays)} masks are not called like one image, e.g. {strays[0]}"
+    if len(strays) > MOST_LOST * (len(found) + len(strays)):
+        raise DataError(f"{said}. Add the images, call them the same, or move the masks away.")
+    return [f"{said}; they are left out."]
+
+
+def _masks_by_image(images: Path, masks: Path) -> tuple[dict[str, list[Path]], dict[str, Path], list[Path]]:
+    """(name -> images, name -> its mask, masks that have no image, or share it with another)."""
     by_stem = images_by_stem(images)
     found: dict[str, Path] = {}
+    strays: list[Path] = []
     for mask in images_below(masks):
         name = stem(mask, masks)
         name = next((name.removesuffix(end) for end in _ENDINGS if name.removesuffix(end) in by_stem), name)
         if len(by_stem.get(name, ())) != 1 or name in found:
-            return []
-        found[name] = mask
-    return [(image, found.get(name)) for name, (image, *_) in by_stem.items()] if found else []
+            strays.append(mask)
+        else:
+            found[name] = mask
+    return by_stem, found, strays
 
 
 def notes_by_stem(folder: Path, suffix: str) -> dict[str, Path]:
