@@ -487,6 +487,12 @@ def test_a_correction_that_would_lose_much_stops_with_the_reason(tmp_path, pixel
         check_masks(data(tmp_path, pixels))
 
 
+def test_numbers_without_a_background_are_said(tmp_path):
+    masks = data(tmp_path, np.maximum(FINE, 1))
+    assert "counted from 1" in check_masks(masks)[1].merged and "counted from 1" in checked({"": masks})[1][0]
+    assert not check_masks(data(tmp_path, FINE))[1].merged
+
+
 def test_a_correction_does_not_drop_many_images_or_all_of_a_class(tmp_path):
     sizes = data(tmp_path, FINE, drawn((12, 12), c1=(0, 3, 0, 5)))
     with pytest.raises(DataError, match="would drop 1 of 2 images, whose masks are of another size"):

@@ -157,6 +157,10 @@ OUTSIDE = '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/hostname">]>'
         (VOC_TEXT.replace("<xmin>11</xmin>", "<xmin>left</xmin>"), "<xmin> is 'left'"),
         (VOC_TEXT.replace("<ymax>40</ymax>", ""), "<ymax> is None"),
         (VOC_TEXT.replace("bndbox", "polygon"), "object 0 has no <bndbox>"),
+        (
+            VOC_TEXT.replace("<object>", "<all><object>", 1).replace("</annotation>", "</all></annotation>"),
+            "not directly",
+        ),
         (xml(), "no object in any"),
     ],
 )
@@ -417,6 +421,15 @@ def test_instances_of_many_kinds_of_mask(tmp_path):
     assert read(tmp_path)["all"][0].target.boxes == MASKED[:1]
     Image.fromarray(colors[..., 0] > 0).save(mask)
     assert read(tmp_path)["all"][0].target.boxes == MASKED[:1]
+
+
+def test_a_border_of_255_around_objects_is_said(tmp_path):
+    draw(tmp_path / "images" / "a.png")
+    put_mask(tmp_path / "masks" / "a.png", [(9, 7, 31, 29, 255), (10, 8, 30, 28, 1), (40, 30, 60, 40, 2)])
+    data = read(tmp_path)["all"]
+    assert len(data[0].target) == 3 and "the value 255 counts as an object in 1 masks" in data.notes[0]
+    put_mask(tmp_path / "masks" / "a.png")
+    assert read(tmp_path)["all"].notes == ()
 
 
 def test_instances_faults(tmp_path):

@@ -35,7 +35,8 @@ class MaskReport(Report):
     """What the check of a data set of masks found.
 
     Attributes:
-        merged: that values of masks were taken for objects and not for classes, for people; or nothing.
+        merged: that values of masks were taken for objects and not for classes, or may be counted from 1, for people;
+            or nothing.
     """
 
     merged: str = ""
@@ -75,7 +76,9 @@ def check_masks(dataset: Dataset, policy: Policy = "fix") -> tuple[Dataset, Mask
     samples = tuple(one.sample for one in found if one.sample is not None)
     faults = tuple(fault for one in found for fault in one.faults)
     losses, reason = _losses(dataset, found)
-    report = MaskReport(dataset.name, len(dataset), faults, losses, reason, merged=_merged(dataset))
+    report = MaskReport(
+        dataset.name, len(dataset), faults, losses, reason, merged=_merged(dataset) or _shifted(dataset, found)
+    )
     report.enforce(policy, len(samples))
     return replace(dataset, samples=samples), report
 
@@ -199,3 +202,13 @@ def _merged(dataset: Dataset) -> str:
                     "values stand for classes, list these in classes.txt."
                 )
     return ""
+
+
+def _shifted(dataset: Dataset, found: Sequence[_Checked]) -> str:
+    """A note where no pixel is background, though it is the first of several classes."""
+    if len(dataset.classes) < 3 or dataset.classes[0] != BACKGROUND or any(one.counts[0] for one in found):
+        return ""
+    return (
+        f"no pixel of {dataset.name} is of the first class, {BACKGROUND}; where the masks' numbers are counted from 1, "
+        "each class has the name of the one before it."
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mmap
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -206,19 +206,18 @@ def numbers_of(images: Sequence[Path]) -> tuple[dict[Path, int | str], dict[str,
     Annotation files are looked for in the images' folders and up to three above, the nearest first. What several files
     call otherwise is left out, and so is everything where none lists an image or can be read.
     """
-    wanted = [image.absolute() for image in images]
-    roots = dict.fromkeys(folder for image in wanted for folder in [*image.parents][:_LEVELS])
+    given = {image.absolute(): image for image in images if image.is_file()}
+    roots = dict.fromkeys(folder for image in given for folder in [*image.parents][:_LEVELS])
+    files_, names, left = [], [], set(given)
     for root in sorted(roots, key=lambda root: -len(root.parts)):
         try:
-            found = [_numbers(root, file, wanted) for file in _annotated(root)]
+            found = [_numbers(root, file, left) for file in _annotated(root)]
         except (DataError, OSError):  # whatever lies there is not for these images
             continue
-        found = [one for one in found if one[0]]
-        if found:
-            given = dict(zip(wanted, images, strict=True))
-            named = _agreed([files for files, _ in found])
-            return {given[image]: id for image, id in named.items()}, _agreed([names for _, names in found])
-    return {}, {}
+        files_ += [listed for listed, _ in found if listed]
+        names += [named for listed, named in found if listed]
+        left -= {image for listed, _ in found for image in listed}
+    return {given[image]: id for image, id in _agreed(files_).items()}, _agreed(names)
 
 
 def _annotated(folder: Path) -> list[Path]:
@@ -227,7 +226,7 @@ def _annotated(folder: Path) -> list[Path]:
     return [file for file in fitting if file.name.startswith("instances")] or fitting
 
 
-def _numbers(root: Path, file: Path, wanted: Sequence[Path]) -> tuple[dict[Path, int | str], dict[str, int]]:
+def _numbers(root: Path, file: Path, wanted: Collection[Path]) -> tuple[dict[Path, int | str], dict[str, int]]:
     split = _split_of(file)
     inner = {image for image in wanted if root in image.parents}
     here = {i for i in inner if {*map(split_name, i.relative_to(root).parts[:-1])} <= {split, None} or split == "all"}

@@ -61,6 +61,12 @@ def read(path: Path) -> dict[str, Dataset]:
                 f"{name}: {len(bare)} of {len(both)} images have no mask and count as images without objects, e.g. "
                 f"{bare[0].name}."
             )
+        values = [sample.target.masks.values for sample in samples if sample.target.masks]
+        if bordered := sum(255 in one and 254 not in one and len(one) > 1 for one in values):
+            notes.append(
+                f"{name}: the value 255 counts as an object in {bordered} masks; where it is a border or does not "
+                "count, write 0 for it."
+            )
         datasets[split] = Dataset(samples, classes, "boxes", name, path, tuple(notes))
     if not any(len(sample.target) for dataset in datasets.values() for sample in dataset):
         raise DataError(f"{path} has no object in any mask: all their values are 0.")
