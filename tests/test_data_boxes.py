@@ -270,12 +270,13 @@ FAR = [
     (scaled(60, 40), "in pixels or per cent where shares of the image"),
     (scaled(1 / 60, 1 / 40), "shares of the image .0 to 1. where pixels are due"),
     (target(*[(70 + x1, y1, 70 + x2, y2) for x1, y1, x2, y2 in MANY]), "drawn on larger images"),
+    (target(*[box for box in scaled(4, 4).boxes if box[0] >= 60]), "drawn on larger images"),
     (target(*MANY, labels=(UNKNOWN,) * len(MANY)), "counted from 1 where 0 is meant"),
     (target(*[(float("nan"),) * 4] * 9), "coordinates that are missing"),
 ]
 
 
-@pytest.mark.parametrize(("wrong", "said"), FAR, ids=["pixels", "shares", "larger", "class", "missing"])
+@pytest.mark.parametrize(("wrong", "said"), FAR, ids=["pixels", "shares", "larger", "four times", "class", "missing"])
 def test_a_correction_that_would_drop_much_stops_with_the_reason(tmp_path, wrong, said):
     for boxes in (data(tmp_path, wrong), data(tmp_path, wrong, enough())):
         with pytest.raises(DataError, match=rf"would drop \d+ of \d+ boxes.*reason: .*{said}"):

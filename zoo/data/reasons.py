@@ -14,6 +14,8 @@ _SLACK = 0.01
 """Share of a side by which rounded coordinates may lie beyond it."""
 _MOST = 0.5
 """Share of the boxes that a reason must explain."""
+_FAR = 8
+"""Sides of the image beyond which a box lies in another unit, and not on a larger image."""
 _BLENDED = 24
 """So many values that stand for no class are no classes: they come from blending."""
 
@@ -60,7 +62,8 @@ def _as_shares(one: Dropped) -> bool:
 def _times_the_size(one: Dropped) -> bool:
     height, width = one.size
     x1, y1, x2, y2 = one.box
-    return _fits((x1 / width, y1 / height, x2 / width, y2 / height), one.size)
+    meant = (x1 / width, y1 / height, x2 / width, y2 / height)
+    return max(meant) > _FAR and _fits(meant, one.size)
 
 
 def _exchanged(one: Dropped) -> bool:
