@@ -438,12 +438,13 @@ def test_targets_of_another_kind_are_refused(tmp_path: Path) -> None:
 def test_faulty_annotations_follow_the_policy(data: Dataset, tmp_path: Path) -> None:
     sample = data[0]
     faulty = Boxes(((5.0, 5.0, 200.0, 30.0), (60.0, 60.0, 40.0, 40.0)), (0, 1), (False, False), (SIDE, SIDE))
-    part = Dataset((Sample(sample.image, faulty, sample.id),), LABELS, "boxes", "faulty", data.root)
+    part = Dataset((Sample(sample.image, faulty, sample.id), data[1]), LABELS, "boxes", "faulty", data.root)
     model = create()
     with pytest.raises(DataError, match="partly outside the image.*exchanged|exchanged.*partly outside"):
         zoo.evaluate(model, part, annotations="error")
     fixed, dropped = (zoo.evaluate(model, part, annotations=policy) for policy in ("fix", "drop"))
-    assert (fixed.metrics["truths"], dropped.metrics["truths"]) == (2, 0)
+    good = len(data[1].target)
+    assert (fixed.metrics["truths"], dropped.metrics["truths"]) == (2 + good, good)
     assert "(fixed)" in fixed.notes[0] and "(dropped)" in dropped.notes[0]
     assert zoo.evaluate(model, data.subset([0], "one")).notes == ()
 
@@ -505,8 +506,12 @@ def test_from_annotated_photos_to_pictures(command: Any, tmp_path: Path) -> None
     lines = [line.split() for line in out.splitlines()]
     assert ["class", "AP", "AP50", "AR100", "truths"] in lines and "None" not in out and "curves" not in out
     assert f"zoo predict {tmp_path / 'run'} PHOTO --out FOLDER" in out and "export" not in out
-    code, out, err = command("evaluate", tmp_path / "run", folder, "--batch-size", 8, "--json")
+    every = tmp_path / "every"
+    code, out, err = command("evaluate", tmp_path / "run", folder, "--batch-size", 8, "--json", "--out", every)
     assert code == 0 and set(json.loads(out)) >= {"AP", "AP50", "AP75", "per_class"}, err
+    rows = json.loads((every / "predictions.json").read_text())
+    assert len(rows) == json.loads(out)["detections"] and {row["image_id"] for row in rows} == set(range(1, 11))
+    assert json.loads((every / "categories.json").read_text())[0] == {"id": 1, "name": LABELS[0]}
 
     photos = [tmp_path / "photos" / f"{i}.png" for i in (0, 1)]
     seen = tmp_path / "seen"
