@@ -104,19 +104,21 @@ def drawn(
     return Dataset(tuple(samples), LABELS, "boxes", name, folder)
 
 
-def write_coco(dataset: Dataset, folder: Path) -> Path:
-    """The data set's annotations beside its images, as a folder in COCO's format."""
+def write_coco(dataset: Dataset, folder: Path, first: int = 1, numbers: Sequence[int] = ()) -> Path:
+    """The data set's annotations beside its images, as a folder in COCO's format; `first`: the first image's id,
+    `numbers`: those of the categories."""
     images, annotations = [], []
-    for i, sample in enumerate(dataset, 1):
+    numbers = numbers or range(1, len(dataset.classes) + 1)
+    for i, sample in enumerate(dataset, first):
         height, width = sample.target.size
         images.append({"id": i, "file_name": sample.image.name, "height": height, "width": width})
         for (x1, y1, x2, y2), label in zip(sample.target.boxes, sample.target.labels, strict=True):
             box = [x1, y1, x2 - x1, y2 - y1]
             annotations.append(
-                {"id": len(annotations) + 1, "image_id": i, "category_id": label + 1, "bbox": box, "iscrowd": 0}
+                {"id": len(annotations) + 1, "image_id": i, "category_id": numbers[label], "bbox": box, "iscrowd": 0}
                 | {"area": box[2] * box[3]}
             )
-    categories = [{"id": k, "name": label} for k, label in enumerate(dataset.classes, 1)]
+    categories = [{"id": k, "name": label} for k, label in zip(numbers, dataset.classes, strict=True)]
     content = {"images": images, "annotations": annotations, "categories": categories}
     (folder / "annotations.json").write_text(json.dumps(content))
     return folder

@@ -42,6 +42,14 @@ def data(folder, *targets, **picture_options):
     return Dataset(tuple(samples), ("a", "b", "c"), "boxes", "toy", folder)
 
 
+MANY = [(4.0 * x, 4.0 * y, 4.0 * x + 4, 4.0 * y + 4) for x in range(15) for y in range(10)]
+
+
+def enough(count=60):
+    """Good boxes of all three classes, beside which a few faults are single ones."""
+    return target(*MANY[:count], labels=tuple(i % 3 for i in range(count)))
+
+
 def faults(report):
     return [(fault.kind, fault.id, fault.index, fault.done) for fault in report.faults]
 
@@ -116,12 +124,12 @@ BAD = {
 
 @pytest.mark.parametrize("kind", BAD)
 def test_every_kind_of_fault_is_named_and_met(tmp_path, kind):
-    boxes = data(tmp_path, target(GOOD), target(GOOD, BAD[kind], (1.0, 1.0, 9.0, 9.0), labels=(1, 1, 2)))
+    boxes = data(tmp_path, target(GOOD), target(GOOD, BAD[kind], (1.0, 1.0, 9.0, 9.0), labels=(1, 1, 2)), enough())
     mended = {"overhang": (50.0, 0.0, 60.0, 20.0), "inverted": (20.0, 15.0, 30.0, 30.0)}
     fixed, report = check_boxes(boxes)
     done = "fixed" if kind in mended else "dropped"
     assert faults(report) == [(kind, "1.png", 1, done)] and report.counts() == {(kind, done): 1}
-    assert FAULTS[kind] in report.text() and "1.png, box 1" in report.text() and "toy, 4 boxes in 2" in report.text()
+    assert FAULTS[kind] in report.text() and "1.png, box 1" in report.text() and "toy, 64 boxes in 3" in report.text()
     kept = [GOOD, *([mended[kind]] if kind in mended else []), (1.0, 1.0, 9.0, 9.0)]
     assert list(fixed[1].target.boxes) == kept and fixed[1].target.labels[0] == 1 and fixed[1].target.labels[-1] == 2
     assert fixed[0] is boxes[0] and len(boxes[1].target) == 3
@@ -132,7 +140,7 @@ def test_every_kind_of_fault_is_named_and_met(tmp_path, kind):
 
 
 def test_classes_that_nobody_named_and_doubles(tmp_path):
-    boxes = data(tmp_path, target(GOOD, GOOD, GOOD, (1.0, 1.0, 5.0, 5.0), labels=(0, 1, 0, UNKNOWN)))
+    boxes = data(tmp_path, target(GOOD, GOOD, GOOD, (1.0, 1.0, 5.0, 5.0), labels=(0, 1, 0, UNKNOWN)), enough())
     fixed, report = check_boxes(boxes)
     assert faults(report) == [("duplicate", "0.png", 2, "dropped"), ("class", "0.png", 3, "dropped")]
     assert fixed[0].target.labels == (0, 1)
@@ -142,7 +150,7 @@ def test_classes_that_nobody_named_and_doubles(tmp_path):
 
 def test_a_box_that_becomes_a_double_or_empty_by_mending(tmp_path):
     over = (30.0, 20.0, 10.0, 10.0)
-    boxes = data(tmp_path, target((10.0, 10.0, 30.0, 20.0), over, (59.9, 10.0, 80.0, 12.0)))
+    boxes = data(tmp_path, target((10.0, 10.0, 30.0, 20.0), over, (59.9, 10.0, 80.0, 12.0)), enough())
     fixed, report = check_boxes(boxes)
     assert [kind for kind, *_ in faults(report)] == ["inverted", "duplicate", "overhang", "empty"]
     assert len(fixed[0].target) == 1
@@ -158,13 +166,13 @@ def test_nothing_wrong_is_nothing_said(tmp_path):
 
 
 def test_all_boxes_bad_leaves_an_image_without_boxes(tmp_path):
-    fixed, _ = check_boxes(data(tmp_path, target(*BAD.values(), size=SIZE)), "drop")
-    assert len(fixed) == 1 and len(fixed[0].target) == 0
+    fixed, _ = check_boxes(data(tmp_path, target(*BAD.values(), size=SIZE), target(GOOD)), "drop")
+    assert [len(sample.target) for sample in fixed] == [0, 1]
 
 
 def test_masks_follow_their_boxes(tmp_path):
     masks = InstanceMasks(tmp_path / "m.png", (3, 5, 9))
-    boxes = data(tmp_path, target(GOOD, BAD["empty"], (1.0, 1.0, 9.0, 9.0), masks=masks))
+    boxes = data(tmp_path, target(GOOD, BAD["empty"], (1.0, 1.0, 9.0, 9.0), masks=masks), enough())
     assert check_boxes(boxes)[0][0].target.masks.values == (3, 9)
 
 
@@ -216,7 +224,8 @@ def test_images_whose_header_cannot_be_read(tmp_path):
 def test_all_parts_are_checked_and_other_targets_left_alone(tmp_path):
     (tmp_path / "train").mkdir(), (tmp_path / "val").mkdir()
     classes = Dataset((Sample(tmp_path / "x.png", 0, "x"),), ("a",), "class", "other", tmp_path)
-    parts = {"train": data(tmp_path / "train", target(BAD["empty"])), "val": data(tmp_path / "val", target(GOOD))}
+    train = data(tmp_path / "train", target(BAD["empty"]), enough())
+    parts = {"train": train, "val": data(tmp_path / "val", target(GOOD))}
     found, notes = checked({**parts, "test": classes})
     assert list(found) == ["train", "val", "test"] and found["test"] is classes and found["val"] == parts["val"]
     assert len(notes) == 1 and "1 empty" in notes[0] and not len(found["train"][0].target)
@@ -238,6 +247,7 @@ def test_what_is_kept_lies_inside_and_is_counted(tmp_path_factory, boxes):
     file = folder / "whole.png"
     if not file.is_file():
         picture(file)
+    boxes = [*MANY[:60], *boxes]
     whole = Dataset((Sample(file, target(*boxes), "x"),), ("a",), "boxes", "toy", folder)
     for policy in ("fix", "drop"):
         checked, report = check_boxes(whole, policy)
@@ -248,6 +258,72 @@ def test_what_is_kept_lies_inside_and_is_counted(tmp_path_factory, boxes):
         dropped = {fault.index for fault in report.faults if fault.done == "dropped"}
         assert len(kept) == len(boxes) - len(dropped)
         assert check_boxes(checked, "error")[0] == checked
+
+
+# What a correction may not do ----------------------------------------------------------------------------------------
+def scaled(across, down):
+    """Good boxes, as if they were read in another unit."""
+    return target(*[(x1 * across, y1 * down, x2 * across, y2 * down) for x1, y1, x2, y2 in MANY])
+
+
+FAR = [
+    (scaled(60, 40), "in pixels or per cent where shares of the image"),
+    (scaled(1 / 60, 1 / 40), "shares of the image .0 to 1. where pixels are due"),
+    (target(*[(70 + x1, y1, 70 + x2, y2) for x1, y1, x2, y2 in MANY]), "drawn on larger images"),
+    (target(*[box for box in scaled(4, 4).boxes if box[0] >= 60]), "drawn on larger images"),
+    (target(*MANY, labels=(UNKNOWN,) * len(MANY)), "counted from 1 where 0 is meant"),
+    (target(*[(float("nan"),) * 4] * 9), "coordinates that are missing"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "said"), FAR, ids=["pixels", "shares", "larger", "four times", "class", "missing"])
+def test_a_correction_that_would_drop_much_stops_with_the_reason(tmp_path, wrong, said):
+    for boxes in (data(tmp_path, wrong), data(tmp_path, wrong, enough())):
+        with pytest.raises(DataError, match=rf"would drop \d+ of \d+ boxes.*reason: .*{said}"):
+            check_boxes(boxes)
+    with pytest.raises(DataError, match=f"no box is left.*{said}"):
+        check_boxes(data(tmp_path, wrong), "drop")
+    assert check_boxes(boxes, "drop")[0].counts() == {"a": 20, "b": 20, "c": 20}
+
+
+def test_x_and_y_exchanged_are_found_out(tmp_path):
+    meant = [(x, 44.0 + y, x + 10, 50.0 + y) for x in range(20) for y in range(5)]
+    wrong = target(*[(y1, x1, y2, x2) for x1, y1, x2, y2 in meant], size=(60, 40))
+    with pytest.raises(DataError, match="would drop 100 of 100 boxes.*x and y exchanged"):
+        check_boxes(data(tmp_path, wrong, size=(60, 40)))
+
+
+def test_up_to_a_tenth_is_dropped_and_a_repeated_box_is_no_loss(tmp_path):
+    wrong = BAD["outside"]
+    fixed, report = check_boxes(data(tmp_path, target(*MANY[:18], wrong, wrong, *MANY[:9])))
+    assert fixed[0].target.boxes == tuple(MANY[:18])
+    assert report.counts() == {("outside", "dropped"): 2, ("duplicate", "dropped"): 9} and not report.losses
+    with pytest.raises(DataError, match="would drop 3 of 20 boxes"):
+        check_boxes(data(tmp_path, target(*MANY[:17], wrong, wrong, wrong)))
+
+
+def test_a_correction_never_drops_all_of_a_class(tmp_path):
+    boxes = data(tmp_path, enough(), target(BAD["empty"], BAD["outside"], labels=(1, 2)))
+    assert check_boxes(boxes)[0].counts() == {"a": 20, "b": 20, "c": 20}
+    only = data(tmp_path, target(*MANY[:60]), target(BAD["empty"], labels=(2,)))
+    with pytest.raises(DataError, match=r"would drop all boxes of 'c' \(1\)"):
+        check_boxes(only)
+    assert check_boxes(only, "drop")[0].counts() == {"a": 60, "b": 0, "c": 0}
+
+
+@pytest.mark.parametrize("read_as", ["a corner and a size", "a centre and a size"])
+def test_two_corners_read_as_something_else_stop(tmp_path, read_as):
+    meant = [(20.0 + x, 15.0 + y, 45.0 + x, 35.0 + y) for x in range(5) for y in range(3)]
+    if read_as == "a corner and a size":
+        read, due = [(x1, y1, x1 + x2, y1 + y2) for x1, y1, x2, y2 in meant], "x, y, width and height"
+    else:
+        read = [(x1 - x2 / 2, y1 - y2 / 2, x1 + x2 / 2, y1 + y2 / 2) for x1, y1, x2, y2 in meant]
+        due = "centre, width and height"
+    with pytest.raises(DataError, match=f"two corners .x1, y1, x2, y2. where {due} are due"):
+        check_boxes(data(tmp_path, target(*read)))
+    # One box that these corners cannot explain: objects that reach beyond their images, as some people draw them.
+    fixed, report = check_boxes(data(tmp_path, target(*read, (30.0, -9.0, 50.0, 20.0))))
+    assert report.counts() == {("overhang", "fixed"): 16} and fixed[0].target.boxes[-1] == (30.0, 0.0, 50.0, 20.0)
 
 
 # Padding ------------------------------------------------------------------------------------------------------------

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import pickle
+import struct
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from zoo.data.boxes import UNKNOWN, Boxes, InstanceMasks
 from zoo.data.check import checked
 from zoo.data.check_masks import MASK_FAULTS, check_masks
 from zoo.data.decode import upright
+from zoo.data.mask_file import mask_values
 from zoo.data.masks import (
     IGNORE,
     Mask,
@@ -67,6 +70,95 @@ def data(folder, *masks, image_size=SIZE, table=TABLE, orientation=1):
         file = write(folder / "masks" / f"{i}.png", pixels)
         samples.append(Sample(image, Mask(pixels.shape, MaskFile(file, table)), image.name))
     return Dataset(tuple(samples), CLASSES, "masks", "toy", folder)
+
+
+# The values in a file -------------------------------------------------------------------------------------------------
+NUMBERS = drawn(c1=(0, 5, 2, 9), c2=(6, 9, 12, 18))
+
+
+def opaque_where(shape, colour, hidden=None):
+    """RGBA (or LA, of one number), opaque in a shape; what is hidden has the colour too, or another."""
+    colour = np.atleast_1d(colour)
+    pixels = np.broadcast_to(colour, (*SIZE, len(colour))).copy()
+    if hidden is not None:
+        pixels[~shape] = hidden
+    return np.concatenate([pixels, np.where(shape, 255, 0)[..., None]], -1).astype(np.uint8)
+
+
+def png(path, rows, bits, kind):
+    """A PNG of packed rows, of numbers of bits that Pillow does not write; kind: 0 for grey, 2 for colours."""
+    header = struct.pack(">IIBBBBB", SIZE[1], SIZE[0], bits, kind, 0, 0, 0)
+    packed = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
+    with path.open("wb") as stream:
+        stream.write(b"\x89PNG\r\n\x1a\n")
+        for name, body in ((b"IHDR", header), (b"IDAT", packed), (b"IEND", b"")):
+            stream.write(struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)))
+    return path
+
+
+def of_few_bits(pixels, bits):
+    """Rows of numbers of a few bits, packed into bytes."""
+    return [np.packbits(np.unpackbits(row[:, None], axis=1)[:, 8 - bits :].reshape(-1)) for row in pixels]
+
+
+@pytest.mark.parametrize(
+    ("name", "pixels"),
+    [
+        ("three equal channels.png", np.repeat(NUMBERS[..., None], 3, 2)),
+        ("four, opaque.png", np.dstack([NUMBERS] * 3 + [blank(value=255)])),
+        ("grey and opaque.png", np.dstack([NUMBERS, blank(value=255)])),
+        ("half seen.png", np.dstack([NUMBERS, blank(value=128)])),
+        ("background unseen.png", np.dstack([NUMBERS, np.where(NUMBERS > 0, 255, 0).astype(np.uint8)])),
+        ("floats.tif", NUMBERS.astype(np.float32)),
+        ("integers.tif", NUMBERS.astype(np.int32)),
+        ("16 bits.tif", NUMBERS.astype(np.uint16)),
+        ("16 bits, big endian.tif", NUMBERS.astype(">u2")),
+        ("16 bits.png", NUMBERS.astype(np.uint16)),
+    ],
+)
+def test_numbers_are_read_whatever_channel_holds_them(tmp_path, name, pixels):
+    assert mask_values(write(tmp_path / name, pixels)).tolist() == NUMBERS.tolist()
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_grey_of_few_bits_is_not_spread(tmp_path, bits):
+    assert mask_values(png(tmp_path / "m.png", of_few_bits(NUMBERS, bits), bits, 0)).tolist() == NUMBERS.tolist()
+    filled = (NUMBERS > 0).astype(np.uint8) * (2**bits - 1)
+    white = png(tmp_path / "w.png", of_few_bits(filled, bits), bits, 0)
+    assert mask_values(white).tolist() == ((NUMBERS > 0) * 255).tolist()
+
+
+@pytest.mark.parametrize(
+    ("colour", "value", "in_colours"),
+    [((255, 255, 255), 255, 0xFFFFFF), ((0, 0, 0), 255, 0xFFFFFF), (255, 255, 0xFFFFFF), ((9, 0, 1), 65545, 65545)],
+)
+def test_a_shape_in_the_alpha_channel_is_the_shape(tmp_path, colour, value, in_colours):
+    shape = NUMBERS == 1
+    file = write(tmp_path / "m.png", opaque_where(shape, colour))
+    assert mask_values(file).tolist() == np.where(shape, value, 0).tolist()
+    assert mask_values(file, colours=True).tolist() == np.where(shape, in_colours, 0).tolist()
+    nothing = write(tmp_path / "n.png", opaque_where(NUMBERS > 9, colour))
+    assert not mask_values(nothing).any()
+
+
+def test_what_transparency_leaves_open_is_asked_about(tmp_path):
+    shape = NUMBERS == 1
+    file = write(tmp_path / "m.png", opaque_where(shape, (0, 0, 255), hidden=(255, 255, 255)))
+    for colours in (False, True):
+        with pytest.raises(DataError, match="m.png is transparent where it has colours .* without transparency"):
+            mask_values(file, colours)
+    file = write(tmp_path / "m.png", opaque_where(shape, (0, 0, 255), hidden=(0, 0, 0)))
+    assert mask_values(file).tolist() == np.where(shape, 255 * 65536, 0).tolist()
+
+
+def test_numbers_that_would_be_cut_are_refused(tmp_path):
+    with pytest.raises(DataError, match=r"f.tif holds fractions .*from 0 to 0.5"):
+        mask_values(write(tmp_path / "f.tif", np.float32(NUMBERS) / 4))
+    with pytest.raises(DataError, match="n.tif holds fractions .or no numbers"):
+        mask_values(write(tmp_path / "n.tif", np.where(NUMBERS > 0, np.nan, 0).astype(np.float32)))
+    wide = png(tmp_path / "w.png", [np.repeat(row.astype(">u2")[:, None], 3, 1) for row in NUMBERS], 16, 2)
+    with pytest.raises(DataError, match="w.png has 16 bits in each of several channels"):
+        mask_values(wide)
 
 
 # Reading --------------------------------------------------------------------------------------------------------------
@@ -335,7 +427,7 @@ def test_masks_in_order_are_only_counted(tmp_path):
 
 
 def test_strange_values(tmp_path):
-    masks = data(tmp_path, drawn(c1=(0, 2, 0, 3), c7=(4, 5, 0, 4), c9=(5, 6, 0, 1)), drawn(c1=(0, 2, 0, 3)))
+    masks = data(tmp_path, drawn(c1=(0, 2, 0, 3), c7=(4, 5, 0, 4), c9=(5, 6, 0, 1)), drawn(c1=(0, 2, 0, 20)))
     found, report = check_masks(masks)
     assert counted(report) == {("value", "ignored"): 1} and len(found) == 2 and found[0].target.pixels == (229, 6, 0)
     assert "toy, 2 masks: 1 with values that stand for no class (ignored), e.g. 0.jpg (7 in 4 pixels, 9 in 1" in (
@@ -362,11 +454,53 @@ def test_empty_and_unknown_masks(tmp_path):
 
 def test_masks_of_another_size(tmp_path):
     half, other = drawn((6, 10), c1=(0, 3, 0, 5)), drawn((12, 12), c1=(0, 3, 0, 5))
-    found, report = check_masks(data(tmp_path, half, other))
-    assert counted(report) == {("size", "dropped"): 1, ("size", "fixed"): 1} and [s.id for s in found] == ["0.jpg"]
+    found, report = check_masks(data(tmp_path, half, other, *[drawn(c1=(0, 3, 0, 5))] * 8))
+    assert counted(report) == {("size", "dropped"): 1, ("size", "fixed"): 1}
+    assert [s.id for s in found] == ["0.jpg", *(f"{i}.jpg" for i in range(2, 10))]
     assert (read_mask(found[0].target) == drawn(c1=(0, 6, 0, 10))).all() and found[0].target.pixels == (180, 60, 0)
     with pytest.raises(DataError, match=r"0.jpg \(10x6, the image has 20x12\)"):
         check_masks(data(tmp_path, half), "error")
+
+
+FINE = drawn(c1=(0, 3, 0, 9), c2=(6, 9, 0, 9))
+BLENDED = np.concatenate([FINE[:9], np.arange(100, 160, dtype=np.uint8).reshape(3, 20)])
+ONE_MORE = np.where(drawn(c1=(9, 12, 0, 6)) > 0, np.uint8(3), FINE)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "said"),
+    [
+        (FINE * 60, r"54 of 54 pixels .* of 60, 120 .no pixel is left of 'cat', 'dog'.*grey levels .*0, 60, 120"),
+        (FINE + 1, r"27 of 240 pixels .* of 3 .*counted from 1: they go up to 3, and 3 classes have 0 to 2"),
+        (ONE_MORE, r"18 of 72 pixels .* of 3, more.*lacks the background: the masks hold 0 to 3"),
+        (BLENDED, r"60 of 114 pixels .* resized or saved with blended edges"),
+        (np.minimum(FINE, 1) * 255, r"all that is not 'background' in 1 of 1 masks.*value 255, which stands for"),
+        (
+            np.where(FINE == 2, 77, FINE).astype(np.uint8),
+            r"27 of 54 pixels .* of 77 .*'dog'.*a line there, called void",
+        ),
+    ],
+    ids=["grey", "from 1", "no background", "blended", "white", "another"],
+)
+def test_a_correction_that_would_lose_much_stops_with_the_reason(tmp_path, pixels, said):
+    with pytest.raises(DataError, match=f"would drop {said}"):
+        check_masks(data(tmp_path, pixels))
+
+
+def test_numbers_without_a_background_are_said(tmp_path):
+    masks = data(tmp_path, np.maximum(FINE, 1))
+    assert "counted from 1" in check_masks(masks)[1].merged and "counted from 1" in checked({"": masks})[1][0]
+    assert not check_masks(data(tmp_path, FINE))[1].merged
+
+
+def test_a_correction_does_not_drop_many_images_or_all_of_a_class(tmp_path):
+    sizes = data(tmp_path, FINE, drawn((12, 12), c1=(0, 3, 0, 5)))
+    with pytest.raises(DataError, match="would drop 1 of 2 images, whose masks are of another size"):
+        check_masks(sizes)
+    assert [s.id for s in check_masks(sizes, "drop")[0]] == ["0.jpg"]
+    last = data(tmp_path, *[drawn(c1=(0, 3, 0, 5))] * 19, drawn((12, 12), c2=(0, 3, 0, 5)))
+    with pytest.raises(DataError, match="would drop all pixels of 'dog'"):
+        check_masks(last)
 
 
 @pytest.mark.parametrize("orientation", [5, 6, 7, 8])

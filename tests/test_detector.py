@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import sys
 from collections.abc import Iterator
@@ -21,7 +23,7 @@ from boxes_kit import FAST, LABELS, SIDE, create, drawn, installed, pyramidnet, 
 from flax import nnx
 from PIL import Image
 from training_kit import draw_folder, optimised, own_cache, same, values  # noqa: F401  (fixture)
-from zoo.adapters.detector import Detector
+from zoo.adapters.detector import Box, Detection, Detector
 from zoo.adapters.detector.heads import METHODS, stages_for
 
 import zoo
@@ -32,6 +34,7 @@ from zoo.data import Dataset, Sample, decode
 from zoo.data.boxes import Boxes
 from zoo.dense.boxes import pairwise_iou
 from zoo.errors import ConfigError, DataError
+from zoo.labels import category_numbers, names
 from zoo.spec import Preprocess
 from zoo.training.evaluation import _evaluate
 from zoo.training.run import Run
@@ -116,6 +119,90 @@ def test_photos_of_other_shapes_give_the_boxes_where_they_are(run: Run, data: Da
         boxes = jnp.array([box.box for box in found.boxes]) / scale
         best = np.asarray(pairwise_iou(boxes, jnp.array(target.boxes))).max(0)
         assert (best > 0.5).all(), (name, best)
+
+
+# Results -----------------------------------------------------------------------------------------------------------
+
+
+def average_precisions(annotations: Path, results: list[Any], kind: str = "bbox") -> list[float]:
+    """AP, AP50 and AP75 of results by pycocotools, with the data's own file."""
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(str(annotations))
+        evaluation = COCOeval(truth, truth.loadRes(results), kind)
+        evaluation.evaluate(), evaluation.accumulate(), evaluation.summarize()
+    return [float(value) for value in evaluation.stats[:3]]
+
+
+def test_pycocotools_gets_the_figures_that_zoo_gets(run: Run, tmp_path: Path) -> None:
+    """The categories' numbers are neither from 1 nor in the order of the labels, those of the images from 700."""
+    folder = write_coco(drawn(tmp_path / "photos", 8, start=100), tmp_path / "photos", 700, (7, 90, 3))
+    found = zoo.evaluate(run.model, folder, batch_size=8, predictions=True)
+    results = run.model.adapter.results(found.predictions, found.dataset)
+    assert results["categories"] == [{"id": id, "name": name} for id, name in zip((7, 90, 3), LABELS, strict=True)]
+    rows = results["predictions"]
+    assert {row["image_id"] for row in rows} <= set(range(700, 708)) and len(rows) == found.metrics["detections"]
+    assert 0.05 < found.metrics["AP"] < 1
+    figures = [found.metrics[name] for name in ("AP", "AP50", "AP75")]
+    assert average_precisions(folder / "annotations.json", rows) == pytest.approx(figures, abs=5e-4)
+    # Only what is shown otherwise: fewer detections, another average precision.
+    shown = run.model.predict([sample.image for sample in found.dataset])
+    fewer = run.model.adapter.results(shown)["predictions"]
+    assert 0 < len(fewer) < len(rows)
+    assert len(run.model.predict([found.dataset[0].image], shown=0.0)[0].boxes) == len(found.predictions[0].boxes)
+
+
+def detection(file: Path | str, *labels: str) -> Detection:
+    return Detection(str(file), [Box(label, 0.123456789, (1.0, 2.0, 4.0, 8.0)) for label in labels])
+
+
+def test_what_results_call_images_and_classes(tmp_path: Path) -> None:
+    whole = drawn(tmp_path / "photos", 2)
+    adapter = Detector(labels=("blue", "lamp", "red"))
+
+    def numbers(adapter: Detector, file: Path, *labels: str) -> list[Any]:
+        rows = adapter.results([detection(file, *labels)])["predictions"]
+        return [(row["image_id"], row["category_id"]) for row in rows]
+
+    photo = whole[1].image
+    assert numbers(adapter, photo, "blue", "red") == [("1.png", 1), ("1.png", 3)]
+    learned = replace(adapter, category_ids=(30, 20, 10))
+    assert numbers(learned, photo, "blue", "red") == [("1.png", 30), ("1.png", 10)]
+    # Beside its own file an image and its classes are called as there; what the file does not name is called otherwise.
+    write_coco(whole, tmp_path / "photos", 40, (7, 9, 3))
+    assert numbers(learned, photo, "blue", "lamp", "red") == [(41, 3), (41, 10), (41, 7)]
+    (tmp_path / "photos" / "annotations.json").rename(tmp_path / "photos" / "train.json")
+    assert numbers(learned, photo, "red") == [(41, 7)]
+    write_coco(whole, tmp_path / "photos", 50, (7, 9, 2))  # two files of which nobody knows which one is meant
+    assert numbers(learned, photo, "red", "blue") == [("1.png", 7), ("1.png", 10)]
+    with pytest.raises(ConfigError, match="1 category_ids for 3 labels"):
+        numbers(replace(adapter, category_ids=(1,)), tmp_path / "else.png", "red")
+    score = adapter.results([detection("x.png", "red")])["predictions"][0]["score"]
+    assert np.float32(score) == np.float32(0.123456789) and score == 0.12345679
+
+
+@pytest.mark.parametrize(("label_set", "background"), [("coco-80", False), ("coco-90", False), ("coco-91", True)])
+def test_published_detectors_name_categories_by_cocos_numbers(label_set: str, background: bool) -> None:
+    labels = names(label_set)
+    rows = Detector(labels=labels).results([detection("x.png", "bowl", "person", "toothbrush", "broccoli")])
+    assert [row["category_id"] for row in rows["predictions"]] == [51, 1, 90, 56]
+    known = {row["id"]: row["name"] for row in rows["categories"]}
+    assert known[13] == "stop sign" and (0 in known) == background and len(known) == len(labels)
+    assert category_numbers(labels[:79]) == category_numbers(("person", "bowl")) == ()
+
+
+def test_a_model_keeps_the_numbers_of_the_data_that_it_learned_from(data: Dataset, tmp_path: Path) -> None:
+    numbered = replace(data, category_ids=(5, None, 4))
+    adapter = create().adapter.fitted(numbered)
+    assert adapter.category_ids == (5, None, 4)
+    rows = adapter.results([detection("elsewhere.png", *LABELS)])
+    assert [row["category_id"] for row in rows["predictions"]] == [5, 6, 4]
+    model = create()
+    model.adapter = adapter
+    zoo.save(model, tmp_path / "model")
+    assert zoo.load(tmp_path / "model").adapter.category_ids == (5, None, 4)
 
 
 # Frames ------------------------------------------------------------------------------------------------------------
@@ -356,12 +443,13 @@ def test_targets_of_another_kind_are_refused(tmp_path: Path) -> None:
 def test_faulty_annotations_follow_the_policy(data: Dataset, tmp_path: Path) -> None:
     sample = data[0]
     faulty = Boxes(((5.0, 5.0, 200.0, 30.0), (60.0, 60.0, 40.0, 40.0)), (0, 1), (False, False), (SIDE, SIDE))
-    part = Dataset((Sample(sample.image, faulty, sample.id),), LABELS, "boxes", "faulty", data.root)
+    part = Dataset((Sample(sample.image, faulty, sample.id), data[1]), LABELS, "boxes", "faulty", data.root)
     model = create()
     with pytest.raises(DataError, match="partly outside the image.*exchanged|exchanged.*partly outside"):
         zoo.evaluate(model, part, annotations="error")
     fixed, dropped = (zoo.evaluate(model, part, annotations=policy) for policy in ("fix", "drop"))
-    assert (fixed.metrics["truths"], dropped.metrics["truths"]) == (2, 0)
+    good = len(data[1].target)
+    assert (fixed.metrics["truths"], dropped.metrics["truths"]) == (2 + good, good)
     assert "(fixed)" in fixed.notes[0] and "(dropped)" in dropped.notes[0]
     assert zoo.evaluate(model, data.subset([0], "one")).notes == ()
 
@@ -423,8 +511,12 @@ def test_from_annotated_photos_to_pictures(command: Any, tmp_path: Path) -> None
     lines = [line.split() for line in out.splitlines()]
     assert ["class", "AP", "AP50", "AR100", "truths"] in lines and "None" not in out and "curves" not in out
     assert f"zoo predict {tmp_path / 'run'} PHOTO --out FOLDER" in out and "export" not in out
-    code, out, err = command("evaluate", tmp_path / "run", folder, "--batch-size", 8, "--json")
+    every = tmp_path / "every"
+    code, out, err = command("evaluate", tmp_path / "run", folder, "--batch-size", 8, "--json", "--out", every)
     assert code == 0 and set(json.loads(out)) >= {"AP", "AP50", "AP75", "per_class"}, err
+    rows = json.loads((every / "predictions.json").read_text())
+    assert len(rows) == json.loads(out)["detections"] and {row["image_id"] for row in rows} == set(range(1, 11))
+    assert json.loads((every / "categories.json").read_text())[0] == {"id": 1, "name": LABELS[0]}
 
     photos = [tmp_path / "photos" / f"{i}.png" for i in (0, 1)]
     seen = tmp_path / "seen"
@@ -437,7 +529,7 @@ def test_from_annotated_photos_to_pictures(command: Any, tmp_path: Path) -> None
     assert categories == [{"id": i, "name": label} for i, label in enumerate(LABELS, 1)]
     assert len(results) == count > 0
     first, box = results[0], typed[0]["boxes"][0]
-    assert (first["image_id"], categories[first["category_id"] - 1]["name"]) == ("0.png", box["label"])
+    assert (first["image_id"], categories[first["category_id"] - 1]["name"]) == (1, box["label"])
     x1, y1, x2, y2 = box["box"]
     assert first["bbox"] == pytest.approx([x1, y1, x2 - x1, y2 - y1], abs=2e-3)
     assert first["score"] == pytest.approx(box["score"], abs=1e-5)

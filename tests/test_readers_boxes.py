@@ -129,16 +129,16 @@ def test_voc_numbers_from_zero_or_with_fractions_are_corners(tmp_path):
     write(tmp_path / "a.xml", xml(("cat", (1, 1, 1, 1), 0)))
     only = read(tmp_path)["all"]
     assert only[0].target.boxes == ((0.0, 0.0, 1.0, 1.0),)
-    assert check_boxes(only)[1].counts() == {("empty", "dropped"): 1}
+    assert check_boxes(only, "drop")[1].counts() == {("empty", "dropped"): 1}
 
 
 def test_voc_size_of_nothing_is_the_file_s(tmp_path):
     draw(tmp_path / "a.png")
     write(tmp_path / "a.xml", xml(("cat", (11, 9, 30, 28), 0), size=(0, 0)))
     assert read(tmp_path)["all"][0].target.size == SIZE
-    write(tmp_path / "a.xml", xml(("", (11, 9, 30, 28), 0), ("cat", ("nan", 9, 30, 28), 0)))
-    checked, report = check_boxes(read(tmp_path)["all"])
-    assert report.counts() == {("number", "dropped"): 1, ("class", "dropped"): 1} and not len(checked[0].target)
+    write(tmp_path / "a.xml", xml(("", (11, 9, 30, 28), 0), ("cat", ("nan", 9, 30, 28), 0), ("cat", (2, 2, 9, 9), 0)))
+    report = check_boxes(read(tmp_path)["all"], "drop")[1]
+    assert report.counts() == {("number", "dropped"): 1, ("class", "dropped"): 1}
 
 
 BOMB = '<!DOCTYPE a [<!ENTITY x "yyyyyyyyyy"><!ENTITY z "&x;&x;&x;">]>'
@@ -157,6 +157,10 @@ OUTSIDE = '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/hostname">]>'
         (VOC_TEXT.replace("<xmin>11</xmin>", "<xmin>left</xmin>"), "<xmin> is 'left'"),
         (VOC_TEXT.replace("<ymax>40</ymax>", ""), "<ymax> is None"),
         (VOC_TEXT.replace("bndbox", "polygon"), "object 0 has no <bndbox>"),
+        (
+            VOC_TEXT.replace("<object>", "<all><object>", 1).replace("</annotation>", "</all></annotation>"),
+            "not directly",
+        ),
         (xml(), "no object in any"),
     ],
 )
@@ -263,10 +267,11 @@ def test_coco_faults_name_the_entry(tmp_path, text, said):
 
 def test_coco_faults_that_the_check_finds(tmp_path):
     draw(tmp_path / "a.png")
-    rows = [{"image_id": 50, "category_id": c, "bbox": b} for c, b in ((99, [1, 1, 9, 9]), (3, [9, 9, -5, 5]))]
+    boxes = ((99, [1, 1, 9, 9]), (3, [9, 9, -5, 5]), *((7, [2, 3, 4 + i, 5]) for i in range(18)))
+    rows = [{"image_id": 50, "category_id": c, "bbox": b} for c, b in boxes]
     write(tmp_path / "x.json", coco("a.png", annotations=rows, width=600).replace('"bbox": [1,', '"bbox": [NaN,'))
     found = read(tmp_path)["all"]
-    assert found[0].target.labels == (UNKNOWN, 0) and found[0].target.size == (40, 600)
+    assert found[0].target.labels[:3] == (UNKNOWN, 0, 1) and found[0].target.size == (40, 600)
     kinds = [fault.kind for fault in check_boxes(found)[1].faults]
     assert kinds == ["size", "number", "inverted"]
 
@@ -290,7 +295,12 @@ NAMES = "names:\n  0: cat\n  1: dog\n"
     ("image", "note", "names", "splits"),
     [
         ("images/a.png", "labels/a.txt", ("data.yaml", NAMES), ("all",)),
-        ("images/train/a.png", "labels/train/a.txt", ("data.yaml", "nc: 2\nnames: [cat, dog]\ntrain: x"), ("train",)),
+        (
+            "images/train/a.png",
+            "labels/train/a.txt",
+            ("data.yaml", "nc: 2\nnames: [cat, dog]\ntrain: images/train"),
+            ("train",),
+        ),
         ("images/val2017/a.png", "labels/val2017/a.txt", ("coco.yaml", NAMES), ("val",)),
         ("train/images/a.png", "train/labels/a.txt", ("data.yml", NAMES), ("train",)),
         ("images/x/a.png", "labels/x/a.txt", ("classes.txt", "cat\ndog\n"), ("all",)),
@@ -315,7 +325,7 @@ def test_yolo_without_names_and_with_polygons(tmp_path):
     assert data[0].target.boxes == ((22.5, 10.0, 37.5, 30.0), (0.0, 0.0, 30.0, 30.0))
     write(tmp_path / "classes.txt", "cat\n")
     write(tmp_path / "labels" / "a.txt", "0 .5 .5 .2 .2\n1 .5 .5 .2 .2\n-1 .5 .5 .2 .2\n0 2 2 .1 .1\n0 nan 2 .1 .1\n")
-    checked, report = check_boxes(read(tmp_path)["all"])
+    checked, report = check_boxes(read(tmp_path)["all"], "drop")
     assert report.counts() == {("number", "dropped"): 1, ("class", "dropped"): 2, ("outside", "dropped"): 1}
     assert len(checked[0].target) == 1
 
@@ -342,7 +352,7 @@ def test_yolo_faults_name_the_line(tmp_path, text, said):
     ("text", "said"),
     [
         ("names: 3", "it is 3"),
-        ("names: {0: a, 2: b}", "must list the classes"),
+        ("names: {0: a, -2: b}", "must list the classes"),
         ("names: [[a]]", "must list the classes"),
         ("names: [a", "cannot be read as YAML"),
         ("names: !!python/object/apply:os.getcwd []", "cannot be read as YAML"),
@@ -413,6 +423,15 @@ def test_instances_of_many_kinds_of_mask(tmp_path):
     assert read(tmp_path)["all"][0].target.boxes == MASKED[:1]
 
 
+def test_a_border_of_255_around_objects_is_said(tmp_path):
+    draw(tmp_path / "images" / "a.png")
+    put_mask(tmp_path / "masks" / "a.png", [(9, 7, 31, 29, 255), (10, 8, 30, 28, 1), (40, 30, 60, 40, 2)])
+    data = read(tmp_path)["all"]
+    assert len(data[0].target) == 3 and "the value 255 counts as an object in 1 masks" in data.notes[0]
+    put_mask(tmp_path / "masks" / "a.png")
+    assert read(tmp_path)["all"].notes == ()
+
+
 def test_instances_faults(tmp_path):
     draw(tmp_path / "images" / "a.png")
     put_mask(tmp_path / "masks" / "a.jpg")
@@ -429,6 +448,9 @@ def test_instances_faults(tmp_path):
     checked, report = check_boxes(read(tmp_path)["all"])
     assert report.counts() == {("size", "fixed"): 1} and checked[0].target.boxes == MASKED[:1]
     put_mask(tmp_path / "masks" / "b.png")
+    with pytest.raises(DataError, match="1 of 2 masks are not called like one image.*b.png"):
+        read(tmp_path)
+    put_mask(tmp_path / "masks" / "c.png")
     with pytest.raises(DataError, match="no known layout"):
         read(tmp_path)
     with pytest.raises(DataError, match="no mask in .* is called like an image"):

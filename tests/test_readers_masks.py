@@ -126,7 +126,7 @@ def test_indexes_with_a_palette_and_255(tmp_path):
     text(tmp_path / "classes.txt", "sky", "tree", "road")
     found, report = check_masks(only(read(tmp_path)), "error")
     assert (read_mask(found[0].target)[0] == IGNORE).all() and found[0].target.pixels[1:] == (28, 18)
-    pixels[3] = 7
+    pixels[3, 0] = 7
     put(tmp_path / "masks/a.png", pixels)
     assert check_masks(only(read(tmp_path)))[1].counts() == {("value", "ignored"): 1}
 
@@ -193,15 +193,42 @@ def test_values_of_objects_are_no_classes(tmp_path):
         read(tmp_path, "masks")
 
 
+def test_masks_without_an_image_are_counted(tmp_path):
+    text(tmp_path / "classes.txt", "sky", "tree", "road")
+    for number in range(10):
+        draw(tmp_path / f"images/{number}.jpg"), put(tmp_path / f"masks/{number}.png")
+    put(tmp_path / "masks/stray.png")
+    data = only(read(tmp_path))
+    assert len(data) == 10 and data.kind == "masks" and (read_mask(data[9].target) == WANTED).all()
+    assert ["1 of 11 masks are not called like one image" in note for note in data.notes] == [True]
+    put(tmp_path / "masks/0_mask.png")
+    with pytest.raises(DataError, match=r"2 of 12 masks .* e.g. .*stray.png. Add|2 of 12 masks .*0_mask.png. Add"):
+        read(tmp_path)
+    (tmp_path / "classes.txt").unlink()
+    with pytest.raises(DataError, match="2 of 12 masks"):
+        read(tmp_path, "instances")
+    (
+        (tmp_path / "masks/0_mask.png").unlink(),
+        (tmp_path / "masks/9.png").unlink(),
+        (tmp_path / "masks/stray.png").unlink(),
+    )
+    objects = only(read(tmp_path))
+    assert [len(sample.target) for sample in objects] == [2] * 9 + [0]
+    assert [
+        "1 of 10 images have no mask and count as images without objects, e.g. 9.jpg" in n for n in objects.notes
+    ] == [True]
+
+
 def test_faulty_folders(tmp_path):
     draw(tmp_path / "images/a.jpg"), draw(tmp_path / "images/b.jpg")
     put(tmp_path / "masks/a.png")
     text(tmp_path / "classes.txt", "a", "b", "c")
     with pytest.raises(DataError, match="1 images have no mask in .*b.jpg"):
         read(tmp_path, "masks")
-    put(tmp_path / "masks/c.png")
+    put(tmp_path / "masks/c.png"), put(tmp_path / "masks/d.png")
     with pytest.raises(DataError, match="not called like the images"):
         read(tmp_path, "masks")
+    (tmp_path / "masks/d.png").unlink()
     (tmp_path / "masks/c.png").rename(tmp_path / "masks/b.jpg")
     draw(tmp_path / "masks/b.jpg")
     data = only(read(tmp_path))
@@ -247,6 +274,7 @@ def test_pascal_voc(tmp_path, kind):
         "JPEGImages/a.jpg",
         "JPEGImages/b.jpg",
     ]
+    assert all("test.txt lists 1 images, none of which has a mask" in part.notes[0] for part in found.values())
     data, _ = check_masks(found["train"], "error")
     assert data.counts() == {**dict.fromkeys(voc_masks.CLASSES, 0), "background": 1, "aeroplane": 1, "person": 1}
     assert (read_mask(data[0].target)[0] == IGNORE).all()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -314,6 +316,46 @@ def test_runs_are_those_of_cocos_tools(run: Run, data: Dataset) -> None:
         np.testing.assert_array_equal(coco.decode(runs), mask == row["category_id"])
         assert coco.encode(np.asfortranarray(mask == row["category_id"], np.uint8)) == runs
     assert json.loads(json.dumps(results)) == results
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools'
+def test_results_carry_the_numbers_of_the_data(tmp_path: Path) -> None:
+    """Images of two sizes, one disc and one bar each, with outlines in COCO's format and numbers of its own."""
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    images, annotations = [], []
+    for i, (height, width) in enumerate([(40, 64), (64, 40), (40, 64)]):
+        Image.fromarray(np.full((height, width, 3), 90, np.uint8)).save(tmp_path / f"{i}.png")
+        images.append({"id": 500 + i, "file_name": f"{i}.png", "height": height, "width": width})
+        for category, (x, y) in ((9, (4 + i, 5)), (4, (20, 22))):
+            row = {"id": len(annotations) + 1, "image_id": 500 + i, "category_id": category, "bbox": [x, y, 10, 12]}
+            ring = [x, y, x + 10, y, x + 10, y + 12, x, y + 12]
+            annotations.append({**row, "segmentation": [ring], "area": 120, "iscrowd": 0})
+    categories = [{"id": 9, "name": "disc"}, {"id": 4, "name": "bar"}]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    (tmp_path / "annotations.json").write_text(json.dumps(content))
+
+    part = zoo.data.read(tmp_path, kinds=("masks",))["all"]
+    assert part.classes == ("background", "bar", "disc") and part.category_ids == (None, 4, 9)
+    model = create("linear", labels=LABELS)
+    perfect = [model.adapter.segmentation(read_mask(s.target.mapped((0, 2, 1))), str(s.image)) for s in part]
+    results = model.adapter.results(perfect)
+    assert results["categories"] == [{"id": i, "name": n} for i, n in zip((0, 9, 4), LABELS, strict=True)]
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(str(tmp_path / "annotations.json"))
+        evaluation = COCOeval(truth, truth.loadRes(results["predictions"]), "segm")
+        evaluation.evaluate(), evaluation.accumulate(), evaluation.summarize()
+    assert evaluation.stats[0] == pytest.approx(1.0)
+
+    found = zoo.evaluate(model, part, batch_size=3, predictions=True)
+    assert found.dataset.category_ids == (None, 9, 4)
+    assert [one.size for one in found.predictions] == [(40, 64), (64, 40), (40, 64)]
+    for one, sample in zip(found.predictions, part, strict=True):
+        assert one.file == str(sample.image)
+        np.testing.assert_array_equal(one.mask, model.predict(sample.image).mask)
+    rows = model.adapter.results(found.predictions, found.dataset)["predictions"]
+    assert {row["image_id"] for row in rows} == {500, 501, 502} and {row["category_id"] for row in rows} <= {0, 4, 9}
 
 
 def test_masks_are_written_as_indexed_images_and_read_back(run: Run, tmp_path: Path) -> None:

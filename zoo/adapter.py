@@ -189,9 +189,14 @@ class Adapter:
         columns = tuple(rows[0]) if rows else ()
         return Table(columns, [tuple(map(_cell, row.values())) for row in rows])
 
-    def results(self, predictions: Sequence[Any]) -> dict[str, Any]:
+    def unabridged(self) -> Self:
+        """This adapter, whose predictions leave out nothing that figures are computed from."""
+        return self
+
+    def results(self, predictions: Sequence[Any], data: Dataset | None = None) -> dict[str, Any]:
         """Predictions as files for other programs: name without suffix -> plain values, ready for JSON. In the format
-        that the field uses, where there is one."""
+        that the field uses, where there is one, with what `data`, where they are known, call their images and classes
+        (`Sample.number`, `Dataset.category_ids`)."""
         return {"predictions": msgspec.to_builtins(predictions)}
 
     def picture(self, pixels: np.ndarray, prediction: Any) -> np.ndarray | None:

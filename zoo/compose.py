@@ -208,7 +208,6 @@ def create(
         dtype=dtype,
         options=build,
         label_set=run.card.label_set if run and same else _label_set(spec, origin, wanted) if wanted == own else "",
-        class_names=run.card.class_names if run and same else (),
         license=origin.license,
         sha256=file.fetched.sha256 if file else "",
         revision=file.fetched.revision if file else "",

@@ -26,6 +26,7 @@ from zoo.data import Dataset, Sample
 from zoo.data.boxes import box_limit, padded_targets
 from zoo.data.transform import frame_of
 from zoo.dense.coco import CocoEvaluation, Curve
+from zoo.dense.coco_results import Numbering
 from zoo.dense.framing import whole_image
 from zoo.errors import ConfigError
 from zoo.hookspecs import hookimpl
@@ -73,6 +74,7 @@ class Detector(Adapter):
             class is dropped, None for the method's own. detections: at most so many in an image.
         shown: score from which a detection is drawn and listed.
         max_boxes: true boxes of an image that there is room for; set by the data.
+        category_ids: what results call each class, where the data that a model learned from have numbers for them.
     """
 
     head: Literal["fcos", "yolox", "rcnn"] = "fcos"
@@ -86,10 +88,12 @@ class Detector(Adapter):
     detections: int = 100
     shown: float = 0.5
     max_boxes: int = 8
+    category_ids: tuple[int | None, ...] = ()
 
     targets_from = ("boxes",)
     primary = "AP"
     mirrors = True
+    adjustable = ("score", "overlap", "detections", "shown", "category_ids")
 
     def __post_init__(self) -> None:
         positive = ("width", "depth", "detections", "max_boxes")
@@ -138,6 +142,9 @@ class Detector(Adapter):
         )
 
     # Learning --------------------------------------------------------------------------------------------------
+    def fitted(self, dataset: Dataset) -> Self:
+        return replace(self, category_ids=dataset.category_ids)
+
     def sized(self, datasets: Sequence[Dataset]) -> tuple[Self, str]:
         limit, note = box_limit(datasets)
         return replace(self, max_boxes=limit), note
@@ -201,22 +208,25 @@ class Detector(Adapter):
             rows.append((one.file, len(one.boxes), best, seen))
         return Table(("file", "objects", "surest", "classes"), rows, right=("objects", "surest"))
 
-    def results(self, predictions: Sequence[Detection]) -> dict[str, Any]:
-        """COCO's result format, with the file's name for `image_id`, and the categories that its numbers stand for."""
-        number = {label: i for i, label in enumerate(self.labels, 1)}
+    def unabridged(self) -> Self:
+        return replace(self, shown=0.0)
+
+    def results(self, predictions: Sequence[Detection], data: Dataset | None = None) -> dict[str, Any]:
+        """COCO's result format, and the categories that its numbers stand for; see `zoo.dense.coco_results`."""
+        numbers = Numbering(self.labels, [one.file for one in predictions], data=data, own=self.category_ids)
         found = []
         for one in predictions:
             for box in one.boxes:
                 x1, y1, x2, y2 = box.box
                 found.append(
                     {
-                        "image_id": Path(one.file).name,
-                        "category_id": number[box.label],
+                        "image_id": numbers.image(one.file),
+                        "category_id": numbers.category(box.label),
                         "bbox": [round(v, 3) for v in (x1, y1, x2 - x1, y2 - y1)],
-                        "score": round(box.score, 6),
+                        "score": float(str(np.float32(box.score))),  # all of it: equal scores would change the order
                     }
                 )
-        return {"predictions": found, "categories": [{"id": i, "name": label} for label, i in number.items()]}
+        return {"predictions": found, "categories": numbers.categories}
 
     def picture(self, pixels: np.ndarray, prediction: Detection) -> np.ndarray:
         from zoo.adapters.detector.pictures import colour_of, draw

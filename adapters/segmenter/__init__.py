@@ -34,6 +34,7 @@ from zoo.data import Dataset, Sample
 from zoo.data.masks import BACKGROUND, IGNORE, MOST_CLASSES, pixel_counts, prepare_mask, read_mask
 from zoo.data.outlines import Runs, inside
 from zoo.data.transform import frame_of
+from zoo.dense.coco_results import Numbering
 from zoo.dense.framing import whole_image
 from zoo.dense.losses import Shape, parsed, segmentation_losses
 from zoo.dense.originals import batch_labels_at
@@ -105,6 +106,7 @@ class Segmenter(Adapter):
             nnU-Net (doi:10.1038/s41592-020-01008-z).
         scales: further sizes that photos are looked at as a whole, as factors of the images' size, e.g. `[0.75, 1.25]`.
         room: height and width of the largest image whose mask there is room for in an evaluation; set by the data.
+        category_ids: what results call each class, where the data that a model learned from have numbers for them.
     """
 
     decoder: Literal["unet", "fpn", "upernet", "deeplabv3plus", "deeplabv3", "fcn", "linear", "mlp"] = "fpn"
@@ -124,11 +126,12 @@ class Segmenter(Adapter):
     flip: bool = True
     scales: tuple[float, ...] = ()
     room: tuple[int, int] = (1, 1)
+    category_ids: tuple[int | None, ...] = ()
 
     targets_from = ("masks",)
     mirrors = True
     views = 6
-    adjustable = ("sliding", "overlap", "scale", "flip", "scales")
+    adjustable = ("sliding", "overlap", "scale", "flip", "scales", "category_ids")
     rasters = ("masks",)
 
     def __post_init__(self) -> None:
@@ -215,8 +218,9 @@ class Segmenter(Adapter):
 
     # Learning --------------------------------------------------------------------------------------------------
     def fitted(self, dataset: Dataset) -> Self:
+        known = replace(self, category_ids=dataset.category_ids)
         if self.class_weights != "balanced":
-            return self
+            return known
         counts = pixel_counts(dataset)
         if not counts.all():
             empty = [name for name, count in zip(dataset.classes, counts, strict=True) if not count]
@@ -224,7 +228,7 @@ class Segmenter(Adapter):
                 f"class_weights=balanced needs pixels of every class; {dataset.name} has none of {empty!r}."
             )
         weights = counts.sum() / (len(counts) * counts)
-        return replace(self, class_weights=tuple(weights.tolist()))
+        return replace(known, class_weights=tuple(weights.tolist()))
 
     def sized(self, datasets: Sequence[Dataset]) -> tuple[Self, str]:
         heights, widths = zip(*(sample.target.size for part in datasets for sample in part), strict=True)
@@ -264,13 +268,15 @@ class Segmenter(Adapter):
 
     # Predicting ------------------------------------------------------------------------------------------------
     def decoded(self, model: Model, reduced: Mapping[str, Array], batch: Mapping[str, Any]) -> dict[str, Array]:
-        """`mask` (b, height, width), uint8: the class of every pixel of the originals, with the `room` there is."""
+        """`mask` (b, height, width), uint8: the class of every pixel of the originals, with the `room` there is; `size`
+        (b, 2) of these."""
         logits = model.outputs(reduced)["logits"]
         pixels = batch["mask"] if "mask" in batch else batch["image"]
         if self.flip:
             mirrored = model.outputs(model.mirrored(batch))["logits"]
             logits = (logits + mirrored[:, :, ::-1]) / 2
-        return {"mask": batch_labels_at(logits, jnp.asarray(batch["frame"]), pixels.shape[1:3], self.room)}
+        frames = jnp.asarray(batch["frame"])
+        return {"mask": batch_labels_at(logits, frames, pixels.shape[1:3], self.room), "size": frames[:, 4:]}
 
     def predict(
         self, model: Model, images: Sequence[Path | np.ndarray], names: Sequence[str], batch_size: int
@@ -295,7 +301,8 @@ class Segmenter(Adapter):
         return Segmentation(file, (mask.shape[0], mask.shape[1]), segments)
 
     def predictions(self, decoded: Mapping[str, np.ndarray], files: Sequence[str]) -> list[Segmentation]:
-        return [self.segmentation(mask, file) for mask, file in zip(decoded["mask"], files, strict=True)]
+        rows = zip(decoded["mask"], decoded["size"].astype(int), files, strict=True)
+        return [self.segmentation(mask[:height, :width], file) for mask, (height, width), file in rows]
 
     def table(self, predictions: Sequence[Segmentation]) -> Table:
         rows: list[tuple[Any, ...]] = []
@@ -305,19 +312,22 @@ class Segmenter(Adapter):
             rows.append((one.file, f"{one.size[1]}x{one.size[0]}", seen + ", ..." * (len(largest) > 4)))
         return Table(("file", "size", "classes"), rows, right=("size",))
 
-    def results(self, predictions: Sequence[Segmentation]) -> dict[str, Any]:
-        """COCO's result format, with the file's name for `image_id`, and the categories that its numbers stand for;
-        they are the values in the masks."""
+    def results(self, predictions: Sequence[Segmentation], data: Dataset | None = None) -> dict[str, Any]:
+        """COCO's result format, and the categories that its numbers stand for; see `zoo.dense.coco_results`. Where
+        nothing numbers the classes, they have the values in the masks. A class's pixels are one object, without a
+        score of its own."""
+        numbers = Numbering(self.labels, [one.file for one in predictions], data=data, own=self.category_ids, first=0)
         found = [
             {
-                "image_id": Path(one.file).name,
-                "category_id": segment.value,
+                "image_id": numbers.image(one.file),
+                "category_id": numbers.category(segment.label),
                 "segmentation": {"size": list(one.size), "counts": segment.counts},
+                "score": 1.0,
             }
             for one in predictions
             for segment in one.segments
         ]
-        return {"predictions": found, "categories": [{"id": i, "name": label} for i, label in enumerate(self.labels)]}
+        return {"predictions": found, "categories": numbers.categories}
 
     def raster(self, name: str, prediction: Segmentation) -> Image.Image:
         from zoo.adapters.segmenter.pictures import indexed

@@ -207,6 +207,10 @@ def evaluate(
     annotations: Annotations = "fix",
     dtype: Dtype = "float32",
     image_size: Size = 0,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder for all that was predicted, as JSON with the data's own numbers."),
+    ] = None,
     accept_license: AcceptLicense = False,
     as_json: Json = False,
 ) -> None:
@@ -226,7 +230,16 @@ def evaluate(
     model = model or _model(places[0], backbone, weights, task or _task_for(part.kind, before), *common)
     from zoo.training import evaluate as run_evaluation
 
-    found = run_evaluation(model, part, batch_size=batch_size, annotations=annotations)  # type: ignore[arg-type]
+    found = run_evaluation(
+        model,
+        part,
+        batch_size=batch_size,
+        annotations=annotations,  # type: ignore[arg-type]
+        predictions=out is not None,
+    )
+    if out is not None:
+        for file in _write_json(model.adapter.results(found.predictions, found.dataset), out):
+            output.note(f"written: {file}")
     for note in found.notes:
         output.note(note)
     if as_json:
@@ -281,6 +294,20 @@ def predict(
     output.print_table(table.columns, table.rows, right=table.right)
 
 
+def _write_json(results: Mapping[str, Any], out: Path) -> list[Path]:
+    """Write each value as NAME.json."""
+    from zoo.errors import RunError
+    from zoo.weights.disk import write_whole
+
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, values in results.items():
+            write_whole(out / f"{name}.json", [output.json_text(values).encode()])
+    except OSError as error:
+        raise RunError(f"{out} cannot be written: {error.strerror or error}.") from error
+    return [out / f"{name}.json" for name in results]
+
+
 def _write_results(
     model: Model,
     found: Sequence[Any],
@@ -294,13 +321,9 @@ def _write_results(
 
     from zoo.data import decode
     from zoo.errors import RunError
-    from zoo.weights.disk import write_whole
 
-    results, drawn = model.adapter.results(found), False
+    written, drawn = _write_json(model.adapter.results(found), out), False
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        for name, values in results.items():
-            write_whole(out / f"{name}.json", [output.json_text(values).encode()])
         for name, targets in rasters.items():
             (out / name).mkdir(exist_ok=True)
             for prediction, target in zip(found, targets, strict=True):
@@ -314,7 +337,7 @@ def _write_results(
     except OSError as error:
         raise RunError(f"{out} cannot be written: {error.strerror or error}.") from error
     folders = [*([out] if drawn else []), *(out / name for name in rasters)]
-    return [*(out / f"{name}.json" for name in results), *(folder / "*.png" for folder in folders)]
+    return [*written, *(folder / "*.png" for folder in folders)]
 
 
 def export(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -11,8 +11,9 @@ from zoo.data.boxes import UNKNOWN, Box, Boxes
 from zoo.data.check_masks import check_masks
 from zoo.data.dataset import Dataset, Sample
 from zoo.data.decode import image_size
-from zoo.data.faults import Fault, Policy, Report, accepted, same_aspect
-from zoo.errors import ConfigError
+from zoo.data.faults import MOST_LOST, Fault, Policy, Report, accepted, same_aspect
+from zoo.data.reasons import Dropped, of_boxes, other_corners
+from zoo.errors import ConfigError, DataError
 
 FAULTS: Mapping[str, str] = {
     "size": "the annotation is for an image of another size",
@@ -52,30 +53,52 @@ def check_boxes(dataset: Dataset, policy: Policy = "fix") -> tuple[Dataset, BoxR
     Args:
         dataset: of kind `boxes`. The header of every image is read, no pixel.
         policy: `fix` turns, scales, swaps and clips boxes where it is plain what was meant, and drops the rest:
-            empty ones, those wholly outside, of an unknown class or without numbers, and repeated ones. `drop` drops
-            every box with a fault, and every image that was annotated in another size. `error` accepts none.
+            empty ones, those wholly outside, of an unknown class or without numbers, and repeated ones. It never drops
+            more than a tenth of the boxes (repeated ones left aside), nor all of a class. `drop` drops every box with
+            a fault, and every image that was annotated in another size. `error` accepts none.
 
     Annotations of another size: where the file stores the picture turned (EXIF) and they fit its stored size, they
     are turned with it; where the aspect is the same, they are scaled; else they are taken as they are. An overhang of
     up to half a pixel is cut off without a word: it is how shares of the image are rounded.
 
     Raises:
-        DataError: with `error`, for any fault: says how many of each kind, and where the first is. With any policy,
-            for an image whose header cannot be read, or when no image is left.
+        DataError: with `error`, for any fault: says how many of each kind, and where the first is. With `fix`, where
+            too much would be dropped: says the likely reason. With any policy, for an image whose header cannot be
+            read, or when no image, or no box of those that there were, is left.
         ConfigError: the policy is unknown, or the data set has no boxes.
     """
     accepted(policy)
     if dataset.kind != "boxes":
         raise ConfigError(f"{dataset.name} has targets of kind {dataset.kind}; only boxes can be checked as boxes.")
-    samples, faults = [], []
+    samples, faults, dropped = [], [], []
     for sample in dataset:
         checked = _Check(sample, policy)
         faults += checked.faults
+        dropped += checked.dropped
         if checked.target is not None:
             samples.append(replace(sample, target=checked.target) if checked.target != sample.target else sample)
-    report = BoxReport(dataset.name, len(dataset), tuple(faults), boxes=sum(len(s.target) for s in dataset))
+    found = replace(dataset, samples=tuple(samples))
+    losses, reason = _losses(dataset, found, dropped)
+    boxes = sum(len(sample.target) for sample in dataset)
+    report = BoxReport(dataset.name, len(dataset), tuple(faults), losses, reason, boxes=boxes)
     report.enforce(policy, len(samples))
-    return replace(dataset, samples=tuple(samples)), report
+    if boxes and policy != "error" and not any(len(sample.target) for sample in found):
+        raise DataError(f"no box is left. {report.text()}{f' The likely reason: {reason}.' if reason else ''}")
+    return found, report
+
+
+def _losses(before: Dataset, after: Dataset, dropped: Sequence[Dropped]) -> tuple[tuple[str, ...], str]:
+    """(what is too much to drop, the likely reason)."""
+    every = [(box, s.target.size) for s in before for box in s.target.boxes]
+    losses = []
+    if len(dropped) > MOST_LOST * len(every):
+        losses.append(f"{len(dropped)} of {len(every)} boxes")
+    was, left = before.counts(), after.counts()
+    if gone := [f"{name!r} ({count})" for name, count in was.items() if count and not left[name]]:
+        losses.append(f"all boxes of {', '.join(gone[:5])}{', ...' * (len(gone) > 5)}")
+    if not losses and (meant := other_corners(every, _ROUNDING)):
+        return (f"what lies outside the image of most of {len(every)} boxes",), meant
+    return tuple(losses), of_boxes(dropped) if losses else ""
 
 
 def checked(parts: Mapping[str, Dataset], policy: Policy = "fix") -> tuple[dict[str, Dataset], tuple[str, ...]]:
@@ -99,6 +122,7 @@ class _Check:
     def __init__(self, sample: Sample, policy: Policy) -> None:
         self.id, self.policy = sample.id, policy
         self.faults: list[Fault] = []
+        self.dropped: list[Dropped] = []  # all but repeated boxes, of which nothing is lost
         self.target: Boxes | None = None
         size, orientation = image_size(sample.image)
         target = self._resized(sample.target, size, orientation)
@@ -107,6 +131,8 @@ class _Check:
         boxes, kept, seen = list(target.boxes), [], set()
         for index, label in enumerate(target.labels):
             box = self._box(index, boxes[index], label, size)
+            if box is None:
+                self.dropped.append(Dropped(self.faults[-1].kind, boxes[index], size))
             if box is not None and (box, label) in seen:
                 self._say("duplicate", index, box)
                 box = box if policy == "error" else None

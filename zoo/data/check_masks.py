@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
 from zoo.data.dataset import Dataset, Sample
 from zoo.data.decode import image_size
-from zoo.data.faults import Fault, Policy, Report, accepted, same_aspect
-from zoo.data.masks import BACKGROUND, IGNORE, Mask, MaskFile, count_pixels, looked_up, mask_values, read_mask
+from zoo.data.faults import MOST_LOST, Fault, Policy, Report, accepted, same_aspect
+from zoo.data.mask_file import mask_values
+from zoo.data.masks import BACKGROUND, IGNORE, Mask, MaskFile, count_pixels, looked_up, read_mask
+from zoo.data.reasons import of_masks
 from zoo.errors import ConfigError
 
 MASK_FAULTS: Mapping[str, str] = {
@@ -32,7 +35,8 @@ class MaskReport(Report):
     """What the check of a data set of masks found.
 
     Attributes:
-        merged: that values of masks were taken for objects and not for classes, for people; or nothing.
+        merged: that values of masks were taken for objects and not for classes, or may be counted from 1, for people;
+            or nothing.
     """
 
     merged: str = ""
@@ -50,15 +54,18 @@ def check_masks(dataset: Dataset, policy: Policy = "fix") -> tuple[Dataset, Mask
         dataset: of kind `masks`. Every mask is read, and the header of every image.
         policy: `fix` turns and scales masks where it is plain what was meant, ignores the pixels of values that stand
             for no class and the boxes of objects without an outline, keeps masks of nothing but background, and drops
-            images with masks of another size, or of which no pixel is known. `drop` drops every image with a fault.
-            `error` accepts none.
+            images with masks of another size, or of which no pixel is known. It never drops more than a tenth of the
+            images for their size, ignores more than a tenth of the pixels that are not of the value 0, or all of a
+            class, nor goes on where the numbers seem to be counted otherwise than the classes. `drop` drops every image
+            with a fault. `error` accepts none.
 
     Masks of another size: where the file stores the picture turned (EXIF) and they fit its stored size, they are
     turned with it; where the aspect is the same, they are scaled, each pixel to the nearest value.
 
     Raises:
-        DataError: with `error`, for any fault: says how many of each kind, and where the first is. With any policy,
-            for a mask or an image's header that cannot be read, or when no image is left.
+        DataError: with `error`, for any fault: says how many of each kind, and where the first is. With `fix`, where
+            too much would be lost: says the likely reason. With any policy, for a mask or an image's header that
+            cannot be read, or when no image is left.
         ConfigError: the policy is unknown, or the data set has no masks.
     """
     accepted(policy)
@@ -66,15 +73,33 @@ def check_masks(dataset: Dataset, policy: Policy = "fix") -> tuple[Dataset, Mask
         raise ConfigError(f"{dataset.name} has targets of kind {dataset.kind}; only masks can be checked as masks.")
     with ThreadPoolExecutor(_THREADS) as pool:
         found = list(pool.map(partial(_check, classes=dataset.classes, policy=policy), dataset))
-    samples = tuple(sample for sample, _ in found if sample is not None)
-    faults = tuple(fault for _, faults in found for fault in faults)
-    report = MaskReport(dataset.name, len(dataset), faults, merged=_merged(dataset))
+    samples = tuple(one.sample for one in found if one.sample is not None)
+    faults = tuple(fault for one in found for fault in one.faults)
+    losses, reason = _losses(dataset, found)
+    report = MaskReport(
+        dataset.name, len(dataset), faults, losses, reason, merged=_merged(dataset) or _shifted(dataset, found)
+    )
     report.enforce(policy, len(samples))
     return replace(dataset, samples=samples), report
 
 
-def _check(sample: Sample, classes: tuple[str, ...], policy: Policy) -> tuple[Sample | None, list[Fault]]:
-    """A sample with its mask in order, or None where it is left out, and its faults."""
+class _Checked(NamedTuple):
+    """What was found of one sample.
+
+    Attributes:
+        sample: with its mask in order, or None where it is left out. faults: of it.
+        counts: pixels of each class, whether it is left out or not. strange: (value, pixels) of those of no class.
+        ignored: whether others do not count.
+    """
+
+    sample: Sample | None
+    faults: list[Fault]
+    counts: np.ndarray
+    strange: Sequence[tuple[int, int]]
+    ignored: bool
+
+
+def _check(sample: Sample, classes: tuple[str, ...], policy: Policy) -> _Checked:
     found: list[Fault] = []
 
     def say(kind: str, detail: str, fixable: bool = True) -> None:
@@ -93,16 +118,57 @@ def _check(sample: Sample, classes: tuple[str, ...], policy: Policy) -> tuple[Sa
         say("value", ", ".join(f"{_called(value)} in {count} pixels" for value, count in strange[:3]))
     if not isinstance(mask.source, MaskFile) and IGNORE in mask.source.labels:
         say("outline", f"{mask.source.labels.count(IGNORE)} of {len(mask.source.labels)}")
-    counts = count_pixels(drawn)
+    counts = count_pixels(drawn)[: len(classes)]
+    said = counts, strange, bool((drawn == IGNORE).any())
     present = np.flatnonzero(counts).tolist()
     if not present:
         say("unknown", "", fixable=False)
     elif present == [0] and classes[0] == BACKGROUND:
         say("empty", "")
     if any(fault.done == "dropped" for fault in found):
-        return None, found
-    mask = replace(mask, pixels=tuple(counts[: len(classes)].tolist()))
-    return (sample if mask == sample.target else replace(sample, target=mask)), found
+        return _Checked(None, found, *said)
+    mask = replace(mask, pixels=tuple(counts.tolist()))
+    return _Checked(sample if mask == sample.target else replace(sample, target=mask), found, *said)
+
+
+def _losses(dataset: Dataset, found: Sequence[_Checked]) -> tuple[tuple[str, ...], str]:
+    """(what is too much to drop or to ignore, the likely reason)."""
+    losses = []
+    sizes = sum(fault.kind == "size" and fault.done == "dropped" for one in found for fault in one.faults)
+    if sizes > MOST_LOST * len(found):
+        losses.append(f"{sizes} of {len(found)} images, whose masks are of another size")
+    none = np.zeros(len(dataset.classes), np.int64)
+    before = sum((one.counts for one in found), none)
+    after = sum((one.counts for one in found if one.sample is not None), none)
+    if gone := [dataset.classes[i] for i in np.flatnonzero((before > 0) & (after == 0))]:
+        losses.append(f"all pixels of {', '.join(map(repr, gone[:5]))}{', ...' * (len(gone) > 5)}")
+    strange: Counter[int] = Counter()
+    for one in found:
+        strange.update(dict(one.strange))
+    if not strange:
+        white = sum(one.sample is not None and not one.counts[1:].any() and one.ignored for one in found)
+        if white and len(before) > 1 and not before[1:].any():
+            losses.append(f"all that is not {dataset.classes[0]!r} in {white} of {len(found)} masks")
+            return tuple(
+                losses
+            ), f"the value {IGNORE}, which stands for what does not count, where class numbers are due"
+        return tuple(losses), ""
+    source = next(s.target.source for s, one in zip(dataset, found, strict=True) if one.strange)
+    there = [value for value, label in source.table if label != IGNORE and before[label]]
+    reason = of_masks(strange, there, source.table, source.colours)
+    zero = next((label for value, label in source.table if value == 0 and label != IGNORE), None)
+    lost = strange.total()
+    rest = int(before.sum()) - (0 if zero is None else int(before[zero]))
+    if lost > MOST_LOST * (lost + rest) or reason:
+        bare = [name for name, count in zip(dataset.classes, before, strict=True) if not count]
+        also = f" (no pixel is left of {', '.join(map(repr, bare[:5]))}{', ...' * (len(bare) > 5)})" if bare else ""
+        values = ", ".join(map(_called, sorted(strange)[:5])) + ", ..." * (len(strange) > 5)
+        losses.append(f"{lost} of {lost + rest} pixels that are not of the value 0: those of {values}{also}")
+        reason = (
+            reason
+            or "values that the list of classes lacks: give each a line there, called void where it does not count"
+        )
+    return tuple(losses), reason
 
 
 def _drawn(mask: Mask) -> tuple[np.ndarray, list[tuple[int, int]]]:
@@ -136,3 +202,13 @@ def _merged(dataset: Dataset) -> str:
                     "values stand for classes, list these in classes.txt."
                 )
     return ""
+
+
+def _shifted(dataset: Dataset, found: Sequence[_Checked]) -> str:
+    """A note where no pixel is background, though it is the first of several classes."""
+    if len(dataset.classes) < 3 or dataset.classes[0] != BACKGROUND or any(one.counts[0] for one in found):
+        return ""
+    return (
+        f"no pixel of {dataset.name} is of the first class, {BACKGROUND}; where the masks' numbers are counted from 1, "
+        "each class has the name of the one before it."
+    )

@@ -25,11 +25,13 @@ class Sample:
         target: a class index for kind `class`, a tuple of class indexes for kind `classes`, `zoo.data.boxes.Boxes`
             for kind `boxes`, `zoo.data.masks.Mask` for kind `masks`.
         id: unique in the data set and the same on every machine: the path below the data set's root, with `/`.
+        number: what the data's own file calls the image (COCO's `id`), where it has such a name.
     """
 
     image: Path
     target: Any
     id: str
+    number: int | str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,8 @@ class Dataset:
         name: for people, e.g. `ants_bees/train`.
         root: folder that the ids are relative to.
         notes: what whoever read the data has to say about it, for people: files left out, classes that look alike.
+        category_ids: what the data's own file calls each class (COCO's category `id`), None for one that it lacks;
+            empty where it has no such names.
     """
 
     samples: tuple[Sample, ...]
@@ -52,6 +56,7 @@ class Dataset:
     name: str
     root: Path
     notes: tuple[str, ...] = field(default=(), compare=False)
+    category_ids: tuple[int | None, ...] = ()
 
     def __post_init__(self) -> None:
         """Raise `DataError` when two samples have the same id, or a target names a class that is not there."""

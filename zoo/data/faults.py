@@ -13,6 +13,8 @@ Policy = Literal["error", "fix", "drop"]
 POLICIES: tuple[Policy, ...] = ("error", "fix", "drop")
 ASPECT = 0.01
 """Largest relative difference of two aspects that are taken for the same."""
+MOST_LOST = 0.1
+"""Largest share of what was annotated that a correction may drop: more is no fault of single annotations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +47,14 @@ class Report:
     Attributes:
         name: of the data set. images: how many there were.
         faults: all of them, in the data set's order.
+        losses: what a correction would drop and may not, e.g. `8 of 9 boxes`. reason: the likely one for it, if known.
     """
 
     name: str
     images: int
     faults: tuple[Fault, ...]
+    losses: tuple[str, ...] = ()
+    reason: str = ""
 
     kinds: ClassVar[Mapping[str, str]] = {}
     """The kinds of fault, as people call them."""
@@ -75,14 +80,21 @@ class Report:
         return f"{self.subject}: " + "; ".join(said) + "."
 
     def enforce(self, policy: Policy, left: int) -> None:
-        """Raise `DataError` for any fault with the policy `error`, and where no image is `left`."""
+        """Raise `DataError` for any fault with `error`, for losses with `fix`, and where no image is `left`."""
         if self.faults and policy == "error":
             raise DataError(
                 f"{self.text()} Correct the annotations, or have them corrected (fix) or left out (drop) by the policy "
                 "for annotations."
             )
+        because = f" The likely reason: {self.reason}." if self.reason else ""
+        if self.losses and policy == "fix":
+            raise DataError(
+                f"{self.text()} The correction would drop {' and '.join(self.losses)}, more than single mistakes "
+                f"explain.{because} Correct the annotations, or have what is faulty left out nevertheless by the "
+                "policy drop."
+            )
         if self.images and not left:
-            raise DataError(f"no image is left. {self.text()}")
+            raise DataError(f"no image is left. {self.text()}{because}")
 
 
 def accepted(policy: Policy) -> None:

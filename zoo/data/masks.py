@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
 
 from zoo.data.boxes import UNKNOWN, Boxes, InstanceMasks
 from zoo.data.decode import upright
+from zoo.data.mask_file import mask_values
 from zoo.data.outlines import Outlines, Polygons, Shape, inside
 from zoo.data.transform import frame_of
 from zoo.errors import DataError
@@ -169,31 +169,6 @@ def pixel_counts(dataset: Dataset) -> np.ndarray:
     return total
 
 
-def mask_values(file: Path, colours: bool = False) -> np.ndarray:
-    """The values in a mask's file, integers (height, width): of a palette the indexes, unless its `colours` are meant.
-
-    Raises `DataError` for a file that is no image, damaged, or a JPEG.
-    """
-    try:
-        with Image.open(file) as image:
-            if image.format == "JPEG":
-                raise DataError(f"{file} is a JPEG, which blurs the values of a mask; PNG keeps them.")
-            if colours:
-                pixels = np.asarray(image.convert("RGB"))
-            elif image.mode == "LA":
-                pixels = np.asarray(image.convert("L"))
-            else:
-                pixels = np.asarray(image if image.mode in ("L", "P", "I", "I;16", "1") else image.convert("RGB"))
-    except DataError:
-        raise
-    except Exception as error:  # damaged files make Pillow's parsers raise nearly anything
-        raise DataError(f"{file} cannot be read as a mask: {type(error).__name__}: {error}.") from error
-    if pixels.ndim == 2:
-        return pixels.astype(np.uint8) if pixels.dtype == bool else pixels
-    red, green, blue = np.moveaxis(pixels.astype(np.int32), -1, 0)
-    return red + 256 * green + 65536 * blue
-
-
 def looked_up(values: np.ndarray, table: Sequence[tuple[int, int]]) -> np.ndarray:
     """The classes of values, uint8; `IGNORE` for those that are not in the table."""
     if values.dtype in (np.uint8, np.uint16):
@@ -226,7 +201,10 @@ def as_masks(dataset: Dataset) -> Dataset:
     names = [name for name in dataset.classes if name != BACKGROUND]
     index = [0 if name == BACKGROUND else names.index(name) + 1 for name in dataset.classes]
     samples = tuple(replace(sample, target=_painted(sample.target, index)) for sample in dataset)
-    return replace(dataset, samples=samples, classes=(BACKGROUND, *names), kind="masks")
+    classes = (BACKGROUND, *names)
+    known = dict(zip(dataset.classes, dataset.category_ids, strict=False))
+    ids = tuple(map(known.get, classes)) if known else ()
+    return replace(dataset, samples=samples, classes=classes, kind="masks", category_ids=ids)
 
 
 def _outlined(target: Boxes) -> bool:

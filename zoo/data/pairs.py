@@ -6,6 +6,8 @@ import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from zoo.data.data_yaml import describes_boxes
+from zoo.data.faults import MOST_LOST
 from zoo.data.files import SPLITS, has_images, images_below, split_name, split_names, subfolders, walk
 from zoo.errors import DataError
 
@@ -59,8 +61,9 @@ def _by_name(path: Path, kind: re.Pattern[str]) -> dict[str, Pair]:
 
 
 def annotated(path: Path) -> bool:
-    """Whether folders of annotations stand beside folders of images, which are then no classes."""
-    return any(pairs(path, kind) for kind in (LABELS, ANNOTATIONS, MASKS, SEGMENTED))
+    """Whether folders of annotations stand beside folders of images, or a `data.yaml` says where images are: these
+    folders are no classes then."""
+    return any(pairs(path, kind) for kind in (LABELS, ANNOTATIONS, MASKS, SEGMENTED)) or describes_boxes(path)
 
 
 def _beside(path: Path, kind: re.Pattern[str]) -> Pair | None:
@@ -80,16 +83,37 @@ def images_by_stem(folder: Path) -> dict[str, list[Path]]:
 
 
 def matched(images: Path, masks: Path) -> list[tuple[Path, Path | None]]:
-    """Each image with its mask, another image called the same, or with `_mask` or the like appended; nothing when a
-    mask has no image, or more than one."""
+    """Each image with its mask, another image called the same, or with `_mask` or the like appended; nothing when most
+    masks have no image, or more than one."""
+    by_stem, found, strays = _masks_by_image(images, masks)
+    if len(strays) > len(found):
+        return []
+    return [(image, found.get(name)) for name, (image, *_) in by_stem.items()] if found else []
+
+
+def unmatched(images: Path, masks: Path, name: str) -> list[str]:
+    """A note on masks without an image of their own. Raises `DataError` where these are more than a tenth."""
+    _, found, strays = _masks_by_image(images, masks)
+    if not strays:
+        return []
+    said = f"{name}: {len(strays)} of {len(found) + len(strays)} masks are not called like one image, e.g. {strays[0]}"
+    if len(strays) > MOST_LOST * (len(found) + len(strays)):
+        raise DataError(f"{said}. Add the images, call them the same, or move the masks away.")
+    return [f"{said}; they are left out."]
+
+
+def _masks_by_image(images: Path, masks: Path) -> tuple[dict[str, list[Path]], dict[str, Path], list[Path]]:
+    """(name -> images, name -> its mask, masks that have no image, or share it with another)."""
     by_stem = images_by_stem(images)
     found: dict[str, Path] = {}
+    strays: list[Path] = []
     for mask in images_below(masks):
         name = bare(stem(mask, masks), by_stem)
         if len(by_stem.get(name, ())) != 1 or name in found:
-            return []
-        found[name] = mask
-    return [(image, found.get(name)) for name, (image, *_) in by_stem.items()] if found else []
+            strays.append(mask)
+        else:
+            found[name] = mask
+    return by_stem, found, strays
 
 
 def bare(name: str, images: Collection[str]) -> str:
@@ -120,3 +144,8 @@ def one_image(images: Mapping[str, list[Path]], name: str, note: Path) -> Path:
 def title(path: Path, split: str) -> str:
     """What a data set is called."""
     return path.name if split == "all" else f"{path.name}/{split}"
+
+
+def below(file: Path, root: Path) -> str:
+    """What a sample of a file is called: the path below the data's root, with `/`; the whole path of one elsewhere."""
+    return file.relative_to(root).as_posix() if file.is_relative_to(root) else file.as_posix()

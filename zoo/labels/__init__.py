@@ -31,6 +31,18 @@ def names(label_set: str) -> tuple[str, ...]:
     return tuple(line.split("\t")[-1] for line in _lines(label_set))
 
 
+_COCO = ("coco-80", "coco-90", "coco-91")
+_CATEGORIES = "coco-91"
+"""The set whose places are the numbers of COCO's categories."""
+
+
+def category_numbers(labels: Sequence[str]) -> tuple[int, ...]:
+    """The number that COCO gives each label (its category `id`), where they are COCO's categories in any of the orders
+    that published weights have them in; else nothing. The 80 categories have numbers from 1 to 90."""
+    place = {name: number for number, name in enumerate(names(_CATEGORIES))}
+    return tuple(place[name] for name in labels) if tuple(labels) in map(names, _COCO) else ()
+
+
 def _lines(label_set: str) -> list[str]:
     folder = files("zoo.labels")
     file = folder / f"{label_set}.txt"

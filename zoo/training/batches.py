@@ -72,7 +72,9 @@ def relabelled(dataset: Dataset, model: Model, *, by_position: bool = False) -> 
     if dataset.classes == labels:
         return dataset
     samples = tuple(replace(s, target=_mapped(s.target, indexes)) for s in dataset)
-    return replace(dataset, classes=labels, samples=samples, notes=(*dataset.notes, *notes))
+    known = dict(zip(indexes, dataset.category_ids, strict=False))
+    ids = tuple(known.get(index) for index in range(len(labels))) if known else ()
+    return replace(dataset, classes=labels, samples=samples, category_ids=ids, notes=(*dataset.notes, *notes))
 
 
 def _meaning(dataset: Dataset, model: Model, by_position: bool) -> Alignment:

@@ -38,6 +38,8 @@ class Evaluation:
         mistakes, successes: (loss, file, decoded arrays, targets) of the images with the largest losses, largest first,
             and of those with the smallest, smallest first; at most 16 of each.
         accumulated: what the task's figures were computed from.
+        predictions: for each image in the data's order what was predicted, nothing left out that figures are computed
+            from; empty unless asked for.
         notes: what was found in the data and the annotations, for people.
     """
 
@@ -47,6 +49,7 @@ class Evaluation:
     successes: list[tuple[float, Path, Arrays, Arrays]] = field(default_factory=list, repr=False)
     accumulated: Metrics | None = field(default=None, repr=False)
     notes: tuple[str, ...] = ()
+    predictions: list[Any] = field(default_factory=list, repr=False)
 
     def worst(self, count: int) -> list[tuple[Path, Arrays, Arrays]]:
         """(file, decoded arrays, targets) of the `count` images with the largest losses."""
@@ -90,20 +93,29 @@ def _evaluate(
     return adapter.decoded(model, reduced, batch), adapter.losses(model, reduced, batch), terms
 
 
-def evaluate_batches(model: Model, dataset: Dataset, batches: Iterable[Mapping[str, Any]]) -> Evaluation:
-    """Figures of a model, in evaluation mode, over batches of images or of cached features."""
+def evaluate_batches(
+    model: Model, dataset: Dataset, batches: Iterable[Mapping[str, Any]], *, predictions: bool = False
+) -> Evaluation:
+    """Figures of a model, in evaluation mode, over batches of images or of cached features; with all `predictions`
+    where they are asked for."""
     model.eval()
     graphdef, state = nnx.split(model)
     metrics = model.adapter.metrics()
     total, count = 0.0, 0
     parts: dict[str, float] = {}
     worst, best = _Foremost(KEPT), _Foremost(KEPT)
+    whole, predicted = model.adapter.unabridged(), dict[int, Any]()
     for batch in batches:
         found, losses, terms = _evaluate(graphdef, state, {k: v for k, v in batch.items() if k != "index"})
         decoded = {name: np.asarray(value) for name, value in found.items()}
         targets = {name: np.asarray(v) for name, v in batch.items() if name != "image" and ":" not in name}
         metrics.update(decoded, targets)
         valid = np.flatnonzero(targets["valid"])
+        if predictions:
+            rows = [int(row) for row in targets["index"][valid]]
+            files = [str(dataset[row].image) for row in rows]
+            there = {name: value[valid] for name, value in decoded.items()}
+            predicted |= dict(zip(rows, whole.predictions(there, files), strict=True))
         losses = np.asarray(losses, np.float64)
         total, count = total + losses[valid].sum(), count + len(valid)
         for name, value in terms.items():
@@ -118,7 +130,8 @@ def evaluate_batches(model: Model, dataset: Dataset, batches: Iterable[Mapping[s
             for kept, key in wanting:
                 kept.add(key, entry)
     means = {name: value / max(count, 1) for name, value in {**parts, "loss": float(total)}.items()}
-    return Evaluation({**metrics.compute(), **means}, dataset, worst.entries(), best.entries(), metrics)
+    found = Evaluation({**metrics.compute(), **means}, dataset, worst.entries(), best.entries(), metrics)
+    return replace(found, predictions=[predicted[row] for row in sorted(predicted)])
 
 
 def evaluate(
@@ -129,6 +142,7 @@ def evaluate(
     format: str | None = None,
     batch_size: int = 32,
     annotations: Policy = "fix",
+    predictions: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Figures of a model on data.
@@ -139,6 +153,8 @@ def evaluate(
         split: which part; without it `test`, else `val`, else all there is.
         format: name of the data's format, where its layout does not tell.
         annotations: what becomes of faulty boxes and masks, see `zoo.data.check`.
+        predictions: keep what was predicted for each image as well, see `Evaluation.predictions`; `adapter.results`
+            makes of it what other programs read.
         progress: called with (images done, images in all).
     Raises:
         DataError: when the data's classes are not the model's.
@@ -159,7 +175,10 @@ def evaluate(
             if progress:
                 progress(done, len(dataset))
 
-    return replace(evaluate_batches(model, dataset, counted()), notes=(*dataset.notes, *notes, *filter(None, [cut])))
+    return replace(
+        evaluate_batches(model, dataset, counted(), predictions=predictions),
+        notes=(*dataset.notes, *notes, *filter(None, [cut])),
+    )
 
 
 def _with_room(model: Model, dataset: Dataset) -> tuple[Model, str]:

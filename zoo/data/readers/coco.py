@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import mmap
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from zoo.data.dataset import Dataset, Sample
 from zoo.data.decode import image_size
 from zoo.data.files import files, load_json, split_name, subfolders
 from zoo.data.outlines import Outlines, Shape, shape_of
-from zoo.data.pairs import split_folders, title
+from zoo.data.pairs import below, split_folders, title
+from zoo.data.reasons import counted_otherwise
 from zoo.data.unique import listed
 from zoo.errors import DataError
 
@@ -25,6 +27,8 @@ LAYOUT = (
 )
 _KEYS = ("images", "annotations", "categories")
 _FOLDERS = ("annotations", "labels")
+_LEVELS = 4
+"""Folders above an image in which its annotation file is looked for."""
 
 
 def detect(path: Path) -> bool:
@@ -36,7 +40,8 @@ def read(path: Path) -> dict[str, Dataset]:
     """The splits that the files' names or their folders tell, or `all`. Annotations called `instances_...` go first.
 
     Classes are the categories by rising id. `iscrowd` marks crowds. Images without annotations have no boxes.
-    Segmentations are the boxes' outlines. The file's width and height are believed until the boxes are checked.
+    Segmentations are the boxes' outlines. The file's width and height are believed until the boxes are checked. What
+    it calls images and categories (their `id`) is kept.
 
     Raises:
         DataError: names the file and entry that is broken, or the image that is missing.
@@ -57,7 +62,10 @@ def read(path: Path) -> dict[str, Dataset]:
         index = {id: classes.index(name) for id, name in categories.items()}
         places = _places(root, file, split)
         samples, entries = _samples(content, file, index, places, root)
-        datasets[split] = listed(samples, classes, "boxes", title(root, split), root, places=entries)
+        numbers: list[int] = sorted(index, key=index.__getitem__)
+        datasets[split] = replace(
+            listed(samples, classes, "boxes", title(root, split), root, places=entries), category_ids=tuple(numbers)
+        )
     return datasets
 
 
@@ -81,12 +89,9 @@ def _is_coco(file: Path) -> bool:
 
 def _by_split(path: Path) -> dict[str, Path]:
     """Split, or `all`, -> annotation file."""
-    fitting = [file for file in _candidates(path) if _is_coco(file)]
-    fitting = [file for file in fitting if file.name.startswith("instances")] or fitting
     found: dict[str, Path] = {}
-    for file in fitting:
-        words = re.split(r"[^a-z0-9]+", file.stem.lower())
-        split = next(filter(None, map(split_name, words)), None) or split_name(file.parent.name) or "all"
+    for file in _annotated(path):
+        split = _split_of(file)
         if split in found:
             raise DataError(
                 f"{path} holds {found[split].name} and {file.name}, both for {split}. Give one as the data."
@@ -95,6 +100,12 @@ def _by_split(path: Path) -> dict[str, Path]:
     if len(found) > 1 and "all" in found:
         raise DataError(f"{path} holds {found['all'].name} beside files of splits. Give the one that is meant.")
     return {split: found[split] for split in ("train", "val", "test", "all") if split in found}
+
+
+def _split_of(file: Path) -> str:
+    """The split that an annotation file or its folder is named for, or `all`."""
+    words = re.split(r"[^a-z0-9]+", file.stem.lower())
+    return next(filter(None, map(split_name, words)), None) or split_name(file.parent.name) or "all"
 
 
 def _load(file: Path) -> dict[str, Any]:
@@ -141,11 +152,12 @@ def _samples(
     content: Mapping[str, Any], file: Path, index: Mapping[int, int], places: list[Path], root: Path
 ) -> tuple[list[Sample], list[str]]:
     """The images as they are listed, and where each is."""
-    rows: dict[int, tuple[list[Box], list[int], list[bool], list[Shape | None]]] = {}
-    images: dict[int, tuple[Path, tuple[int, int]]] = {}
+    rows: dict[int | str, tuple[list[Box], list[int], list[bool], list[Shape | None]]] = {}
+    images: dict[int | str, tuple[Path, tuple[int, int]]] = {}
+    used: set[int] = set()
     for number, entry in enumerate(content["images"]):
         place = f"{file}: images[{number}]"
-        id = _field(entry, "id", (int,), place)
+        id = _field(entry, "id", (int, str), place)
         if id in rows:
             raise DataError(f"{place}: the id {id} is there twice.")
         image = _find(_field(entry, "file_name", (str,), place), places, place)
@@ -154,19 +166,23 @@ def _samples(
         images[id], rows[id] = (image, (sides[0], sides[1]) if stated else image_size(image)[0]), ([], [], [], [])
     for number, entry in enumerate(content["annotations"]):
         place = f"{file}: annotations[{number}]"
-        id = _field(entry, "image_id", (int,), place)
+        id = _field(entry, "image_id", (int, str), place)
         if id not in rows:
-            raise DataError(f"{place}: there is no image with the id {id}.")
+            raise DataError(f"{place}: there is no image with the id {id!r}.")
         boxes, labels, crowd, shapes = rows[id]
         boxes.append(_corners(entry, place))
-        labels.append(index.get(_field(entry, "category_id", (int,), place), UNKNOWN))
+        used.add(category := _field(entry, "category_id", (int,), place))
+        labels.append(index.get(category, UNKNOWN))
         crowd.append(bool(entry.get("iscrowd", 0)))
         shapes.append(shape_of(entry.get("segmentation"), images[id][1]))
+    if said := counted_otherwise(sorted(used), list(index)):
+        raise DataError(f"{file}: the category_id of the annotations seem to be {said}. Correct the one or the other.")
     found = []
     for id, (image, size) in images.items():
         boxes, labels, crowd, shapes = rows[id]
         outlines = Outlines(tuple(shapes)) if any(shapes) else None
-        found.append(Sample(image, Boxes(tuple(boxes), tuple(labels), tuple(crowd), size, outlines), _id(image, root)))
+        target = Boxes(tuple(boxes), tuple(labels), tuple(crowd), size, outlines)
+        found.append(Sample(image, target, below(image, root), id))
     return found, [f"{file}: the image with the id {id}" for id in images]
 
 
@@ -186,5 +202,53 @@ def _corners(entry: Mapping[str, Any], place: str) -> Box:
     return x, y, x + width, y + height
 
 
-def _id(image: Path, root: Path) -> str:
-    return image.relative_to(root).as_posix() if image.is_relative_to(root) else image.as_posix()
+def numbers_of(images: Sequence[Path]) -> tuple[dict[Path, int | str], dict[str, int]]:
+    """What data in COCO's format call image files that belong to them: (file -> id, name of a category -> its id).
+
+    Annotation files are looked for in the images' folders and up to three above, the nearest first. What several files
+    call otherwise is left out, and so is everything where none lists an image or can be read.
+    """
+    given = {image.absolute(): image for image in images if image.is_file()}
+    roots = dict.fromkeys(folder for image in given for folder in [*image.parents][:_LEVELS])
+    files_, names, left = [], [], set(given)
+    for root in sorted(roots, key=lambda root: -len(root.parts)):
+        try:
+            found = [_numbers(root, file, left) for file in _annotated(root)]
+        except (DataError, OSError):  # whatever lies there is not for these images
+            continue
+        files_ += [listed for listed, _ in found if listed]
+        names += [named for listed, named in found if listed]
+        left -= {image for listed, _ in found for image in listed}
+    return {given[image]: id for image, id in _agreed(files_).items()}, _agreed(names)
+
+
+def _annotated(folder: Path) -> list[Path]:
+    """The annotation files of a folder, `instances_...` before others."""
+    fitting = [file for file in _candidates(folder) if _is_coco(file)]
+    return [file for file in fitting if file.name.startswith("instances")] or fitting
+
+
+def _numbers(root: Path, file: Path, wanted: Collection[Path]) -> tuple[dict[Path, int | str], dict[str, int]]:
+    split = _split_of(file)
+    inner = {image for image in wanted if root in image.parents}
+    here = {i for i in inner if {*map(split_name, i.relative_to(root).parts[:-1])} <= {split, None} or split == "all"}
+    if not here:
+        return {}, {}
+    content, places = _load(file), _places(root, file, split)
+    found: dict[Path, int | str] = {}
+    for number, entry in enumerate(content["images"]):
+        place = f"{file}: images[{number}]"
+        name = _field(entry, "file_name", (str,), place)
+        hit = next((folder / name for folder in places if folder / name in here), None)
+        if hit and _find(name, places, place) == hit:
+            found[hit] = _field(entry, "id", (int, str), place)
+    return found, {name: id for id, name in _categories(content, file).items()}
+
+
+def _agreed(tables: Sequence[Mapping[Any, Any]]) -> dict[Any, Any]:
+    """The entries of several tables, without keys that have different values."""
+    joined: dict[Any, set[Any]] = {}
+    for table in tables:
+        for key, value in table.items():
+            joined.setdefault(key, set()).add(value)
+    return {key: next(iter(values)) for key, values in joined.items() if len(values) == 1}

@@ -10,8 +10,8 @@ from zoo.data.boxes import Boxes, InstanceMasks
 from zoo.data.class_table import find_table, listed
 from zoo.data.dataset import Dataset, Sample
 from zoo.data.decode import image_size
-from zoo.data.masks import mask_values
-from zoo.data.pairs import MASKS, matched, pairs, title
+from zoo.data.mask_file import mask_values
+from zoo.data.pairs import MASKS, matched, pairs, title, unmatched
 from zoo.data.readers.masks import black_and_white
 from zoo.errors import DataError
 
@@ -54,7 +54,20 @@ def read(path: Path) -> dict[str, Dataset]:
         if not both:
             raise DataError(f"no mask in {masks} is called like an image in {images}.")
         samples = tuple(_sample(image, mask, path) for image, mask in both)
-        datasets[split] = Dataset(samples, classes, "boxes", title(path, split), path)
+        name, bare = title(path, split), [image for image, mask in both if mask is None]
+        notes = unmatched(images, masks, name)
+        if bare:
+            notes.append(
+                f"{name}: {len(bare)} of {len(both)} images have no mask and count as images without objects, e.g. "
+                f"{bare[0].name}."
+            )
+        values = [sample.target.masks.values for sample in samples if sample.target.masks]
+        if bordered := sum(255 in one and 254 not in one and len(one) > 1 for one in values):
+            notes.append(
+                f"{name}: the value 255 counts as an object in {bordered} masks; where it is a border or does not "
+                "count, write 0 for it."
+            )
+        datasets[split] = Dataset(samples, classes, "boxes", name, path, tuple(notes))
     if not any(len(sample.target) for dataset in datasets.values() for sample in dataset):
         raise DataError(f"{path} has no object in any mask: all their values are 0.")
     return datasets

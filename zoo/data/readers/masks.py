@@ -24,8 +24,9 @@ from zoo.data.class_table import (
 from zoo.data.dataset import Dataset, Sample
 from zoo.data.decode import image_size
 from zoo.data.files import has_images, subfolders
-from zoo.data.masks import Mask, MaskFile, mask_values
-from zoo.data.pairs import MASKS, SEGMENTED, Pair, matched, pairs, split_folders, title
+from zoo.data.mask_file import mask_values
+from zoo.data.masks import Mask, MaskFile
+from zoo.data.pairs import MASKS, SEGMENTED, Pair, matched, pairs, split_folders, title, unmatched
 from zoo.errors import DataError
 
 NAME = "masks"
@@ -78,7 +79,8 @@ def read(path: Path) -> dict[str, Dataset]:
             )
             for image, mask in samples[split]
         )
-        return Dataset(tuple(made), classes, "masks", title(path, split), path)
+        name = title(path, split)
+        return Dataset(tuple(made), classes, "masks", name, path, tuple(unmatched(*found[split], name)))
 
     return {split: dataset(split) for split in samples}
 

@@ -126,6 +126,8 @@ def _note(file: Path, image: Path) -> _Note:
     if root is None or root.tag != "annotation":
         raise DataError(f"{file} is no annotation: its outermost element is not <annotation>.")
     objects = root.findall("object")
+    if not objects and root.find(".//bndbox") is not None:
+        raise DataError(f"{file}: its objects are not directly in <annotation>, as Pascal VOC has them.")
     sides = [_number(root, f"size/{name}", file, 0) for name in ("height", "width")]
     # Tools that do not look at the image write 0.
     size = (int(sides[0]), int(sides[1])) if min(sides) > 0 else image_size(image)[0]

@@ -72,9 +72,10 @@ def read(path: Path) -> dict[str, Dataset]:
         source = MaskFile(masks[name], colours if by_colour else values, by_colour)
         return Sample(image, Mask(image_size(masks[name])[0], source), image.relative_to(path).as_posix())
 
-    lists = _lists(path, masks) or {"all": sorted(masks)}
+    lists, notes = _lists(path, masks)
+    lists = lists or {"all": sorted(masks)}
     return {
-        split: Dataset(tuple(map(sample, names)), classes, "masks", title(path, split), path)
+        split: Dataset(tuple(map(sample, names)), classes, "masks", title(path, split), path, notes)
         for split, names in lists.items()
     }
 
@@ -86,21 +87,23 @@ def _folders(path: Path) -> tuple[Path, Path] | None:
     return (named[0], masks) if masks and has_images(masks) and len(named) == 1 else None
 
 
-def _lists(path: Path, masks: dict[str, Path]) -> dict[str, list[str]]:
-    """The names by split; empty without lists. A list of images that all have no mask (a test's) is passed over."""
+def _lists(path: Path, masks: dict[str, Path]) -> tuple[dict[str, list[str]], tuple[str, ...]]:
+    """(the names by split; empty without lists; what is passed over: lists of images that all have no mask, as those of
+    a test set)."""
     folder = path / "ImageSets" / "Segmentation"
     files = {name: folder / f"{name}.txt" for name in ("train", "val", "test", "trainval")}
     files = {name: file for name, file in files.items() if file.is_file()}
     both = files.pop("trainval", None)
     if both and not {"train", "val"} & set(files):
         files = {"train": both, **files}
-    found = {}
+    found, notes = {}, []
     for split, file in files.items():
         names = [line.strip() for line in read_lines(file) if line.strip()]
         bare = [name for name in names if name not in masks]
         if len(bare) == len(names):
+            notes.append(f"{file.name} lists {len(names)} images, none of which has a mask: there is no {split} set.")
             continue
         if bare:
             raise DataError(f"{file} lists {bare[0]!r}, which has no mask.")
         found[split] = names
-    return found
+    return found, tuple(notes)

@@ -1,0 +1,224 @@
+"""YOLO's `data.yaml`: each field is honoured or refused; key points are no polygons; numbers stay numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from zoo.data import read
+from zoo.data.boxes import UNKNOWN
+from zoo.data.check import check_boxes
+from zoo.errors import DataError
+
+HEIGHT, WIDTH = 40, 60
+BOX = (10.0, 8.0, 30.0, 28.0)
+LINE = "0 0.333333 0.45 0.333333 0.5"
+
+
+def put(root: Path, *names: str, line: str | None = LINE, folder: str = "images") -> None:
+    """Images below a folder, and the same file of labels for each in the folder that belongs to it."""
+    for name in names:
+        image = root / folder / f"{name}.png"
+        image.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.zeros((HEIGHT, WIDTH, 3), np.uint8)).save(image)
+        if line is not None:
+            text = root / folder.replace("images", "labels") / f"{name}.txt"
+            text.parent.mkdir(parents=True, exist_ok=True)
+            text.write_text(line + "\n")
+
+
+def describe(root: Path, *lines: str, name: str = "data.yaml") -> Path:
+    root.mkdir(parents=True, exist_ok=True)
+    (root / name).write_text("\n".join(lines) + "\n")
+    return root / name
+
+
+def ids(root: Path) -> dict[str, list[str]]:
+    return {split: [sample.id for sample in part] for split, part in read(root).items()}
+
+
+# Splits ---------------------------------------------------------------------------------------------------------------
+def test_folders_of_other_names_and_lists_of_folders(tmp_path: Path) -> None:
+    for folder in ("first/images", "second/images", "third/images"):
+        put(tmp_path, "a", folder=folder)
+    describe(tmp_path, "names: [cell]", "train: [first/images, second]", "val: third/images", "test:")
+    assert ids(tmp_path) == {"train": ["first/images/a.png", "second/images/a.png"], "val": ["third/images/a.png"]}
+    for part in read(tmp_path).values():
+        assert part.classes == ("cell",) and part.notes == ()
+        assert all(sample.target.boxes == (pytest.approx(BOX, abs=1e-3),) for sample in part)
+
+
+@pytest.mark.parametrize("line", ["./images/{}.png", "images/{}.png", "/home/me/cells/images/{}.png", "images\\{}.png"])
+def test_lists_of_files(tmp_path: Path, line: str) -> None:
+    put(tmp_path, *"abcd")
+    for split, names in (("train", "ab"), ("val", "c")):
+        describe(tmp_path, *(line.format(name) for name in names), name=f"{split}.txt")
+    wanted = {"train": ["images/a.png", "images/b.png"], "val": ["images/c.png"]}
+    assert ids(tmp_path) == wanted  # beside the data, without a word in any other file
+    describe(tmp_path, "path: .", "train: train.txt", "val: val.txt", "names: [cell]")
+    assert ids(tmp_path) == wanted
+    describe(tmp_path, line.format("a"), line.format("z"), name="val.txt")
+    with pytest.raises(DataError, match=r"1 of 2 images that .*val.txt lists are not there, e.g. .*z.png"):
+        read(tmp_path)
+
+
+def test_paths_are_relative_to_path_or_found_by_their_ends(tmp_path: Path) -> None:
+    root = tmp_path / "cells"
+    for folder in ("images/train", "images/val"):
+        put(root, "a", folder=folder)
+    wanted = {"train": ["images/train/a.png"], "val": ["images/val/a.png"]}
+    said = {
+        (".", "images/train", "images/val"): "",
+        ("images", "train", "val"): "",
+        (str(root), "images/train", "images/val"): "",
+        ("datasets/cells", "images/train", "images/val"): "",  # the folder itself
+        ("/home/me/data/images", "train", "val"): "path is /home/me/data/images, which is not there; images is taken",
+        ("/home/me", "/home/me/images/train", "images/val"): "path is /home/me, which is not there; its own folder",
+        (".", "../images/train", "../images/val"): "",  # as Roboflow writes it
+        (".", "/home/me/cells/images/train", "images/val"): "/home/me/cells/images is not there; what it is to hold is",
+    }
+    for (path, train, val), note in said.items():
+        describe(root, f"path: {path}", f"train: {train}", f"val: {val}", "names: [cell]")
+        found = read(root)
+        assert {split: [sample.id for sample in part] for split, part in found.items()} == wanted
+        assert (note in " ".join(found["train"].notes)) and bool(note) == bool(found["train"].notes), (path, train)
+    alone = tmp_path / "config.yaml"
+    describe(tmp_path, "path: cells", "train: images/train", "names: [cell]", name=alone.name)
+    assert [sample.image for sample in read(alone)["train"]] == [root / "images/train/a.png"]
+
+
+def test_a_split_that_is_another_is_said(tmp_path: Path) -> None:
+    put(tmp_path, *"ab")
+    describe(tmp_path, "train: images", "val: images", "test: ../test/images", "names: [cell]")
+    found = read(tmp_path)
+    assert list(found) == ["train"] and len(found["train"]) == 2
+    notes = " ".join(found["train"].notes)
+    assert "val is the same as train, and is not used" in notes and "there is no test set" in notes
+
+
+def test_images_without_a_file_are_said_to_be_background(tmp_path: Path) -> None:
+    put(tmp_path, "a")
+    put(tmp_path, "b", "c", line=None)
+    put(tmp_path, "d", line="")
+    for lines in ((), ("train: images", "names: ['0']")):
+        if lines:
+            describe(tmp_path, *lines)
+        (part,) = read(tmp_path).values()
+        assert [len(sample.target) for sample in part] == [1, 0, 0, 0]
+        assert any(
+            "2 of 4 images have no .txt file and count as images without objects, e.g. b.png" in n for n in part.notes
+        )
+    (tmp_path / "labels" / "z.txt").write_text(LINE)
+    (tmp_path / "labels" / "classes.txt").write_text("0\n")
+    with pytest.raises(DataError, match="z.txt has no image"):
+        read(tmp_path)
+
+
+# Classes --------------------------------------------------------------------------------------------------------------
+def test_numbers_of_a_mapping_are_kept_and_gaps_are_named(tmp_path: Path) -> None:
+    put(tmp_path, "a", line=LINE.replace("0 ", "4 ", 1))
+    put(tmp_path, "b", line=LINE.replace("0 ", "1 ", 1))
+    put(tmp_path, "c", line=LINE.replace("0 ", "2 ", 1))
+    describe(tmp_path, "names: {1: cat, '4': dog}", "nc: 2")
+    part = read(tmp_path)["all"]
+    assert part.classes == ("unused 0", "cat", "unused 2", "unused 3", "dog")
+    assert [sample.target.labels for sample in part] == [(4,), (1,), (UNKNOWN,)]
+    assert any("names leaves out 0, 2, 3" in note for note in part.notes)
+    with pytest.raises(DataError, match="would drop 1 of 3 boxes"):
+        check_boxes(part)
+
+
+def test_classes_that_are_only_counted(tmp_path: Path) -> None:
+    put(tmp_path, "a")
+    describe(tmp_path, "nc: 3", "train: images")
+    assert read(tmp_path)["train"].classes == ("0", "1", "2")
+
+
+@pytest.mark.parametrize("shift", [0, 1])
+def test_class_numbers_that_are_counted_from_one(tmp_path: Path, shift: int) -> None:
+    for number in range(3):
+        put(tmp_path, f"{number}", line=LINE.replace("0 ", f"{number + shift} ", 1))
+    describe(tmp_path, "names: [cat, dog, cow]")
+    if shift:
+        with pytest.raises(DataError, match="counted from 1 where 0 is the first: they are 1 to 3, .* have 0 to 2"):
+            read(tmp_path)
+    else:
+        assert [sample.target.labels for sample in read(tmp_path)["all"]] == [(0,), (1,), (2,)]
+
+
+# Key points -----------------------------------------------------------------------------------------------------------
+SEEN = " 0.3 0.4 0.4 0.5"
+"""Two points in the box."""
+
+
+@pytest.mark.parametrize(
+    ("shape", "points"), [("[2, 2]", SEEN), ("[2, 3]", " 0.3 0.4 2 0 0 0"), ("[17, 3]", " 0.3 0.4 1" * 17)]
+)
+def test_of_key_points_the_boxes_are_read(tmp_path: Path, shape: str, points: str) -> None:
+    put(tmp_path, *"abc", line=LINE + points)
+    describe(tmp_path, "names: [person]", f"kpt_shape: {shape}", "flip_idx: [1, 0]")
+    part = read(tmp_path)["all"]
+    assert [sample.target.boxes for sample in part] == [(pytest.approx(BOX, abs=1e-3),)] * 3
+    assert part[0].target.masks is None and any("only the boxes are read" in note for note in part.notes)
+    put(tmp_path, "d", line=LINE + " 0.1 0.1")
+    with pytest.raises(DataError, match=r"d.txt, line 1 is .*perhaps \d+ key points"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("points", [SEEN, " 0.3 0.4 2 0 0 0"])
+def test_key_points_without_their_shape_are_no_polygons(tmp_path: Path, points: str) -> None:
+    put(tmp_path, *"ab", line=LINE + points)
+    with pytest.raises(DataError, match=r"2 points in it: key points.*kpt_shape: \[2, 2\]"):
+        read(tmp_path)
+    describe(tmp_path, "names: [person]", "task: segment")
+    assert read(tmp_path)["all"][0].target.masks is not None
+    put(tmp_path, *"ab", line="0 0.1 0.1 0.9 0.1 0.9 0.8 0.1 0.8")  # a polygon, whose points lie nowhere near
+    (tmp_path / "data.yaml").unlink()
+    assert read(tmp_path)["all"][0].target.boxes == (pytest.approx((6, 4, 54, 32)),)
+
+
+# Refused --------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (["names: [cell]", "train: elsewhere"], "train is 'elsewhere', which is not there"),
+        (["names: [cell]", "train: labels"], "train is 'labels', and .* holds no image"),
+        (["names: [cell]", "train: 3"], "train is 3; it must be a folder, a .txt file"),
+        (["names: [cell]", "train: images", "nc: 2"], "nc is 2, and names has 1 classes"),
+        (["names: [cell]", "nc: two"], "nc is 'two'"),
+        (["names: [cell, cell]"], "two classes are called 'cell'"),
+        (["names: {a: 0}"], "names must list the classes"),
+        (["names: [cell, null]"], "names must list the classes, each by a word"),
+        (["names: [cell]", "trian: images"], "trian is no field that is known; train may be meant"),
+        (["names: [cell]", "kpt_shape: [2]"], r"kpt_shape is \[2\]"),
+        (["names: [cell]", "task: pose"], "task is pose, and kpt_shape"),
+        (["names: [cell]", "task: guess"], "task is 'guess'; accepted"),
+        (["names: [cell]", "channels: 10"], "channels is 10"),
+        (["names: [cell]", "val: images", "valid: images"], "valid is there beside another field for val"),
+    ],
+)
+def test_fields_that_cannot_be_followed(tmp_path: Path, lines: list[str], said: str) -> None:
+    put(tmp_path, "a")
+    describe(tmp_path, *lines)
+    with pytest.raises(DataError, match=f"data.yaml: {said}"):
+        read(tmp_path)
+
+
+def test_what_is_not_used_is_said_and_what_contradicts_is_refused(tmp_path: Path) -> None:
+    put(tmp_path, "a")
+    describe(tmp_path, "names: [cell]", "single_cls: true", "download: https://x", "roboflow: {license: MIT}")
+    assert read(tmp_path)["all"].notes == ("data.yaml: single_cls is not used.",)
+    (tmp_path / "classes.txt").write_text("blood\n")
+    with pytest.raises(DataError, match="classes.txt and .*data.yaml name the classes otherwise"):
+        read(tmp_path)
+    (tmp_path / "classes.txt").write_text("cell\n")
+    assert read(tmp_path)["all"].classes == ("cell",)
+    describe(tmp_path, "names: [cell]", name="other.yaml")
+    describe(tmp_path, "names: [blood]", name="more.yaml")
+    assert read(tmp_path)["all"].classes == ("cell",)
+    (tmp_path / "data.yaml").unlink()
+    with pytest.raises(DataError, match="more.yaml and other.yaml, which both describe the data"):
+        read(tmp_path)
