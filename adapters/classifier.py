@@ -26,7 +26,7 @@ from zoo.adapter import Adapter, Table
 from zoo.data import Dataset, Sample
 from zoo.errors import ConfigError, DataError
 from zoo.hookspecs import hookimpl
-from zoo.layers import Conv, Linear, Normal
+from zoo.layers import Conv, Linear, Normal, recoverable_relu
 from zoo.spec import AdapterSpec, BackboneSpec, Preprocess
 
 Pool = Literal["avg", "max", "avgmax"]
@@ -118,7 +118,7 @@ class ConvHead(nnx.Module):
     def __call__(self, features: Mapping[str, Array]) -> Array:
         x = features[self.stage]
         x = self.conv(x if self.dropout is None else self.dropout(x))
-        return jnp.mean(jax.nn.relu(x), axis=(1, 2))
+        return jnp.mean(recoverable_relu(x), axis=(1, 2))
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ in bfloat16 by being given bfloat16 images; normalisation statistics are always 
 convolution, and the gradient of any, is fast on CPU as well.
 """
 
+from zoo.layers.activations import recoverable_relu
 from zoo.layers.conv import Conv, ConvTranspose
 from zoo.layers.dense import dense_conv, patch_product
 from zoo.layers.depthwise import depthwise_conv
@@ -39,5 +40,6 @@ __all__ = [
     "max_pool",
     "pair",
     "patch_product",
+    "recoverable_relu",
     "resolve_padding",
 ]
