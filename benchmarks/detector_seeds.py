@@ -45,7 +45,7 @@ def main() -> None:
         labels = parts["train"].classes
         print(f"{len(parts['train'])} images to train on, {len(parts['val'])} to test on, {args.epochs} epochs")
         found = []
-        for seed in range(args.seeds):
+        for seed in range(args.first, args.first + args.seeds):
             model = zoo.create(
                 args.backbone, "detector", labels=labels, image_size=tuple(args.image_size), seed=seed,
                 weights=weights, head=args.head,
@@ -56,7 +56,10 @@ def main() -> None:
             )  # fmt: skip
             ap50, last = run.metrics["AP50"], run.history[-1]["AP50"]
             side = f"  open {open_sides(run.model, parts['val']):.2f}" if args.head == "fcos" else ""
-            print(f"seed {seed}: AP50 {ap50:.3f} (last epoch {last:.3f}){side}  {run.metrics['seconds']:.0f} s", flush=True)
+            figures = f"AP {run.metrics['AP']:.3f}  AP50 {ap50:.3f} (last epoch {last:.3f})"
+            print(f"seed {seed}: {figures}{side}  {run.metrics['seconds']:.0f} s", flush=True)
+            if args.history:
+                print([{name: round(row[name], 3) for name in ("AP", "AP50", "val_loss")} for row in run.history])
             found.append(ap50)
     figures = ", ".join(f"{what} {value:.3f}" for what, value in _spread(found).items())
     print(f"AP50 over {len(found)} seeds: {figures}")
@@ -77,7 +80,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--head", default="fcos", choices=("fcos", "yolox", "rcnn"))
     parser.add_argument("--image-size", type=int, nargs=2, default=(128, 128), help="height and width in pixels")
     parser.add_argument("--epochs", type=int, default=8)
-    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--seeds", type=int, default=10, help="how many")
+    parser.add_argument("--first", type=int, default=0, help="the first of them")
+    parser.add_argument("--history", action="store_true", help="print the figures of each epoch")
     return parser.parse_args()
 
 

@@ -33,7 +33,8 @@ class Metrics(Protocol):
     """Accumulates over batches, on the host."""
 
     def update(self, decoded: Mapping[str, np.ndarray], batch: Mapping[str, np.ndarray]) -> None:
-        """Take in a batch: `decoded` is `Adapter.decode`'s result, `batch` holds the targets and `valid` (b,)."""
+        """Take in a batch: `decoded` is `Adapter.decode`'s result, `batch` holds the targets and `valid` (b,). Copies
+        that fill up a batch were left out of both: every row is an image of the data."""
 
     def compute(self) -> dict[str, Any]:
         """The figures so far; plain floats, ints, lists and dicts, ready for JSON."""

@@ -13,7 +13,7 @@ from zoo.layers.depthwise import depthwise_conv
 from zoo.layers.grouped import grouped_conv
 from zoo.layers.initialisers import HeNormal, Normal
 from zoo.layers.linear import Chain, DropPath, Linear
-from zoo.layers.norms import BatchNorm, GroupNorm, LayerNorm
+from zoo.layers.norms import BatchNorm, GroupNorm, LayerNorm, statistics_of
 from zoo.layers.pools import AvgPool, MaxPool, avg_pool, global_avg_pool, max_pool
 from zoo.layers.windows import Padding, Pads, pair, resolve_padding
 
@@ -42,4 +42,5 @@ __all__ = [
     "patch_product",
     "recoverable_relu",
     "resolve_padding",
+    "statistics_of",
 ]

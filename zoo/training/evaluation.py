@@ -102,13 +102,16 @@ def evaluate_batches(model: Model, dataset: Dataset, batches: Iterable[Mapping[s
         found, losses, terms = _evaluate(graphdef, state, {k: v for k, v in batch.items() if k != "index"})
         decoded = {name: np.asarray(value) for name, value in found.items()}
         targets = {name: np.asarray(v) for name, v in batch.items() if name != "image" and ":" not in name}
-        metrics.update(decoded, targets)
         valid = np.flatnonzero(targets["valid"])
-        losses = np.asarray(losses, np.float64)
-        total, count = total + losses[valid].sum(), count + len(valid)
+        if len(valid) < len(targets["valid"]):
+            # What fills up a batch is no image of the data: no task gets to count it.
+            decoded, targets = ({name: value[valid] for name, value in part.items()} for part in (decoded, targets))
+        metrics.update(decoded, targets)
+        losses = np.asarray(losses, np.float64)[valid]
+        total, count = total + losses.sum(), count + len(valid)
         for name, value in terms.items():
             parts[name] = parts.get(name, 0.0) + float(np.asarray(value, np.float64)[valid].sum())
-        for row in valid:
+        for row in range(len(valid)):
             loss = float(losses[row])
             wanting = [(kept, key) for kept, key in ((worst, loss), (best, -loss)) if kept.wants(key)]
             if not wanting:

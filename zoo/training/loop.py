@@ -104,11 +104,12 @@ def _phase(session: Session, index: int, phase: Phase, resumed: Resumed | None) 
     yield session.step, _announcement(phase, index, loader, assignment, bool(session.caches), model)
     key = jax.random.fold_in(jax.random.key(recipe.seed), index)
     while at.epoch < phase.epochs and not _patience_lost(session, at):
-        began, first = time.monotonic(), at.batch
+        began, seen = time.monotonic(), 0
         number = index * 100_003 + at.epoch  # a stream of orders for each phase
         for batch in train_batches(session, loader, number, at.batch):
             state, metrics = program.run(state, program.frozen, batch, key)
             session.step += 1
+            seen += int(np.sum(batch["valid"]))
             at.add(metrics)
             yield session.step, {"kind": "step", **metrics}
             if session.stop or time.monotonic() - session.saved > recipe.checkpoint_seconds:
@@ -127,7 +128,7 @@ def _phase(session: Session, index: int, phase: Phase, resumed: Resumed | None) 
             "rate": now,
             "train_loss": float(np.mean(losses)),
             "grad_norm": float(np.mean([*map(float, at.norms)])),
-            "images_per_second": round((at.batch - first) * recipe.batch_size / max(seconds, 1e-9), 1),
+            "images_per_second": round(seen / max(seconds, 1e-9), 1),
             **validated(session, at),
         }
         session.history.append(row)

@@ -7,8 +7,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+from flax import nnx
 
 from zoo.data import Dataset, Loader, MemoryCache
+from zoo.errors import ConfigError
+from zoo.layers import BatchNorm
 from zoo.model import Model
 from zoo.rules import Assignment
 from zoo.training import batches as batching
@@ -19,6 +22,7 @@ from zoo.training.session import Interrupted, Place, Session, diverged
 from zoo.training.step import features_of
 from zoo.training.views import CachedViews, open_views
 from zoo.weights.mapping import Path as ModulePath
+from zoo.weights.mapping import dotted
 
 SAMPLE = 1024
 """Images that the statistics of features are taken from."""
@@ -33,7 +37,34 @@ def training_loader(session: Session, assignment: Assignment) -> Loader:
     load = batching.training_load(model) if augmented else batching.evaluation_load(model)
     size = min(recipe.batch_size, len(session.train))
     groups = batching.frame_numbers(session.train, model.card.preprocess)
-    return Loader(session.train, MemoryCache(load), size, seed=recipe.seed, shuffle=True, groups=groups)
+    whole = _counts_copies(model, assignment, recipe.statistics)
+    if whole and groups is not None and (smallest := int(np.unique(groups, return_counts=True)[1].min())) < size:
+        raise ConfigError(
+            f"{whole} takes its statistics from all rows of a batch, so that batches must be full, and one of the "
+            f"frames has {smallest} images: use a batch_size of at most {smallest}, or frame all images alike "
+            "(frames=[])."
+        )
+    return Loader(
+        session.train,
+        MemoryCache(load),
+        size,
+        seed=recipe.seed,
+        shuffle=True,
+        drop_last=bool(whole),
+        groups=groups,
+    )
+
+
+def _counts_copies(model: Model, assignment: Assignment, statistics: bool) -> str:
+    """The path of a layer whose batch statistics would include the copies that fill up a batch, because it is not
+    zoo's own (`zoo.layers.statistics_of`); empty where there is none that trains."""
+    for path, layer in nnx.iter_modules(model):
+        own = any(isinstance(value, nnx.BatchStat) for value in vars(layer).values())
+        name = dotted(path)
+        frozen = any(f"{name}.".startswith(f"{module}.") for module in assignment.frozen_modules)
+        if own and not isinstance(layer, BatchNorm) and not frozen and (statistics or path[0] == "head"):
+            return name
+    return ""
 
 
 def augments(model: Model, assignment: Assignment) -> bool:
