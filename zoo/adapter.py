@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, Self
 import msgspec
 
 from zoo.errors import ConfigError, unknown_name
+from zoo.options import by_owner
 from zoo.spec import BackboneSpec, Preprocess
 
 if TYPE_CHECKING:
@@ -253,11 +254,12 @@ def adjusted(adapter: Adapter, options: Mapping[str, Any]) -> Adapter:
     """An adapter with other values of options that are `adjustable`. Raises `ConfigError` for others."""
     kind = type(adapter)
     for key in options:
-        if key not in kind.adjustable:
+        if key.removeprefix("task.") not in kind.adjustable:
             accepted = ", ".join(kind.adjustable) or "none"
             raise ConfigError(f"{key} cannot be another one for a model that there is; what can: {accepted}.")
     own = {name: msgspec.to_builtins(getattr(adapter, name)) for name in option_fields(kind)}
-    return configure(kind, adapter.labels, {**own, **options})
+    chosen = by_owner(kind.__name__, {"task": kind.adjustable}, options)["task"]
+    return configure(kind, adapter.labels, {**own, **chosen})
 
 
 def _describe(known: Mapping[str, dataclasses.Field[Any]]) -> str:

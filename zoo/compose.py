@@ -17,6 +17,7 @@ from zoo.backbone import abstract, feature_shapes
 from zoo.errors import ConfigError, WeightsError, unknown_name
 from zoo.labels import names as label_names
 from zoo.model import DTYPES, Card, Model
+from zoo.options import OWNERS, by_owner
 from zoo.registry import registry
 from zoo.spec import AdapterSpec, BackboneSpec, ModelSpec, Preprocess, WeightSpec
 from zoo.weights.fetch import Fetched, fetch, fetch_config
@@ -60,13 +61,14 @@ def create(
         dtype: of the arithmetic, `float32` or `bfloat16`; parameters stay in float32.
         accept_license: take weights whose licence forbids commercial use.
         **config: options of the adapter, build options of the backbone, and fields of the preprocessing (mean, std,
-            interpolation, crop_pct, crop_mode, channels).
+            interpolation, crop_pct, crop_mode, channels). A key that several of them have must name the one that is
+            meant: `**{"task.padding": "same"}`, `backbone.padding`, `preprocess.fill`.
     Raises:
         UnknownNameError: for a name or option that does not exist, with the nearest ones.
         ConfigError: for what cannot work together. WeightsError: for weights that do not fit.
     """
     named = _named_model(name)
-    spec, adapter_spec, row, config = _resolve(name, named, task, weights, pretrained, config)
+    spec, adapter_spec, row = _resolve(name, named, task, weights, pretrained)
     if named and named.labels and labels is None and num_classes is None:
         labels = label_names(named.labels)
     if dtype not in DTYPES:
@@ -79,7 +81,7 @@ def create(
         if labels or num_classes:
             raise ConfigError(f"{adapter_spec.name} knows no classes: leave labels and num_classes out.")
         labels, num_classes = (), None
-    options = _sort_options(spec, adapter_spec, config)
+    options = _sort_options(spec, adapter_spec, named.config if named else {}, config)
     classes = tuple(labels) if labels is not None else _numbered(num_classes if num_classes is not None else 2)
     adapter = configure(adapter_spec.adapter, classes, options.adapter)
     asked = {**adapter.backbone_options(spec), **options.build}
@@ -170,12 +172,11 @@ def _resolve(
     task: str | None,
     weights: str | None,
     pretrained: bool,
-    config: Mapping[str, Any],
-) -> tuple[BackboneSpec, AdapterSpec, WeightSpec | None, dict[str, Any]]:
-    """The specs that the names stand for, and the configuration with a named model's own below the user's."""
-    reg, merged = registry(), dict(config)
+) -> tuple[BackboneSpec, AdapterSpec, WeightSpec | None]:
+    """The specs that the names stand for."""
+    reg = registry()
     if named is not None:
-        name, task, merged = named.backbone, task or named.adapter, {**named.config, **merged}
+        name, task = named.backbone, task or named.adapter
     if task is None:
         accepted = ", ".join(sorted(row.name for row in reg.rows("adapters")))
         raise ConfigError(f"which task should {name} be composed for? Accepted: {accepted}.")
@@ -189,7 +190,7 @@ def _resolve(
                 "from random values."
             )
         row = reg.weights(f"{arch}.{spec.pretrained}")
-    return spec, adapter_spec, row, merged
+    return spec, adapter_spec, row
 
 
 def _named_model(name: str) -> ModelSpec | None:
@@ -203,17 +204,11 @@ class _Options:
     preprocess: dict[str, Any]
 
 
-def _sort_options(spec: BackboneSpec, adapter_spec: AdapterSpec, config: Mapping[str, Any]) -> _Options:
-    """Each option to whom it belongs: the adapter, the backbone or the preprocessing."""
+def _sort_options(spec: BackboneSpec, adapter_spec: AdapterSpec, *configs: Mapping[str, Any]) -> _Options:
+    """Each option to whom it belongs, see `zoo.options`; of several configurations the later one counts."""
     tables = (tuple(option_fields(adapter_spec.adapter)), tuple(spec.options), PREPROCESS_OPTIONS)
-    sorted_options: tuple[dict[str, Any], ...] = ({}, {}, {})
-    for key, value in config.items():
-        home = next((i for i, table in enumerate(tables) if key in table), None)
-        if home is None:
-            raise unknown_name(
-                f"option for {adapter_spec.name} on {spec.name}", key, [option for table in tables for option in table]
-            )
-        sorted_options[home][key] = value
+    accepted = dict(zip(OWNERS, tables, strict=True))
+    sorted_options = [*by_owner(f"{adapter_spec.name} on {spec.name}", accepted, *configs).values()]
     spec.check_options(sorted_options[1])
     for key in ("mean", "std"):
         if key in sorted_options[2]:

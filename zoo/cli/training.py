@@ -25,7 +25,10 @@ Weights = Annotated[
 Task = Annotated[str, typer.Option("--task", help="Task adapter. Without it, the one that learns from such data.")]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="An option of the adapter, the backbone or the preprocessing."),
+    typer.Option("--set", metavar="KEY=VALUE", 
+        help="An option of the adapter, the backbone or the preprocessing; task.KEY, backbone.KEY or preprocess.KEY "
+        "where several have it.",
+    ),
 ]
 Format = Annotated[str, typer.Option("--format", help="Format of the data, where its layout does not tell.")]
 AcceptLicense = Annotated[
