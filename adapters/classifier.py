@@ -27,6 +27,7 @@ from zoo.data import Dataset, Sample
 from zoo.errors import ConfigError, DataError
 from zoo.hookspecs import hookimpl
 from zoo.layers import Conv, Linear, Normal, recoverable_relu
+from zoo.numbers import check_class_weights
 from zoo.spec import AdapterSpec, BackboneSpec, Preprocess
 
 Pool = Literal["avg", "max", "avgmax"]
@@ -157,10 +158,8 @@ class Classifier(Adapter):
             raise ConfigError(
                 f"threshold is {self.threshold} and hidden {self.hidden}; accepted: (0, 1), and 0 or more."
             )
-        if isinstance(self.class_weights, tuple) and self.labels and len(self.class_weights) != len(self.labels):
-            raise ConfigError(
-                f"{len(self.class_weights)} class_weights for {len(self.labels)} classes; give one for each."
-            )
+        if isinstance(self.class_weights, tuple):
+            check_class_weights(self.class_weights, self.labels)
 
     def _form(self, spec: BackboneSpec) -> str:
         return spec.classifier.form if self.head == "auto" else self.head

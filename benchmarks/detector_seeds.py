@@ -1,4 +1,4 @@
-"""How much a detector on few images depends on its seed: AP50 over ten seeds, and whether each side of its boxes learns.
+"""How much a detector on few images depends on its seed: AP50 over ten seeds, and whether all sides of its boxes learn.
 
     python benchmarks/detector_seeds.py                      # 24 drawn images
     python benchmarks/detector_seeds.py --data DATA --images 40 --test 40 --image-size 160 208 --epochs 10
@@ -72,7 +72,9 @@ def _spread(found: list[float]) -> dict[str, float]:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="", help="data with boxes that has a train and a test split; drawn without it")
+    parser.add_argument(
+        "--data", default="", help="data with boxes that has a train and a test split; drawn without it"
+    )
     parser.add_argument("--images", type=int, default=24, help="images to train on")
     parser.add_argument("--test", type=int, default=12, help="images to test on")
     parser.add_argument("--backbone", default="squeezenet1_0", choices=sorted(BACKBONES))

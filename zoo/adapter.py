@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, Self
 import msgspec
 
 from zoo.errors import ConfigError, unknown_name
+from zoo.numbers import check_finite
 from zoo.options import by_owner
 from zoo.spec import BackboneSpec, Preprocess
 
@@ -245,9 +246,12 @@ def configure(adapter: type[Adapter], labels: Sequence[str], options: Mapping[st
         if key not in known:
             raise unknown_name(f"option of {adapter.__name__}", key, known)
     try:
-        return msgspec.convert({"labels": tuple(labels), **options}, adapter, strict=False)
+        found = msgspec.convert({"labels": tuple(labels), **options}, adapter, strict=False)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{adapter.__name__}: {error}. {_describe(known)}") from None
+    for key in options:
+        check_finite(key, getattr(found, key))
+    return found
 
 
 def adjusted(adapter: Adapter, options: Mapping[str, Any]) -> Adapter:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
+from inspect import signature
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import jax
@@ -17,6 +18,7 @@ from zoo.backbone import abstract, feature_shapes
 from zoo.errors import ConfigError, WeightsError, unknown_name
 from zoo.labels import names as label_names
 from zoo.model import DTYPES, Card, Model
+from zoo.numbers import TRAINING, Accepted, check_number
 from zoo.options import OWNERS, by_owner
 from zoo.registry import registry
 from zoo.spec import AdapterSpec, BackboneSpec, ModelSpec, Preprocess, WeightSpec
@@ -81,6 +83,7 @@ def create(
         if labels or num_classes:
             raise ConfigError(f"{adapter_spec.name} knows no classes: leave labels and num_classes out.")
         labels, num_classes = (), None
+    _check_numbers(seed, num_classes, in_channels, image_size)
     options = _sort_options(spec, adapter_spec, named.config if named else {}, config)
     classes = tuple(labels) if labels is not None else _numbered(num_classes if num_classes is not None else 2)
     adapter = configure(adapter_spec.adapter, classes, options.adapter)
@@ -94,7 +97,7 @@ def create(
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
     known = named.preprocess if named else None
     frame = adapter.framing(spec, known or (row.preprocess if row else spec.preprocess))
-    _check(spec, adapter, size or frame.size, in_channels, asked)
+    _check(spec, adapter, size or frame.size)
 
     source = weights or (row.source if row and pretrained else "")
     if pretrained and not source:
@@ -163,6 +166,22 @@ def create(
     return model
 
 
+def check_options(name: str, task: str, arguments: Mapping[str, Any]) -> None:
+    """Raise what `create` raises for names and options, before the classes are known. Nothing is built or fetched.
+
+    Args:
+        arguments: of `create`, beside name and task.
+    """
+    own = set(signature(create).parameters)
+    config = {key: value for key, value in arguments.items() if key not in own}
+    named = _named_model(name)
+    how = (arguments.get("weights"), arguments.get("pretrained", True))
+    spec, adapter_spec, _ = _resolve(name, named, task, *how)
+    options = _sort_options(spec, adapter_spec, named.config if named else {}, config)
+    configure(adapter_spec.adapter, (), options.adapter)
+    _check_numbers(arguments.get("seed", 0), None, arguments.get("in_channels", 3), arguments.get("image_size"))
+
+
 # Names ---------------------------------------------------------------------------------------------------------
 
 
@@ -218,10 +237,25 @@ def _sort_options(spec: BackboneSpec, adapter_spec: AdapterSpec, *configs: Mappi
                 sorted_options[2][key] = tuple(float(v) for v in values)
             except (TypeError, ValueError):
                 raise ConfigError(f"{key}={value!r} must be one number per channel, e.g. [0.5, 0.5, 0.5].") from None
+            for number in sorted_options[2][key]:
+                check_number(key, number, Accepted(above=0) if key == "std" else Accepted())
     if "frames" in sorted_options[2]:
         sorted_options[2]["frames"] = _frames(spec, sorted_options[2]["frames"])
     _check_preprocessing(sorted_options[2])
     return _Options(*sorted_options)
+
+
+def _check_numbers(
+    seed: int, num_classes: int | None, in_channels: int, image_size: int | tuple[int, int] | None
+) -> None:
+    """Raise `ConfigError` for a number that no model can be made with."""
+    check_number("seed", seed, TRAINING["seed"])
+    check_number("in_channels", in_channels, Accepted(least=1, whole=True))
+    if num_classes is not None:
+        check_number("num_classes", num_classes, Accepted(least=0, whole=True))
+    sides = tuple(image_size) if isinstance(image_size, tuple | list) else (image_size, image_size)
+    if image_size is not None and (len(sides) != 2 or any(s not in Accepted(least=1, whole=True) for s in sides)):
+        raise ConfigError(f"image_size is {image_size!r}; accepted: a side in pixels, or (height, width).")
 
 
 def _frames(spec: BackboneSpec, value: Any) -> tuple[tuple[int, int], ...]:
@@ -242,16 +276,14 @@ def _check_preprocessing(options: Mapping[str, Any]) -> None:
     for name, kind in get_type_hints(Preprocess).items():
         if name in options and get_origin(kind) is Literal and options[name] not in get_args(kind):
             raise unknown_name(name, str(options[name]), get_args(kind))
+    if options.get("fill") is not None:
+        check_number("fill", options["fill"], Accepted(least=0, below=256, whole=True))
     if not isinstance(options.get("crop_pct", 1.0), int | float):
         raise ConfigError(f"crop_pct is {options['crop_pct']!r}; it must be a number in (0, 1].")
 
 
-def _check(
-    spec: BackboneSpec, adapter: Adapter, size: tuple[int, int], in_channels: int, build: Mapping[str, Any]
-) -> None:
+def _check(spec: BackboneSpec, adapter: Adapter, size: tuple[int, int]) -> None:
     """Whether adapter and backbone fit, by their shapes alone."""
-    if in_channels < 1:
-        raise ConfigError(f"in_channels is {in_channels}; it must be at least 1.")
     spec.check_size(size)
     adapter.taps(spec)
 

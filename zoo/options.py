@@ -47,7 +47,6 @@ def _owner(what: str, accepted: Mapping[str, Sequence[str]], key: str) -> tuple[
     if len(owners) > 1:
         forms = " or ".join(f"{owner}.{key}" for owner in owners)
         raise ConfigError(
-            f"{key} is an option of the {' and of the '.join(owners)} for {what}: say which one is meant, with "
-            f"{forms}."
+            f"{key} is an option of the {' and of the '.join(owners)} for {what}: say which one is meant, with {forms}."
         )
     return owners[0], key

@@ -40,6 +40,7 @@ from zoo.dense.segmentation import SegmentationEvaluation, has_foreground
 from zoo.errors import ConfigError, DataError
 from zoo.hookspecs import hookimpl
 from zoo.model import Model
+from zoo.numbers import check_class_weights
 from zoo.spec import AdapterSpec, BackboneSpec, ModelSpec, Preprocess
 
 if TYPE_CHECKING:
@@ -161,12 +162,7 @@ class Segmenter(Adapter):
         if self.sliding and self.scales:
             raise ConfigError("sliding windows have one scale: set scale, and leave scales out.")
         if isinstance(self.class_weights, tuple):
-            if self.labels and len(self.class_weights) != len(self.labels):
-                raise ConfigError(
-                    f"{len(self.class_weights)} class_weights for {len(self.labels)} classes; give one for each."
-                )
-            if min(self.class_weights, default=0) < 0 or not any(self.class_weights):
-                raise ConfigError(f"class_weights are {self.class_weights}; give numbers from 0, not all of them 0.")
+            check_class_weights(self.class_weights, self.labels)
 
     @property
     def primary(self) -> str:

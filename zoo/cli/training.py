@@ -25,7 +25,9 @@ Weights = Annotated[
 Task = Annotated[str, typer.Option("--task", help="Task adapter. Without it, the one that learns from such data.")]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", 
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
         help="An option of the adapter, the backbone or the preprocessing; task.KEY, backbone.KEY or preprocess.KEY "
         "where several have it.",
     ),
@@ -39,7 +41,9 @@ Dtype = Annotated[str, typer.Option("--dtype", help="Arithmetic: float32 or bflo
 Annotations = Annotated[
     str, typer.Option("--annotations", help="What becomes of faulty boxes and masks: fix, drop (leave out) or error.")
 ]
-Size = Annotated[int, typer.Option("--image-size", help="Side of the images in pixels, in place of the weights' own.")]
+Size = Annotated[
+    int | None, typer.Option("--image-size", help="Side of the images in pixels, in place of the weights' own.")
+]
 
 
 def options(given: list[str] | None) -> dict[str, Any]:
@@ -106,7 +110,9 @@ def train(
     batch_size: Annotated[
         int | None, typer.Option("--batch-size", help="Images in a step; 32, or the task's own.")
     ] = None,
-    lr: Annotated[float, typer.Option("--lr", help="Peak learning rate of the last phase.")] = 0.0,
+    lr: Annotated[
+        float | None, typer.Option("--lr", help="Peak learning rate of the last phase; by what trains without it.")
+    ] = None,
     weight_decay: Annotated[
         float | None, typer.Option("--weight-decay", help="Of AdamW; 0.01, or the task's own.")
     ] = None,
@@ -115,13 +121,15 @@ def train(
     ema: Annotated[
         float | None, typer.Option("--ema", help="Decay of a moving average of the parameters; 0 for none.")
     ] = None,
-    patience: Annotated[int, typer.Option("--patience", help="Epochs without progress that end a phase.")] = 0,
+    patience: Annotated[
+        int | None, typer.Option("--patience", help="Epochs without progress that end a phase.")
+    ] = None,
     augment: Annotated[str, typer.Option("--augment", help="auto or none.")] = "auto",
     batch_norm: Annotated[str, typer.Option("--batch-norm", help="auto, frozen or batch.")] = "auto",
     val_fraction: Annotated[float, typer.Option("--val-fraction", help="Share validated on without a split.")] = 0.2,
     annotations: Annotations = "fix",
     dtype: Dtype = "float32",
-    image_size: Size = 0,
+    image_size: Size = None,
     cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Keep features of a frozen backbone.")] = True,
     remat: Annotated[bool, typer.Option("--remat", help="Less memory, more time: recompute stages.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
@@ -129,7 +137,9 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train a model on DATA and write a run folder."""
+    from zoo.compose import check_options
     from zoo.data import read
+    from zoo.numbers import TRAINING, Accepted, check_numbers
     from zoo.training.batches import training_splits
 
     chosen_rules = rules(rule)
@@ -138,12 +148,28 @@ def train(
         weights=weights or None,
         pretrained=not scratch,
         labels=None,
-        image_size=image_size or None,
+        image_size=image_size,
         dtype=dtype,
         seed=seed,
         accept_license=accept_license,
     )
     _refuse_occupied(out, resume)
+    numbers: dict[str, Any] = {
+        "epochs": epochs,
+        "seed": seed,
+        "batch_size": batch_size,
+        "lr": lr,
+        "weight_decay": weight_decay,
+        "clip": clip or None,
+        "accumulate": accumulate,
+        "ema": ema,
+        "patience": patience,
+        "val_fraction": val_fraction,
+    }
+    check_numbers(numbers, TRAINING)
+    check_numbers({"image_size": image_size}, {"image_size": Accepted(least=1, whole=True)})
+    if task:
+        check_options(backbone, task, chosen)
     settings.keep_compiled_programs()
     parts = read(data, format or None, _kinds_of(task))
     pool, _ = training_splits(parts, val_fraction, seed)
@@ -160,22 +186,13 @@ def train(
             parts,
             plan=plan or None,
             rules=chosen_rules,
-            epochs=epochs,
-            lr=lr or None,
             out=out,
             resume=resume,
-            val_fraction=val_fraction,
             augment=augment,
             batch_norm=batch_norm,
-            batch_size=batch_size,
-            seed=seed,
-            weight_decay=weight_decay,
-            clip=clip or None,
-            accumulate=accumulate,
-            ema=ema,
             cache=cache,
             remat=remat,
-            patience=patience or None,
+            **numbers,
             annotations=annotations,  # type: ignore[arg-type]
         )
     except Interrupted as stop:
@@ -201,7 +218,7 @@ def evaluate(
     batch_size: Annotated[int, typer.Option("--batch-size", help="Images at once.")] = 32,
     annotations: Annotations = "fix",
     dtype: Dtype = "float32",
-    image_size: Size = 0,
+    image_size: Size = None,
     accept_license: AcceptLicense = False,
     as_json: Json = False,
 ) -> None:
@@ -238,7 +255,7 @@ def predict(
     set_: Set = None,
     batch_size: Annotated[int, typer.Option("--batch-size", help="Images at once.")] = 32,
     dtype: Dtype = "float32",
-    image_size: Size = 0,
+    image_size: Size = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder for what was found: JSON, and pictures where it can be drawn.")
     ] = None,
@@ -382,7 +399,7 @@ def _model(
     task: str,
     set_: list[str] | None,
     dtype: str,
-    image_size: int,
+    image_size: int | None,
     accept_license: bool,
 ) -> Model:
     import zoo
@@ -394,7 +411,7 @@ def _model(
         model = zoo.load(run)
         return model.adjusted(**options(set_)) if set_ else model
     chosen = model_options(
-        set_, weights=weights or None, image_size=image_size or None, dtype=dtype, accept_license=accept_license
+        set_, weights=weights or None, image_size=image_size, dtype=dtype, accept_license=accept_license
     )
     model = zoo.create(backbone, task, **chosen)
     for note in model.card.notes:

@@ -19,6 +19,7 @@ from jax import random
 
 from zoo.data.augment_boxes import Geometry, clip_boxes, mosaic, move_boxes, source_pixels, with_boxes
 from zoo.errors import ConfigError
+from zoo.numbers import check_finite
 
 Size = int | tuple[int, int]
 Batch = dict[str, Any]
@@ -63,6 +64,8 @@ class Augment:
 
     def __post_init__(self) -> None:
         """Raise `ConfigError` for a value out of its range."""
+        for name, value in vars(self).items():
+            check_finite(name, value)
         if not 0 < self.scale[0] <= self.scale[1] or not 0 < self.ratio[0] <= self.ratio[1]:
             raise ConfigError(f"scale {self.scale} and ratio {self.ratio} must be positive and rise.")
         if not (0 <= self.color <= 1 and 0 <= self.hue <= 0.5 and 0 <= self.erasing <= 1):

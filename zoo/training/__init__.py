@@ -13,7 +13,8 @@ from zoo.data.augment import Augment
 from zoo.data.check import Policy, checked
 from zoo.errors import ConfigError
 from zoo.model import Model
-from zoo.rules import Rule, assign
+from zoo.numbers import TRAINING, check_numbers
+from zoo.rules import Rule, assign, check_multipliers
 from zoo.store import describe, save
 from zoo.training.batches import Data, named_after, relabelled, splits, training_splits
 from zoo.training.evaluation import Evaluation, as_model, evaluate
@@ -112,11 +113,8 @@ def train(
     batch_size = own["batch_size"] if batch_size is None else batch_size
     weight_decay = own["weight_decay"] if weight_decay is None else weight_decay
     ema = own["ema"] if ema is None else ema
-    parts, said = checked(splits(data, format, model.adapter.targets_from), annotations)
-    pool, *others = training_splits(parts, val_fraction, seed)
-    if "test" in parts:
-        others.append(parts["test"])
-    train_set, val_set, *test = (relabelled(part, model, by_position=True) for part in (pool, *others))
+    check_numbers({"epochs": epochs, "lr": lr, "val_fraction": val_fraction}, TRAINING)
+    check_multipliers(rules or ())
     recipe = Recipe(
         batch_size=batch_size,
         seed=seed,
@@ -132,6 +130,11 @@ def train(
         checkpoint_seconds=checkpoint_seconds,
     )
     check_recipe(recipe)
+    parts, said = checked(splits(data, format, model.adapter.targets_from), annotations)
+    pool, *others = training_splits(parts, val_fraction, seed)
+    if "test" in parts:
+        others.append(parts["test"])
+    train_set, val_set, *test = (relabelled(part, model, by_position=True) for part in (pool, *others))
     if model.adapter.fixed_backbone:
         model.adapter.fitted(train_set)  # what it refuses says more than a plan for a head that cannot train
     phases = make_plan(model, plan, epochs, lr, rules)

@@ -19,6 +19,7 @@ from zoo.data import Dataset, Loader
 from zoo.data.augment import identity
 from zoo.data.check import Policy, checked
 from zoo.model import Model
+from zoo.numbers import TRAINING, check_number
 from zoo.training.batches import Data, evaluation_load, evaluation_split, frame_numbers, relabelled, splits
 from zoo.training.step import reduced_of, seen_size
 
@@ -146,6 +147,7 @@ def evaluate(
     Raises:
         DataError: when the data's classes are not the model's.
     """
+    check_number("batch_size", batch_size, TRAINING["batch_size"])
     model = as_model(model)
     parts = splits(data, format, model.adapter.targets_from)
     part, notes = checked({"": evaluation_split(parts, split)}, annotations)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -38,7 +39,7 @@ def training_loader(session: Session, assignment: Assignment) -> Loader:
     size = min(recipe.batch_size, len(session.train))
     groups = batching.frame_numbers(session.train, model.card.preprocess)
     whole = _counts_copies(model, assignment, recipe.statistics)
-    if whole and groups is not None and (smallest := int(np.unique(groups, return_counts=True)[1].min())) < size:
+    if whole and groups is not None and (smallest := min(Counter(groups.tolist()).values())) < size:
         raise ConfigError(
             f"{whole} takes its statistics from all rows of a batch, so that batches must be full, and one of the "
             f"frames has {smallest} images: use a batch_size of at most {smallest}, or frame all images alike "
