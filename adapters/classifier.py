@@ -149,6 +149,8 @@ class Classifier(Adapter):
 
     targets_from = ("class", "classes")
     primary = "accuracy"
+    invariant = ("label",)
+    mixes = True
 
     def __post_init__(self) -> None:
         for name in ("dropout", "label_smoothing"):

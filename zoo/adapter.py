@@ -79,6 +79,12 @@ class Adapter:
     views: ClassVar[int] = 0
     """How many further, randomly augmented views of each image have their features cached there as well, with `boxes`
     and `mask` moved along. Fewer for data of many images: `zoo.training.reads.VIEWED` of all together."""
+    invariant: ClassVar[tuple[str, ...]] = ()
+    """Names of `targets` that stay true when the image is cropped or mirrored, such as a class, or that training does
+    not read. Augmentation moves `boxes` (with `labels`, `box_valid` and `crowd`) and `mask`; with any other target,
+    training on moved images is refused."""
+    mixes: ClassVar[bool] = False
+    """Whether the loss takes images that were mixed of two (`mix` in the batch, see `zoo.data.augment.augment`)."""
     looks_twice: ClassVar[bool] = False
     """Whether `decoded` looks at mirror images as well (`Model.mirrored`): the features of those that a frozen backbone
     is validated on are cached, too."""

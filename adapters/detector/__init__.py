@@ -90,6 +90,7 @@ class Detector(Adapter):
     targets_from = ("boxes",)
     primary = "AP"
     mirrors = True
+    invariant = ("frame", "true_boxes", "true_valid")  # read by evaluations alone
     recipe = {
         "epochs": 16,
         "batch_size": 4,  # data sets of boxes are small: twice the steps of 8 for the same work

@@ -124,6 +124,7 @@ class Segmenter(Adapter):
 
     targets_from = ("masks",)
     mirrors = True
+    invariant = ("frame",)  # read by evaluations alone
     views = 6
     adjustable = ("sliding", "overlap", "scale", "flip", "scales")
     rasters = ("masks",)

@@ -16,11 +16,11 @@ from zoo.model import Model
 from zoo.numbers import TRAINING, check_numbers
 from zoo.rules import Rule, assign, check_multipliers
 from zoo.store import describe, save
-from zoo.training.batches import Data, named_after, relabelled, splits, training_splits
+from zoo.training.batches import Data, check_moved, named_after, relabelled, splits, training_splits
 from zoo.training.evaluation import Evaluation, as_model, evaluate
 from zoo.training.loop import fit, stopping
 from zoo.training.plan import Phase, make_plan
-from zoo.training.reads import validate
+from zoo.training.reads import moves_images, validate
 from zoo.training.run import (
     Run,
     abandon,
@@ -153,6 +153,9 @@ def train(
     named_after(model, pool)
     train_set, val_set, *test = (relabelled(part, model) for part in (pool, *others))
     model.adapter, cut = model.adapter.fitted(train_set).sized([train_set, val_set, *test])
+    if any(moves_images(model, assign(model, phase.rules), recipe) for phase in phases):
+        assert recipe.augmentation is not None
+        check_moved(model, train_set, recipe.augmentation)
     folder = Path(out) if out is not None else _new_folder(train_set.root.name, model.card.backbone)
     asked = {
         "model": describe(model),

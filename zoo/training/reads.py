@@ -19,7 +19,7 @@ from zoo.training import batches as batching
 from zoo.training.cache import PLAIN, View, compute_features
 from zoo.training.evaluation import Evaluation, evaluate_batches
 from zoo.training.run import scalars
-from zoo.training.session import Interrupted, Place, Session, diverged
+from zoo.training.session import Interrupted, Place, Recipe, Session, diverged
 from zoo.training.step import features_of
 from zoo.training.views import CachedViews, open_views
 from zoo.weights.mapping import Path as ModulePath
@@ -34,7 +34,8 @@ VIEWED = 2000
 def training_loader(session: Session, assignment: Assignment) -> Loader:
     """Training batches, of images."""
     recipe, model = session.recipe, session.model
-    augmented = recipe.augmentation is not None and augments(model, assignment)
+    augmented = recipe.augmentation is not None and augments(model, assignment) and recipe.augmentation.geometric
+    # Where images are only coloured, they show what they show in an evaluation: targets know no other frame.
     load = batching.training_load(model) if augmented else batching.evaluation_load(model)
     size = min(recipe.batch_size, len(session.train))
     groups = batching.frame_numbers(session.train, model.card.preprocess)
@@ -71,6 +72,12 @@ def _counts_copies(model: Model, assignment: Assignment, statistics: bool) -> st
 def augments(model: Model, assignment: Assignment) -> bool:
     """Whether images may be augmented: where the backbone runs in every epoch anyway."""
     return model.adapter.fixed_backbone or not assignment.backbone_frozen
+
+
+def moves_images(model: Model, assignment: Assignment, recipe: Recipe) -> bool:
+    """Whether a phase trains on images, or on cached features of them, that augmentation has changed."""
+    viewed = recipe.cache and (model.adapter.mirrors or model.adapter.views > 0)
+    return recipe.augmentation is not None and (augments(model, assignment) or viewed)
 
 
 def open_caches(session: Session, assignment: Assignment) -> None:
