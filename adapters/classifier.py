@@ -315,6 +315,15 @@ class ClassificationMetrics:
         scores, truth = np.concatenate(self._scores), np.concatenate(self._truth)
         return self._several(scores, truth) if self.multi_label else self._single(scores, truth)
 
+    def class_counts(self) -> dict[str, tuple[int, int]]:
+        """How many images each class was predicted for, and how many it is true of."""
+        scores, truth = np.concatenate(self._scores), np.concatenate(self._truth)
+        if self.multi_label:
+            predicted, actual = (scores >= self.threshold).sum(0), (truth > 0.5).sum(0)
+        else:
+            predicted, actual = (np.bincount(of, minlength=len(self.labels)) for of in (scores.argmax(1), truth))
+        return {label: (int(predicted[i]), int(actual[i])) for i, label in enumerate(self.labels)}
+
     def _single(self, scores: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
         classes, predicted = len(self.labels), scores.argmax(1)
         confusion = np.zeros((classes, classes), np.int64)

@@ -32,7 +32,11 @@ Arrays = Mapping[str, Any]
 
 
 class Metrics(Protocol):
-    """Accumulates over batches, on the host."""
+    """Accumulates over batches, on the host.
+
+    Where predictions are of classes, a method `class_counts()` may tell, class -> (how often it was predicted, how
+    often it is true): a training then says which classes are never predicted.
+    """
 
     def update(self, decoded: Mapping[str, np.ndarray], batch: Mapping[str, np.ndarray]) -> None:
         """Take in a batch: `decoded` is `Adapter.decode`'s result, `batch` holds the targets and `valid` (b,). Copies

@@ -264,6 +264,10 @@ class DetectionMetrics:
     def compute(self) -> dict[str, Any]:
         return self._coco.compute()
 
+    def class_counts(self) -> dict[str, tuple[int, int]]:
+        """How many boxes of each class were found, and how many there are."""
+        return self._coco.class_counts()
+
     def curves(self) -> dict[str, Curve]:
         """Precision against recall by class, see `zoo.dense.coco.Curve`."""
         return self._coco.curves()

@@ -362,6 +362,11 @@ class SegmentationMetrics:
     def compute(self) -> dict[str, Any]:
         return self._evaluation.compute()
 
+    def class_counts(self) -> dict[str, tuple[int, int]]:
+        """How many pixels each class was predicted for, and how many it is true of."""
+        predicted, actual = self.confusion.sum(0), self.confusion.sum(1)
+        return {label: (int(predicted[i]), int(actual[i])) for i, label in enumerate(self._evaluation.labels)}
+
     @property
     def confusion(self) -> np.ndarray:
         """Pixels of each true class (row) by what they were taken for (column), int64 (classes, classes)."""

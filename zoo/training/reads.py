@@ -134,12 +134,14 @@ def train_batches(session: Session, loader: Loader, epoch: int, offset: int) -> 
         yield {name: value for name, value in batch.items() if name != "index"}
 
 
-def validated(session: Session, at: Place) -> dict[str, float]:
-    """The single figures of the model as it is, as they stand in a row of the history."""
-    found = validate(session.model, session.val, session.caches.get("val"), session.recipe.batch_size).metrics
+def validated(session: Session, at: Place) -> tuple[dict[str, float], Evaluation]:
+    """The single figures of the model as it is, as they stand in a row of the history, and all of them."""
+    evaluation = validate(session.model, session.val, session.caches.get("val"), session.recipe.batch_size)
+    found = evaluation.metrics
     if not math.isfinite(found["loss"]):
         raise diverged(session, at, "validation loss", found["loss"])
-    return {("val_loss" if k == "loss" else k): v for k, v in scalars(found).items() if k != "images"}
+    row = {("val_loss" if k == "loss" else k): v for k, v in scalars(found).items() if k != "images"}
+    return row, evaluation
 
 
 def validate(model: Model, dataset: Dataset, cache: CachedViews | None, batch_size: int) -> Evaluation:

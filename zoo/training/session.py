@@ -65,6 +65,7 @@ class Session:
         caches: features of the backbone by part of the data, while it is frozen; they belong to the backbone as it has
             been since epoch `cached_after`.
         notes: what the user should know of the data before the first step.
+        unpredicted: classes that the last epoch never predicted.
         features: called with (images done, images in all) while features are cached. closing: ends the display.
     """
 
@@ -84,6 +85,7 @@ class Session:
     cached_after: int = 0
     stop: int = 0
     best_saved: bool = True
+    unpredicted: tuple[str, ...] = ()
     closing: Callable[[], None] = lambda: None
 
     @property
