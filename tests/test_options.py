@@ -272,3 +272,9 @@ def test_batches_of_predictions_and_evaluations(size: Any):
         model.predict(np.zeros((2, 16, 16, 3), np.uint8), batch_size=size)
     with pytest.raises(ConfigError, match="batch_size is"):
         zoo.evaluate(model, "no/such/folder", batch_size=size)
+
+
+@pytest.mark.parametrize("command", ["evaluate", "predict"])
+def test_the_command_line_refuses_a_batch_of_none(command: str):
+    result = CliRunner().invoke(app, [command, "no/such/run", "no/such/place", "--batch-size", "0"])
+    assert isinstance(result.exception, ConfigError) and "batch_size is 0" in str(result.exception)

@@ -13,7 +13,7 @@ from zoo.adapters.style.gatys import Preview
 from zoo.adapters.style.pictures import Picture, open_picture, read_mask, resized
 
 from zoo.errors import ConfigError
-from zoo.numbers import Accepted
+from zoo.numbers import Accepted, check_number
 
 if TYPE_CHECKING:
     from zoo.model import Model
@@ -67,6 +67,8 @@ def stylize(
     shares = _mix(mix, max(len(styles), 1))
     looks = [open_picture(one) for one in styles]
     photo = open_picture(content)
+    for name, side in (("size", size), ("style_size", style_size)):
+        check_number(name, side, Accepted(least=0, whole=True))
     if not size and options.method == "gatys":
         size = min(max(photo.size), LONG_SIDE)
     pixels = resized(photo.pixels, size) if size else photo.pixels

@@ -224,7 +224,9 @@ def evaluate(
 ) -> None:
     """Figures of a model on DATA: `zoo evaluate RUN DATA`, or `zoo evaluate --backbone NAME --weights SOURCE DATA`."""
     from zoo.data import read
+    from zoo.numbers import TRAINING, check_number
 
+    check_number("batch_size", batch_size, TRAINING["batch_size"])
     places = [place for place in (run, data) if place]
     if len(places) != (1 if backbone else 2):
         raise ConfigError("give RUN and DATA, or --backbone NAME [--weights SOURCE] and DATA.")
@@ -264,7 +266,9 @@ def predict(
 ) -> None:
     """What a model sees in photos: `zoo predict RUN IMAGE...`, or with `--backbone NAME --weights SOURCE` for RUN."""
     from zoo.data import list_images
+    from zoo.numbers import TRAINING, check_number
 
+    check_number("batch_size", batch_size, TRAINING["batch_size"])
     places = [run, *(images or [])]
     photos = places if backbone else places[1:]
     if not photos:
