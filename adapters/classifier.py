@@ -26,7 +26,8 @@ from zoo.adapter import Adapter, Table
 from zoo.data import Dataset, Sample
 from zoo.errors import ConfigError, DataError
 from zoo.hookspecs import hookimpl
-from zoo.layers import Conv, Linear, Normal
+from zoo.layers import Conv, Linear, Normal, recoverable_relu
+from zoo.numbers import check_class_weights
 from zoo.spec import AdapterSpec, BackboneSpec, Preprocess
 
 Pool = Literal["avg", "max", "avgmax"]
@@ -118,7 +119,7 @@ class ConvHead(nnx.Module):
     def __call__(self, features: Mapping[str, Array]) -> Array:
         x = features[self.stage]
         x = self.conv(x if self.dropout is None else self.dropout(x))
-        return jnp.mean(jax.nn.relu(x), axis=(1, 2))
+        return jnp.mean(recoverable_relu(x), axis=(1, 2))
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,8 @@ class Classifier(Adapter):
 
     targets_from = ("class", "classes")
     primary = "accuracy"
+    invariant = ("label",)
+    mixes = True
 
     def __post_init__(self) -> None:
         for name in ("dropout", "label_smoothing"):
@@ -157,10 +160,8 @@ class Classifier(Adapter):
             raise ConfigError(
                 f"threshold is {self.threshold} and hidden {self.hidden}; accepted: (0, 1), and 0 or more."
             )
-        if isinstance(self.class_weights, tuple) and self.labels and len(self.class_weights) != len(self.labels):
-            raise ConfigError(
-                f"{len(self.class_weights)} class_weights for {len(self.labels)} classes; give one for each."
-            )
+        if isinstance(self.class_weights, tuple):
+            check_class_weights(self.class_weights, self.labels)
 
     def _form(self, spec: BackboneSpec) -> str:
         return spec.classifier.form if self.head == "auto" else self.head
@@ -313,6 +314,15 @@ class ClassificationMetrics:
     def compute(self) -> dict[str, Any]:
         scores, truth = np.concatenate(self._scores), np.concatenate(self._truth)
         return self._several(scores, truth) if self.multi_label else self._single(scores, truth)
+
+    def class_counts(self) -> dict[str, tuple[int, int]]:
+        """How many images each class was predicted for, and how many it is true of."""
+        scores, truth = np.concatenate(self._scores), np.concatenate(self._truth)
+        if self.multi_label:
+            predicted, actual = (scores >= self.threshold).sum(0), (truth > 0.5).sum(0)
+        else:
+            predicted, actual = (np.bincount(of, minlength=len(self.labels)) for of in (scores.argmax(1), truth))
+        return {label: (int(predicted[i]), int(actual[i])) for i, label in enumerate(self.labels)}
 
     def _single(self, scores: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
         classes, predicted = len(self.labels), scores.argmax(1)

@@ -272,6 +272,27 @@ def test_data_with_several_labels_decides():
     np.testing.assert_array_equal(adapter.targets(Sample(Path("x"), (), "x"), Preprocess())["label"], [0, 0, 0])
 
 
+def test_a_class_whose_logit_is_0_everywhere_is_learned():
+    """A ReLU ends the head of SqueezeNet's form: without a gradient below zero such a class is lost for ever."""
+    head, adapter = ConvHead("last", 8, 2, 0.0, rngs=nnx.Rngs(0)), Classifier(("a", "b"))
+    maps = jnp.asarray(np.random.default_rng(0).random((6, 3, 3, 8)), jnp.float32)
+    batch = {"label": jnp.array([0, 1, 0, 1, 0, 1])}
+    maps = maps.at[1::2, ..., 0].add(2.0)
+    head.conv.bias[...] = jnp.array([0.5, -1.0])
+    assert not np.asarray(head({"last": maps}))[:, 1].any()
+    graphdef, state = nnx.split(head)
+
+    @jax.jit
+    def step(state):
+        gradient = jax.grad(lambda s: adapter.loss(nnx.merge(graphdef, s)({"last": maps}), batch).mean())(state)
+        return jax.tree.map(lambda value, g: value - 0.5 * g, state, gradient)
+
+    for _ in range(60):
+        state = step(state)
+    logits = np.asarray(nnx.merge(graphdef, state)({"last": maps}))
+    assert logits.argmax(1).tolist() == [0, 1, 0, 1, 0, 1]
+
+
 def test_a_conv_head_needs_a_map():
     import dataclasses
 

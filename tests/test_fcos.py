@@ -342,6 +342,45 @@ def test_the_loss_in_training_is_the_sum_of_the_three() -> None:
     np.testing.assert_allclose(found, wanted, rtol=1e-5)
 
 
+@jax.jit
+def one_step(graphdef_state: Any, targets: dict[str, Array]) -> tuple[Any, Array, Array]:
+    """The head after a step of Adam's size, its gradient of `bbox_reg.bias` (4,), and its distances."""
+    graphdef, state = graphdef_state
+
+    def loss(state: nnx.State) -> tuple[Array, Array]:
+        outputs = nnx.merge(graphdef, state)(MAPS)
+        total = sum((jnp.mean(one) for one in fcos.losses(outputs, targets).values()), start=jnp.zeros(()))
+        return total, outputs["bbox_regression"]
+
+    gradient, distances = jax.grad(loss, has_aux=True)(state)
+    moved = jax.tree.map(lambda value, g: value - 0.1 * jnp.sign(g), state, gradient)
+    return (graphdef, moved), gradient["regression_head"]["bbox_reg"]["bias"][...], distances
+
+
+@pytest.mark.parametrize("dead", [[0], [3], [0, 2], [1, 3], [0, 1, 2, 3]])
+def test_a_side_whose_channel_is_negative_everywhere_comes_back(dead: list[int]) -> None:
+    head, targets = small_head(), truth(([(0.0, 0.0, 20.0, 20.0)], [1]), ([(4.0, 6.0, 30.0, 30.0)], [0]))
+    # Negative whatever the weights make of the maps, so that the ReLU gives 0 at every position.
+    head.regression_head.bbox_reg.kernel[...] *= 0.1
+    head.regression_head.bbox_reg.bias[...] = jnp.full(4, 1.0).at[jnp.array(dead)].set(-0.5)
+    one = nnx.split(head)
+    one, gradient, distances = one_step(one, targets)
+    assert np.all(np.asarray(distances)[..., dead] == 0)
+    assert np.all(np.asarray(gradient)[dead] < -1e-3), gradient
+    for _ in range(10):
+        one, _, distances = one_step(one, targets)
+    assert np.all(np.asarray(distances).max(axis=(0, 1)) > 0), distances.max(axis=(0, 1))
+
+
+def test_what_raises_a_dead_side_changes_no_loss() -> None:
+    """A side of zero costs what GIoU says, and nothing beside it."""
+    targets = truth(([(0, 0, 20, 20)], [1]), ([(5, 5, 30, 40)], [0]))
+    shut = OUTPUTS | {"bbox_regression": OUTPUTS["bbox_regression"] * np.array([0, 1, 1, 0], np.float32)}
+    found = compiled_losses(shut, targets)["bbox_regression"]
+    wanted = slow_losses(shut, [([(0, 0, 20, 20)], [1]), ([(5, 5, 30, 40)], [0])])["bbox_regression"]
+    np.testing.assert_allclose(np.asarray(found) / 2, wanted, rtol=2e-4)
+
+
 decoded = jax.jit(fcos.decode, static_argnums=1, static_argnames=("score", "candidates", "overlap", "count"))
 
 

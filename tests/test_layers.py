@@ -32,6 +32,7 @@ from zoo.layers import (
     global_avg_pool,
     grouped_conv,
     max_pool,
+    recoverable_relu,
     resolve_padding,
 )
 
@@ -337,3 +338,15 @@ def test_initialisers_have_the_variance_they_say() -> None:
 def test_initialisers_work_under_a_trace() -> None:
     traced = jax.jit(lambda key: HeNormal()(key, (3, 3, 16, 32)))(jax.random.key(0))
     assert float(jnp.std(traced)) == pytest.approx((2 / (9 * 32)) ** 0.5, rel=0.1)
+
+
+# Activations ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_recoverable_relu_gives_what_relu_gives_and_passes_what_raises_its_input() -> None:
+    x = jnp.array([-2.0, -2.0, 0.0, 0.0, 3.0, 3.0])
+    push = jnp.array([-1.0, 1.0, -1.0, 1.0, -1.0, 1.0])
+    value, back = jax.vjp(recoverable_relu, x)
+    assert value.tolist() == jax.nn.relu(x).tolist()
+    assert back(push)[0].tolist() == [-1, 0, -1, 0, -1, 1]
+    assert recoverable_relu(x.astype(jnp.bfloat16)).dtype == jnp.bfloat16

@@ -188,7 +188,8 @@ def test_events_in_order(data: Path, tmp_path: Path):
         return lambda event: kinds.append(event[1]["kind"])
 
     zoo.train(create(), data, epochs=2, out=tmp_path / "run", **{**FAST, "show": show})
-    assert kinds == ["phase", "step", "step", "step", "epoch"] * 2
+    # A note may say that a class was never predicted.
+    assert [kind for kind in kinds if kind != "note"] == ["phase", "step", "step", "step", "epoch"] * 2
 
 
 # Features and citations ------------------------------------------------------------------------------------------

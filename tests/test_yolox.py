@@ -255,6 +255,30 @@ def test_every_parameter_of_a_head_learns() -> None:
     assert [name for name, g in found.items() if not (np.isfinite(g).all() and g.any())] == []
 
 
+def test_a_match_that_does_not_overlap_its_truth_is_drawn_to_it() -> None:
+    """Every position predicts a box far away, so that all overlaps are 0: SimOTA still matches one of them."""
+    target = padded([{"boxes": [[2, 2, 20, 22]], "labels": [1]}], 2)
+    outputs = {
+        "cls_preds": jnp.zeros((1, 16, 3)),
+        "obj_preds": jnp.zeros((1, 16, 1)),
+        "reg_preds": jnp.broadcast_to(jnp.array([9.0, -9.0, -3.0, 12.0]), (1, 16, 4)),
+        "points": [jnp.stack(jnp.meshgrid(*[jnp.arange(4.0, 32, 8)] * 2), -1).reshape(-1, 2)],
+        "strides": [jnp.full(16, 8.0)],
+    }
+
+    @jax.jit
+    def moved(raw: Array) -> tuple[Array, Array]:
+        def loss(raw: Array) -> Array:
+            return jnp.sum(yolox.losses(outputs | {"reg_preds": raw}, target)["reg_preds"])
+
+        return jax.value_and_grad(loss)(raw)
+
+    value, gradient = moved(outputs["reg_preds"])
+    assert value == pytest.approx(5), "the value is that of the IoU alone"
+    (row,) = np.flatnonzero(np.any(np.asarray(gradient[0]) != 0, axis=-1))
+    assert np.sign(gradient[0, row]).tolist() == [1, -1, -1, 1], "each output goes towards its truth"
+
+
 @pytest.mark.parametrize(("channels", "strides"), [([1] * 4, [4, 8, 16, 32]), ([1, 2], [8, 16, 32]), ([], [])])
 def test_a_pyramid_of_other_maps_is_refused(channels: Any, strides: Any) -> None:
     with pytest.raises(ConfigError, match="one to three maps"):

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, Self
 import msgspec
 
 from zoo.errors import ConfigError, unknown_name
+from zoo.numbers import check_finite
+from zoo.options import by_owner
 from zoo.spec import BackboneSpec, Preprocess
 
 if TYPE_CHECKING:
@@ -30,10 +32,15 @@ Arrays = Mapping[str, Any]
 
 
 class Metrics(Protocol):
-    """Accumulates over batches, on the host."""
+    """Accumulates over batches, on the host.
+
+    Where predictions are of classes, a method `class_counts()` may tell, class -> (how often it was predicted, how
+    often it is true): a training then says which classes are never predicted.
+    """
 
     def update(self, decoded: Mapping[str, np.ndarray], batch: Mapping[str, np.ndarray]) -> None:
-        """Take in a batch: `decoded` is `Adapter.decode`'s result, `batch` holds the targets and `valid` (b,)."""
+        """Take in a batch: `decoded` is `Adapter.decode`'s result, `batch` holds the targets and `valid` (b,). Copies
+        that fill up a batch were left out of both: every row is an image of the data."""
 
     def compute(self) -> dict[str, Any]:
         """The figures so far; plain floats, ints, lists and dicts, ready for JSON."""
@@ -76,6 +83,12 @@ class Adapter:
     views: ClassVar[int] = 0
     """How many further, randomly augmented views of each image have their features cached there as well, with `boxes`
     and `mask` moved along. Fewer for data of many images: `zoo.training.reads.VIEWED` of all together."""
+    invariant: ClassVar[tuple[str, ...]] = ()
+    """Names of `targets` that stay true when the image is cropped or mirrored, such as a class, or that training does
+    not read. Augmentation moves `boxes` (with `labels`, `box_valid` and `crowd`) and `mask`; with any other target,
+    training on moved images is refused."""
+    mixes: ClassVar[bool] = False
+    """Whether the loss takes images that were mixed of two (`mix` in the batch, see `zoo.data.augment.augment`)."""
     looks_twice: ClassVar[bool] = False
     """Whether `decoded` looks at mirror images as well (`Model.mirrored`): the features of those that a frozen backbone
     is validated on are cached, too."""
@@ -250,20 +263,24 @@ def configure(adapter: type[Adapter], labels: Sequence[str], options: Mapping[st
         if key not in known:
             raise unknown_name(f"option of {adapter.__name__}", key, known)
     try:
-        return msgspec.convert({"labels": tuple(labels), **options}, adapter, strict=False)
+        found = msgspec.convert({"labels": tuple(labels), **options}, adapter, strict=False)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{adapter.__name__}: {error}. {_describe(known)}") from None
+    for key in options:
+        check_finite(key, getattr(found, key))
+    return found
 
 
 def adjusted(adapter: Adapter, options: Mapping[str, Any]) -> Adapter:
     """An adapter with other values of options that are `adjustable`. Raises `ConfigError` for others."""
     kind = type(adapter)
     for key in options:
-        if key not in kind.adjustable:
+        if key.removeprefix("task.") not in kind.adjustable:
             accepted = ", ".join(kind.adjustable) or "none"
             raise ConfigError(f"{key} cannot be another one for a model that there is; what can: {accepted}.")
     own = {name: msgspec.to_builtins(getattr(adapter, name)) for name in option_fields(kind)}
-    return configure(kind, adapter.labels, {**own, **options})
+    chosen = by_owner(kind.__name__, {"task": kind.adjustable}, options)["task"]
+    return configure(kind, adapter.labels, {**own, **chosen})
 
 
 def _describe(known: Mapping[str, dataclasses.Field[Any]]) -> str:

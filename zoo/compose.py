@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -20,6 +21,8 @@ from zoo.labels import names as label_names
 from zoo.labels.spelling import nfc, number
 from zoo.loader import same_distribution
 from zoo.model import DTYPES, Card, Model, Provider
+from zoo.numbers import TRAINING, Accepted, check_number
+from zoo.options import OWNERS, by_owner
 from zoo.registry import registry
 from zoo.spec import AdapterSpec, BackboneSpec, ModelSpec, Preprocess, WeightSpec
 from zoo.weights.continued import inherited, transfer
@@ -71,7 +74,8 @@ def create(
         dtype: of the arithmetic, `float32` or `bfloat16`; parameters stay in float32.
         accept_license: take weights whose licence forbids commercial use.
         **config: options of the adapter, build options of the backbone, and fields of the preprocessing (mean, std,
-            interpolation, crop_pct, crop_mode, channels).
+            interpolation, crop_pct, crop_mode, channels). A key that several of them have must name the one that is
+            meant: `**{"task.padding": "same"}`, `backbone.padding`, `preprocess.fill`.
     Raises:
         UnknownNameError: for a name or option that does not exist, with the nearest ones.
         ConfigError: for what cannot work together. WeightsError: for weights that do not fit.
@@ -81,7 +85,7 @@ def create(
             f"weights={weights!r} and pretrained=False (--scratch) contradict each other: give one of them."
         )
     named = _named_model(name)
-    parts, row, config = _resolve(name, named, task, weights, pretrained, config)
+    parts, row = _resolve(name, named, task, weights, pretrained)
     spec, adapter_spec = parts.spec, parts.adapter_spec
     if named and named.labels and labels is None and num_classes is None:
         labels = label_names(named.labels)
@@ -95,7 +99,8 @@ def create(
         if labels or num_classes:
             raise ConfigError(f"{adapter_spec.name} knows no classes: leave labels and num_classes out.")
         labels, num_classes = (), None
-    options = _sort_options(spec, adapter_spec, config)
+    _check_numbers(seed, num_classes, in_channels, image_size)
+    options = _sort_options(spec, adapter_spec, named.config if named else {}, config)
     classes = tuple(labels) if labels is not None else _numbered(num_classes if num_classes is not None else 2)
     configure(adapter_spec.adapter, classes, options.adapter)
     if row and row.commercial_use == "no" and not accept_license and not weights:
@@ -115,9 +120,8 @@ def create(
         taken = {**(inherited(run, names) if run else {}), **options.adapter}
         adapter = configure(adapter_spec.adapter, names, taken)
         asked = {**adapter.backbone_options(spec), **options.build}
-        channels = in_channels if in_channels is not None else run.card.in_channels if run else 3
         frame = run.card.preprocess if run else adapter.framing(spec.built_with(asked), usual)
-        _check(spec.built_with(asked), adapter, size or frame.size, channels, asked)
+        _check(spec.built_with(asked), adapter, size or frame.size)
         return taken, adapter, asked
 
     # A local file is looked at first: a run brings options that decide whether backbone and task fit.
@@ -221,6 +225,23 @@ def create(
     return model
 
 
+def check_options(name: str, task: str, arguments: Mapping[str, Any]) -> None:
+    """Raise what `create` raises for names and options, before the classes are known. Nothing is built or fetched.
+
+    Args:
+        arguments: of `create`, beside name and task.
+    """
+    own = set(signature(create).parameters)
+    config = {key: value for key, value in arguments.items() if key not in own}
+    named = _named_model(name)
+    how = (arguments.get("weights"), arguments.get("pretrained", True))
+    parts, _ = _resolve(name, named, task, *how)
+    spec, adapter_spec = parts.spec, parts.adapter_spec
+    options = _sort_options(spec, adapter_spec, named.config if named else {}, config)
+    configure(adapter_spec.adapter, (), options.adapter)
+    _check_numbers(arguments.get("seed", 0), None, arguments.get("in_channels", 3), arguments.get("image_size"))
+
+
 # Names ---------------------------------------------------------------------------------------------------------
 
 
@@ -239,13 +260,12 @@ def _resolve(
     task: str | None,
     weights: str | None,
     pretrained: bool,
-    config: Mapping[str, Any],
-) -> tuple[_Parts, WeightSpec | None, dict[str, Any]]:
-    """The specs that the names stand for, and the configuration with a named model's own below the user's."""
-    reg, merged = registry(), dict(config)
+) -> tuple[_Parts, WeightSpec | None]:
+    """The specs that the names stand for."""
+    reg = registry()
     if named is not None:
         beside, adapter = reg.parts_of(name)
-        name, task, merged = beside, task or adapter, {**named.config, **merged}
+        name, task = beside, task or adapter
     if task is None:
         accepted = ", ".join(sorted(row.name for row in reg.rows("adapters")))
         raise ConfigError(f"which task should {name} be composed for? Accepted: {accepted}.")
@@ -260,7 +280,7 @@ def _resolve(
             )
         row = reg.weights(f"{arch}.{spec.pretrained}")
     whose = {"backbone": reg.provider("backbones", arch), "adapter": reg.provider("adapters", task)}
-    return _Parts(spec, adapter_spec, {part: Provider(*one) for part, one in whose.items()}), row, merged
+    return _Parts(spec, adapter_spec, {part: Provider(*one) for part, one in whose.items()}), row
 
 
 def _named_model(name: str) -> ModelSpec | None:
@@ -274,17 +294,11 @@ class _Options:
     preprocess: dict[str, Any]
 
 
-def _sort_options(spec: BackboneSpec, adapter_spec: AdapterSpec, config: Mapping[str, Any]) -> _Options:
-    """Each option to whom it belongs: the adapter, the backbone or the preprocessing."""
+def _sort_options(spec: BackboneSpec, adapter_spec: AdapterSpec, *configs: Mapping[str, Any]) -> _Options:
+    """Each option to whom it belongs, see `zoo.options`; of several configurations the later one counts."""
     tables = (tuple(option_fields(adapter_spec.adapter)), tuple(spec.options), PREPROCESS_OPTIONS)
-    sorted_options: tuple[dict[str, Any], ...] = ({}, {}, {})
-    for key, value in config.items():
-        home = next((i for i, table in enumerate(tables) if key in table), None)
-        if home is None:
-            raise unknown_name(
-                f"option for {adapter_spec.name} on {spec.name}", key, [option for table in tables for option in table]
-            )
-        sorted_options[home][key] = value
+    accepted = dict(zip(OWNERS, tables, strict=True))
+    sorted_options = [*by_owner(f"{adapter_spec.name} on {spec.name}", accepted, *configs).values()]
     spec.check_options(sorted_options[1])
     for key in ("mean", "std"):
         if key in sorted_options[2]:
@@ -294,10 +308,26 @@ def _sort_options(spec: BackboneSpec, adapter_spec: AdapterSpec, config: Mapping
                 sorted_options[2][key] = tuple(float(v) for v in values)
             except (TypeError, ValueError):
                 raise ConfigError(f"{key}={value!r} must be one number per channel, e.g. [0.5, 0.5, 0.5].") from None
+            for number in sorted_options[2][key]:
+                check_number(key, number, Accepted(above=0) if key == "std" else Accepted())
     if "frames" in sorted_options[2]:
         sorted_options[2]["frames"] = _frames(spec, sorted_options[2]["frames"])
     _check_preprocessing(sorted_options[2])
     return _Options(*sorted_options)
+
+
+def _check_numbers(
+    seed: int, num_classes: int | None, in_channels: int | None, image_size: int | tuple[int, int] | None
+) -> None:
+    """Raise `ConfigError` for a number that no model can be made with."""
+    check_number("seed", seed, TRAINING["seed"])
+    if in_channels is not None:
+        check_number("in_channels", in_channels, Accepted(least=1, whole=True))
+    if num_classes is not None:
+        check_number("num_classes", num_classes, Accepted(least=0, whole=True))
+    sides = tuple(image_size) if isinstance(image_size, tuple | list) else (image_size, image_size)
+    if image_size is not None and (len(sides) != 2 or any(s not in Accepted(least=1, whole=True) for s in sides)):
+        raise ConfigError(f"image_size is {image_size!r}; accepted: a side in pixels, or (height, width).")
 
 
 def _frames(spec: BackboneSpec, value: Any) -> tuple[tuple[int, int], ...]:
@@ -318,16 +348,14 @@ def _check_preprocessing(options: Mapping[str, Any]) -> None:
     for name, kind in get_type_hints(Preprocess).items():
         if name in options and get_origin(kind) is Literal and options[name] not in get_args(kind):
             raise unknown_name(name, str(options[name]), get_args(kind))
+    if options.get("fill") is not None:
+        check_number("fill", options["fill"], Accepted(least=0, below=256, whole=True))
     if not isinstance(options.get("crop_pct", 1.0), int | float):
         raise ConfigError(f"crop_pct is {options['crop_pct']!r}; it must be a number in (0, 1].")
 
 
-def _check(
-    spec: BackboneSpec, adapter: Adapter, size: tuple[int, int], in_channels: int, build: Mapping[str, Any]
-) -> None:
+def _check(spec: BackboneSpec, adapter: Adapter, size: tuple[int, int]) -> None:
     """Whether adapter and backbone fit, by their shapes alone."""
-    if in_channels < 1:
-        raise ConfigError(f"in_channels is {in_channels}; it must be at least 1.")
     spec.check_size(size)
     adapter.taps(spec)
 

@@ -20,6 +20,7 @@ from zoo.backbone import PIXELS, run_stages
 from zoo.data import decode, list_images, prepare
 from zoo.data.transform import Frame, frame_of
 from zoo.errors import ConfigError
+from zoo.numbers import TRAINING, check_number
 from zoo.spec import BackboneSpec, Preprocess
 
 Image = str | Path | np.ndarray
@@ -176,6 +177,7 @@ class Model(nnx.Module):
         Raises:
             DataError: for a file that is no image, naming it.
         """
+        check_number("batch_size", batch_size, TRAINING["batch_size"])
         if options:
             return self.adjusted(**options).predict(images, batch_size=batch_size)
         single = isinstance(images, np.ndarray) and images.ndim == 3

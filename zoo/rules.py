@@ -18,6 +18,7 @@ from flax import nnx
 
 from zoo.errors import ConfigError, nearest
 from zoo.model import Model
+from zoo.numbers import Accepted
 from zoo.spec import Stage
 from zoo.weights.mapping import Path, dotted
 
@@ -96,9 +97,8 @@ def assign(model: nnx.Module, rules: Sequence[Rule]) -> Assignment:
                 used[index] += 1
                 break
     names = [dotted(path) for path in paths]
-    for (pattern, multiplier), count in zip(rules, used, strict=True):
-        if multiplier is not None and multiplier <= 0:
-            raise ConfigError(f"rule {pattern!r} has multiplier {multiplier}; it must be positive, or None to freeze.")
+    check_multipliers(rules)
+    for (pattern, _), count in zip(rules, used, strict=True):
         if not count:
             raise ConfigError(_matches_nothing(pattern, names))
     if missing := [dotted(path) for path in paths if path not in multipliers]:
@@ -109,6 +109,13 @@ def assign(model: nnx.Module, rules: Sequence[Rule]) -> Assignment:
     if all(value is None for value in multipliers.values()):
         raise ConfigError("the rules freeze every parameter: nothing would be trained.")
     return Assignment(multipliers, _frozen_modules(model, multipliers))
+
+
+def check_multipliers(rules: Sequence[Rule]) -> None:
+    """Raise `ConfigError` for a multiplier that is neither a positive number nor None."""
+    for pattern, multiplier in rules:
+        if multiplier is not None and multiplier not in Accepted(above=0):
+            raise ConfigError(f"rule {pattern!r} has multiplier {multiplier}; it must be positive, or None to freeze.")
 
 
 def _matches_nothing(pattern: str, names: Sequence[str]) -> str:

@@ -12,6 +12,7 @@ from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any, Literal
 
 from zoo.errors import ConfigError, unknown_name
+from zoo.numbers import check_finite
 
 API_VERSION = 1
 """Version of the plugin interface. A plugin module says which one it was written for in `ZOO_API`."""
@@ -142,6 +143,8 @@ class Preprocess:
     def __post_init__(self) -> None:
         if len(self.mean) != len(self.std):
             raise ConfigError(f"mean has {len(self.mean)} values and std {len(self.std)}; they need one per channel.")
+        for name in ("mean", "std"):
+            check_finite(name, getattr(self, name))
         if not 0 < self.crop_pct <= 1:
             raise ConfigError(f"crop_pct is {self.crop_pct}; it must lie in (0, 1].")
         if min(self.size) < 1 or min(self.std) <= 0:

@@ -94,6 +94,7 @@ class Detector(Adapter):
     primary = "AP"
     mirrors = True
     adjustable = ("score", "overlap", "detections", "shown", "category_ids")
+    invariant = ("frame", "true_boxes", "true_valid")  # read by evaluations alone
 
     def __post_init__(self) -> None:
         positive = ("width", "depth", "detections", "max_boxes")
@@ -269,6 +270,10 @@ class DetectionMetrics:
 
     def compute(self) -> dict[str, Any]:
         return self._coco.compute()
+
+    def class_counts(self) -> dict[str, tuple[int, int]]:
+        """How many boxes of each class were found, and how many there are."""
+        return self._coco.class_counts()
 
     def curves(self) -> dict[str, Curve]:
         """Precision against recall by class, see `zoo.dense.coco.Curve`."""

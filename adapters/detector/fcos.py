@@ -27,7 +27,7 @@ from jax import Array
 from zoo.dense.boxes import area, clip, distances, from_distances, giou
 from zoo.dense.nms import detections, top_candidates
 from zoo.dense.points import Steps, grid_points, map_steps
-from zoo.layers import Chain, Conv, GroupNorm, Normal
+from zoo.layers import Chain, Conv, GroupNorm, Normal, recoverable_relu
 
 Outputs = Mapping[str, Any]
 Size = tuple[int, int] | Array
@@ -73,7 +73,7 @@ class RegressionHead(nnx.Module):
 
     def __call__(self, x: Array) -> tuple[Array, Array]:
         y = self.conv(x)
-        return _flat(jax.nn.relu(self.bbox_reg(y))), _flat(self.bbox_ctrness(y))
+        return _flat(recoverable_relu(self.bbox_reg(y))), _flat(self.bbox_ctrness(y))
 
 
 def assign(
@@ -182,6 +182,21 @@ def _levels(outputs: Outputs) -> tuple[Array, Array, list[int]]:
 # Learning ------------------------------------------------------------------------------------------------------
 
 
+def _opening(regression: Array, truth: Array, strides: Array) -> Array:
+    """Nothing in value (n,), and a gradient that raises each side whose distance is zero.
+
+    GIoU alone does not guarantee one: a box without width and height covers nothing however one of its sides moves.
+    The gradient is relative to the box's size, as that of an IoU is.
+
+    Args:
+        regression: distances in strides (n, 4). truth: the box that each position is to find (n, 4), in pixels.
+        strides: (n,).
+    """
+    sides = jnp.maximum((truth[:, 2:] - truth[:, :2]) / strides[:, None], 1e-3)
+    size = jnp.concatenate([sides, sides], axis=-1)
+    return -jnp.sum(jnp.where(regression <= 0, regression / size, 0.0), axis=-1)
+
+
 def losses(outputs: Outputs, targets: Mapping[str, Array], *, radius: float = 1.5) -> dict[str, Array]:
     """Of each image (b,): `classification` (focal), `bbox_regression` (1 - GIoU) and `bbox_ctrness` (cross-entropy).
 
@@ -213,7 +228,7 @@ def losses(outputs: Outputs, targets: Mapping[str, Array], *, radius: float = 1.
         wanted = centerness(distances(points, truth), positive)
         each = (
             jnp.sum(focal_loss(logits, hot), axis=-1),
-            jnp.where(positive, 1 - giou(found, truth), 0.0),
+            jnp.where(positive, 1 - giou(found, truth) + _opening(regression, truth, strides), 0.0),
             jnp.where(positive, optax.sigmoid_binary_cross_entropy(central[:, 0], wanted), 0.0),
             positive.astype(jnp.float32),
         )

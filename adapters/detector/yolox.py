@@ -213,6 +213,20 @@ def _raw_targets(boxes: Array, points: Array, strides: Array) -> Array:
     return jnp.concatenate([((low + high) / 2 - points) / step + 0.5, jnp.log((high - low) / step + 1e-8)], axis=-1)
 
 
+APART = 0.01
+"""IoU below which a predicted box is drawn towards its truth by the distance of the outputs."""
+
+
+def _approach(raw: Array, wanted: Array, overlap: Array) -> Array:
+    """Nothing in value (n,), and where boxes hardly overlap the gradient of the outputs' L1 distance.
+
+    The IoU of boxes that do not overlap is 0 wherever they lie, and SimOTA matches each truth to some prediction even
+    so: without this, such a prediction would stay where it is for ever. raw, wanted: (n, 4); overlap: (n,).
+    """
+    distance = jnp.sum(jnp.abs(raw - lax.stop_gradient(wanted)), axis=-1)
+    return jnp.where(overlap < APART, distance - lax.stop_gradient(distance), 0.0)
+
+
 def losses(outputs: Outputs, targets: Mapping[str, Array], *, l1: bool = False) -> dict[str, Array]:
     """Of each image (b,): `reg_preds` (5 times 1 - IoU squared), `obj_preds` and `cls_preds` (cross-entropy; a class is
     to be as likely as the box's IoU), and `l1` where asked for, of the outputs of the box.
@@ -240,8 +254,9 @@ def losses(outputs: Outputs, targets: Mapping[str, Array], *, l1: bool = False) 
         share = lax.stop_gradient(overlap)[:, None]
         hot = jax.nn.one_hot(labels[chosen], logits.shape[-1], dtype=jnp.float32) * share
         object_there = positive.astype(jnp.float32)
+        apart = _approach(raw, _raw_targets(truth, points, strides), overlap)
         each = [
-            jnp.where(positive, 5 * (1 - overlap**2), 0.0),
+            jnp.where(positive, 5 * (1 - overlap**2) + apart, 0.0),
             optax.sigmoid_binary_cross_entropy(objectness, object_there),
             jnp.where(positive[:, None], optax.sigmoid_binary_cross_entropy(logits, hot), 0.0),
         ]

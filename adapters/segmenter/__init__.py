@@ -42,6 +42,7 @@ from zoo.dense.segmentation import SegmentationEvaluation, has_foreground
 from zoo.errors import ConfigError, DataError
 from zoo.hookspecs import hookimpl
 from zoo.model import Model
+from zoo.numbers import check_class_weights
 from zoo.spec import AdapterSpec, BackboneSpec, ModelSpec, Preprocess
 
 if TYPE_CHECKING:
@@ -130,6 +131,7 @@ class Segmenter(Adapter):
 
     targets_from = ("masks",)
     mirrors = True
+    invariant = ("frame",)  # read by evaluations alone
     views = 6
     adjustable = ("sliding", "overlap", "scale", "flip", "scales", "category_ids")
     rasters = ("masks",)
@@ -160,12 +162,7 @@ class Segmenter(Adapter):
         if self.sliding and self.scales:
             raise ConfigError("sliding windows have one scale: set scale, and leave scales out.")
         if isinstance(self.class_weights, tuple):
-            if self.labels and len(self.class_weights) != len(self.labels):
-                raise ConfigError(
-                    f"{len(self.class_weights)} class_weights for {len(self.labels)} classes; give one for each."
-                )
-            if min(self.class_weights, default=0) < 0 or not any(self.class_weights):
-                raise ConfigError(f"class_weights are {self.class_weights}; give numbers from 0, not all of them 0.")
+            check_class_weights(self.class_weights, self.labels)
 
     @property
     def primary(self) -> str:
@@ -374,6 +371,11 @@ class SegmentationMetrics:
 
     def compute(self) -> dict[str, Any]:
         return self._evaluation.compute()
+
+    def class_counts(self) -> dict[str, tuple[int, int]]:
+        """How many pixels each class was predicted for, and how many it is true of."""
+        predicted, actual = self.confusion.sum(0), self.confusion.sum(1)
+        return {label: (int(predicted[i]), int(actual[i])) for i, label in enumerate(self._evaluation.labels)}
 
     @property
     def confusion(self) -> np.ndarray:

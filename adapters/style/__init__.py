@@ -101,6 +101,7 @@ class Style(Adapter):
     scales: int = 0
 
     targets_from = ("images",)
+    invariant = ("style",)
     classes = False
     fixed_backbone = True
 

@@ -13,6 +13,7 @@ from zoo.adapters.style.gatys import Preview
 from zoo.adapters.style.pictures import Picture, open_picture, read_mask, resized
 
 from zoo.errors import ConfigError
+from zoo.numbers import Accepted, check_number
 
 if TYPE_CHECKING:
     from zoo.model import Model
@@ -66,6 +67,8 @@ def stylize(
     shares = _mix(mix, max(len(styles), 1))
     looks = [open_picture(one) for one in styles]
     photo = open_picture(content)
+    for name, side in (("size", size), ("style_size", style_size)):
+        check_number(name, side, Accepted(least=0, whole=True))
     if not size and options.method == "gatys":
         size = min(max(photo.size), LONG_SIDE)
     pixels = resized(photo.pixels, size) if size else photo.pixels
@@ -116,7 +119,7 @@ def _check(
         raise ConfigError("colours=match changes the style picture, and method=fast has none; use colours=luminance.")
     if mix is not None and len(mix) != len(styles):
         raise ConfigError(f"{len(mix)} parts are mixed of {len(styles)} styles; give one number for each.")
-    if mix is not None and (min(mix, default=0) < 0 or sum(mix) <= 0):
+    if mix is not None and (any(part not in Accepted(least=0) for part in mix) or sum(mix) <= 0):
         raise ConfigError(f"mix is {list(mix)}; parts must be 0 or more, and not all 0.")
     if masks and len(masks) not in (1, max(len(styles), 1)):
         raise ConfigError(f"{len(masks)} masks for {len(styles)} styles; give one, or one for each style.")

@@ -26,7 +26,12 @@ Weights = Annotated[
 Task = Annotated[str, typer.Option("--task", help="Task adapter. Without it, the one that learns from such data.")]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="An option of the adapter, the backbone or the preprocessing."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="An option of the adapter, the backbone or the preprocessing; task.KEY, backbone.KEY or preprocess.KEY "
+        "where several have it.",
+    ),
 ]
 Format = Annotated[str, typer.Option("--format", help="Format of the data, where its layout does not tell.")]
 AcceptLicense = Annotated[
@@ -37,7 +42,9 @@ Dtype = Annotated[str, typer.Option("--dtype", help="Arithmetic: float32 or bflo
 Annotations = Annotated[
     str, typer.Option("--annotations", help="What becomes of faulty boxes and masks: fix, drop (leave out) or error.")
 ]
-Size = Annotated[int, typer.Option("--image-size", help="Side of the images in pixels, in place of the weights' own.")]
+Size = Annotated[
+    int | None, typer.Option("--image-size", help="Side of the images in pixels, in place of the weights' own.")
+]
 
 
 def options(given: list[str] | None) -> dict[str, Any]:
@@ -104,7 +111,9 @@ def train(
     batch_size: Annotated[
         int | None, typer.Option("--batch-size", help="Images in a step; 32, or the task's own.")
     ] = None,
-    lr: Annotated[float, typer.Option("--lr", help="Peak learning rate of the last phase.")] = 0.0,
+    lr: Annotated[
+        float | None, typer.Option("--lr", help="Peak learning rate of the last phase; by what trains without it.")
+    ] = None,
     weight_decay: Annotated[
         float | None, typer.Option("--weight-decay", help="Of AdamW; 0.01, or the task's own.")
     ] = None,
@@ -113,13 +122,15 @@ def train(
     ema: Annotated[
         float | None, typer.Option("--ema", help="Decay of a moving average of the parameters; 0 for none.")
     ] = None,
-    patience: Annotated[int, typer.Option("--patience", help="Epochs without progress that end a phase.")] = 0,
+    patience: Annotated[
+        int | None, typer.Option("--patience", help="Epochs without progress that end a phase.")
+    ] = None,
     augment: Annotated[str, typer.Option("--augment", help="auto or none.")] = "auto",
     batch_norm: Annotated[str, typer.Option("--batch-norm", help="auto, frozen or batch.")] = "auto",
     val_fraction: Annotated[float, typer.Option("--val-fraction", help="Share validated on without a split.")] = 0.2,
     annotations: Annotations = "fix",
     dtype: Dtype = "float32",
-    image_size: Size = 0,
+    image_size: Size = None,
     cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Keep features of a frozen backbone.")] = True,
     remat: Annotated[bool, typer.Option("--remat", help="Less memory, more time: recompute stages.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
@@ -127,7 +138,9 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train a model on DATA and write a run folder. With `--weights RUN`, go on with a finished run."""
+    from zoo.compose import check_options
     from zoo.data import read
+    from zoo.numbers import TRAINING, Accepted, check_numbers
     from zoo.training.batches import training_splits
 
     chosen_rules = rules(rule)
@@ -136,12 +149,26 @@ def train(
         weights=weights or None,
         pretrained=not scratch,
         labels=None,
-        image_size=image_size or None,
+        image_size=image_size,
         dtype=dtype,
         seed=seed,
         accept_license=accept_license,
     )
     _refuse_occupied(out, resume)
+    numbers: dict[str, Any] = {
+        "epochs": epochs,
+        "seed": seed,
+        "batch_size": batch_size,
+        "lr": lr,
+        "weight_decay": weight_decay,
+        "clip": clip or None,
+        "accumulate": accumulate,
+        "ema": ema,
+        "patience": patience,
+        "val_fraction": val_fraction,
+    }
+    check_numbers(numbers, TRAINING)
+    check_numbers({"image_size": image_size}, {"image_size": Accepted(least=1, whole=True)})
     settings.keep_compiled_programs()
     before = _saved(weights)
     if not backbone:
@@ -150,6 +177,8 @@ def train(
                 "give --backbone NAME (see `zoo list backbones`), or --weights RUN to go on with a finished run."
             )
         backbone, task = before.card.qualified("backbone"), task or before.card.qualified("adapter")
+    if task:
+        check_options(backbone, task, chosen)
     parts = read(data, format or None, _kinds_of(task))
     pool, _ = training_splits(parts, val_fraction, seed)
 
@@ -165,22 +194,13 @@ def train(
             parts,
             plan=plan or None,
             rules=chosen_rules,
-            epochs=epochs,
-            lr=lr or None,
             out=out,
             resume=resume,
-            val_fraction=val_fraction,
             augment=augment,
             batch_norm=batch_norm,
-            batch_size=batch_size,
-            seed=seed,
-            weight_decay=weight_decay,
-            clip=clip or None,
-            accumulate=accumulate,
-            ema=ema,
             cache=cache,
             remat=remat,
-            patience=patience or None,
+            **numbers,
             annotations=annotations,  # type: ignore[arg-type]
         )
     except Interrupted as stop:
@@ -206,7 +226,7 @@ def evaluate(
     batch_size: Annotated[int, typer.Option("--batch-size", help="Images at once.")] = 32,
     annotations: Annotations = "fix",
     dtype: Dtype = "float32",
-    image_size: Size = 0,
+    image_size: Size = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", help="Folder for all that was predicted, as JSON with the data's own numbers."),
@@ -216,7 +236,9 @@ def evaluate(
 ) -> None:
     """Figures of a model on DATA: `zoo evaluate RUN DATA`, or `zoo evaluate --backbone NAME --weights SOURCE DATA`."""
     from zoo.data import read
+    from zoo.numbers import TRAINING, check_number
 
+    check_number("batch_size", batch_size, TRAINING["batch_size"])
     places = [place for place in (run, data) if place]
     if len(places) != (1 if backbone else 2):
         raise ConfigError("give RUN and DATA, or --backbone NAME [--weights SOURCE] and DATA.")
@@ -257,7 +279,7 @@ def predict(
     set_: Set = None,
     batch_size: Annotated[int, typer.Option("--batch-size", help="Images at once.")] = 32,
     dtype: Dtype = "float32",
-    image_size: Size = 0,
+    image_size: Size = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder for what was found: JSON, and pictures where it can be drawn.")
     ] = None,
@@ -267,7 +289,9 @@ def predict(
     """What a model sees in photos: `zoo predict RUN IMAGE...`, or with `--backbone NAME --weights SOURCE` for RUN."""
     from zoo.data import list_images
     from zoo.data.left_out import left_out
+    from zoo.numbers import TRAINING, check_number
 
+    check_number("batch_size", batch_size, TRAINING["batch_size"])
     places = [run, *(images or [])]
     photos = places if backbone else places[1:]
     if not photos:
@@ -432,7 +456,7 @@ def _model(
     task: str,
     set_: list[str] | None,
     dtype: str,
-    image_size: int,
+    image_size: int | None,
     accept_license: bool,
 ) -> Model:
     import zoo
@@ -446,7 +470,7 @@ def _model(
             output.note(note)
         return model.adjusted(**options(set_)) if set_ else model
     chosen = model_options(
-        set_, weights=weights or None, image_size=image_size or None, dtype=dtype, accept_license=accept_license
+        set_, weights=weights or None, image_size=image_size, dtype=dtype, accept_license=accept_license
     )
     model = zoo.create(backbone, task, **chosen)
     for note in model.card.notes:

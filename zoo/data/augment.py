@@ -8,7 +8,7 @@ Zhong et al., 2017 (https://arxiv.org/abs/1708.04896).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -17,8 +17,9 @@ import jax
 import jax.numpy as jnp
 from jax import random
 
-from zoo.data.augment_boxes import Geometry, clip_boxes, mosaic, move_boxes, source_pixels, with_boxes
+from zoo.data.augment_boxes import PER_BOX, Geometry, clip_boxes, mosaic, move_boxes, source_pixels, with_boxes
 from zoo.errors import ConfigError
+from zoo.numbers import check_finite
 
 Size = int | tuple[int, int]
 Batch = dict[str, Any]
@@ -63,6 +64,8 @@ class Augment:
 
     def __post_init__(self) -> None:
         """Raise `ConfigError` for a value out of its range."""
+        for name, value in vars(self).items():
+            check_finite(name, value)
         if not 0 < self.scale[0] <= self.scale[1] or not 0 < self.ratio[0] <= self.ratio[1]:
             raise ConfigError(f"scale {self.scale} and ratio {self.ratio} must be positive and rise.")
         if not (0 <= self.color <= 1 and 0 <= self.hue <= 0.5 and 0 <= self.erasing <= 1):
@@ -76,6 +79,22 @@ class Augment:
         levels = self.fill if isinstance(self.fill, tuple) else (self.fill,)
         if not levels or not all(0 <= level <= 255 for level in levels):
             raise ConfigError(f"fill is {self.fill}; it must lie in 0 to 255.")
+
+    @property
+    def geometric(self) -> bool:
+        """Whether things may be elsewhere in an augmented image."""
+        return self.hflip or self.mosaic > 0 or {*self.scale, *self.ratio} != {1}
+
+    @property
+    def mixes(self) -> bool:
+        """Whether an augmented image may be made of two, so that the loss must know of `mix`."""
+        return self.mixup > 0 or self.cutmix > 0
+
+
+def unmoved(names: Collection[str]) -> list[str]:
+    """Those of the entries of a batch that `augment` leaves as they are when it crops, mirrors or joins images."""
+    found = set(names) - {"image", "boxes", "mask"}
+    return sorted(found - set(PER_BOX) if "boxes" in names else found)
 
 
 class Draws(NamedTuple):

@@ -135,6 +135,12 @@ class CocoEvaluation:
         recall = np.linspace(0, 1, len(precision))
         return {label: Curve(recall, precision[:, k], scores[:, k]) for k, label in enumerate(self.labels) if truths[k]}
 
+    def class_counts(self) -> dict[str, tuple[int, int]]:
+        """For each class, how many detections there are and how many objects to find."""
+        found, truths = _stacked(self._detections), self._true_counts()
+        detections = np.bincount(found[:, 6].astype(int) - 1, minlength=len(self.labels))
+        return {label: (int(detections[k]), int(truths[k])) for k, label in enumerate(self.labels)}
+
     def _true_counts(self) -> np.ndarray:
         """Objects to find, for each class."""
         truth = _stacked(self._truths)

@@ -6,13 +6,14 @@ in bfloat16 by being given bfloat16 images; normalisation statistics are always 
 convolution, and the gradient of any, is fast on CPU as well.
 """
 
+from zoo.layers.activations import recoverable_relu
 from zoo.layers.conv import Conv, ConvTranspose
 from zoo.layers.dense import dense_conv, patch_product
 from zoo.layers.depthwise import depthwise_conv
 from zoo.layers.grouped import grouped_conv
 from zoo.layers.initialisers import HeNormal, Normal
 from zoo.layers.linear import Chain, DropPath, Linear
-from zoo.layers.norms import BatchNorm, GroupNorm, LayerNorm
+from zoo.layers.norms import BatchNorm, GroupNorm, LayerNorm, statistics_of
 from zoo.layers.pools import AvgPool, MaxPool, avg_pool, global_avg_pool, max_pool
 from zoo.layers.windows import Padding, Pads, pair, resolve_padding
 
@@ -39,5 +40,7 @@ __all__ = [
     "max_pool",
     "pair",
     "patch_product",
+    "recoverable_relu",
     "resolve_padding",
+    "statistics_of",
 ]

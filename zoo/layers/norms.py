@@ -3,12 +3,31 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array, lax
 
 from zoo.errors import ConfigError
+
+_valid: ContextVar[Array | None] = ContextVar("valid", default=None)
+
+
+@contextmanager
+def statistics_of(valid: Array) -> Iterator[None]:
+    """While it lasts, batch statistics are those of the images where `valid` (b,), bool, is true.
+
+    The others are copies that fill up a batch: with them, the statistics would depend on which image was copied. It
+    applies to what has one row for each image; layers inside a network need not pass the mask along.
+    """
+    token = _valid.set(valid)
+    try:
+        yield
+    finally:
+        _valid.reset(token)
 
 
 class BatchNorm(nnx.Module):
@@ -43,10 +62,19 @@ class BatchNorm(nnx.Module):
     def _batch_statistics(self, x: Array) -> tuple[Array, Array]:
         x = x.astype(jnp.float32)
         axes = tuple(range(x.ndim - 1))
-        mean = jnp.mean(x, axes)
-        var = jnp.mean(jnp.square(x - mean.reshape((1,) * len(axes) + (-1,))), axes)
-        count = math.prod(x.shape[:-1])
-        unbiased = var * (count / max(count - 1, 1))
+        valid, share, count = _valid.get(), None, jnp.float32(math.prod(x.shape[:-1]))
+        if valid is not None and len(valid) == len(x):
+            images = jnp.maximum(jnp.sum(valid, dtype=jnp.float32), 1)
+            # The mean over all rows of x * share is the mean of x over the valid ones.
+            share = valid.astype(jnp.float32).reshape(-1, *(1,) * len(axes)) * (len(x) / images)
+            count = count * (images / len(x))
+
+        def averaged(x: Array) -> Array:
+            return jnp.mean(x if share is None else x * share, axes)
+
+        mean = averaged(x)
+        var = averaged(jnp.square(x - mean.reshape((1,) * len(axes) + (-1,))))
+        unbiased = var * (count / jnp.maximum(count - 1, 1))
         keep = 1 - self.momentum
         self.mean[...] = keep * self.mean[...] + self.momentum * lax.stop_gradient(mean)
         self.var[...] = keep * self.var[...] + self.momentum * lax.stop_gradient(unbiased)

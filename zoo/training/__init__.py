@@ -13,13 +13,14 @@ from zoo.data.augment import Augment
 from zoo.data.check import Policy, checked
 from zoo.errors import ConfigError
 from zoo.model import Model
-from zoo.rules import Rule, assign
+from zoo.numbers import TRAINING, check_numbers
+from zoo.rules import Rule, assign, check_multipliers
 from zoo.store import save
-from zoo.training.batches import Data, named_after, relabelled, splits, training_splits
+from zoo.training.batches import Data, check_moved, named_after, relabelled, splits, training_splits
 from zoo.training.evaluation import Evaluation, as_model, evaluate
 from zoo.training.loop import fit, stopping
 from zoo.training.plan import HEAD_RATE, Phase, make_plan
-from zoo.training.reads import validate
+from zoo.training.reads import moves_images, validate
 from zoo.training.recipe import OwnRecipe
 from zoo.training.run import (
     Run,
@@ -103,13 +104,8 @@ def train(
     batch_size = own.batch_size if batch_size is None else batch_size
     weight_decay = own.weight_decay if weight_decay is None else weight_decay
     ema = own.ema if ema is None else ema
-    parts, said = checked(splits(data, format, model.adapter.targets_from), annotations)
-    pool, *others = training_splits(parts, val_fraction, seed)
-    if "val" not in parts:
-        said = (f"the data has no validation split: {len(others[0])} of its images are set aside for it.", *said)
-    if "test" in parts:
-        others.append(parts["test"])
-    train_set, val_set, *test = (relabelled(part, model, by_position=True) for part in (pool, *others))
+    check_numbers({"epochs": epochs, "lr": lr, "val_fraction": val_fraction}, TRAINING)
+    check_multipliers(rules or ())
     recipe = Recipe(
         batch_size=batch_size,
         seed=seed,
@@ -125,6 +121,13 @@ def train(
         checkpoint_seconds=checkpoint_seconds,
     )
     check_recipe(recipe)
+    parts, said = checked(splits(data, format, model.adapter.targets_from), annotations)
+    pool, *others = training_splits(parts, val_fraction, seed)
+    if "val" not in parts:
+        said = (f"the data has no validation split: {len(others[0])} of its images are set aside for it.", *said)
+    if "test" in parts:
+        others.append(parts["test"])
+    train_set, val_set, *test = (relabelled(part, model, by_position=True) for part in (pool, *others))
     if model.adapter.fixed_backbone:
         model.adapter.fitted(train_set)  # what it refuses says more than a plan for a head that cannot train
     batches = -(-len(train_set) // batch_size)
@@ -145,6 +148,9 @@ def train(
     named_after(model, pool)
     train_set, val_set, *test = (relabelled(part, model) for part in (pool, *others))
     model.adapter, cut = model.adapter.fitted(train_set).sized([train_set, val_set, *test])
+    if any(moves_images(model, assign(model, phase.rules), recipe) for phase in phases):
+        assert recipe.augmentation is not None
+        check_moved(model, train_set, recipe.augmentation)
     folder = Path(out) if out is not None else _new_folder(train_set.root.name, model.card.backbone)
     asked = {
         "model": identity(model),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zoo.data import Dataset, Loader, Sample, decode, prepare, read, split, suited, with_room
+from zoo.data.augment import Augment, unmoved
 from zoo.data.boxes import UNKNOWN
 from zoo.data.decode import image_size
 from zoo.data.unique import unified
@@ -190,6 +191,26 @@ def mirrored_targets(targets: Mapping[str, Any], mirror: np.ndarray, width: int)
         mask = np.asarray(targets["mask"])
         found["mask"] = np.where(mirror[:, None, None], mask[:, :, ::-1], mask)
     return found
+
+
+def check_moved(model: Model, dataset: Dataset, augmentation: Augment) -> None:
+    """Raise `ConfigError` for an augmentation after which the targets of this data would no longer be true."""
+    adapter, task = model.adapter, model.card.adapter
+    if augmentation.mixes and not adapter.mixes:
+        raise ConfigError(
+            f"mixup and cutmix mix two images, and the loss of {task} does not mix their targets: set both to 0. A "
+            "task whose loss reads `mix` declares `mixes = True`."
+        )
+    if not augmentation.geometric:
+        return
+    names = adapter.targets(dataset[0], model.card.preprocess)
+    if lost := [name for name in unmoved(names) if name not in adapter.invariant]:
+        raise ConfigError(
+            f"augmentation would crop and mirror images and leave the targets {', '.join(lost)} of {task} where they "
+            'were: it moves boxes and mask alone. Train with augment="none" (--augment none), or change colours alone: '
+            "Augment(hflip=False, scale=(1, 1), ratio=(1, 1)). A task whose targets do not depend on where things are "
+            f"in the image declares so: invariant = {(*adapter.invariant, *lost)!r}."
+        )
 
 
 def all_targets(dataset: Dataset, model: Model) -> list[dict[str, np.ndarray]]:

@@ -19,6 +19,7 @@ from zoo.data import Dataset, Loader
 from zoo.data.augment import identity
 from zoo.data.check import Policy, checked
 from zoo.model import Model
+from zoo.numbers import TRAINING, check_number
 from zoo.training.batches import Data, evaluation_load, evaluation_split, frame_numbers, relabelled, splits
 from zoo.training.step import reduced_of, seen_size
 
@@ -109,18 +110,21 @@ def evaluate_batches(
         found, losses, terms = _evaluate(graphdef, state, {k: v for k, v in batch.items() if k != "index"})
         decoded = {name: np.asarray(value) for name, value in found.items()}
         targets = {name: np.asarray(v) for name, v in batch.items() if name != "image" and ":" not in name}
-        metrics.update(decoded, targets)
         valid = np.flatnonzero(targets["valid"])
         if predictions:
-            rows = [int(row) for row in targets["index"][valid]]
-            files = [str(dataset[row].image) for row in rows]
+            files = [str(dataset[int(row)].image) for row in targets["index"][valid]]
             there = {name: value[valid] for name, value in decoded.items()}
+            rows = [int(row) for row in targets["index"][valid]]
             predicted |= dict(zip(rows, whole.predictions(there, files), strict=True))
-        losses = np.asarray(losses, np.float64)
-        total, count = total + losses[valid].sum(), count + len(valid)
+        if len(valid) < len(targets["valid"]):
+            # What fills up a batch is no image of the data: no task gets to count it.
+            decoded, targets = ({name: value[valid] for name, value in part.items()} for part in (decoded, targets))
+        metrics.update(decoded, targets)
+        losses = np.asarray(losses, np.float64)[valid]
+        total, count = total + losses.sum(), count + len(valid)
         for name, value in terms.items():
             parts[name] = parts.get(name, 0.0) + float(np.asarray(value, np.float64)[valid].sum())
-        for row in valid:
+        for row in range(len(valid)):
             loss = float(losses[row])
             wanting = [(kept, key) for kept, key in ((worst, loss), (best, -loss)) if kept.wants(key)]
             if not wanting:
@@ -159,6 +163,7 @@ def evaluate(
     Raises:
         DataError: when the data's classes are not the model's.
     """
+    check_number("batch_size", batch_size, TRAINING["batch_size"])
     model = as_model(model)
     parts = splits(data, format, model.adapter.targets_from)
     part, notes = checked({"": evaluation_split(parts, split)}, annotations)

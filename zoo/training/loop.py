@@ -18,6 +18,7 @@ from flax import nnx
 from zoo.data import Loader
 from zoo.model import Model
 from zoo.rules import Assignment, assign
+from zoo.training.evaluation import Evaluation
 from zoo.training.kept import keep_if_best, restore, save_checkpoint
 from zoo.training.plan import Phase, schedule
 from zoo.training.precondition import precondition, started, with_statistics
@@ -30,6 +31,7 @@ from zoo.training.reads import (
     training_loader,
     validated,
 )
+from zoo.training.remarks import never_predicted, slow_average, still_figure, unpredicted_text
 from zoo.training.run import write_history
 from zoo.training.session import Event, Interrupted, Place, Session, finite_losses
 from zoo.training.step import install, lenient, optimizer, start
@@ -102,13 +104,17 @@ def _phase(session: Session, index: int, phase: Phase, resumed: Resumed | None) 
             average = None if state.ema is None else jax.tree.map(jnp.copy, params)
             state = replace(state, params=params, ema=average)
     yield session.step, _announcement(phase, index, loader, assignment, bool(session.caches), model)
+    updates = max(phase.epochs * len(loader) // recipe.accumulate, 1)
+    if not resumed and (text := slow_average(phase, updates, recipe.ema)):
+        yield session.step, {"kind": "note", "text": text}
     key = jax.random.fold_in(jax.random.key(recipe.seed), index)
     while at.epoch < phase.epochs and not _patience_lost(session, at):
-        began, first = time.monotonic(), at.batch
+        began, seen = time.monotonic(), 0
         number = index * 100_003 + at.epoch  # a stream of orders for each phase
         for batch in train_batches(session, loader, number, at.batch):
             state, metrics = program.run(state, program.frozen, batch, key)
             session.step += 1
+            seen += int(np.sum(batch["valid"]))
             at.add(metrics)
             yield session.step, {"kind": "step", **metrics}
             if session.stop or time.monotonic() - session.saved > recipe.checkpoint_seconds:
@@ -120,6 +126,7 @@ def _phase(session: Session, index: int, phase: Phase, resumed: Resumed | None) 
         install(model, state)
         with lenient():
             now = float(rate(state.step // recipe.accumulate))
+        figures, evaluation = validated(session, at)
         row = {
             "epoch": len(session.history) + 1,
             "step": session.step,
@@ -127,8 +134,8 @@ def _phase(session: Session, index: int, phase: Phase, resumed: Resumed | None) 
             "rate": now,
             "train_loss": float(np.mean(losses)),
             "grad_norm": float(np.mean([*map(float, at.norms)])),
-            "images_per_second": round((at.batch - first) * recipe.batch_size / max(seconds, 1e-9), 1),
-            **validated(session, at),
+            "images_per_second": round(seen / max(seconds, 1e-9), 1),
+            **figures,
         }
         session.history.append(row)
         write_history(session.folder, session.history)
@@ -136,9 +143,24 @@ def _phase(session: Session, index: int, phase: Phase, resumed: Resumed | None) 
         at.next_epoch()
         model.adapter.preview(model, session.val, session.folder / "previews" / f"epoch{row['epoch']:04}.png")
         yield session.step, {"kind": "epoch", **row}
+        for text in _remarks(session, evaluation):
+            yield session.step, {"kind": "note", "text": text}
     if at.epoch < phase.epochs:
         text = f"no better epoch in {at.waited}: phase {phase.name} ends early"
         yield session.step, {"kind": "note", "text": text}
+
+
+def _remarks(session: Session, evaluation: Evaluation) -> Iterator[str]:
+    """What should be said after an epoch. Of classes that are never predicted only what is new."""
+    adapter, history = session.model.adapter, session.history
+    if counted := getattr(evaluation.accumulated, "class_counts", None):
+        counts = counted()
+        classes = never_predicted(counts)
+        if classes and classes != session.unpredicted:
+            yield unpredicted_text(classes, counts, len(history), adapter)
+        session.unpredicted = classes
+    if text := still_figure(history, adapter.primary):
+        yield text
 
 
 def _patience_lost(session: Session, at: Place) -> bool:

@@ -9,6 +9,7 @@ import optax
 
 from zoo.errors import ConfigError
 from zoo.model import Model
+from zoo.numbers import TRAINING, check_number, check_numbers
 from zoo.rules import Rule, preset
 
 HEAD_RATE = 3e-3
@@ -53,10 +54,7 @@ def make_plan(
     """
     if not isinstance(plan, str):
         return _checked(plan)
-    if epochs < 1:
-        raise ConfigError(f"epochs is {epochs}; it must be at least 1.")
-    if rate is not None and rate <= 0:
-        raise ConfigError(f"lr is {rate}; it must be positive.")
+    check_numbers({"epochs": epochs, "lr": rate}, TRAINING)
     if rules is not None:
         return (Phase("rules", tuple(rules), epochs, rate or FINE_RATE),)
     names = plan.split("+")
@@ -82,10 +80,8 @@ def _checked(plan: Sequence[Phase]) -> tuple[Phase, ...]:
     if not plan:
         raise ConfigError("the plan has no phases; give at least one, or the name of a preset such as head+all.")
     for phase in plan:
-        if phase.epochs < 1 or phase.rate <= 0:
-            raise ConfigError(
-                f"phase {phase.name} has {phase.epochs} epochs at rate {phase.rate}; accepted: at least 1, above 0."
-            )
+        check_number(f"epochs of phase {phase.name}", phase.epochs, TRAINING["epochs"])
+        check_number(f"rate of phase {phase.name}", phase.rate, TRAINING["lr"])
     return tuple(plan)
 
 

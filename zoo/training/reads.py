@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+from flax import nnx
 
 from zoo.data import Dataset, Loader, MemoryCache
+from zoo.errors import ConfigError
+from zoo.layers import BatchNorm
 from zoo.model import Model
 from zoo.rules import Assignment
 from zoo.training import batches as batching
 from zoo.training.cache import PLAIN, View, compute_features
 from zoo.training.evaluation import Evaluation, evaluate_batches
 from zoo.training.run import scalars
-from zoo.training.session import Interrupted, Place, Session, diverged
+from zoo.training.session import Interrupted, Place, Recipe, Session, diverged
 from zoo.training.step import features_of
 from zoo.training.views import CachedViews, open_views
 from zoo.weights.mapping import Path as ModulePath
+from zoo.weights.mapping import dotted
 
 SAMPLE = 1024
 """Images that the statistics of features are taken from."""
@@ -29,16 +34,50 @@ VIEWED = 2000
 def training_loader(session: Session, assignment: Assignment) -> Loader:
     """Training batches, of images."""
     recipe, model = session.recipe, session.model
-    augmented = recipe.augmentation is not None and augments(model, assignment)
+    augmented = recipe.augmentation is not None and augments(model, assignment) and recipe.augmentation.geometric
+    # Where images are only coloured, they show what they show in an evaluation: targets know no other frame.
     load = batching.training_load(model) if augmented else batching.evaluation_load(model)
     size = min(recipe.batch_size, len(session.train))
     groups = batching.frame_numbers(session.train, model.card.preprocess)
-    return Loader(session.train, MemoryCache(load), size, seed=recipe.seed, shuffle=True, groups=groups)
+    whole = _counts_copies(model, assignment, recipe.statistics)
+    if whole and groups is not None and (smallest := min(Counter(groups.tolist()).values())) < size:
+        raise ConfigError(
+            f"{whole} takes its statistics from all rows of a batch, so that batches must be full, and one of the "
+            f"frames has {smallest} images: use a batch_size of at most {smallest}, or frame all images alike "
+            "(frames=[])."
+        )
+    return Loader(
+        session.train,
+        MemoryCache(load),
+        size,
+        seed=recipe.seed,
+        shuffle=True,
+        drop_last=bool(whole),
+        groups=groups,
+    )
+
+
+def _counts_copies(model: Model, assignment: Assignment, statistics: bool) -> str:
+    """The path of a layer whose batch statistics would include the copies that fill up a batch, because it is not
+    zoo's own (`zoo.layers.statistics_of`); empty where there is none that trains."""
+    for path, layer in nnx.iter_modules(model):
+        own = any(isinstance(value, nnx.BatchStat) for value in vars(layer).values())
+        name = dotted(path)
+        frozen = any(f"{name}.".startswith(f"{module}.") for module in assignment.frozen_modules)
+        if own and not isinstance(layer, BatchNorm) and not frozen and (statistics or path[0] == "head"):
+            return name
+    return ""
 
 
 def augments(model: Model, assignment: Assignment) -> bool:
     """Whether images may be augmented: where the backbone runs in every epoch anyway."""
     return model.adapter.fixed_backbone or not assignment.backbone_frozen
+
+
+def moves_images(model: Model, assignment: Assignment, recipe: Recipe) -> bool:
+    """Whether a phase trains on images, or on cached features of them, that augmentation has changed."""
+    viewed = recipe.cache and (model.adapter.mirrors or model.adapter.views > 0)
+    return recipe.augmentation is not None and (augments(model, assignment) or viewed)
 
 
 def open_caches(session: Session, assignment: Assignment) -> None:
@@ -95,12 +134,14 @@ def train_batches(session: Session, loader: Loader, epoch: int, offset: int) -> 
         yield {name: value for name, value in batch.items() if name != "index"}
 
 
-def validated(session: Session, at: Place) -> dict[str, float]:
-    """The single figures of the model as it is, as they stand in a row of the history."""
-    found = validate(session.model, session.val, session.caches.get("val"), session.recipe.batch_size).metrics
+def validated(session: Session, at: Place) -> tuple[dict[str, float], Evaluation]:
+    """The single figures of the model as it is, as they stand in a row of the history, and all of them."""
+    evaluation = validate(session.model, session.val, session.caches.get("val"), session.recipe.batch_size)
+    found = evaluation.metrics
     if not math.isfinite(found["loss"]):
         raise diverged(session, at, "validation loss", found["loss"])
-    return {("val_loss" if k == "loss" else k): v for k, v in scalars(found).items() if k != "images"}
+    row = {("val_loss" if k == "loss" else k): v for k, v in scalars(found).items() if k != "images"}
+    return row, evaluation
 
 
 def validate(model: Model, dataset: Dataset, cache: CachedViews | None, batch_size: int) -> Evaluation:

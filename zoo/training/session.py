@@ -13,8 +13,9 @@ from flax import nnx
 
 from zoo.data import Dataset
 from zoo.data.augment import Augment
-from zoo.errors import ConfigError, RunError
+from zoo.errors import RunError
 from zoo.model import Model
+from zoo.numbers import TRAINING, check_numbers
 from zoo.training.checkpoint import Checkpoints
 from zoo.training.plan import Phase
 from zoo.training.views import CachedViews
@@ -51,18 +52,7 @@ class Recipe:
 
 def check_recipe(recipe: Recipe) -> None:
     """Raise `ConfigError` for a recipe that cannot train."""
-    rows: tuple[tuple[str, float | None, bool], ...] = (
-        ("batch_size", recipe.batch_size, recipe.batch_size >= 1),
-        ("accumulate", recipe.accumulate, recipe.accumulate >= 1),
-        ("seed", recipe.seed, recipe.seed >= 0),
-        ("weight_decay", recipe.weight_decay, recipe.weight_decay >= 0),
-        ("clip", recipe.clip, recipe.clip is None or recipe.clip > 0),
-        ("ema", recipe.ema, 0 <= recipe.ema < 1),
-        ("patience", recipe.patience, recipe.patience is None or recipe.patience >= 1),
-    )
-    for name, value, good in rows:
-        if not good:
-            raise ConfigError(f"{name} is {value}, which is out of range; see the documentation of zoo.train.")
+    check_numbers({name: value for name, value in vars(recipe).items() if name in TRAINING}, TRAINING)
 
 
 @dataclass
@@ -75,6 +65,7 @@ class Session:
         caches: features of the backbone by part of the data, while it is frozen; they belong to the backbone as it has
             been since epoch `cached_after`.
         notes: what the user should know of the data before the first step.
+        unpredicted: classes that the last epoch never predicted.
         features: called with (images done, images in all) while features are cached. closing: ends the display.
     """
 
@@ -94,6 +85,7 @@ class Session:
     cached_after: int = 0
     stop: int = 0
     best_saved: bool = True
+    unpredicted: tuple[str, ...] = ()
     closing: Callable[[], None] = lambda: None
 
     @property

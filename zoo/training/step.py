@@ -15,6 +15,7 @@ from flax import nnx
 from jax import Array
 
 from zoo.data.augment import Augment, augment, identity
+from zoo.layers import statistics_of
 from zoo.model import Model
 from zoo.rules import Assignment
 from zoo.spec import Preprocess
@@ -93,8 +94,9 @@ def reduced_of(model: Model, batch: Batch) -> dict[str, Any]:
 
 
 def batch_loss(model: Model, batch: Batch) -> Array:
-    """Mean loss over the images of the batch that are valid, ()."""
-    losses = model.adapter.losses(model, reduced_of(model, batch), batch)
+    """Mean loss over the images of the batch that are valid, (). Batch statistics are of these images alone."""
+    with statistics_of(batch["valid"]):
+        losses = model.adapter.losses(model, reduced_of(model, batch), batch)
     valid = batch["valid"].astype(losses.dtype)
     return jnp.sum(losses * valid) / jnp.maximum(jnp.sum(valid), 1)
 

@@ -1,0 +1,52 @@
+"""Options by their owner: each key of a configuration goes to the task, the backbone or the preprocessing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from zoo.errors import ConfigError, unknown_name
+
+OWNERS = ("task", "backbone", "preprocess")
+"""What an option may belong to. A key names its owner as `owner.key`, which it must where several have the key."""
+
+
+def by_owner(
+    what: str, accepted: Mapping[str, Sequence[str]], *configs: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """Each option below its owner; of several configurations the later one counts.
+
+    Args:
+        what: the composition, for messages. accepted: owner -> its keys.
+    Raises:
+        UnknownNameError: for a key that no owner has, with the nearest ones.
+        ConfigError: for a bare key that several owners have, or one that is given twice in a configuration.
+    """
+    found: dict[str, dict[str, Any]] = {owner: {} for owner in accepted}
+    for config in configs:
+        given: dict[tuple[str, str], str] = {}
+        for key, value in config.items():
+            owner, name = _owner(what, accepted, key)
+            if before := given.get((owner, name)):
+                raise ConfigError(f"{before} and {key} are the same option of the {owner}; give one of them.")
+            given[owner, name] = key
+            found[owner][name] = value
+    return found
+
+
+def _owner(what: str, accepted: Mapping[str, Sequence[str]], key: str) -> tuple[str, str]:
+    prefix, dot, rest = key.partition(".")
+    if dot and prefix in accepted:
+        if rest not in accepted[prefix]:
+            raise unknown_name(f"option of the {prefix} for {what}", rest, accepted[prefix])
+        return prefix, rest
+    owners = [owner for owner, keys in accepted.items() if key in keys]
+    if not owners:
+        names = [name for keys in accepted.values() for name in keys]
+        raise unknown_name(f"option for {what}", key, names)
+    if len(owners) > 1:
+        forms = " or ".join(f"{owner}.{key}" for owner in owners)
+        raise ConfigError(
+            f"{key} is an option of the {' and of the '.join(owners)} for {what}: say which one is meant, with {forms}."
+        )
+    return owners[0], key
