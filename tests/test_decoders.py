@@ -27,6 +27,8 @@ from zoo.adapters.segmenter.decoders import (
     stages_for,
     taps_for,
 )
+from zoo.adapters.segmenter.deeplab import FCN
+from zoo.adapters.segmenter.parts import Maps
 from zoo.adapters.segmenter.published import MODELS
 
 import zoo
@@ -278,6 +280,34 @@ def test_group_norms_and_widths_are_the_ones_asked_for() -> None:
         kinds = {type(node).__name__ for _, node in nnx.iter_modules(head)}
         assert "GroupNorm" in kinds and "BatchNorm" not in kinds, decoder
         assert [m.rate for _, m in nnx.iter_modules(head) if isinstance(m, nnx.Dropout)] == [0.3], decoder
+
+
+def test_a_decoder_of_the_last_map_reads_the_one_before_as_well() -> None:
+    """The last map tells what is in an image better than where. What only a classifier follows nobody reads."""
+
+    def names(backbone: str, decoder: str, **options: bool) -> list[str]:
+        native = parity_kit.backbones()[backbone]
+        spec = native.built_with(backbone_options(native, decoder))
+        return [stage.name for stage in stages_for(spec, decoder, **options)]
+
+    assert names("mobilenetv2_100", "fcn") == names("mobilenetv2_100", "deeplabv3") == ["blocks.4", "blocks.6"]
+    assert names("mobilenetv2_100", "deeplabv3plus") == ["blocks.1", "blocks.4", "blocks.6"]
+    assert names("mobilenetv2_100", "deeplabv3plus", skip=False) == ["blocks.1", "blocks.6"]
+    assert names("mobilenetv2_100", "linear") == names("mobilenetv2_100", "fcn", skip=False) == ["blocks.6"]
+    assert names("mobilenetv2_100", "fpn") == ["blocks.1", "blocks.2", "blocks.4", "blocks.6"]
+    assert names("resnet50", "fcn") == ["layer3", "layer4"] and names("resnet50", "fcn", skip=False) == ["layer4"]
+    assert all(row.config["skip"] is False for row in MODELS if row.config["decoder"] in ("fcn", "deeplabv3"))
+
+
+def test_both_maps_tell_and_the_finer_ones_places_are_kept() -> None:
+    module = FCN(Maps((4, 6), (8.0, 16.0)), 2, width=8, norm="group", rate=0.0, rngs=nnx.Rngs(0))
+    fine, coarse = jnp.asarray(seeded.images(1, 6, 8, 4)), jnp.asarray(seeded.images(1, 3, 4, 6))
+    logits = module([fine, coarse]).logits
+    assert logits.shape == (1, 6, 8, 2)
+    moved = module([fine.at[0, 5, 7].add(9.0), coarse]).logits
+    changed = np.abs(np.asarray(moved - logits)).max(-1)[0]
+    assert changed[4:, 6:].min() > 2 * changed[:3, :5].max()  # all else moves by the norm alone
+    assert np.abs(np.asarray(module([fine, coarse + 1.0]).logits - logits)).max() > 1e-4
 
 
 # Dilation ----------------------------------------------------------------------------------------------------------
