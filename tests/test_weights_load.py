@@ -54,7 +54,7 @@ def test_a_missing_an_unknown_and_a_misshapen_tensor_are_each_named(tmp_path: Pa
     assert misshapen in message and str(arrays[misshapen].shape) in message
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", kit.each_family())
 def test_every_single_missing_tensor_is_noticed(name: str) -> None:
     arrays = tensors(name)
     head = kit.backbones()[name].classifier.path + "."
@@ -88,7 +88,7 @@ def test_the_wrapper_is_what_most_names_share() -> None:
     assert common_wrapper([*around[:20], *(f"body.net.{n}" for n in expected), *around[20:]], expected) == "body.net."
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", kit.each_family())
 def test_every_layout_gives_the_same_model(name: str) -> None:
     """Layouts are told apart by their keys; renaming is one to one."""
     spec, arrays = kit.backbones()[name], tensors(name)
@@ -110,7 +110,7 @@ def shapes_of(name: str) -> dict[str, tuple[int, ...]]:
     return kit.checkpoint_shapes(kit.composed(kit.backbones()[name]))
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", kit.each_family())
 def test_weights_of_another_architecture_are_refused_saying_so(name: str, tmp_path: Path) -> None:
     model = kit.composed(kit.backbones()[name])
     for other in FAMILIES:
@@ -178,7 +178,7 @@ def test_a_classifier_beside_what_the_body_is_wrapped_in_is_found(tmp_path: Path
     assert f"{len(arrays)} tensors loaded" in " ".join(create(saved(tmp_path / "b", outer)).card.notes)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", kit.each_family())
 def test_a_file_without_a_head_in_any_layout_starts_a_new_one_and_says_so(name: str) -> None:
     spec, arrays = kit.backbones()[name], tensors(name)
     headless = {n: a for n, a in arrays.items() if not n.startswith(spec.classifier.path + ".")}
@@ -192,7 +192,7 @@ def test_a_file_without_a_head_in_any_layout_starts_a_new_one_and_says_so(name: 
 # Other image channels ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", kit.each_family())
 def test_grey_images_give_what_equal_colours_gave(name: str) -> None:
     spec, size = kit.backbones()[name], kit.golden(name)["size"]
     colour, grey = kit.composed(spec), kit.composed(spec, in_channels=1)
