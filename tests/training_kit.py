@@ -83,7 +83,7 @@ DRAW: dict[str, Callable[[ImageDraw.ImageDraw, list[int]], None]] = {
 def optimised() -> Iterator[None]:
     """Compile as users do: for trainings of many steps, which optimised programs make quicker, and whose outcome must
     not rest on the rounding of others than those."""
-    before = jax.config.jax_disable_most_optimizations  # type: ignore[attr-defined]
+    before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", False)
     try:
         yield
