@@ -233,9 +233,9 @@ def test_timms_grey_nets_see_grey() -> None:
 def test_what_timm_does_and_zoo_does_not_is_refused(inner: dict[str, Any], outer: dict[str, Any], words: str) -> None:
     config = {"architecture": NAME, "pretrained_cfg": {**TIMM, **inner}, **outer}
     with pytest.raises(WeightsError) as error:
-        origin_of(SPEC, None, config, {}, {})
+        origin_of(SPEC, None, config, None, {})
     assert f"the config.json beside the weights has {words}" in str(error.value)
-    assert origin_of(SPEC, None, {**config, "pretrained_cfg": TIMM, "global_pool": "avg", "model_args": {}}, {}, {})
+    assert origin_of(SPEC, None, {**config, "pretrained_cfg": TIMM, "global_pool": "avg", "model_args": {}}, None, {})
 
 
 TORCHVISION = {"crop_size": 32, "resize_size": 36, "mean": MEAN, "std": STD, "interpolation": "bilinear"}
@@ -251,7 +251,7 @@ TORCHVISION = {"crop_size": 32, "resize_size": 36, "mean": MEAN, "std": STD, "in
     ],
 )
 def test_the_arguments_of_torchvisions_transforms_are_honoured(said: dict[str, Any], wanted: np.ndarray) -> None:
-    found = origin_of(SPEC, None, {**TORCHVISION, **said}, {}, {})
+    found = origin_of(SPEC, None, {**TORCHVISION, **said}, None, {})
     assert np.abs(seen(found.preprocess) - wanted).max() < 1e-5
     assert "torchvision" in found.notes[0]
 

@@ -378,7 +378,8 @@ def test_every_catalogued_row_equals_its_spec(site: Path):
 def test_weights_that_say_nothing_of_preprocessing_have_their_backbones(site: Path):
     """Whoever ships them: another distribution, for a backbone of zoo's or its own, or the user."""
     backbone = kit.backbone_plugin("net").replace(
-        "ClassifierLayout('fc'))", "ClassifierLayout('fc'), preprocess=zoo.spec.Preprocess(size=(64, 48), crop_pct=0.5))"
+        "ClassifierLayout('fc'))",
+        "ClassifierLayout('fc'), preprocess=zoo.spec.Preprocess(size=(64, 48), crop_pct=0.5))",
     )
     said = (
         "@zoo.hookimpl\ndef zoo_weights():\n    return [zoo.WeightSpec(n) for n in ('net.a', 'vit_tiny_patch16_224.b')]"

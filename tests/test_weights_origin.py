@@ -175,12 +175,12 @@ def test_weights_of_a_net_that_computes_otherwise_are_refused(name: str, field: 
     spec = kit.backbones()[name]
     own, default = spec.computes[field]
     config = {"model_type": "x", "transformers_version": "5.0"}
-    origin_of(spec, None, {**config, field: own}, {}, {})
-    origin_of(spec, None, {**config, "vision_config": {field: own}}, {}, {})
+    origin_of(spec, None, {**config, field: own}, None, {})
+    origin_of(spec, None, {**config, "vision_config": {field: own}}, None, {})
     wrong = [{**config, field: "other"}, {**config, "vision_config": {field: "other"}}]
     for other in wrong + [config] * (default != own):
         with pytest.raises(WeightsError, match=f"{field}.*zoo list backbones"):
-            origin_of(spec, None, other, {}, {})
+            origin_of(spec, None, other, None, {})
 
 
 def test_an_image_processor_that_divides_twice_is_honoured(tmp_path: Path) -> None:
@@ -191,8 +191,8 @@ def test_an_image_processor_that_divides_twice_is_honoured(tmp_path: Path) -> No
 def test_what_a_family_recognises_counts_beside_transformers_configuration() -> None:
     convention = Convention("another", lambda arrays: "mark" in arrays, options={"padding": "same"})
     spec, config = replace(SPEC, conventions=(convention,)), {"model_type": "vit"}
-    assert origin_of(spec, None, config, {}, {"mark": np.zeros(1)}).options == {"padding": "same"}
-    assert origin_of(spec, None, config, {}, {}).options == {}
+    assert origin_of(spec, None, config, None, {"mark": np.zeros(1)}).options == {"padding": "same"}
+    assert origin_of(spec, None, config, None, {}).options == {}
 
 
 def test_the_classes_of_transformers_are_honoured_where_they_have_names(tmp_path: Path) -> None:
