@@ -119,6 +119,7 @@ def test_the_exported_model_gives_the_same_logits(trained: Trained, tmp_path: Pa
         np.testing.assert_allclose(logits(back), expected, atol=1e-4)
 
 
+@pytest.mark.exhaustive
 def test_the_default_plan_on_small_photos(assets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """First the head, then everything, on a net that is quick enough: frogs from ships with the real ResNet-20."""
     monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
