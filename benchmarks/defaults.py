@@ -35,7 +35,6 @@ RESULTS = ROOT / "docs" / "defaults.json"
 TABLE = ROOT / "docs" / "defaults.md"
 WEIGHTS = {
     "mobilenetv2_100": "mobilenet_v2_imagenet.safetensors",
-    "efficientnet_lite0": "efficientnet_lite0_imagenet.safetensors",
     "squeezenet1_0": "squeezenet1_0_imagenet.safetensors",
 }
 DATA = {"decoder": ("pennfudan", "cells"), "head": ("pennfudan", "bccd"), "method": ("hymenoptera", "imagenet_samples")}
