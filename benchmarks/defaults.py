@@ -35,7 +35,6 @@ RESULTS = ROOT / "docs" / "defaults.json"
 TABLE = ROOT / "docs" / "defaults.md"
 WEIGHTS = {
     "mobilenetv2_100": "mobilenet_v2_imagenet.safetensors",
-    "efficientnet_lite0": "efficientnet_lite0_imagenet.safetensors",
     "squeezenet1_0": "squeezenet1_0_imagenet.safetensors",
 }
 DATA = {"decoder": ("pennfudan", "cells"), "head": ("pennfudan", "bccd"), "method": ("hymenoptera", "imagenet_samples")}
@@ -119,11 +118,29 @@ def defaults() -> dict[str, str]:
     return {"decoder": Segmenter.decoder, "head": Detector.head, "method": Style.method}
 
 
+def serving(kind: str, backbone: str) -> list[str]:
+    """The names of a kind that a backbone can serve."""
+    from zoo.adapters.segmenter.decoders import stages_for
+
+    from zoo.errors import ConfigError
+    from zoo.registry import registry
+
+    def serves(name: str) -> bool:
+        try:
+            stages_for(registry().backbone(backbone), name)
+        except ConfigError:
+            return False
+        return True
+
+    return [name for name in options()[kind] if kind != "decoder" or serves(name)]
+
+
 def every(backbone: str, weights: str, size: int) -> list[Row]:
     """All rows for a backbone, the default of each kind first."""
     found = []
-    for kind, names in options().items():
+    for kind in options():
         net = "squeezenet1_0" if kind == "method" else backbone
+        names = serving(kind, net)
         for data in DATA[kind]:
             for name in sorted(names, key=lambda name, kind=kind: (name != defaults()[kind], name)):
                 found.append(Row(kind, name, data, net, "" if kind == "method" else weights, size))
@@ -312,10 +329,11 @@ def _missing(kind: str, groups: Mapping[tuple[str, ...], list[Mapping[str, Any]]
     lacking = []
     for net in nets:
         for data in DATA[kind]:
-            names = [name for name in options()[kind] if (name, data, net) not in there]
+            able = serving(kind, net)
+            names = [name for name in able if (name, data, net) not in there]
             if names:
-                lacking.append(f"{', '.join(names)} on {data} with {net}")
-    return "Not measured: " + "; ".join(lacking) + "." if lacking else "Everything was measured."
+                lacking.append(f"- {data}, {net}: {'all' if names == able else ', '.join(names)}")
+    return "\n".join(["Not measured:", "", *lacking]) if lacking else "Everything was measured."
 
 
 if __name__ == "__main__":
