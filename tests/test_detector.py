@@ -62,7 +62,11 @@ RECIPES = {"fcos": (25, 5e-3), "yolox": (85, 1e-2), "rcnn": (44, 5e-3)}
 """Epochs, of one step each, and learning rate."""
 
 
-@pytest.fixture(scope="module", params=sorted(METHODS))
+# The default head daily: what the others compute and learn from is compared with the references by values.
+HEADS = [pytest.param(head, marks=[pytest.mark.exhaustive] * (head != "fcos")) for head in sorted(METHODS)]
+
+
+@pytest.fixture(scope="module", params=HEADS)
 def run(request: pytest.FixtureRequest, data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A detector that has seen eight images only, again and again."""
     epochs, rate = RECIPES[request.param]
@@ -254,6 +258,7 @@ def test_crowds_are_evaluated_and_not_learned_from() -> None:
     np.testing.assert_array_equal(found["true_boxes"][0], target.boxes[0])
 
 
+@pytest.mark.exhaustive  # by default for the segmenter alone, whose loop is the same
 def test_nothing_is_compiled_after_the_first_step_of_each_frame(
     mixed: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -385,7 +390,7 @@ def test_every_head_fits_every_family(name: str) -> None:
     ("name", "head", "plan"),
     [
         ("squeezenet1_1", "fcos", "all"),
-        ("vit_tiny_patch16_224", "fcos", "head"),
+        pytest.param("vit_tiny_patch16_224", "fcos", "head", marks=pytest.mark.exhaustive),
         pytest.param("mobilenetv2_035", "yolox", "head", marks=pytest.mark.exhaustive),
     ],
 )

@@ -135,7 +135,14 @@ def heavy(program: Jaxpr) -> Counter[str]:
     return Counter(equation.primitive.name for equation in equations(program) if equation.primitive.name in HEAVY)
 
 
-each = pytest.mark.parametrize(("name", "plan"), [(name, plan) for name in NAMES for plan in PLANS])
+each = pytest.mark.parametrize(
+    ("name", "plan"),
+    [
+        pytest.param(*given.values, plan, marks=given.marks if plan != "head" else ())
+        for given in kit.each_family()
+        for plan in PLANS
+    ],
+)
 
 
 def test_every_family_is_here():
