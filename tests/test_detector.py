@@ -302,6 +302,7 @@ def test_a_frozen_backbone_stays_the_same_to_the_bit_and_the_cache_changes_nothi
             assert one[name] == pytest.approx(other[name], rel=1e-3), name
 
 
+@pytest.mark.exhaustive  # the next test has mirror images too, in one frame
 def test_mirror_images_are_learned_from_cached_features(mixed: Dataset, tmp_path: Path) -> None:
     """Augmentation reaches a frozen backbone as mirror images, in every frame."""
     losses = {}
