@@ -119,13 +119,13 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def bars(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Dataset]:
     """Images of a bar, and where it is."""
     root, samples = tmp_path_factory.mktemp("bars"), []
-    for i in range(26):
+    for i in range(39):
         pixels = np.full((16, 16, 3), 40, np.uint8)
         pixels[:, i % 13 + 1 : i % 13 + 3] = 220
         Image.fromarray(pixels).save(root / f"{i}.png")
         samples.append(Sample(root / f"{i}.png", (i % 13) / 13, f"{i}.png"))
     data = Dataset(tuple(samples), (), "place", "bars", root)  # type: ignore[arg-type]
-    return {"train": data, "val": data.subset(range(13), "val")}
+    return {"train": data.subset(range(26), "train"), "val": data.subset(range(26, 39), "val")}
 
 
 def create() -> Model:
