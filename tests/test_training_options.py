@@ -21,7 +21,7 @@ from zoo.errors import RunError
 from zoo.model import Model
 from zoo.rules import assign, preset
 from zoo.training import Augment
-from zoo.training.step import install, optimizer, start
+from zoo.training.step import install, lenient, optimizer, start
 
 installed, own_cache, tinynet = training_kit.installed, training_kit.own_cache, training_kit.tinynet
 data = training_kit.data
@@ -37,6 +37,21 @@ def test_accumulated_batches_equal_a_large_one(data: Path, tmp_path: Path):
         assert one["train_loss"] == pytest.approx(other["train_loss"], rel=0.02)
         assert one["val_loss"] == pytest.approx(other["val_loss"], rel=1e-4)
         assert one["rate"] == pytest.approx(other["rate"])
+
+
+def test_weight_decay_shrinks_kernels_and_neither_norms_nor_biases():
+    model = create()
+    params = nnx.state(model, nnx.Param)
+    assignment = assign(model, preset(model, "all"))
+    transform = optimizer(0.1, weight_decay=0.5, clip=None, accumulate=1, assignment=assignment)
+    with lenient():
+        nothing = jax.tree.map(jnp.zeros_like, params)
+        updates, _ = transform.update(nothing, transform.init(params), params)
+    before, after = (dict(nnx.to_flat_state(state)) for state in (params, updates))
+    assert {path[-1] for path in before} == {"kernel", "bias", "scale"}
+    for path, variable in before.items():
+        wanted = -0.05 * variable.get_value() if path[-1] == "kernel" else jnp.zeros_like(variable.get_value())
+        np.testing.assert_allclose(after[path].get_value(), wanted, atol=1e-7)
 
 
 def sgd_steps(model: Model, *, ema: float = 0.0, accumulate: int = 1, clip: float | None = None, steps: int = 4):
