@@ -110,6 +110,13 @@ def test_csv_single_label(tmp_path):
     assert read(tmp_path)["val"].samples == found["val"].samples
 
 
+def test_csv_columns_are_found_by_name_whatever_their_order(tmp_path):
+    folders(tmp_path, "x", images=2)
+    (tmp_path / "data.csv").write_text("label,note,split,image\ncat,0,train,x/0.png\ndog,1,train,x/1.png\n")
+    data = read(tmp_path / "data.csv")["train"]
+    assert [(sample.image.name, data.classes[sample.target]) for sample in data] == [("0.png", "cat"), ("1.png", "dog")]
+
+
 def test_csv_several_labels(tmp_path):
     folders(tmp_path, "x", images=3)
     (tmp_path / "data.csv").write_text("file,labels\nx/0.png,cat|dog\nx/1.png,dog;bird\nx/2.png,\n")
