@@ -21,7 +21,7 @@ PACKAGES = ("zoo", "plugins", "adapters")
 
 def command(*args: str | Path, cwd: Path, **variables: str) -> str:
     """Its stdout, or a failure that shows what it said."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("ZOO_", "PYTHON"))}
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("ZOO_", "PYTHON", "PYTEST_"))}
     environment |= {"ZOO_CONFIG": str(cwd / "none"), **variables}
     result = subprocess.run(
         [str(arg) for arg in args], cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False
