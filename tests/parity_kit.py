@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -97,14 +97,26 @@ LARGE = 10_000_000
 """Parameters from which a net is large."""
 
 
-def each_family() -> list[Any]:
-    """The smallest backbone of every family as parameters of a test that takes long where a net is large: those are
-    left to `make test-all`."""
+DAILY = {"CIFAR ResNet", "MobileNetV2", "MobileNetV3", "SqueezeNet", "ConvNeXt", "ViT"}
+"""Families that every run of the tests takes: convolutions with and without normalisation, plain, depthwise and gated
+blocks, tokens. The others are taken where their code, or a layer or block that they are built of, has changed since it
+was recorded (`tools/fingerprints.py`), and by `make test-all`."""
 
-    def large(name: str) -> bool:
-        return _golden_or_none(name, "default").get("params", 0) > LARGE
 
-    return [pytest.param(name, marks=[pytest.mark.exhaustive] * large(name)) for name in one_per_family()]
+def due(names: Iterable[str], *, large: bool = False) -> list[Any]:
+    """Backbones as parameters of a test that every run makes for the families of `DAILY` and for those whose code has
+    changed; the smallest of `large` families only where they are asked for, because such nets take long."""
+
+    def left_out(name: str) -> bool:
+        heavy = not large and _golden_or_none(name, "default").get("params", 0) > LARGE
+        return heavy or (backbones()[name].family not in DAILY and known_code(name))
+
+    return [pytest.param(name, marks=[pytest.mark.exhaustive] * left_out(name)) for name in names]
+
+
+def each_family(*, large: bool = False) -> list[Any]:
+    """The smallest backbone of every family as parameters of a test, see `due`."""
+    return due(one_per_family(), large=large)
 
 
 def options_of(spec: BackboneSpec, case: str) -> dict[str, Any]:
@@ -224,6 +236,19 @@ def fingerprint(model: Model, golden: Mapping[str, Any]) -> str:
     with jax.numpy_dtype_promotion("strict"):
         program = jax.make_jaxpr(partial(_outputs, graphdef))(state, x)
     return fingerprints.fingerprint(program, checkpoint_slots(model), model.spec.stages, golden)
+
+
+def code_of(name: str) -> tuple[str, str]:
+    """What the code behind a backbone is recorded under (its plugin module and family), and its hash."""
+    module = next(row.module for row in registry().rows("backbones") if row.name == name)
+    family = backbones()[name].family
+    return f"{module} {family}", fingerprints.code_of(module, GOLDEN / seeded.family_file(family))
+
+
+def known_code(name: str) -> bool:
+    """Whether the code behind a backbone is the one that is recorded."""
+    key, found = code_of(name)
+    return fingerprints.recorded().get(key) == found
 
 
 def deviations(model: Model, name: str, case: str = "default") -> dict[str, float]:

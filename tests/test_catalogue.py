@@ -34,7 +34,7 @@ def given(**specs) -> Contribution:
 
 
 def test_the_repository_s_catalogue_is_what_the_plugins_say():
-    """All but the parameter counts, which take half a minute to build; `make check` compares those too."""
+    """All but the parameter counts, which `make check` compares with those of the references."""
     rows = catalogue.read_catalogue(kit.ROOT / "registry.toml", "flax-zoo")
     own = [candidate for candidate in loader.discover() if candidate.first_party]
     assert set(rows) == {candidate.module for candidate in own}

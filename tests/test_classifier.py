@@ -203,7 +203,7 @@ def test_dropout_acts_in_training_alone():
     assert not np.array_equal(head(features), head(features))
 
 
-@pytest.mark.parametrize("name", kit.one_per_family())
+@pytest.mark.parametrize("name", kit.each_family(large=True))
 def test_auto_takes_the_form_of_the_checkpoints_own_classifier(name: str):
     spec = kit.backbones()[name]
     last = spec.stages[-1]

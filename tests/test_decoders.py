@@ -198,7 +198,7 @@ def shapes_of_stages(native: BackboneSpec, size: tuple[int, int]) -> dict[str, d
     return found
 
 
-@pytest.mark.parametrize("name", parity_kit.one_per_family())
+@pytest.mark.parametrize("name", parity_kit.each_family(large=True))
 def test_every_decoder_fits_every_family_or_says_why_not(name: str) -> None:
     """By shapes alone: a logit for each class and place, at the stride that the decoder has where maps allow it."""
     native = parity_kit.backbones()[name]
@@ -236,7 +236,15 @@ def test_the_families_are_those_that_they_should_be() -> None:
     assert {parity_kit.backbones()[name].family for name in parity_kit.one_per_family()} >= parity_kit.NEEDED
 
 
-@pytest.mark.parametrize("decoder", ["unet", "fpn", "upernet", "deeplabv3plus", "mlp", "linear"])
+@pytest.mark.parametrize(
+    "decoder",
+    [
+        "unet",
+        "fpn",
+        "deeplabv3plus",
+        *(pytest.param(d, marks=pytest.mark.exhaustive) for d in ("upernet", "mlp", "linear")),
+    ],
+)
 def test_decoders_learn_at_odd_sizes(decoder: str) -> None:
     """Really computed: logits are finite and differ by image, and every parameter has a gradient; of one decoder in a
     second frame."""

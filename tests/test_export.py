@@ -91,7 +91,15 @@ def test_other_channels_are_exported_for_what_they_are(channels: int, tmp_path: 
     assert mine.keys() == theirs.keys() and all(np.array_equal(mine[n], theirs[n]) for n in mine)
 
 
-@pytest.mark.parametrize(("name", "case"), [c for c in kit.cases() if c[0] in kit.one_per_family()])
+@pytest.mark.parametrize(
+    ("name", "case"),
+    [
+        pytest.param(name, case, marks=given.marks)
+        for given in kit.each_family(large=True)
+        for name, case in kit.cases()
+        if name == given.values[0]
+    ],
+)
 def test_the_configuration_says_the_build_options(name: str, case: str) -> None:
     spec = kit.backbones()[name]
     options = kit.options_of(spec, case)
@@ -104,7 +112,7 @@ def test_the_configuration_says_the_build_options(name: str, case: str) -> None:
     assert config["pretrained_cfg"]["first_conv"] + ".weight" in dict(kit.checkpoint_slots(model))
 
 
-@pytest.mark.parametrize("name", kit.one_per_family())
+@pytest.mark.parametrize("name", kit.each_family(large=True))
 def test_the_configuration_fixes_the_size_where_tensors_follow_it(name: str) -> None:
     """Or timm would build the net for its own default size and resample the position embeddings at loading."""
     spec = kit.backbones()[name]

@@ -138,9 +138,9 @@ def heavy(program: Jaxpr) -> Counter[str]:
 each = pytest.mark.parametrize(
     ("name", "plan"),
     [
-        pytest.param(*given.values, plan, marks=given.marks if plan != "head" else ())
-        for given in kit.each_family()
+        pytest.param(*given.values, plan, marks=given.marks)
         for plan in PLANS
+        for given in kit.each_family(large=plan == "head")
     ],
 )
 
@@ -168,7 +168,7 @@ def test_the_optimizer_keeps_nothing_for_frozen_parameters(name: str, plan: str)
     assert 2 * moving <= traced.kept <= 2 * moving + 8  # two moments, and a few counters
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", kit.each_family(large=True))
 def test_the_backward_pass_of_what_is_frozen_is_not_in_the_step(name: str):
     """What trains of the head is a matrix, whose gradient is one product; the rest is the forward pass."""
     traced = trace(name, "head")

@@ -102,7 +102,7 @@ def test_every_backbone_gives_a_pyramid_or_says_what_is_missing(name: str) -> No
         assert not [later for later in after if later.kind == "map" and later.stride == stage.stride]
 
 
-@pytest.mark.parametrize("name", parity_kit.one_per_family())
+@pytest.mark.parametrize("name", parity_kit.each_family(large=True))
 def test_the_pyramid_of_a_backbone_has_the_shapes_its_stages_say(name: str) -> None:
     spec = parity_kit.backbones()[name]
     try:

@@ -93,7 +93,11 @@ def _assert_predicted_as_golden(logits: np.ndarray, golden: dict[str, Any]) -> N
         assert np.abs(row[top["classes"]] - np.array(top["logits"])).max() < 1e-3
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case not in WRONG])
+# The deeper one of two daily nets of the same blocks is left out.
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, marks=[pytest.mark.exhaustive] * (case == "resnet56")) for case in CASES if case not in WRONG],
+)
 def test_every_image_is_predicted_as_by_the_reference(case: str, assets: Path) -> None:
     golden, logits = _golden()[case], _logits(assets, case)
     _assert_predicted_as_golden(logits, golden)

@@ -106,7 +106,7 @@ def test_nothing_is_compiled_after_the_first_step_of_each_frame(
 
     monkeypatch.setattr(zoo.training.loop, "start", watched)
     before = _evaluate._cache_size()
-    model = create(frames=FRAMES, width=16)
+    model = create(frames=FRAMES, decoder="linear")
     options = {**FAST, "augment": "auto", "batch_size": 2}
     found = zoo.train(model, {"train": mixed, "val": mixed}, plan="all", epochs=2, out=tmp_path / "run", **options)
     (program,) = programs
@@ -119,9 +119,8 @@ def test_nothing_is_compiled_after_the_first_step_of_each_frame(
 
 
 def test_a_frozen_backbone_trains_from_the_cache_and_stays_the_same(mixed: Dataset, tmp_path: Path) -> None:
-    model = create(
-        frames=FRAMES, width=16, auxiliary=0.4, class_weights="balanced", objective="focal+lovasz", metric="dice"
-    )
+    learning = {"auxiliary": 0.4, "class_weights": "balanced", "objective": "focal+lovasz", "metric": "dice"}
+    model = create(frames=FRAMES, decoder="fcn", width=16, **learning)
     before = [np.asarray(leaf) for leaf in jax.tree.leaves(nnx.state(model.backbone))]
     options = {**FAST, "augment": "auto", "batch_size": 2, "epochs": 2}
     found = zoo.train(model, {"train": mixed, "val": mixed}, plan="head", out=tmp_path / "run", **options)

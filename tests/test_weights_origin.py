@@ -70,7 +70,15 @@ def test_what_the_user_says_comes_before_the_configuration(tmp_path: Path) -> No
     assert card.preprocess.mean == (0.5, 0.5, 0.5) and card.preprocess.size == (64, 64)
 
 
-@pytest.mark.parametrize(("name", "case"), [c for c in kit.cases() if c[0] in FAMILIES and c[1] != "default"])
+@pytest.mark.parametrize(
+    ("name", "case"),
+    [
+        pytest.param(name, case, marks=given.marks)
+        for given in kit.each_family()
+        for name, case in kit.cases()
+        if name == given.values[0] and case != "default"
+    ],
+)
 def test_build_options_are_read_from_timms_arguments(name: str, case: str, tmp_path: Path) -> None:
     spec = kit.backbones()[name]
     options = kit.options_of(spec, case)
@@ -92,7 +100,7 @@ def test_a_damaged_configuration_is_one_sentence(field: str, value: object, tmp_
         create(saved(tmp_path, tensors(), config))
 
 
-@pytest.mark.parametrize("name", [n for n in FAMILIES if kit.backbones()[n].ignored])
+@pytest.mark.parametrize("name", kit.due(n for n in FAMILIES if kit.backbones()[n].ignored))
 def test_what_the_net_has_no_use_for_is_ignored_with_the_reason(name: str, tmp_path: Path) -> None:
     spec = kit.backbones()[name]
     # One name for each pattern: `*` stands for a letter here, `[12]` for its first.

@@ -3,12 +3,16 @@ and `docs/backbones.md`, the same for people.
 
 python tools/catalogue.py           writes them
 python tools/catalogue.py --check   prints what would change and exits with 1, or with 0 when nothing would
+
+Numbers of parameters are those of the references (`tests/golden`), which the tests hold every backbone against; a
+backbone without a golden is built, as shapes, and counted.
 """
 
 from __future__ import annotations
 
 import argparse
 import difflib
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,13 +25,23 @@ from zoo.spec import BackboneSpec, WeightSpec
 ROOT = Path(__file__).resolve().parent.parent
 PATH = ROOT / FILE
 PAGE = ROOT / "docs" / "backbones.md"
+GOLDEN = ROOT / "tests" / "golden"
 COMMAND = "python tools/catalogue.py"
 
 
 def derived() -> dict[Path, str]:
     """File -> content, from zoo's own plugins. A plugin that cannot be loaded raises."""
     own = [(c.module, loader.load(c)) for c in loader.discover() if c.first_party]
-    return {PATH: derive.catalogue(own, COMMAND), PAGE: page([given for _, given in own])}
+    return {PATH: derive.catalogue(own, COMMAND, counts()), PAGE: page([given for _, given in own])}
+
+
+def counts() -> dict[str, int]:
+    """Backbone -> the reference's number of parameters, without its classifier."""
+    found: dict[str, int] = {}
+    for file in sorted(GOLDEN.glob("backbone_*.json")):
+        variants = json.loads(file.read_text(encoding="utf-8"))["variants"]
+        found |= {name: cases["default"]["params"] for name, cases in variants.items() if "default" in cases}
+    return found
 
 
 def page(plugins: Sequence[Contribution]) -> str:
