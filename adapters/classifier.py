@@ -22,13 +22,13 @@ import optax
 from flax import nnx
 from jax import Array
 
-from zoo.adapter import Adapter, Table
 from zoo.data import Dataset, Sample
 from zoo.errors import ConfigError, DataError
-from zoo.hookspecs import hookimpl
 from zoo.layers import Conv, Linear, Normal, recoverable_relu
+from zoo.models.adapter import Adapter, Table
 from zoo.numbers import check_class_weights
-from zoo.spec import AdapterSpec, BackboneSpec, Preprocess
+from zoo.registry.hookspecs import hookimpl
+from zoo.registry.spec import AdapterSpec, BackboneSpec, Preprocess
 
 Pool = Literal["avg", "max", "avgmax"]
 

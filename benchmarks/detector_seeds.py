@@ -23,7 +23,8 @@ import zoo
 from zoo import settings
 from zoo.data import Dataset, Sample, read
 from zoo.data.boxes import Boxes
-from zoo.model import Model, prepare_one
+from zoo.models.model import Model
+from zoo.models.predictor import prepare_one
 from zoo.training import train
 
 ASSETS = Path(__file__).resolve().parent.parent.parent / "shared" / "assets" / "weights"

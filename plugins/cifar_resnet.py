@@ -15,11 +15,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from zoo.backbone import Backbone, StageFunction
 from zoo.blocks.residual import BasicBlock, Shortcut, residual_stage
-from zoo.hookspecs import hookimpl
 from zoo.layers import BatchNorm, Conv
-from zoo.spec import BackboneSpec, ClassifierLayout, Preprocess, Stage, WeightSpec
+from zoo.models.backbone import Backbone, StageFunction
+from zoo.registry.hookspecs import hookimpl
+from zoo.registry.spec import BackboneSpec, ClassifierLayout, Preprocess, Stage, WeightSpec
 
 
 @dataclass(frozen=True)

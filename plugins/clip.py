@@ -14,8 +14,8 @@ from dataclasses import replace
 
 from zoo.blocks.transformer import SIZES, TransformerConfig, plain_spec
 from zoo.blocks.transformer_layouts import block_layout
-from zoo.hookspecs import hookimpl
-from zoo.spec import BackboneSpec, Stored, WeightSpec, weight_table
+from zoo.registry.hookspecs import hookimpl
+from zoo.registry.spec import BackboneSpec, Stored, WeightSpec, weight_table
 
 # arXiv:2103.00020, table 20. name: (size, patch, image side, tag of the default weights)
 VARIANTS = {

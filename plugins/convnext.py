@@ -15,11 +15,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from zoo.backbone import Backbone, StageFunction
 from zoo.blocks.transformer import drop_path_rates, gelu
-from zoo.hookspecs import hookimpl
 from zoo.layers import Chain, Conv, DropPath, LayerNorm, Linear, Normal, global_avg_pool
-from zoo.spec import (
+from zoo.models.backbone import Backbone, StageFunction
+from zoo.registry.hookspecs import hookimpl
+from zoo.registry.spec import (
     BackboneSpec,
     ClassifierLayout,
     Preprocess,

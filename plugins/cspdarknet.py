@@ -16,11 +16,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from zoo.backbone import Backbone, StageFunction
 from zoo.blocks.csp import CrossStage, convolution, spatial
-from zoo.hookspecs import hookimpl
 from zoo.layers import Chain, max_pool
-from zoo.spec import BackboneSpec, ClassifierLayout, Convention, Preprocess, Stage
+from zoo.models.backbone import Backbone, StageFunction
+from zoo.registry.hookspecs import hookimpl
+from zoo.registry.spec import BackboneSpec, ClassifierLayout, Convention, Preprocess, Stage
 
 
 class Focus(nnx.Module):

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 
 from zoo.blocks.transformer import LAYER_SCALE, SIZES, TransformerConfig, plain_spec
 from zoo.blocks.transformer_layouts import transformers_layout
-from zoo.hookspecs import hookimpl
-from zoo.spec import BackboneSpec, Stored, WeightSpec, weight_table
+from zoo.registry.hookspecs import hookimpl
+from zoo.registry.spec import BackboneSpec, Stored, WeightSpec, weight_table
 
 # arXiv:2012.12877, table 1; arXiv:2204.07118, and its code for the medium size. name: (size, image side)
 MEDIUM = (512, 12, 8)

@@ -16,10 +16,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from zoo.backbone import Backbone, StageFunction
-from zoo.hookspecs import hookimpl
 from zoo.layers import BatchNorm, Chain, Conv, MaxPool, avg_pool
-from zoo.spec import BackboneSpec, ClassifierLayout, Preprocess, Range, Stage, WeightSpec, weight_table
+from zoo.models.backbone import Backbone, StageFunction
+from zoo.registry.hookspecs import hookimpl
+from zoo.registry.spec import BackboneSpec, ClassifierLayout, Preprocess, Range, Stage, WeightSpec, weight_table
 
 
 class DenseLayer(nnx.Module):

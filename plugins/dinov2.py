@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 
 from zoo.blocks.transformer import LAYER_SCALE, SIZES, TransformerConfig, plain_spec
 from zoo.blocks.transformer_layouts import transformers_layout
-from zoo.hookspecs import hookimpl
-from zoo.spec import BackboneSpec, Stored, WeightSpec, weight_table
+from zoo.registry.hookspecs import hookimpl
+from zoo.registry.spec import BackboneSpec, Stored, WeightSpec, weight_table
 
 # arXiv:2304.07193, table 17; arXiv:2309.16588, section 3.1. name: (size, register tokens)
 VARIANTS = {

@@ -26,8 +26,8 @@ from zoo.blocks.inverted import (
     round_channels,
 )
 from zoo.blocks.squeeze import SqueezeExcite
-from zoo.hookspecs import hookimpl
-from zoo.spec import BackboneSpec, ClassifierLayout, Preprocess, Range, WeightSpec, weight_table
+from zoo.registry.hookspecs import hookimpl
+from zoo.registry.spec import BackboneSpec, ClassifierLayout, Preprocess, Range, WeightSpec, weight_table
 
 # arXiv:1905.11946, table 1: (repeats, kernel, stride, channels). The first row has no expansion, the others one by six.
 ROWS = ((1, 3, 1, 16), (2, 3, 2, 24), (2, 5, 2, 40), (3, 3, 2, 80), (3, 5, 1, 112), (4, 5, 2, 192), (1, 3, 1, 320))

@@ -28,8 +28,8 @@ from zoo.blocks.inverted import (
     round_channels,
 )
 from zoo.blocks.squeeze import SqueezeExcite
-from zoo.hookspecs import hookimpl
-from zoo.spec import BackboneSpec, ClassifierLayout, Convention, Preprocess, Range, WeightSpec, weight_table
+from zoo.registry.hookspecs import hookimpl
+from zoo.registry.spec import BackboneSpec, ClassifierLayout, Convention, Preprocess, Range, WeightSpec, weight_table
 
 
 def plain(repeats: int, channels: int) -> Row:

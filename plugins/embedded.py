@@ -9,8 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import zoo
-from zoo.hookspecs import hookimpl
-from zoo.spec import Preprocess, WeightSpec
+from zoo.registry.hookspecs import hookimpl
+from zoo.registry.spec import Preprocess, WeightSpec
 
 SCHEME = "zoo://"
 

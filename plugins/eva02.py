@@ -19,7 +19,6 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from zoo.backbone import StageFunction
 from zoo.blocks.transformer import (
     SIZES,
     PlainTransformer,
@@ -30,9 +29,10 @@ from zoo.blocks.transformer import (
     split_heads,
 )
 from zoo.errors import ConfigError
-from zoo.hookspecs import hookimpl
 from zoo.layers import DropPath, LayerNorm, Linear
-from zoo.spec import BackboneSpec, WeightSpec, weight_table
+from zoo.models.backbone import StageFunction
+from zoo.registry.hookspecs import hookimpl
+from zoo.registry.spec import BackboneSpec, WeightSpec, weight_table
 
 Grid = tuple[int, int]
 PRETRAINED_GRID = 16

@@ -13,11 +13,11 @@ import jax
 from flax import nnx
 from jax import Array
 
-from zoo.backbone import Backbone, StageFunction
 from zoo.blocks.inception import Branches, Step, convolution
-from zoo.hookspecs import hookimpl
 from zoo.layers import AvgPool, Chain, Conv, MaxPool
-from zoo.spec import STATISTICS, BackboneSpec, ClassifierLayout, Preprocess, Stage, WeightSpec, weight_table
+from zoo.models.backbone import Backbone, StageFunction
+from zoo.registry.hookspecs import hookimpl
+from zoo.registry.spec import STATISTICS, BackboneSpec, ClassifierLayout, Preprocess, Stage, WeightSpec, weight_table
 
 NARROW, POOL = MaxPool(3, 2), AvgPool(3, 1, 1, count_padding=False)
 

@@ -12,11 +12,11 @@ from collections.abc import Mapping
 
 from flax import nnx
 
-from zoo.backbone import Backbone, StageFunction
 from zoo.blocks.inception import Branches, Convolution, Step, convolution
-from zoo.hookspecs import hookimpl
 from zoo.layers import AvgPool, Chain, MaxPool
-from zoo.spec import STATISTICS, BackboneSpec, ClassifierLayout, Preprocess, Stage, WeightSpec, weight_table
+from zoo.models.backbone import Backbone, StageFunction
+from zoo.registry.hookspecs import hookimpl
+from zoo.registry.spec import STATISTICS, BackboneSpec, ClassifierLayout, Preprocess, Stage, WeightSpec, weight_table
 
 NARROW, POOL = MaxPool(3, 2), AvgPool(3, 1, 1)
 

@@ -25,8 +25,16 @@ from zoo.blocks.inverted import (
     declared,
     round_channels,
 )
-from zoo.hookspecs import hookimpl
-from zoo.spec import STATISTICS, BackboneSpec, ClassifierLayout, Convention, Preprocess, WeightSpec, weight_table
+from zoo.registry.hookspecs import hookimpl
+from zoo.registry.spec import (
+    STATISTICS,
+    BackboneSpec,
+    ClassifierLayout,
+    Convention,
+    Preprocess,
+    WeightSpec,
+    weight_table,
+)
 
 # arXiv:1704.04861, table 1: (repeats, stride of the first, channels).
 ROWS = ((1, 1, 64), (2, 2, 128), (2, 2, 256), (6, 2, 512), (2, 2, 1024))

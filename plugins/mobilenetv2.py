@@ -27,8 +27,16 @@ from zoo.blocks.inverted import (
     declared,
     round_channels,
 )
-from zoo.hookspecs import hookimpl
-from zoo.spec import STATISTICS, BackboneSpec, ClassifierLayout, Convention, Preprocess, WeightSpec, weight_table
+from zoo.registry.hookspecs import hookimpl
+from zoo.registry.spec import (
+    STATISTICS,
+    BackboneSpec,
+    ClassifierLayout,
+    Convention,
+    Preprocess,
+    WeightSpec,
+    weight_table,
+)
 
 # arXiv:1801.04381, table 2: (repeats, stride of the first, channels). The first row has no expansion.
 ROWS = ((1, 1, 16), (2, 2, 24), (3, 2, 32), (4, 2, 64), (3, 1, 96), (3, 2, 160), (1, 1, 320))

@@ -17,7 +17,6 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from zoo.backbone import StageFunction
 from zoo.blocks.inverted import (
     ConvBnAct,
     DepthwiseSeparable,
@@ -30,9 +29,10 @@ from zoo.blocks.inverted import (
     round_channels,
 )
 from zoo.blocks.squeeze import SqueezeExcite, hard_sigmoid
-from zoo.hookspecs import hookimpl
 from zoo.layers import Conv
-from zoo.spec import (
+from zoo.models.backbone import StageFunction
+from zoo.registry.hookspecs import hookimpl
+from zoo.registry.spec import (
     STATISTICS,
     BackboneSpec,
     ClassifierLayout,

@@ -17,7 +17,6 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from zoo.backbone import StageFunction
 from zoo.blocks.inverted import (
     Activation,
     ConvBnAct,
@@ -29,9 +28,10 @@ from zoo.blocks.inverted import (
     declared,
     round_channels,
 )
-from zoo.hookspecs import hookimpl
 from zoo.layers import AvgPool, depthwise_conv
-from zoo.spec import BackboneSpec, ClassifierLayout, Preprocess, Range, Stage, WeightSpec, weight_table
+from zoo.models.backbone import StageFunction
+from zoo.registry.hookspecs import hookimpl
+from zoo.registry.spec import BackboneSpec, ClassifierLayout, Preprocess, Range, Stage, WeightSpec, weight_table
 
 FEATURES = 1280
 

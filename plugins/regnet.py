@@ -17,13 +17,13 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from zoo.backbone import Backbone, StageFunction
 from zoo.blocks.conv import ConvNormAct
 from zoo.blocks.squeeze import SqueezeExciteFc
 from zoo.blocks.transformer import drop_path_rates
-from zoo.hookspecs import hookimpl
 from zoo.layers import Chain, DropPath
-from zoo.spec import BackboneSpec, ClassifierLayout, Preprocess, Range, Stage, WeightSpec, weight_table
+from zoo.models.backbone import Backbone, StageFunction
+from zoo.registry.hookspecs import hookimpl
+from zoo.registry.spec import BackboneSpec, ClassifierLayout, Preprocess, Range, Stage, WeightSpec, weight_table
 
 
 class Block(nnx.Module):

@@ -13,8 +13,8 @@ from functools import partial
 
 from zoo.blocks import dilation
 from zoo.blocks.residual import BasicBlock, Block, Bottleneck, ResidualNet, residual_stages
-from zoo.hookspecs import hookimpl
-from zoo.spec import BackboneSpec, ClassifierLayout, Preprocess, Range, WeightSpec, weight_table
+from zoo.registry.hookspecs import hookimpl
+from zoo.registry.spec import BackboneSpec, ClassifierLayout, Preprocess, Range, WeightSpec, weight_table
 
 # Depths: arXiv:1512.03385, table 1; groups and widths: arXiv:1611.05431, table 1 and arXiv:1605.07146 via torchvision.
 # name: (block, depths, groups, width of a group in the first stage, deep stem, tag of the default weights)

@@ -11,8 +11,8 @@ from functools import partial
 
 from zoo.blocks import dilation
 from zoo.blocks.residual import Bottleneck, ResidualNet, residual_stages
-from zoo.hookspecs import hookimpl
-from zoo.spec import BackboneSpec, ClassifierLayout, Preprocess, Range, WeightSpec, weight_table
+from zoo.registry.hookspecs import hookimpl
+from zoo.registry.spec import BackboneSpec, ClassifierLayout, Preprocess, Range, WeightSpec, weight_table
 
 # arXiv:2103.07579, table 8. name: depths
 VARIANTS = {

@@ -10,8 +10,8 @@ from functools import partial
 
 from zoo.blocks import dilation
 from zoo.blocks.residual import BasicBlock, Bottleneck, ResidualNet, residual_stages
-from zoo.hookspecs import hookimpl
-from zoo.spec import BackboneSpec, ClassifierLayout, Preprocess, Range, WeightSpec, weight_table
+from zoo.registry.hookspecs import hookimpl
+from zoo.registry.spec import BackboneSpec, ClassifierLayout, Preprocess, Range, WeightSpec, weight_table
 
 # Depths and groups: arXiv:1709.01507, table 1, and timm.
 # name: (block, depths, groups, width of a group in the first stage, deep stem, tag of the default weights)

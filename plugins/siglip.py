@@ -8,8 +8,8 @@ timm's. Weights: timm's on the Hugging Face hub, without a classifier.
 from __future__ import annotations
 
 from zoo.blocks.transformer import SIZES, TransformerConfig, plain_spec
-from zoo.hookspecs import hookimpl
-from zoo.spec import BackboneSpec, WeightSpec, weight_table
+from zoo.registry.hookspecs import hookimpl
+from zoo.registry.spec import BackboneSpec, WeightSpec, weight_table
 
 # arXiv:2305.13035: dim, depth, heads of the shape-optimised net, whose MLP has 4304 features.
 SO400M = (1152, 27, 16)

@@ -15,10 +15,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from zoo.backbone import Backbone, StageFunction
-from zoo.hookspecs import hookimpl
 from zoo.layers import Chain, Conv, MaxPool
-from zoo.spec import BackboneSpec, ClassifierLayout, Preprocess, Stage, WeightSpec
+from zoo.models.backbone import Backbone, StageFunction
+from zoo.registry.hookspecs import hookimpl
+from zoo.registry.spec import BackboneSpec, ClassifierLayout, Preprocess, Stage, WeightSpec
 
 
 class Fire(nnx.Module):

@@ -16,11 +16,11 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from zoo.backbone import Backbone, StageFunction
 from zoo.blocks.transformer import Mlp, attend, drop_path_rates
-from zoo.hookspecs import hookimpl
 from zoo.layers import Chain, Conv, DropPath, LayerNorm, Linear, Normal, global_avg_pool
-from zoo.spec import BackboneSpec, ClassifierLayout, Preprocess, Range, Stage, Stored, WeightSpec, weight_table
+from zoo.models.backbone import Backbone, StageFunction
+from zoo.registry.hookspecs import hookimpl
+from zoo.registry.spec import BackboneSpec, ClassifierLayout, Preprocess, Range, Stage, Stored, WeightSpec, weight_table
 
 Layout = Callable[[], Mapping[str, str | Stored]]
 

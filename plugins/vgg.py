@@ -16,10 +16,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from zoo.backbone import Backbone, StageFunction
-from zoo.hookspecs import hookimpl
 from zoo.layers import BatchNorm, Chain, Conv, MaxPool, global_avg_pool
-from zoo.spec import BackboneSpec, ClassifierLayout, Preprocess, Range, Stage, Stored, WeightSpec, weight_table
+from zoo.models.backbone import Backbone, StageFunction
+from zoo.registry.hookspecs import hookimpl
+from zoo.registry.spec import BackboneSpec, ClassifierLayout, Preprocess, Range, Stage, Stored, WeightSpec, weight_table
 
 WIDTHS = (64, 128, 256, 512, 512)
 HIDDEN = 4096

@@ -12,8 +12,8 @@ from functools import partial
 
 from zoo.blocks.transformer import SIZES, TransformerConfig, plain_spec
 from zoo.blocks.transformer_layouts import transformers_layout
-from zoo.hookspecs import hookimpl
-from zoo.spec import BackboneSpec, Stored, WeightSpec, weight_table
+from zoo.registry.hookspecs import hookimpl
+from zoo.registry.spec import BackboneSpec, Stored, WeightSpec, weight_table
 
 # arXiv:2010.11929, table 1, and arXiv:2106.10270. name: (size, patch, image side, tag of the default weights)
 VARIANTS = {

@@ -17,7 +17,7 @@ import zoo
 import zoo.registry
 from zoo.data import Dataset, Sample
 from zoo.data.boxes import Boxes
-from zoo.model import Model
+from zoo.models.model import Model
 
 PYRAMIDNET = '''
 """PyramidNet: five convolutions with normalisation, each halving the map."""
@@ -25,9 +25,9 @@ PYRAMIDNET = '''
 from flax import nnx
 
 import zoo
-from zoo.backbone import Backbone
+from zoo.models.backbone import Backbone
 from zoo.layers import BatchNorm, Conv
-from zoo.spec import ClassifierLayout, Preprocess, Stage
+from zoo.registry.spec import ClassifierLayout, Preprocess, Stage
 
 ZOO_API = 1
 WIDTHS = (8, 16, 24, 32, 32)

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 import zoo
 from zoo.data import Dataset, Sample
 from zoo.data.masks import IGNORE, Mask, MaskFile
-from zoo.model import Model
+from zoo.models.model import Model
 
 LABELS = ("background", "disc", "bar")
 COLOURS = {"disc": (225, 40, 40), "bar": (50, 80, 230)}

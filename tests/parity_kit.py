@@ -18,13 +18,15 @@ import seeded
 from flax import nnx
 from jax import Array
 
-from zoo.adapter import configure
-from zoo.backbone import abstract, run_stages
-from zoo.compose import _fill, _in_checkpoint
 from zoo.labels import names as label_names
-from zoo.model import Card, Model
+from zoo.models.adapter import configure
+from zoo.models.assemble import Blueprint, assemble
+from zoo.models.backbone import run_stages
+from zoo.models.card import Card
+from zoo.models.fill import fill, in_checkpoint
+from zoo.models.model import Model
 from zoo.registry import registry
-from zoo.spec import OUTPUT_STRIDE, BackboneSpec
+from zoo.registry.spec import OUTPUT_STRIDE, BackboneSpec
 from zoo.weights.load import LoadReport, layouts_of
 from zoo.weights.mapping import Slot, locate, slots, split
 
@@ -142,11 +144,6 @@ def composed(
     adapter_spec = registry().adapter("classifier")
     own = label_names(spec.classifier.labels) if spec.classifier.labels else map(str, range(seeded.CLASSES))
     adapter = configure(adapter_spec.adapter, tuple(own) if labels is None else labels, {})
-    stages = [spec.stage(name) for name in adapter.taps(spec)]
-    rank = {"map": 4, "tokens": 3, "vector": 2}
-    shapes = {s.name: jax.ShapeDtypeStruct((*[1] * (rank[s.kind] - 1), s.channels), np.float32) for s in stages}
-    head = nnx.eval_shape(lambda: adapter.build(spec, shapes, size=spec.preprocess.size, rngs=nnx.Rngs(0)))
-    backbone = abstract(spec, in_channels=in_channels, **(options or {}))
     preprocess = spec.preprocess.for_channels(in_channels)
     card = Card(
         spec.name,
@@ -156,13 +153,13 @@ def composed(
         dtype=dtype,
         options=spec.build_options(options or {}),
     )
-    return Model(backbone, head, spec=spec, adapter=adapter, card=card)
+    return assemble(Blueprint(spec, adapter, preprocess, in_channels, options or {}, declared=True), card)
 
 
 def checkpoint_slots(model: Model) -> list[tuple[str, Slot]]:
     """(name in the native checkpoint, slot) of every array of a composed model."""
     paths = model.adapter.checkpoint_paths(model.spec)
-    tops = [(_in_checkpoint(slot, paths), slot) for slot in slots(model.head)]
+    tops = [(in_checkpoint(slot, paths), slot) for slot in slots(model.head)]
     return [(slot.name, slot) for slot in slots(model.backbone)] + tops
 
 
@@ -194,7 +191,7 @@ def _checkpoint(name: str, case: str) -> dict[str, np.ndarray]:
 
 def load(model: Model, tensors: Mapping[str, np.ndarray], *, keep_head: bool = True) -> LoadReport:
     """Put a checkpoint into a composed model, as `zoo.create` does, and set it to evaluation mode."""
-    report = _fill(
+    report = fill(
         model.spec,
         model.backbone,
         model.head,

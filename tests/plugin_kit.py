@@ -37,7 +37,7 @@ def weights_plugin(*names: str, extra: str = "") -> str:
 def backbone_plugin(*names: str) -> str:
     """Source of a plugin that declares backbones of these names and needs no jax before one is built."""
     return (
-        "import zoo\nfrom zoo.spec import ClassifierLayout, Stage\n\n"
+        "import zoo\nfrom zoo.registry.spec import ClassifierLayout, Stage\n\n"
         "def build(**options):\n    raise NotImplementedError\n\n@zoo.hookimpl\ndef zoo_backbones():\n"
         "    return [zoo.BackboneSpec(name, 'Test', build, (Stage('stem', 8, 2, modules=('stem',)),), "
         f"ClassifierLayout('fc')) for name in {list(names)!r}]\n"

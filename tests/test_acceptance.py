@@ -20,7 +20,8 @@ import pytest
 
 import zoo
 import zoo.cli
-from zoo.model import Model, decode_pixels
+from zoo.models.model import Model
+from zoo.models.predictor import decode_pixels
 
 
 def command(*args: object) -> str:

@@ -20,13 +20,14 @@ import seeded
 from flax import nnx
 
 import zoo
-from zoo import store
-from zoo.backbone import Backbone, abstract, feature_shapes, run_stages
-from zoo.conformance import check_backbone
 from zoo.errors import ConfigError, PluginError, UnknownNameError
 from zoo.layers import BatchNorm, Conv
-from zoo.model import Card, Model
-from zoo.spec import BackboneSpec, Range
+from zoo.models import store
+from zoo.models.backbone import Backbone, abstract, feature_shapes, run_stages
+from zoo.models.card import Card
+from zoo.models.conformance import check_backbone
+from zoo.models.model import Model
+from zoo.registry.spec import BackboneSpec, Range
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
 

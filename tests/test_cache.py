@@ -13,16 +13,17 @@ from flax import nnx
 from training_kit import draw_folder, draw_splits, installed, own_cache, picture, tinynet  # noqa: F401  (fixtures)
 
 import zoo
-import zoo.model
+import zoo.models.model
 from zoo import settings
+from zoo.activations.cache import BLOCK, View, cache_key, open_cache
+from zoo.activations.views import open_views
 from zoo.data import Dataset, Loader, Sample, read
 from zoo.errors import DataError, RunError
-from zoo.model import Model, Provider
+from zoo.models.card import Provider
+from zoo.models.model import FEATURES, Model
+from zoo.models.prepared import frame_numbers
 from zoo.training import Augment
-from zoo.training.batches import cached_batches, frame_numbers, mirrored_targets
-from zoo.training.cache import BLOCK, View, cache_key, open_cache
-from zoo.training.step import FEATURES
-from zoo.training.views import open_views
+from zoo.training.batches import cached_batches, mirrored_targets
 
 COUNT = 75
 FAST: dict[str, Any] = {"figures": False, "augment": "none", "show": lambda session: lambda event: None}
@@ -34,13 +35,13 @@ class Decoded(list):
 
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> Decoded:
-    seen, decode = Decoded(), zoo.model.decode
+    seen, decode = Decoded(), zoo.models.model.decode
 
     def counting(path: Path) -> np.ndarray:
         seen.append(path)
         return decode(path)
 
-    monkeypatch.setattr(zoo.model, "decode", counting)
+    monkeypatch.setattr(zoo.models.model, "decode", counting)
     return seen
 
 
@@ -216,7 +217,7 @@ def test_a_full_disk_is_said_before_anything_is_written(
     class Usage:
         free = 1000
 
-    monkeypatch.setattr("zoo.training.cache.shutil.disk_usage", lambda folder: Usage)
+    monkeypatch.setattr("zoo.activations.cache.shutil.disk_usage", lambda folder: Usage)
     with pytest.raises(RunError, match=r"needs 0\.0 GB .*ZOO_CACHE.*--no-cache"):
         open_cache(model, dataset)
     assert not files(model, dataset)[0].exists()
@@ -320,7 +321,7 @@ def reduced(model: Model, pixels: np.ndarray) -> np.ndarray:
 
 
 def prepared(model: Model, dataset: Dataset, row: int) -> np.ndarray:
-    return zoo.model.prepare_one(model.card, dataset[row].image)[0][None]
+    return zoo.models.predictor.prepare_one(model.card, dataset[row].image)[0][None]
 
 
 def test_features_of_each_frame_are_those_of_the_images(framed: Dataset):

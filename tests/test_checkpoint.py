@@ -19,7 +19,7 @@ from training_kit import draw_splits, installed, own_cache, tinynet  # noqa: F40
 
 import zoo
 from zoo.errors import RunError
-from zoo.model import Model
+from zoo.models.model import Model
 from zoo.training import Augment, Run
 from zoo.training.checkpoint import MANIFEST, Checkpoints
 from zoo.training.checkpoint import read as read_arrays

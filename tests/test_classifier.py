@@ -15,11 +15,11 @@ from flax import nnx
 from zoo.adapters.classifier import Classifier, ConvHead, PooledHead, calibration_error, pool_features
 
 import zoo
-from zoo.adapter import configure
 from zoo.data import Dataset, Sample
 from zoo.errors import ConfigError, DataError, UnknownNameError, ZooError
+from zoo.models.adapter import configure
 from zoo.registry import registry
-from zoo.spec import Preprocess
+from zoo.registry.spec import Preprocess
 
 LABELS = tuple("abcdefg")
 

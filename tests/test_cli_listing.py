@@ -11,10 +11,11 @@ from pathlib import Path
 import plugin_kit as kit
 import pytest
 
-from zoo import derive, doctor
-from zoo.catalogue import KINDS
-from zoo.loader import Contribution
-from zoo.spec import Preprocess, WeightSpec
+from zoo import doctor
+from zoo.registry import derive
+from zoo.registry.catalogue import KINDS
+from zoo.registry.loader import Contribution
+from zoo.registry.spec import Preprocess, WeightSpec
 
 HEAVY = ("jax", "flax", "numpy", "orbax", "grain", "optax", "matplotlib")
 
@@ -48,9 +49,7 @@ def test_listing_and_help_import_no_jax(args: tuple[str, ...]):
 
 
 def test_import_zoo_imports_no_jax():
-    program = (
-        f"import sys, zoo, zoo.spec, zoo.registry; print([m for m in {HEAVY!r} if m in sys.modules], zoo.ZooError)"
-    )
+    program = f"import sys, zoo, zoo.registry.spec; print([m for m in {HEAVY!r} if m in sys.modules], zoo.ZooError)"
     assert kit.run("-c", program).stdout.strip() == "[] <class 'zoo.errors.ZooError'>"
 
 
@@ -241,9 +240,9 @@ def test_check_of_a_plugin_that_conforms():
 
 WRONG = """import zoo
 from flax import nnx
-from zoo.backbone import Backbone
+from zoo.models.backbone import Backbone
 from zoo.layers import Conv
-from zoo.spec import ClassifierLayout, Stage
+from zoo.registry.spec import ClassifierLayout, Stage
 
 class Net(Backbone):
     def __init__(self, *, rngs, in_channels=3):

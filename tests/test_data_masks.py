@@ -35,7 +35,7 @@ from zoo.data.masks import (
 from zoo.data.outlines import Outlines, Polygons, Runs, inside, shape_of
 from zoo.data.transform import frame_of
 from zoo.errors import ConfigError, DataError
-from zoo.spec import Preprocess
+from zoo.registry.spec import Preprocess
 
 SIZE = (12, 20)
 TABLE = ((0, 0), (1, 1), (2, 2), (255, IGNORE))

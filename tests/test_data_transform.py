@@ -13,7 +13,7 @@ from PIL import Image
 from zoo.data import decode, prepare, with_room
 from zoo.data.transform import frame_of
 from zoo.errors import DataError
-from zoo.spec import Preprocess
+from zoo.registry.spec import Preprocess
 
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = json.loads((ROOT / "tests" / "golden" / "preprocess.json").read_text())["cases"]

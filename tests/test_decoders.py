@@ -32,14 +32,14 @@ from zoo.adapters.segmenter.parts import Maps
 from zoo.adapters.segmenter.published import MODELS
 
 import zoo
-from zoo.adapter import configure
-from zoo.backbone import abstract, feature_shapes
 from zoo.dense.resize import bilinear_weights, pool_to, resize_bilinear
 from zoo.errors import ConfigError, WeightsError
 from zoo.labels import names as label_names
 from zoo.layers.initialisers import shapes_only
-from zoo.model import Model
-from zoo.spec import OUTPUT_STRIDE, BackboneSpec
+from zoo.models.adapter import configure
+from zoo.models.backbone import abstract, feature_shapes
+from zoo.models.model import Model
+from zoo.registry.spec import OUTPUT_STRIDE, BackboneSpec
 from zoo.weights.mapping import locate, slots
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "segmentation.json").read_text())

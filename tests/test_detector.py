@@ -29,14 +29,14 @@ from zoo.adapters.detector.heads import METHODS, stages_for
 import zoo
 import zoo.cli
 import zoo.training.loop
-from zoo.backbone import feature_shapes
 from zoo.data import Dataset, Sample, decode
 from zoo.data.boxes import Boxes
 from zoo.dense.boxes import pairwise_iou
 from zoo.errors import ConfigError, DataError
 from zoo.labels import category_numbers, names
 from zoo.layers.initialisers import shapes_only
-from zoo.spec import Preprocess
+from zoo.models.backbone import feature_shapes
+from zoo.registry.spec import Preprocess
 from zoo.training.evaluation import _evaluate
 from zoo.training.run import Run
 

@@ -19,9 +19,9 @@ import pytest
 import seeded
 from flax import nnx
 
-from zoo.conformance import check_backbone
-from zoo.model import Model, parameter_count
-from zoo.rules import Assignment, assign, preset
+from zoo.models.conformance import check_backbone
+from zoo.models.model import Model, parameter_count
+from zoo.training.rules import Assignment, assign, preset
 from zoo.training.step import optimizer
 
 ALL = sorted(kit.backbones())

@@ -16,8 +16,9 @@ import seeded
 
 import zoo
 from zoo.errors import ConfigError, RunError
-from zoo.model import Model, decode_pixels
-from zoo.weights.export import config_of, export, native_tensors
+from zoo.models.export import config_of, export, native_tensors
+from zoo.models.model import Model
+from zoo.models.predictor import decode_pixels
 from zoo.weights.file import read
 from zoo.weights.load import layouts_of
 

@@ -21,11 +21,11 @@ from jax import Array
 from zoo.adapters.detector import fcos
 from zoo.adapters.detector.layouts import TORCHVISION
 
-from zoo.backbone import run_stages
 from zoo.dense.necks import FPN
 from zoo.dense.points import grid_points, map_steps
 from zoo.dense.pyramid import pyramid_stages
 from zoo.errors import ConfigError
+from zoo.models.backbone import run_stages
 
 FILE = json.loads((Path(__file__).parent / "golden" / "fcos.json").read_text())
 GOLDEN = FILE["fcos_resnet50_fpn"]

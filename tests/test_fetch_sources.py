@@ -147,7 +147,7 @@ def test_local_config(tmp_path):
 
 PLUGIN = """
 from pathlib import Path
-from zoo.hookspecs import hookimpl
+from zoo.registry.hookspecs import hookimpl
 ZOO_API = 1
 
 @hookimpl

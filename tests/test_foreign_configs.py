@@ -13,9 +13,9 @@ from weights_kit import NAME, SPEC, create, saved, tensors
 
 from zoo.data import prepare
 from zoo.errors import WeightsError
-from zoo.spec import Preprocess
+from zoo.models.origin import origin_of
+from zoo.registry.spec import Preprocess
 from zoo.weights.foreign import of_processor, of_timm, of_torchvision
-from zoo.weights.origin import origin_of
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 PHOTO = np.random.default_rng(0).integers(0, 256, (50, 72, 3), dtype=np.uint8)

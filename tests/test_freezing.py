@@ -25,9 +25,9 @@ from flax import nnx
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
 import zoo
-from zoo.model import Model
+from zoo.models.model import Model
 from zoo.registry import registry
-from zoo.rules import Assignment, assign, preset
+from zoo.training.rules import Assignment, assign, preset
 from zoo.training.step import Program, TrainState, install, optimizer, start
 
 PLANS = ("head", "last:1")

@@ -12,7 +12,7 @@ from training_kit import FAST, installed, own_cache, tinynet  # noqa: F401  (fix
 
 import zoo
 from zoo.data import Dataset, Sample
-from zoo.model import prepare_one
+from zoo.models.predictor import prepare_one
 
 
 def radiograph(file: Path, bright: bool, depth: int) -> Path:

@@ -13,10 +13,10 @@ from flax import nnx
 
 import zoo
 from zoo.errors import ConfigError, FetchError, WeightsError
-from zoo.model import Model
+from zoo.models.export import export
+from zoo.models.model import Model
 from zoo.registry import registry
-from zoo.spec import Preprocess
-from zoo.weights.export import export
+from zoo.registry.spec import Preprocess
 
 hub = hub_server.hub
 NAME = "resnet18.a1_in1k"

@@ -18,12 +18,13 @@ from training_kit import CLASSES, create, draw_folder
 from zoo.data import Dataset, Loader, read
 from zoo.errors import ConfigError
 from zoo.layers import BatchNorm, statistics_of
-from zoo.model import Model
-from zoo.rules import assign, preset
-from zoo.training.batches import evaluation_load, relabelled
+from zoo.models.model import Model
+from zoo.models.prepared import evaluation_load
+from zoo.training.batches import relabelled
 from zoo.training.evaluation import evaluate_batches
 from zoo.training.plan import make_plan
 from zoo.training.reads import training_loader
+from zoo.training.rules import assign, preset
 from zoo.training.session import Recipe, Session
 from zoo.training.step import install, start
 
@@ -137,7 +138,7 @@ def test_batches_are_full_for_a_layer_that_cannot_tell_copies(five: Dataset, tmp
 def test_a_batch_too_large_for_a_frame_is_refused(five: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     model = create()
     model.backbone.bn2 = nnx.BatchNorm(16, rngs=nnx.Rngs(0))  # type: ignore[attr-defined]
-    monkeypatch.setattr("zoo.training.batches.frame_numbers", lambda *_: np.array([0, 0, 0, 1, 1]))
+    monkeypatch.setattr("zoo.training.reads.frame_numbers", lambda *_: np.array([0, 0, 0, 1, 1]))
     recipe = Recipe(batch_size=3, statistics=True)
     session = Session(model, five, five, make_plan(model, "all", 1, None, None), recipe, tmp_path)
     with pytest.raises(ConfigError, match="backbone.bn2 .*batch_size of at most 2"):

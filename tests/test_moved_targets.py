@@ -20,12 +20,12 @@ import zoo.registry
 from zoo.data import Dataset, Sample
 from zoo.data.augment import Augment, unmoved
 from zoo.errors import ConfigError
-from zoo.model import Model
+from zoo.models.model import Model
+from zoo.models.prepared import evaluation_load
 from zoo.registry import registry
-from zoo.rules import assign, preset
-from zoo.training.batches import evaluation_load
 from zoo.training.plan import make_plan
 from zoo.training.reads import training_loader
+from zoo.training.rules import assign, preset
 from zoo.training.session import Recipe, Session
 
 own_cache = training_kit.own_cache
@@ -38,9 +38,9 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 import numpy as np
 
-from zoo.adapter import Adapter
+from zoo.models.adapter import Adapter
 from zoo.layers import Linear
-from zoo.spec import AdapterSpec
+from zoo.registry.spec import AdapterSpec
 
 
 class Places(nnx.Module):

@@ -16,13 +16,13 @@ import pytest
 import seeded
 from flax import nnx
 
-from zoo.backbone import feature_shapes
 from zoo.dense.necks import FPN, SimplePyramid
 from zoo.dense.pyramid import StageMaps, pyramid_stages, tokens_to_map
 from zoo.dense.resize import nearest_rows, resize_nearest
 from zoo.errors import ConfigError
 from zoo.layers import ConvTranspose, GroupNorm
-from zoo.spec import BackboneSpec, ClassifierLayout, Stage
+from zoo.models.backbone import feature_shapes
+from zoo.registry.spec import BackboneSpec, ClassifierLayout, Stage
 from zoo.weights.mapping import slots
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "fcos.json").read_text())

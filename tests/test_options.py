@@ -19,9 +19,9 @@ import zoo.training.plan
 from zoo.cli.app import app
 from zoo.data.augment import Augment
 from zoo.errors import ConfigError, UnknownNameError
-from zoo.model import Model
+from zoo.models.model import Model
+from zoo.models.options import by_owner
 from zoo.numbers import TRAINING, Accepted, check_class_weights
-from zoo.options import by_owner
 from zoo.training import Phase
 
 PLUGIN = (
@@ -33,8 +33,8 @@ PLUGIN = (
 
 from dataclasses import dataclass
 
-from zoo.adapter import Adapter
-from zoo.spec import AdapterSpec
+from zoo.models.adapter import Adapter
+from zoo.registry.spec import AdapterSpec
 
 
 @dataclass(frozen=True)
@@ -143,8 +143,8 @@ def test_keys_that_first_party_tasks_and_backbones_share():
 
 
 def test_published_models_name_options_of_one_owner():
-    from zoo.adapter import option_fields
-    from zoo.compose import PREPROCESS_OPTIONS
+    from zoo.models.adapter import option_fields
+    from zoo.models.request import PREPROCESS_OPTIONS
     from zoo.registry import registry
 
     found = registry()

@@ -95,7 +95,7 @@ def test_the_wheel_holds_everything(wheel: Path, source: Path):
 
 def test_the_installed_wheel_lists_what_the_checkout_lists(python: Path, tmp_path: Path):
     program = (
-        "import zoo, zoo.plugins, zoo.adapters; from zoo.catalogue import first_party_path;"
+        "import zoo, zoo.plugins, zoo.adapters; from zoo.registry.catalogue import first_party_path;"
         "print(zoo.__file__, zoo.plugins.__file__, zoo.adapters.__file__, first_party_path(), sep='\\n')"
     )
     prefix = str(python.parent.parent)

@@ -17,7 +17,7 @@ import seeded
 from flax import nnx
 
 from zoo.layers import BatchNorm, Conv, LayerNorm, Linear
-from zoo.model import Model
+from zoo.models.model import Model
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
 

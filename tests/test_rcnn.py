@@ -22,12 +22,12 @@ from zoo.adapters.detector import rcnn
 from zoo.adapters.detector.rcnn_matching import match, sample, smooth_l1
 from zoo.adapters.detector.rcnn_rpn import RPN
 
-from zoo.backbone import run_stages
 from zoo.dense import anchors as coder
 from zoo.dense.necks import FPN
 from zoo.dense.nms import nms, survivors
 from zoo.dense.points import map_steps
 from zoo.dense.pyramid import pyramid_stages
+from zoo.models.backbone import run_stages
 
 FILE = json.loads((Path(__file__).parent / "golden" / "rcnn.json").read_text())
 GOLDEN = FILE["fasterrcnn_resnet50_fpn"]

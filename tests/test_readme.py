@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from typer.main import get_command
 
-from zoo.backbone import feature_shapes
 from zoo.demo.draw import DEMO, draw_folder
+from zoo.models.backbone import feature_shapes
 
 README = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)

@@ -16,7 +16,8 @@ import parity_kit as kit
 import pytest
 
 import zoo
-from zoo.model import Model, decode_pixels
+from zoo.models.model import Model
+from zoo.models.predictor import decode_pixels
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
 

@@ -17,8 +17,8 @@ from zoo.adapters.segmenter import Segmenter
 from zoo.adapters.segmenter.decoders import DECODERS
 from zoo.adapters.style import METHODS, Style
 
-from zoo.adapter import Adapter
 from zoo.errors import ConfigError
+from zoo.models.adapter import Adapter
 from zoo.training.plan import FINE_RATE, HEAD_RATE, SCRATCH_RATE, make_plan
 from zoo.training.recipe import OwnRecipe
 from zoo.training.step import _averaged

@@ -13,7 +13,7 @@ import pytest
 from zoo import registry as registry_module
 from zoo.errors import ConfigError, FetchError, PluginError, UnknownNameError
 from zoo.registry import Registry
-from zoo.spec import Preprocess, WeightSpec
+from zoo.registry.spec import Preprocess, WeightSpec
 
 ROOT = Path(__file__).resolve().parent.parent
 FLAX_ZOO = {found.name for found in pkgutil.iter_modules([str(ROOT / "plugins"), str(ROOT / "adapters")])}
@@ -192,7 +192,7 @@ def test_a_name_of_zoos_own_means_it_whatever_is_installed(site: Path):
     default = Registry().weights("resnet18.a1_in1k")
     task = """
 import dataclasses
-from zoo.adapter import Adapter
+from zoo.models.adapter import Adapter
 @dataclasses.dataclass(frozen=True)
 class Mine(Adapter):
     targets_from = ("class",)
@@ -363,7 +363,7 @@ def test_private_weights_and_pins(site: Path):
 
 
 def test_every_catalogued_row_equals_its_spec(site: Path):
-    from zoo import catalogue
+    from zoo.registry import catalogue
 
     registry = Registry()
     rows = registry.rows("weights")
@@ -379,12 +379,12 @@ def test_weights_that_say_nothing_of_preprocessing_have_their_backbones(site: Pa
     """Whoever ships them: another distribution, for a backbone of zoo's or its own, or the user."""
     backbone = kit.backbone_plugin("net").replace(
         "ClassifierLayout('fc'))",
-        "ClassifierLayout('fc'), preprocess=zoo.spec.Preprocess(size=(64, 48), crop_pct=0.5))",
+        "ClassifierLayout('fc'), preprocess=zoo.registry.spec.Preprocess(size=(64, 48), crop_pct=0.5))",
     )
     said = (
         "@zoo.hookimpl\ndef zoo_weights():\n    return [zoo.WeightSpec(n) for n in ('net.a', 'vit_tiny_patch16_224.b')]"
     )
-    said += " + [zoo.WeightSpec('net.c', preprocess=zoo.spec.Preprocess(crop_pct=0.9))]\n"
+    said += " + [zoo.WeightSpec('net.c', preprocess=zoo.registry.spec.Preprocess(crop_pct=0.9))]\n"
     kit.distribution(site, "mine", backbone + said)
     (site.parent / "registry.toml").write_text('[weights."net.d"]\nsource = "d"\n[weights."net.e"]\nsize = 32\n')
     registry = Registry()

@@ -15,7 +15,7 @@ from zoo.adapters.segmenter import SegmentationMetrics
 
 import zoo
 from zoo.dense.coco import CocoEvaluation
-from zoo.model import Model
+from zoo.models.model import Model
 from zoo.training import Phase
 from zoo.training.remarks import never_predicted, slow_average, still_figure
 from zoo.training.session import Session

@@ -12,8 +12,8 @@ from training_kit import installed, own_cache, tinynet  # noqa: F401  (fixtures)
 
 import zoo
 from zoo.errors import ConfigError
-from zoo.model import Model
-from zoo.rules import assign, preset, table
+from zoo.models.model import Model
+from zoo.training.rules import assign, preset, table
 from zoo.training.step import lenient
 from zoo.weights.mapping import dotted
 

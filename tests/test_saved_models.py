@@ -17,11 +17,11 @@ from training_kit import CLASSES, FAST, TINYNET, create, data, draw_folder, inst
 import zoo
 import zoo.registry
 from zoo.errors import ConfigError, PluginError, RunError, WeightsError
-from zoo.model import Provider
+from zoo.models.card import Provider
+from zoo.models.continued import same_classes
 from zoo.training import Run
 from zoo.training.checkpoint import Checkpoints
 from zoo.training.session import Interrupted
-from zoo.weights.continued import same_classes
 from zoo.weights.file import SEAL, content_digest, read, write
 
 

@@ -31,8 +31,8 @@ from zoo.data.outlines import Runs
 from zoo.data.transform import place
 from zoo.dense.originals import labels_of_one
 from zoo.errors import ConfigError, DataError, UnknownNameError
-from zoo.model import Model
-from zoo.spec import Preprocess
+from zoo.models.model import Model
+from zoo.registry.spec import Preprocess
 from zoo.training.evaluation import _evaluate
 from zoo.training.run import Run
 

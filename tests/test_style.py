@@ -20,7 +20,7 @@ from zoo.adapters.style.pictures import open_picture, style_crop
 import zoo
 from zoo.cli.app import app
 from zoo.errors import ConfigError, DataError, ZooError
-from zoo.model import Model
+from zoo.models.model import Model
 from zoo.registry import registry
 
 
@@ -296,7 +296,7 @@ def test_painting_without_training(pictures: Path, tmp_path: Path) -> None:
 def _weights(folder: Path) -> Path:
     import seeded
 
-    from zoo.backbone import abstract
+    from zoo.models.backbone import abstract
     from zoo.weights.file import write
     from zoo.weights.mapping import slots
 

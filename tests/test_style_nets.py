@@ -19,7 +19,7 @@ from zoo.adapters.style.adain import levels
 
 import zoo
 from zoo.errors import WeightsError
-from zoo.model import Model
+from zoo.models.model import Model
 from zoo.registry import registry
 from zoo.weights.file import write
 
@@ -83,7 +83,7 @@ def test_the_decoder_gives_the_pictures_size(joined: bool, name: str, size: tupl
     """On maps that halve with rounding (VGG), without padding (SqueezeNet), from stride 2 (ResNet) and from 4 on."""
     from zoo.adapters.style import Style
 
-    from zoo.backbone import PIXELS, feature_shapes
+    from zoo.models.backbone import PIXELS, feature_shapes
 
     spec = registry().backbone(name)
     options = Style(joined=joined)
@@ -175,7 +175,7 @@ def test_the_sequential_layout_of_a_decoder() -> None:
     """naoto0804's: it mirrors VGG19 up to relu4_1, numbered with its padding, ReLUs and upsampling."""
     from zoo.adapters.style import Style
 
-    from zoo.compose import arrays_for, put
+    from zoo.models.fill import arrays_for, put
 
     spec = registry().backbone("vgg19")
     widths = levels(Style(), spec)

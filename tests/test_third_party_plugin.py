@@ -33,9 +33,9 @@ PLUGIN = '''
 from flax import nnx
 
 import zoo
-from zoo.backbone import Backbone
+from zoo.models.backbone import Backbone
 from zoo.layers import BatchNorm, Conv
-from zoo.spec import ClassifierLayout, Preprocess, Stage
+from zoo.registry.spec import ClassifierLayout, Preprocess, Stage
 
 ZOO_API = 1
 

@@ -14,9 +14,9 @@ from training_kit import CLASSES, FAST, create, draw_folder, picture
 import zoo
 from zoo.data import Dataset, read, split
 from zoo.errors import ConfigError, DataError, RunError, WeightsError
+from zoo.models.export import native_tensors
 from zoo.training.batches import named_after, relabelled, splits
 from zoo.training.session import Session
-from zoo.weights.export import native_tensors
 from zoo.weights.file import write
 
 installed, own_cache, tinynet = training_kit.installed, training_kit.own_cache, training_kit.tinynet

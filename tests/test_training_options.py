@@ -18,9 +18,9 @@ from training_kit import CLASSES, FAST, create, draw_folder, picture, same, valu
 import zoo
 from zoo.data import read
 from zoo.errors import RunError
-from zoo.model import Model
-from zoo.rules import assign, preset
+from zoo.models.model import Model
 from zoo.training import Augment
+from zoo.training.rules import assign, preset
 from zoo.training.step import install, lenient, optimizer, start
 
 installed, own_cache, tinynet = training_kit.installed, training_kit.own_cache, training_kit.tinynet

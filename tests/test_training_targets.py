@@ -13,7 +13,7 @@ from PIL import Image
 from training_kit import own_cache  # noqa: F401  (fixture)
 
 from zoo.data.masks import IGNORE, read_mask
-from zoo.training.batches import training_load
+from zoo.models.prepared import training_load
 
 SIZE = (90, 140)
 each = pytest.mark.parametrize(

@@ -13,16 +13,16 @@ from training_kit import installed, own_cache, tinynet  # noqa: F401  (fixtures)
 from zoo.adapters.classifier import Classifier
 
 import zoo
-import zoo.model
-from zoo.adapter import option_fields
+import zoo.models.model
+from zoo.activations.cache import PLAIN, View, cache_key
+from zoo.activations.views import CachedViews, open_views
 from zoo.data import Dataset, Loader, Sample
 from zoo.data.augment import Augment
 from zoo.data.masks import IGNORE, Mask, MaskFile, prepare_mask, read_mask
-from zoo.model import Model
-from zoo.training.batches import cached_batches, evaluation_load
-from zoo.training.cache import PLAIN, View, cache_key
-from zoo.training.step import FEATURES
-from zoo.training.views import CachedViews, open_views
+from zoo.models.adapter import option_fields
+from zoo.models.model import FEATURES, Model
+from zoo.models.prepared import evaluation_load
+from zoo.training.batches import cached_batches
 
 SIDE = 64
 COUNT = 7
@@ -78,7 +78,7 @@ def views(model: Model, dataset: Dataset, tmp_path_factory: pytest.TempPathFacto
 
 
 def prepared(model: Model, dataset: Dataset, row: int) -> np.ndarray:
-    return zoo.model.prepare_one(model.card, dataset[row].image)[0]
+    return zoo.models.predictor.prepare_one(model.card, dataset[row].image)[0]
 
 
 def seen(model: Model, dataset: Dataset, cache: CachedViews, row: int, view: int) -> np.ndarray:

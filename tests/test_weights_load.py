@@ -15,7 +15,7 @@ from weights_kit import FAMILIES, HEAD, NAME, SPEC, create, saved, tensors, valu
 
 import zoo
 from zoo.errors import WeightsError
-from zoo.spec import Preprocess
+from zoo.registry.spec import Preprocess
 from zoo.weights.load import adapt_first_kernel, assign, layouts_of
 from zoo.weights.mapping import common_wrapper, slots
 

@@ -17,8 +17,8 @@ from weights_kit import FAMILIES, NAME, SPEC, create, saved, tensors, values
 import zoo
 from zoo.errors import WeightsError
 from zoo.labels import names as label_names
-from zoo.spec import Convention, Preprocess
-from zoo.weights.origin import origin_of
+from zoo.models.origin import origin_of
+from zoo.registry.spec import Convention, Preprocess
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
 

@@ -21,10 +21,10 @@ from zoo.adapters.detector import yolox
 from zoo.adapters.detector.layouts import YOLOX
 from zoo.adapters.detector.published import MODELS as PUBLISHED
 
-from zoo.backbone import abstract, run_stages
 from zoo.dense.points import grid_points
 from zoo.dense.pyramid import pyramid_stages
 from zoo.errors import ConfigError
+from zoo.models.backbone import abstract, run_stages
 from zoo.weights.mapping import locate, slots
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "yolox.json").read_text())

@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 
 import zoo
 import zoo.registry
-from zoo.model import Model
+from zoo.models.model import Model
 
 TINYNET = '''
 """TinyNet: two convolutions with normalisation, for tests of training."""
@@ -27,9 +27,9 @@ import functools
 from flax import nnx
 
 import zoo
-from zoo.backbone import Backbone
+from zoo.models.backbone import Backbone
 from zoo.layers import BatchNorm, Conv
-from zoo.spec import ClassifierLayout, Preprocess, Stage, WeightSpec
+from zoo.registry.spec import ClassifierLayout, Preprocess, Stage, WeightSpec
 
 ZOO_API = 1
 

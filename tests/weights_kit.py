@@ -10,7 +10,7 @@ import parity_kit as kit
 from flax import nnx
 
 import zoo
-from zoo.store import arrays_of
+from zoo.models.store import arrays_of
 from zoo.weights.file import write
 from zoo.weights.mapping import Slot, slots
 

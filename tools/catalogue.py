@@ -15,12 +15,14 @@ import difflib
 import json
 import sys
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
-from zoo import derive, loader
-from zoo.catalogue import FILE
-from zoo.loader import Contribution
-from zoo.spec import BackboneSpec, WeightSpec
+from zoo.models.backbone import count_params
+from zoo.registry import derive, loader
+from zoo.registry.catalogue import FILE
+from zoo.registry.loader import Contribution
+from zoo.registry.spec import BackboneSpec, WeightSpec
 
 ROOT = Path(__file__).resolve().parent.parent
 PATH = ROOT / FILE
@@ -32,16 +34,22 @@ COMMAND = "python tools/catalogue.py"
 def derived() -> dict[Path, str]:
     """File -> content, from zoo's own plugins. A plugin that cannot be loaded raises."""
     own = [(c.module, loader.load(c)) for c in loader.discover() if c.first_party]
-    return {PATH: derive.catalogue(own, COMMAND, counts()), PAGE: page([given for _, given in own])}
+    return {PATH: derive.catalogue(own, COMMAND, count), PAGE: page([given for _, given in own])}
 
 
-def counts() -> dict[str, int]:
+@cache
+def references() -> dict[str, int]:
     """Backbone -> the reference's number of parameters, without its classifier."""
     found: dict[str, int] = {}
     for file in sorted(GOLDEN.glob("backbone_*.json")):
         variants = json.loads(file.read_text(encoding="utf-8"))["variants"]
         found |= {name: cases["default"]["params"] for name, cases in variants.items() if "default" in cases}
     return found
+
+
+def count(spec: BackboneSpec) -> int:
+    """The number of parameters of a backbone."""
+    return references().get(spec.name) or count_params(spec)
 
 
 def page(plugins: Sequence[Contribution]) -> str:

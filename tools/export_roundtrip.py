@@ -92,7 +92,7 @@ def our_side(work: Path, python: str, names: Sequence[str]) -> None:
     import parity_kit as kit
     import seeded
 
-    from zoo.weights.export import export
+    from zoo.models.export import export
     from zoo.weights.load import layouts_of
 
     def write(name: str, layout: str, case: str, options: Mapping[str, Any], channels: int = 3) -> None:

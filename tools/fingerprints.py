@@ -21,7 +21,7 @@ import fingerprints
 import jax
 import parity_kit as kit
 
-from zoo.model import Model
+from zoo.models.model import Model
 
 
 def main(pattern: str = "") -> int:

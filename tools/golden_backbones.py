@@ -23,7 +23,7 @@ import parity_kit  # noqa: E402
 import seeded  # noqa: E402
 
 from zoo.registry import registry  # noqa: E402
-from zoo.spec import BackboneSpec  # noqa: E402
+from zoo.registry.spec import BackboneSpec  # noqa: E402
 
 
 def job(spec: BackboneSpec, options: dict[str, Any]) -> dict[str, Any]:

@@ -18,20 +18,20 @@ if find_spec("zoo.plugins") is None:
 __version__ = "0.1.0"
 
 _HOME = {
-    "create": "zoo.compose",
-    "load": "zoo.store",
-    "Model": "zoo.model",
-    "features": "zoo.model",
-    "save": "zoo.store",
-    "cite": "zoo.model",
+    "create": "zoo.models.create",
+    "load": "zoo.models.store",
+    "Model": "zoo.models.model",
+    "features": "zoo.models.model",
+    "save": "zoo.models.store",
+    "cite": "zoo.models.model",
     "train": "zoo.training",
     "evaluate": "zoo.training",
-    "export": "zoo.weights.export",
-    "hookimpl": "zoo.hookspecs",
-    "BackboneSpec": "zoo.spec",
-    "WeightSpec": "zoo.spec",
-    "AdapterSpec": "zoo.spec",
-    "ModelSpec": "zoo.spec",
+    "export": "zoo.models.export",
+    "hookimpl": "zoo.registry.hookspecs",
+    "BackboneSpec": "zoo.registry.spec",
+    "WeightSpec": "zoo.registry.spec",
+    "AdapterSpec": "zoo.registry.spec",
+    "ModelSpec": "zoo.registry.spec",
     "ZooError": "zoo.errors",
 }
 
@@ -39,11 +39,11 @@ __all__ = list(_HOME)
 
 if TYPE_CHECKING:
     from zoo.errors import ZooError as ZooError
-    from zoo.hookspecs import hookimpl as hookimpl
-    from zoo.spec import AdapterSpec as AdapterSpec
-    from zoo.spec import BackboneSpec as BackboneSpec
-    from zoo.spec import ModelSpec as ModelSpec
-    from zoo.spec import WeightSpec as WeightSpec
+    from zoo.registry.hookspecs import hookimpl as hookimpl
+    from zoo.registry.spec import AdapterSpec as AdapterSpec
+    from zoo.registry.spec import BackboneSpec as BackboneSpec
+    from zoo.registry.spec import ModelSpec as ModelSpec
+    from zoo.registry.spec import WeightSpec as WeightSpec
 
 
 def __getattr__(name: str) -> Any:

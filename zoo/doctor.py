@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import zoo
-from zoo import catalogue, settings
+from zoo import settings
 from zoo.errors import ZooError
+from zoo.registry import catalogue
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "huggingface-hub", "safetensors", "numpy")
 RECOMMENDED = (3, 12)
@@ -156,8 +157,8 @@ def overlays() -> Section:
     found = _try(section, catalogue.read_overlay)
     section.facts["overlays"] = [str(file) for file in found.files] if found else []
     if found:
-        from zoo.installed import Selection
-        from zoo.loader import discover
+        from zoo.registry.installed import Selection
+        from zoo.registry.loader import discover
 
         section.problems += Selection(None, frozenset(), found).unknown(discover())
     return section

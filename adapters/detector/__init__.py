@@ -21,7 +21,6 @@ from jax import Array
 from zoo.adapters.detector.heads import METHODS, DetectionHead, stages_for
 from zoo.adapters.detector.published import MODELS
 
-from zoo.adapter import Adapter, Table
 from zoo.data import Dataset, Sample
 from zoo.data.boxes import box_limit, padded_targets
 from zoo.data.transform import frame_of
@@ -29,9 +28,10 @@ from zoo.dense.coco import CocoEvaluation, Curve
 from zoo.dense.coco_results import Numbering
 from zoo.dense.framing import whole_image
 from zoo.errors import ConfigError
-from zoo.hookspecs import hookimpl
-from zoo.model import Model
-from zoo.spec import AdapterSpec, BackboneSpec, ModelSpec, Preprocess
+from zoo.models.adapter import Adapter, Table
+from zoo.models.model import Model
+from zoo.registry.hookspecs import hookimpl
+from zoo.registry.spec import AdapterSpec, BackboneSpec, ModelSpec, Preprocess
 
 SIDE = 416
 """Side of the images where a user names none, in pixels; or the next that the backbone takes."""

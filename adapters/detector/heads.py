@@ -12,7 +12,7 @@ from zoo.adapters.detector import fcos, rcnn, yolox
 
 from zoo.dense.necks import FPN, SimplePyramid
 from zoo.dense.pyramid import StageMaps, pyramid_stages
-from zoo.spec import BackboneSpec, Stage
+from zoo.registry.spec import BackboneSpec, Stage
 
 Source = Literal["pyramid", "pool"]
 Size = Any
@@ -25,7 +25,7 @@ RECIPE: Mapping[str, Any] = {
     "ema": 0.99,  # so small batches leave the parameters restless
     "augment": {"scale": (0.4, 1.6), "ratio": (0.8, 1.25), "min_visible": 0.3},
 }
-"""What a method trains by, beside what its row says; see `zoo.adapter.Adapter.recipe`."""
+"""What a method trains by, beside what its row says; see `zoo.models.adapter.Adapter.recipe`."""
 
 
 @dataclass(frozen=True)

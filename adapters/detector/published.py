@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from zoo.adapters.detector import layouts, rcnn
 
-from zoo.spec import ModelSpec, Preprocess
+from zoo.registry.spec import ModelSpec, Preprocess
 
 _PHOTO = Preprocess(
     size=(800, 1344), crop_pct=1.0, crop_mode="letterbox", frames=((1344, 800), (800, 800))

@@ -29,7 +29,6 @@ from zoo.adapters.segmenter.decoders import (
 )
 from zoo.adapters.segmenter.published import MODELS
 
-from zoo.adapter import Adapter, Table
 from zoo.data import Dataset, Sample
 from zoo.data.masks import BACKGROUND, IGNORE, MOST_CLASSES, pixel_counts, prepare_mask, read_mask
 from zoo.data.outlines import Runs, inside
@@ -40,10 +39,11 @@ from zoo.dense.losses import Shape, parsed, segmentation_losses
 from zoo.dense.originals import batch_labels_at
 from zoo.dense.segmentation import SegmentationEvaluation, has_foreground
 from zoo.errors import ConfigError, DataError
-from zoo.hookspecs import hookimpl
-from zoo.model import Model
+from zoo.models.adapter import Adapter, Table
+from zoo.models.model import Model
 from zoo.numbers import check_class_weights
-from zoo.spec import AdapterSpec, BackboneSpec, ModelSpec, Preprocess
+from zoo.registry.hookspecs import hookimpl
+from zoo.registry.spec import AdapterSpec, BackboneSpec, ModelSpec, Preprocess
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -26,7 +26,7 @@ from zoo.dense.necks import SimplePyramid
 from zoo.dense.pyramid import StageMaps, pyramid_stages
 from zoo.errors import ConfigError, unknown_name
 from zoo.registry import registry
-from zoo.spec import OUTPUT_STRIDE, BackboneSpec, Stage
+from zoo.registry.spec import OUTPUT_STRIDE, BackboneSpec, Stage
 
 PYRAMID = (4, 8, 16, 32)
 AUXILIARY = 16
@@ -45,7 +45,7 @@ RECIPE: Mapping[str, Any] = {
     "ema": 0.99,  # so small batches leave the parameters restless
     "augment": {"scale": (0.4, 1.6), "ratio": (0.8, 1.25), "color": 0.4, "hue": 0.05},
 }
-"""What a decoder trains by, unless its row says otherwise; see `zoo.adapter.Adapter.recipe`."""
+"""What a decoder trains by, unless its row says otherwise; see `zoo.models.adapter.Adapter.recipe`."""
 
 
 @dataclass(frozen=True)

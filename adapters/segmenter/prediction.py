@@ -24,7 +24,8 @@ from zoo.data import decode
 from zoo.data.transform import place
 from zoo.dense.originals import labels_of_one, sampling
 from zoo.errors import ConfigError
-from zoo.model import Model, check_channels, framed
+from zoo.models.model import Model
+from zoo.models.predictor import check_channels, framed
 
 ROOM = 128
 """Sides of results are computed as multiples of this, so that photos of many sizes share programs."""

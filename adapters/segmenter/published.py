@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from zoo.adapters.segmenter import layouts
 
-from zoo.spec import OUTPUT_STRIDE, ModelSpec, Preprocess
+from zoo.registry.spec import OUTPUT_STRIDE, ModelSpec, Preprocess
 
 _PHOTO = Preprocess(size=(520, 696), crop_pct=1.0, crop_mode="letterbox", frames=((696, 520), (520, 520)))
 

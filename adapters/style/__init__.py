@@ -25,14 +25,14 @@ from zoo.adapters.style import adain, fast, gatys, stages
 from zoo.adapters.style.pictures import Picture, contact_sheet, open_picture, style_crop, style_files, style_pixels
 from zoo.adapters.style.stylize import stylize
 
-from zoo.adapter import Adapter
 from zoo.data import Dataset, Sample, decode, prepare
 from zoo.errors import ConfigError
-from zoo.hookspecs import hookimpl
-from zoo.spec import AdapterSpec, BackboneSpec, Preprocess
+from zoo.models.adapter import Adapter
+from zoo.registry.hookspecs import hookimpl
+from zoo.registry.spec import AdapterSpec, BackboneSpec, Preprocess
 
 if TYPE_CHECKING:
-    from zoo.model import Model
+    from zoo.models.model import Model
 
 __all__ = ["Picture", "Style", "stylize"]
 

@@ -17,13 +17,13 @@ from zoo.adapters.style.nets import Decoder
 from zoo.adapters.style.pictures import as_input, framed, unit
 from zoo.adapters.style.stages import maps
 
-from zoo.backbone import PIXELS
-from zoo.spec import BackboneSpec
+from zoo.models.backbone import PIXELS
+from zoo.registry.spec import BackboneSpec
 
 if TYPE_CHECKING:
     from zoo.adapters.style import Style
 
-    from zoo.model import Model
+    from zoo.models.model import Model
 
 WEIGHTS = {"content": 1.0, "style": 4.0, "tv": 5.0}
 """Of shares (`losses.energy`); arXiv:1703.06868, section 6.1, weighs absolute losses."""

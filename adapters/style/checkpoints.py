@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from zoo.errors import WeightsError
-from zoo.spec import BackboneSpec
+from zoo.registry.spec import BackboneSpec
 from zoo.weights.fetch import fetch
 from zoo.weights.file import read
 from zoo.weights.mapping import common_wrapper

@@ -15,13 +15,13 @@ from zoo.adapters.style import losses, tiles
 from zoo.adapters.style.nets import Statistics, TransformNet
 from zoo.adapters.style.pictures import as_input, unit
 
-from zoo.backbone import PIXELS
-from zoo.spec import BackboneSpec
+from zoo.models.backbone import PIXELS
+from zoo.registry.spec import BackboneSpec
 
 if TYPE_CHECKING:
     from zoo.adapters.style import Style
 
-    from zoo.model import Model
+    from zoo.models.model import Model
 
 WEIGHTS = {"content": 1.0, "style": 2.0, "tv": 5.0}
 RECIPE = {"plan": "head", "epochs": 40, "steps": 180, "batch_size": 4, "lr": 2e-3, "weight_decay": 0.0}

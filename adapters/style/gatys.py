@@ -21,14 +21,14 @@ from jax import Array, lax
 from zoo.adapters.style import losses
 from zoo.adapters.style.pictures import as_input, fitted, framed, resized
 
-from zoo.backbone import PIXELS
-from zoo.spec import BackboneSpec
+from zoo.models.backbone import PIXELS
+from zoo.registry.spec import BackboneSpec
 from zoo.training.step import lenient
 
 if TYPE_CHECKING:
     from zoo.adapters.style import Style
 
-    from zoo.model import Model
+    from zoo.models.model import Model
 
 WEIGHTS = {"content": 1.0, "style": 10.0, "tv": 20.0}
 RECIPE: dict[str, Any] = {}  # there is nothing to train

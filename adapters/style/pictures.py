@@ -18,7 +18,7 @@ from zoo.data import decode, list_images
 from zoo.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from zoo.model import Model
+    from zoo.models.model import Model
 
 _ORIENTATION = 0x0112
 _ASPECT = 0.02

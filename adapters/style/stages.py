@@ -7,7 +7,7 @@ from typing import Any
 
 from zoo.errors import ConfigError
 from zoo.registry import registry
-from zoo.spec import BackboneSpec, Stage
+from zoo.registry.spec import BackboneSpec, Stage
 
 DEEPEST = {"adain": 8, "fast": 16, "gatys": 16}
 """Largest stride that a style is read from: relu4_1 of a VGG for AdaIN, relu5_1 for the others."""

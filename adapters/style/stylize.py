@@ -16,7 +16,7 @@ from zoo.errors import ConfigError
 from zoo.numbers import Accepted, check_number
 
 if TYPE_CHECKING:
-    from zoo.model import Model
+    from zoo.models.model import Model
 
 Source = str | Path | np.ndarray | Picture
 Colours = Literal["style", "luminance", "match"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from zoo.spec import OUTPUT_STRIDE
+from zoo.registry.spec import OUTPUT_STRIDE
 
 DILATABLE = "dilatable"
 OPTIONS = {OUTPUT_STRIDE: (32, 16, 8)}

@@ -15,9 +15,9 @@ import jax
 from flax import nnx
 from jax import Array
 
-from zoo.backbone import Backbone, StageFunction
 from zoo.layers import BatchNorm, Chain, Conv, DropPath
-from zoo.spec import Stage
+from zoo.models.backbone import Backbone, StageFunction
+from zoo.registry.spec import Stage
 
 Activation = Callable[[Array], Array]
 
@@ -309,7 +309,7 @@ class InvertedNet(Backbone):
     """A 3x3 stem of stride 2, stages of rows of blocks, and, with `head`, a 1x1 convolution that widens the last map.
 
     The rate of stochastic depth grows with the blocks from 0 towards `drop_path_rate`. No stage goes beyond
-    `output_stride`, see `zoo.spec.OUTPUT_STRIDE`.
+    `output_stride`, see `zoo.registry.spec.OUTPUT_STRIDE`.
     """
 
     def __init__(

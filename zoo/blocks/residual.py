@@ -15,11 +15,11 @@ import jax
 from flax import nnx
 from jax import Array
 
-from zoo.backbone import Backbone, StageFunction
 from zoo.blocks.squeeze import SqueezeExciteFc
 from zoo.blocks.transformer import drop_path_rates
 from zoo.layers import AvgPool, BatchNorm, Chain, Conv, DropPath, MaxPool
-from zoo.spec import Stage
+from zoo.models.backbone import Backbone, StageFunction
+from zoo.registry.spec import Stage
 
 Shortcut = Callable[[Array], Array]
 
@@ -152,7 +152,7 @@ class ResidualNet(Backbone):
         squeeze: share of the channels that squeeze-and-excitation keeps, 0 for none.
         deep_stem: three 3x3 convolutions for one of 7x7, and averaged shortcuts.
         learned_pool: a 3x3 convolution opens the first stage; otherwise it is pooling. Either halves the sides.
-        output_stride: that no stage goes beyond, see `zoo.spec.OUTPUT_STRIDE`.
+        output_stride: that no stage goes beyond, see `zoo.registry.spec.OUTPUT_STRIDE`.
     """
 
     conv1: Chain | Conv

@@ -19,10 +19,10 @@ import numpy as np
 from flax import nnx
 from jax import Array, lax
 
-from zoo.backbone import Backbone, StageFunction
 from zoo.errors import WeightsError
 from zoo.layers import Conv, DropPath, LayerNorm, Linear, Normal
-from zoo.spec import BackboneSpec, ClassifierLayout, Range, Stage, WeightSpec
+from zoo.models.backbone import Backbone, StageFunction
+from zoo.registry.spec import BackboneSpec, ClassifierLayout, Range, Stage, WeightSpec
 
 
 def gelu(x: Array) -> Array:

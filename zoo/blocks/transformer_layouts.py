@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from zoo.spec import Stored
+from zoo.registry.spec import Stored
 
 Layout = dict[str, str | Stored]
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.cli import output
 from zoo.errors import ConfigError, unknown_name
-from zoo.spec import BackboneSpec, Preprocess, WeightSpec, defaults
+from zoo.registry.spec import BackboneSpec, Preprocess, WeightSpec, defaults
 
 if TYPE_CHECKING:
-    from zoo.catalogue import Row
+    from zoo.registry.catalogue import Row
 
 KINDS = ("backbones", "weights", "adapters", "models", "plugins")
 _PREPROCESS = defaults(Preprocess)

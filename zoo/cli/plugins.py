@@ -13,7 +13,7 @@ from zoo.cli import output
 from zoo.errors import unknown_name
 
 if TYPE_CHECKING:
-    from zoo.loader import Candidate
+    from zoo.registry.loader import Candidate
 
 plugins = typer.Typer(help="How every plugin fared, and why.", rich_markup_mode=None, invoke_without_command=True)
 
@@ -49,7 +49,7 @@ def check(
 ) -> None:
     """Import a plugin in a process of its own and compare what it builds with what it declares."""
     _candidate(name)
-    command = [sys.executable, "-m", "zoo.conformance", name]
+    command = [sys.executable, "-m", "zoo.models.conformance", name]
     try:
         code = subprocess.run(command, timeout=timeout, check=False).returncode
     except subprocess.TimeoutExpired:
@@ -63,16 +63,18 @@ def check(
 @plugins.command()
 def catalogue(name: Annotated[str, typer.Argument(help="A plugin: its name, module or distribution/name.")]) -> None:
     """Print the registry.toml that the plugin's package should ship, so that listing need not import it."""
-    from zoo import derive, loader
+    from zoo.models.backbone import count_params
+    from zoo.registry import derive, loader
 
     candidate = _candidate(name)
     with output.plugins_may_print():
-        text = derive.catalogue([(candidate.module, loader.load(candidate))], f"zoo plugins catalogue {name}")
+        plugin, command = (candidate.module, loader.load(candidate)), f"zoo plugins catalogue {name}"
+        text = derive.catalogue([plugin], command, count_params)
     sys.stdout.write(text)
 
 
 def _candidate(name: str) -> Candidate:
-    from zoo import loader
+    from zoo.registry import loader
 
     candidates = loader.discover()
     found = [candidate for candidate in candidates if candidate.answers_to(name)]

@@ -12,7 +12,7 @@ from zoo.cli.training import AcceptLicense, Backbone, Dtype, Set, Weights, model
 from zoo.errors import ConfigError
 
 if TYPE_CHECKING:
-    from zoo.model import Model
+    from zoo.models.model import Model
 
 TASK = "style"
 

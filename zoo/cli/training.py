@@ -14,8 +14,8 @@ from zoo.cli import output
 from zoo.errors import ConfigError
 
 if TYPE_CHECKING:
-    from zoo.model import Model
-    from zoo.weights.saved import Saved
+    from zoo.models.model import Model
+    from zoo.models.saved import Saved
 
 Backbone = Annotated[
     str, typer.Option("--backbone", help="Architecture, arch.tag, or a named model; see `zoo list backbones`.")
@@ -73,7 +73,7 @@ def model_options(given: list[str] | None, **own: Any) -> dict[str, Any]:
 
 
 def rules(given: list[str] | None) -> list[tuple[str, float | None]] | None:
-    """`PATTERN=MULTIPLIER` or `PATTERN=freeze` items as the rules of `zoo.rules`."""
+    """`PATTERN=MULTIPLIER` or `PATTERN=freeze` items as the rules of `zoo.training.rules`."""
     if not given:
         return None
     found: list[tuple[str, float | None]] = []
@@ -138,8 +138,8 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train a model on DATA and write a run folder. With `--weights RUN`, go on with a finished run."""
-    from zoo.compose import check_options
     from zoo.data import read
+    from zoo.models.create import check_options
     from zoo.numbers import TRAINING, Accepted, check_numbers
     from zoo.training.batches import training_splits
 
@@ -370,8 +370,8 @@ def export(
     out: Annotated[Path | None, typer.Option("--out", help="Folder to write; RUN/export-FORMAT without it.")] = None,
 ) -> None:
     """Write a model as other libraries read it: safetensors and config.json."""
-    from zoo.store import load
-    from zoo.weights.export import export as write
+    from zoo.models.export import export as write
+    from zoo.models.store import load
 
     target = out or Path(run) / f"export-{format}"
     print(write(load(run), target, format=format))
@@ -410,9 +410,9 @@ def _saved(weights: str) -> Saved | None:
     """What a saved model or a run says of itself; None for other weights, and for none."""
     if not weights:
         return None
+    from zoo.models.saved import saved
     from zoo.weights.fetch import fetch
     from zoo.weights.file import read
-    from zoo.weights.saved import saved
 
     return saved(read(fetch(weights).path))
 

@@ -15,7 +15,7 @@ from zoo.data.mask_file import mask_values
 from zoo.data.outlines import Outlines, Polygons, Shape, inside
 from zoo.data.transform import frame_of
 from zoo.errors import DataError
-from zoo.spec import Preprocess
+from zoo.registry.spec import Preprocess
 
 if TYPE_CHECKING:
     from zoo.data.dataset import Dataset

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from zoo.errors import DataError
-from zoo.spec import Preprocess
+from zoo.registry.spec import Preprocess
 
 _KERNELS = {
     "nearest": Image.Resampling.NEAREST,

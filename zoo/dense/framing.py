@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from zoo.spec import BackboneSpec, Preprocess, Stage
+from zoo.registry.spec import BackboneSpec, Preprocess, Stage
 
 STRIDE = 32
 """Sides are multiples of this many pixels where maps are read, so that the levels of a pyramid are halves."""

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array, ShapeDtypeStruct
 
 from zoo.errors import ConfigError
-from zoo.spec import BackboneSpec, Stage
+from zoo.registry.spec import BackboneSpec, Stage
 
 STRIDES = (8, 16, 32)
 """Pixels for each position of the pyramid levels C3, C4 and C5, which detectors read."""

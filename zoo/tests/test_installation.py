@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import zoo
-from zoo.conformance import check_adapter, check_backbone
+from zoo.models.conformance import check_adapter, check_backbone
 from zoo.registry import Registry
 
 

@@ -12,16 +12,17 @@ from zoo.data import Dataset
 from zoo.data.augment import Augment
 from zoo.data.check import Policy, checked
 from zoo.errors import ConfigError
-from zoo.model import Model
+from zoo.models.model import Model
+from zoo.models.saved import identity
+from zoo.models.store import save
 from zoo.numbers import TRAINING, check_numbers
-from zoo.rules import Rule, assign, check_multipliers
-from zoo.store import save
 from zoo.training.batches import Data, check_moved, named_after, relabelled, splits, training_splits
 from zoo.training.evaluation import Evaluation, as_model, evaluate
 from zoo.training.loop import fit, stopping
 from zoo.training.plan import HEAD_RATE, Phase, make_plan
 from zoo.training.reads import moves_images, validate
 from zoo.training.recipe import OwnRecipe
+from zoo.training.rules import Rule, assign, check_multipliers
 from zoo.training.run import (
     Run,
     abandon,
@@ -33,7 +34,6 @@ from zoo.training.run import (
     write_tensorboard,
 )
 from zoo.training.session import Event, Recipe, Session, check_recipe
-from zoo.weights.saved import identity
 
 __all__ = ["Augment", "Evaluation", "Phase", "Run", "as_model", "evaluate", "train"]
 
@@ -74,7 +74,7 @@ def train(
         plan: `head`, `last:N`, `all`, `all:DECAY`, `bitfit`, or several of them joined by `+`; or phases. What is
             not given of plan, epochs, lr, batch_size, weight_decay and ema is the task's own (`Adapter.recipe`), else
             head+all, 10, by what trains, 32, 0.01 and 0. Some tasks take more epochs where images are few.
-        rules: `(pattern, multiplier or None)` rows of one's own in place of a plan (see `zoo.rules`).
+        rules: `(pattern, multiplier or None)` rows of one's own in place of a plan (see `zoo.training.rules`).
         epochs: over all phases. lr: peak learning rate of the last phase; without it, by what trains.
         out: the run folder, which must be empty or new; `runs/<data>-<backbone>-<number>` without it.
         resume: go on with the run in `out` from its last whole checkpoint.

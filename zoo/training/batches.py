@@ -9,18 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zoo.data import Dataset, Loader, Sample, decode, prepare, read, split, suited, with_room
+from zoo.data import Dataset, Loader, Sample, read, split, suited
 from zoo.data.augment import Augment, unmoved
 from zoo.data.boxes import UNKNOWN
-from zoo.data.decode import image_size
 from zoo.data.unique import unified
 from zoo.errors import ConfigError, DataError
 from zoo.labels import Alignment, align, numbered, shown
-from zoo.model import Model, prepare_one
-from zoo.spec import Preprocess
+from zoo.models.model import Model
 
 if TYPE_CHECKING:
-    from zoo.training.views import CachedViews
+    from zoo.activations.views import CachedViews
 
 Data = str | Path | Dataset | Mapping[str, Dataset]
 
@@ -111,36 +109,6 @@ def _mapped(target: Any, mapping: tuple[int, ...]) -> Any:
     return tuple(mapping[i] for i in target) if isinstance(target, tuple) else mapping[target]
 
 
-def evaluation_load(model: Model, *, truth: bool = False) -> Callable[[Sample], dict[str, np.ndarray]]:
-    """Prepares a sample as the weights were made for; with `truth`, beside what figures are computed against."""
-    card, adapter = model.card, model.adapter
-
-    def load(sample: Sample) -> dict[str, np.ndarray]:
-        image, targets = prepare_one(card, sample.image)[0], adapter.targets(sample, card.preprocess)
-        return {"image": image, **targets, **(adapter.truth(sample) if truth else {})}
-
-    return load
-
-
-def training_load(model: Model) -> Callable[[Sample], dict[str, np.ndarray]]:
-    """Prepares a sample with room around it for random crops on the device."""
-    preprocess, targets = with_room(model.card.preprocess), model.adapter.targets
-
-    def load(sample: Sample) -> dict[str, np.ndarray]:
-        return {"image": prepare(decode(sample.image), preprocess), **targets(sample, preprocess)}
-
-    return load
-
-
-def frame_numbers(dataset: Dataset, preprocess: Preprocess) -> np.ndarray | None:
-    """For each sample the number of its frame among `(size, *frames)`, (samples,); None where there is one frame."""
-    if preprocess.crop_mode != "letterbox" or not preprocess.frames:
-        return None
-    frames = (preprocess.size, *preprocess.frames)
-    sizes = [getattr(sample.target, "size", None) or image_size(sample.image)[0] for sample in dataset]
-    return np.array([frames.index(preprocess.frame(size)) for size in sizes], np.int32)
-
-
 def cached_batches(
     cache: CachedViews,
     loader: Loader,
@@ -211,8 +179,3 @@ def check_moved(model: Model, dataset: Dataset, augmentation: Augment) -> None:
             "Augment(hflip=False, scale=(1, 1), ratio=(1, 1)). A task whose targets do not depend on where things are "
             f"in the image declares so: invariant = {(*adapter.invariant, *lost)!r}."
         )
-
-
-def all_targets(dataset: Dataset, model: Model) -> list[dict[str, np.ndarray]]:
-    """The encoded targets of each sample."""
-    return [model.adapter.targets(sample, model.card.preprocess) for sample in dataset]

@@ -14,13 +14,14 @@ import jax
 import numpy as np
 from flax import nnx
 
-from zoo.adapter import Metrics
 from zoo.data import Dataset, Loader
 from zoo.data.augment import identity
 from zoo.data.check import Policy, checked
-from zoo.model import Model
+from zoo.models.adapter import Metrics
+from zoo.models.model import Model
+from zoo.models.prepared import evaluation_load, frame_numbers
 from zoo.numbers import TRAINING, check_number
-from zoo.training.batches import Data, evaluation_load, evaluation_split, frame_numbers, relabelled, splits
+from zoo.training.batches import Data, evaluation_split, relabelled, splits
 from zoo.training.step import reduced_of, seen_size
 
 KEPT = 16
@@ -202,6 +203,6 @@ def as_model(source: Any) -> Model:
         return source
     if isinstance(inner := getattr(source, "model", None), Model):
         return inner
-    from zoo.store import load
+    from zoo.models.store import load
 
     return load(source)

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 from flax import nnx
 
-from zoo.store import FILE, save
+from zoo.models.store import FILE, save
 from zoo.training.checkpoint import read
 from zoo.training.session import Place, Session, finite_losses
 from zoo.training.step import Program, TrainState, install

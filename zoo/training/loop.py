@@ -16,8 +16,7 @@ import numpy as np
 from flax import nnx
 
 from zoo.data import Loader
-from zoo.model import Model
-from zoo.rules import Assignment, assign
+from zoo.models.model import Model
 from zoo.training.evaluation import Evaluation
 from zoo.training.kept import keep_if_best, restore, save_checkpoint
 from zoo.training.plan import Phase, schedule
@@ -32,6 +31,7 @@ from zoo.training.reads import (
     validated,
 )
 from zoo.training.remarks import never_predicted, slow_average, still_figure, unpredicted_text
+from zoo.training.rules import Assignment, assign
 from zoo.training.run import write_history
 from zoo.training.session import Event, Interrupted, Place, Session, finite_losses
 from zoo.training.step import install, lenient, optimizer, start

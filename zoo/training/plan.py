@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import optax
 
 from zoo.errors import ConfigError
-from zoo.model import Model
+from zoo.models.model import Model
 from zoo.numbers import TRAINING, check_number, check_numbers
-from zoo.rules import Rule, preset
+from zoo.training.rules import Rule, preset
 
 HEAD_RATE = 3e-3
 """Peak learning rate (AdamW) of a new head on frozen features."""
@@ -46,8 +46,8 @@ def make_plan(
     """The phases of a plan.
 
     Args:
-        plan: a preset of `zoo.rules.preset`, or several joined by `+`, which share the epochs: each but the last
-            takes two fifths of what is left. Or phases of one's own.
+        plan: a preset of `zoo.training.rules.preset`, or several joined by `+`, which share the epochs: each but the
+            last takes two fifths of what is left. Or phases of one's own.
         epochs: in all. rate: peak learning rate of the last phase, else chosen by what it trains.
         rules: rules of one's own for a single phase, in place of a preset.
         head_rate: of a new head, where `rate` is not its.

@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
+from zoo.activations.cache import PLAIN, View, compute_features
+from zoo.activations.views import CachedViews, open_views
 from zoo.data import Dataset, Loader, MemoryCache
 from zoo.errors import ConfigError
 from zoo.layers import BatchNorm
-from zoo.model import Model
-from zoo.rules import Assignment
+from zoo.models.model import Model, features_of
+from zoo.models.prepared import evaluation_load, frame_numbers, training_load
 from zoo.training import batches as batching
-from zoo.training.cache import PLAIN, View, compute_features
 from zoo.training.evaluation import Evaluation, evaluate_batches
+from zoo.training.rules import Assignment
 from zoo.training.run import scalars
 from zoo.training.session import Interrupted, Place, Recipe, Session, diverged
-from zoo.training.step import features_of
-from zoo.training.views import CachedViews, open_views
 from zoo.weights.mapping import Path as ModulePath
 from zoo.weights.mapping import dotted
 
@@ -36,9 +36,9 @@ def training_loader(session: Session, assignment: Assignment) -> Loader:
     recipe, model = session.recipe, session.model
     augmented = recipe.augmentation is not None and augments(model, assignment) and recipe.augmentation.geometric
     # Where images are only coloured, they show what they show in an evaluation: targets know no other frame.
-    load = batching.training_load(model) if augmented else batching.evaluation_load(model)
+    load = training_load(model) if augmented else evaluation_load(model)
     size = min(recipe.batch_size, len(session.train))
-    groups = batching.frame_numbers(session.train, model.card.preprocess)
+    groups = frame_numbers(session.train, model.card.preprocess)
     whole = _counts_copies(model, assignment, recipe.statistics)
     if whole and groups is not None and (smallest := min(Counter(groups.tolist()).values())) < size:
         raise ConfigError(
@@ -147,8 +147,8 @@ def validated(session: Session, at: Place) -> tuple[dict[str, float], Evaluation
 def validate(model: Model, dataset: Dataset, cache: CachedViews | None, batch_size: int) -> Evaluation:
     """Figures of the model on prepared data, from its cached features where there are any."""
     size = min(batch_size, len(dataset))
-    groups = batching.frame_numbers(dataset, model.card.preprocess)
-    loader = Loader(dataset, batching.evaluation_load(model, truth=True), size, groups=groups)
+    groups = frame_numbers(dataset, model.card.preprocess)
+    loader = Loader(dataset, evaluation_load(model, truth=True), size, groups=groups)
     if cache is None:
         return evaluate_batches(model, dataset, loader.epoch(0))
     batches = batching.cached_batches(cache, loader, cache.targets, 0, truth=model.adapter.truth)

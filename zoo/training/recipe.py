@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from zoo.adapter import Adapter
 from zoo.errors import ConfigError
+from zoo.models.adapter import Adapter
 
 
 @dataclass(frozen=True)
 class OwnRecipe:
-    """How a task trains where a user does not say, see `zoo.adapter.Adapter.recipe`.
+    """How a task trains where a user does not say, see `zoo.models.adapter.Adapter.recipe`.
 
     Attributes:
         plan: a preset. epochs: over all its phases, or as many as make up `steps` where that is more.

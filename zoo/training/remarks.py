@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from zoo.adapter import Adapter, option_fields
+from zoo.models.adapter import Adapter, option_fields
 from zoo.training.plan import Phase
 
 EPOCHS = 3

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import RunError
-from zoo.model import Model
-from zoo.store import load
+from zoo.models.model import Model
+from zoo.models.store import load
 from zoo.weights.disk import write_whole
 
 PACKAGES = ("flax-zoo", "jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pillow", "simplejpeg")

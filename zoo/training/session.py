@@ -11,14 +11,14 @@ from typing import Any
 
 from flax import nnx
 
+from zoo.activations.views import CachedViews
 from zoo.data import Dataset
 from zoo.data.augment import Augment
 from zoo.errors import RunError
-from zoo.model import Model
+from zoo.models.model import Model
 from zoo.numbers import TRAINING, check_numbers
 from zoo.training.checkpoint import Checkpoints
 from zoo.training.plan import Phase
-from zoo.training.views import CachedViews
 
 Event = tuple[int, dict[str, Any]]
 
@@ -31,7 +31,7 @@ class Recipe:
         batch_size: images in a step. seed: of order, augmentation and dropout.
         weight_decay, clip, accumulate, ema: see `zoo.training.step`.
         augmentation: in phases that train the backbone. statistics: whether norms use and update batch statistics.
-        cache: keep the features of a frozen backbone on disk. remat: see `zoo.backbone.run_stages`.
+        cache: keep the features of a frozen backbone on disk. remat: see `zoo.models.backbone.run_stages`.
         patience: epochs without a better figure after which a phase ends. checkpoint_seconds: time between two
             checkpoints.
     """

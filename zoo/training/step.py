@@ -16,13 +16,11 @@ from jax import Array
 
 from zoo.data.augment import Augment, augment, identity
 from zoo.layers import statistics_of
-from zoo.model import Model
-from zoo.rules import Assignment
-from zoo.spec import Preprocess
+from zoo.models.model import Model, features_of
+from zoo.registry.spec import Preprocess
+from zoo.training.rules import Assignment
 
 Batch = Mapping[str, Any]
-FEATURES = "features:"
-"""Prefix of a batch's entries that hold cached features, by stage."""
 
 
 @jax.tree_util.register_dataclass
@@ -78,11 +76,6 @@ def lenient() -> Iterator[None]:
         yield
 
 
-def features_of(batch: Batch) -> dict[str, Any]:
-    """The cached features of a batch by stage; empty when it holds images."""
-    return {name.removeprefix(FEATURES): value for name, value in batch.items() if name.startswith(FEATURES)}
-
-
 def seen_size(preprocess: Preprocess, shape: tuple[int, ...]) -> tuple[int, int]:
     """What the net sees of a batch of images of this shape: a letterbox whole, else the centre."""
     return shape[1:3] if preprocess.crop_mode == "letterbox" else preprocess.size  # type: ignore[return-value]
@@ -119,7 +112,7 @@ def start(
         ema: decay of the moving average of the parameters, 0 for none.
         norm_statistics: whether normalisation layers that train use the batch's statistics and update the running
             ones; otherwise they keep the pretrained ones.
-        remat: see `zoo.backbone.run_stages`.
+        remat: see `zoo.models.backbone.run_stages`.
         accumulate: steps in one update of `transform`; the moving average moves with the updates.
     """
     model.remat = remat

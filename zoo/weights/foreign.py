@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NoReturn, cast
 
 from zoo.errors import ConfigError, WeightsError
-from zoo.spec import Preprocess
+from zoo.registry.spec import Preprocess
 
 Mode = Literal["center", "squash"]
 FILTERS = ("nearest", "bilinear", "bicubic", "lanczos")

@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 import numpy as np
 
 from zoo.errors import WeightsError
-from zoo.spec import BackboneSpec, Stored
+from zoo.registry.spec import BackboneSpec, Stored
 from zoo.weights.mapping import UNUSED_LEAVES, Slot, common_wrapper, join, locate
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from flax import nnx
 
 from zoo.layers import BatchNorm, ConvTranspose, GroupNorm, LayerNorm
-from zoo.spec import Stored
+from zoo.registry.spec import Stored
 
 Path = tuple[Any, ...]
 """Where a variable lies in a module: attribute names and list positions."""

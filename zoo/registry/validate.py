@@ -12,7 +12,16 @@ from collections.abc import Mapping
 from typing import Any, get_args, get_type_hints
 
 from zoo.errors import PluginError
-from zoo.spec import AdapterSpec, BackboneSpec, ClassifierLayout, ModelSpec, Preprocess, Range, Stage, WeightSpec
+from zoo.registry.spec import (
+    AdapterSpec,
+    BackboneSpec,
+    ClassifierLayout,
+    ModelSpec,
+    Preprocess,
+    Range,
+    Stage,
+    WeightSpec,
+)
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _WEIGHTS_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*\.[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -101,7 +110,7 @@ def validate_adapter(spec: Any) -> None:
     _require_name(where, spec.name, _NAME, "letters, digits, '_' and '-'")
     _require(
         isinstance(spec.adapter, type) and dataclasses.is_dataclass(spec.adapter),
-        f"{where}: adapter must be a dataclass deriving from zoo.adapter.Adapter, not {spec.adapter!r}",
+        f"{where}: adapter must be a dataclass deriving from zoo.models.adapter.Adapter, not {spec.adapter!r}",
     )
     _require_texts(where, spec, "summary", "paper", "citation")
 

@@ -17,12 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from zoo.activations.cache import PLAIN, ActivationCache, View, open_cache, view_keys
 from zoo.data import Dataset
 from zoo.data.augment import Augment, augment_each
-from zoo.model import MIRRORED, Model
-from zoo.training.batches import all_targets, frame_numbers
-from zoo.training.cache import PLAIN, ActivationCache, View, open_cache, view_keys
-from zoo.training.step import FEATURES
+from zoo.models.model import FEATURES, MIRRORED, Model
+from zoo.models.prepared import all_targets, frame_numbers
 
 _MIRRORED, _FURTHER = 1, 2
 """Numbers of the mirrored view, and of the first random one; the plain view is 0."""
@@ -125,7 +124,7 @@ def open_views(
     batch_size: int = 32,
     progress: Callable[[int, int], None] | None = None,
 ) -> CachedViews:
-    """The caches for a data set, computed as far as they are missing. See `zoo.training.cache.open_cache`.
+    """The caches for a data set, computed as far as they are missing. See `zoo.activations.cache.open_cache`.
 
     Args:
         mirrored: also of the mirror images. further: of so many random views of each image, which come about as

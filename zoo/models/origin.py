@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from zoo.errors import WeightsError
-from zoo.spec import BackboneSpec, Preprocess, WeightSpec
+from zoo.models.saved import Saved
+from zoo.registry.spec import BackboneSpec, Preprocess, WeightSpec
 from zoo.weights import foreign
-from zoo.weights.saved import Saved
 
 PROCESSOR = "preprocessor_config"
 """Name of the file in which transformers keeps how images are prepared."""

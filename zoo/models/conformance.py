@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from zoo.errors import PluginError, ZooError
-from zoo.spec import AdapterSpec, BackboneSpec, WeightSpec
+from zoo.registry.spec import AdapterSpec, BackboneSpec, WeightSpec
 
 if TYPE_CHECKING:
-    from zoo.loader import Candidate
+    from zoo.registry.loader import Candidate
 
 
 def check_backbone(spec: BackboneSpec, *, options: bool = True) -> list[str]:
@@ -38,7 +38,7 @@ def check_backbone(spec: BackboneSpec, *, options: bool = True) -> list[str]:
 
 def _wrong_shapes(spec: BackboneSpec, options: dict[str, Any]) -> Iterator[str]:
     """Strides are measured as growth from one image size to a larger one, whatever the padding."""
-    from zoo.backbone import feature_shapes
+    from zoo.models.backbone import feature_shapes
 
     spec = spec.built_with(options)
     names = [stage.name for stage in spec.stages]
@@ -61,7 +61,7 @@ def _wrong_shapes(spec: BackboneSpec, options: dict[str, Any]) -> Iterator[str]:
 def _wrong_owners(spec: BackboneSpec, options: dict[str, Any]) -> Iterator[str]:
     from flax import nnx
 
-    from zoo.backbone import abstract
+    from zoo.models.backbone import abstract
 
     for path, _ in nnx.to_flat_state(nnx.state(abstract(spec, **options), nnx.Param)):
         name = ".".join(map(str, path))
@@ -82,11 +82,11 @@ def check_weights(spec: WeightSpec, backbone: BackboneSpec) -> list[str]:
 
 
 def check_adapter(spec: AdapterSpec) -> list[str]:
-    """What is wrong with a task: it must derive from `zoo.adapter.Adapter` and be frozen."""
-    from zoo.adapter import Adapter
+    """What is wrong with a task: it must derive from `zoo.models.adapter.Adapter` and be frozen."""
+    from zoo.models.adapter import Adapter
 
     if not issubclass(spec.adapter, Adapter):
-        return [f"adapter {spec.name}: {spec.adapter.__name__} must derive from zoo.adapter.Adapter."]
+        return [f"adapter {spec.name}: {spec.adapter.__name__} must derive from zoo.models.adapter.Adapter."]
     if not spec.adapter.__dataclass_params__.frozen:  # type: ignore[attr-defined]
         return [f"adapter {spec.name}: {spec.adapter.__name__} must be a frozen dataclass."]
     return []
@@ -94,7 +94,7 @@ def check_adapter(spec: AdapterSpec) -> list[str]:
 
 def check_plugin(candidate: Candidate) -> Iterator[tuple[str, list[str]]]:
     """Loads the plugin and yields (what was checked, what is wrong with it), as it goes."""
-    from zoo import loader
+    from zoo.registry import loader
 
     given, _, reason, trace = loader.attempt(candidate)
     yield f"import of {candidate.module}", [] if given else [f"{reason}\n{trace}".strip()]
@@ -117,7 +117,7 @@ def check_plugin(candidate: Candidate) -> Iterator[tuple[str, list[str]]]:
 
 def main(name: str) -> int:
     """Check the plugins that answer to `name`; 1 when anything is wrong."""
-    from zoo import loader
+    from zoo.registry import loader
 
     found = [candidate for candidate in loader.discover() if candidate.answers_to(name)]
     if not found:

@@ -1,4 +1,4 @@
-"""Deriving a catalogue from what plugins say about themselves. The reverse of `zoo.catalogue`."""
+"""Deriving a catalogue from what plugins say about themselves. The reverse of `zoo.registry.catalogue`."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import dataclasses
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from zoo.catalogue import FIELDS, INHERITED, KINDS, SHARED, Row
 from zoo.errors import ConfigError
-from zoo.loader import Contribution
-from zoo.spec import AdapterSpec, BackboneSpec, ModelSpec, Preprocess, Stage, WeightSpec, defaults
+from zoo.registry.catalogue import FIELDS, INHERITED, KINDS, SHARED, Row
+from zoo.registry.loader import Contribution
+from zoo.registry.spec import AdapterSpec, BackboneSpec, ModelSpec, Preprocess, Stage, WeightSpec, defaults
 
 HEADER = "# Derived from the plugins' own tables by `{command}`. Do not edit.\n"
 
@@ -82,30 +82,16 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, bool | int | float | str) else repr(value)
 
 
-def count_params(spec: BackboneSpec) -> int:
-    """Number of trainable parameters of the backbone, without its classifier. Builds shapes only."""
-    import jax
-    from flax import nnx
-
-    from zoo.backbone import abstract
-
-    leaves = jax.tree.leaves(nnx.state(abstract(spec), nnx.Param))
-    return sum(math.prod(leaf.shape) for leaf in leaves)
-
-
-def catalogue(
-    plugins: Iterable[tuple[str, Contribution]], command: str, counts: Mapping[str, int] | None = None
-) -> str:
+def catalogue(plugins: Iterable[tuple[str, Contribution]], command: str, count: Callable[[BackboneSpec], int]) -> str:
     """The catalogue file of these plugins, given as (module, what it gives): the same text for the same tables.
 
-    `counts` are the numbers of parameters that are known, by backbone; the others are counted, half a second each.
+    `count` gives the number of parameters of a backbone, see `zoo.models.backbone.count_params`.
     """
-    counts = counts or {}
     parts = [HEADER.format(command=command)]
     for module, given in sorted(plugins, key=lambda plugin: plugin[0]):
         tables = {kind: {name: fields(kind, spec) for name, spec in given.specs[kind].items()} for kind in KINDS}
         for name, spec in given.specs["backbones"].items():
-            tables["backbones"][name]["params"] = counts.get(name) or count_params(spec)
+            tables["backbones"][name]["params"] = count(spec)
         if not any(tables.values()):  # says that the plugin gives nothing, so that it need not be imported to be asked
             parts.append(f"\n[plugin.{_toml(module)}]\n")
         parts += [_render(f"plugin.{_toml(module)}.{kind}", kind, table) for kind, table in tables.items() if table]

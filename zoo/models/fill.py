@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from zoo.adapter import Adapter
 from zoo.errors import WeightsError
-from zoo.spec import BackboneSpec, ModelSpec
+from zoo.models.adapter import Adapter
+from zoo.models.whole import assign_whole, fitting
+from zoo.registry.spec import BackboneSpec, ModelSpec
 from zoo.weights.load import LoadReport, assign
 from zoo.weights.mapping import Path, Slot, dotted, slots
-from zoo.weights.whole import assign_whole, fitting
 
 
 def fill(

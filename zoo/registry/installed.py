@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from zoo import catalogue, loader
-from zoo.catalogue import Overlay, Row
 from zoo.errors import ConfigError, PluginError, nearest, unknown_name
-from zoo.loader import Candidate, Contribution, PluginRecord, State
+from zoo.registry import catalogue, loader
+from zoo.registry.catalogue import Overlay, Row
+from zoo.registry.loader import Candidate, Contribution, PluginRecord, State
 
 
 @dataclass
@@ -60,7 +60,7 @@ class Plugin:
         """Its catalogue rows of `kind`, derived from its specs where no catalogue describes it."""
         if self.rows is not None:
             return [row for row in self.rows if row.kind == kind]
-        from zoo import derive
+        from zoo.registry import derive
 
         given = self.given.specs[kind].values() if self.given else ()
         return [derive.row(kind, spec, self.candidate.module, self.candidate.distribution) for spec in given]

@@ -193,7 +193,8 @@ class BackboneSpec:
     Attributes:
         name: the architecture, as timm or torchvision spells it, e.g. `resnet18`.
         family: the paper's name for the family, for people.
-        build: `build(*, rngs, in_channels=3, **options)` returns the backbone module (see `zoo.backbone.Backbone`).
+        build: `build(*, rngs, in_channels=3, **options)` returns the backbone module, see
+            `zoo.models.backbone.Backbone`.
         stages: in order; every parameter of the module lies below exactly one stage's `modules`.
         classifier: the checkpoint's own classifier.
         preprocess: used where the weights do not say (random initialisation, a bare file).
@@ -340,7 +341,7 @@ class WeightSpec:
 
 @dataclass(frozen=True)
 class AdapterSpec:
-    """A task: `adapter` is a frozen dataclass deriving from `zoo.adapter.Adapter`; its fields are its options.
+    """A task: `adapter` is a frozen dataclass deriving from `zoo.models.adapter.Adapter`; its fields are its options.
 
     A data set whose kind is in the adapter's `targets_from` selects the task where the user names none.
     """

@@ -17,9 +17,9 @@ import optax
 from flax import nnx
 
 from zoo.errors import ConfigError, nearest
-from zoo.model import Model
+from zoo.models.model import Model
 from zoo.numbers import Accepted
-from zoo.spec import Stage
+from zoo.registry.spec import Stage
 from zoo.weights.mapping import Path, dotted
 
 Rule = tuple[str, float | None]

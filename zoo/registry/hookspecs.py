@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pluggy
 
-from zoo.spec import AdapterSpec, BackboneSpec, ModelSpec, WeightSpec
+from zoo.registry.spec import AdapterSpec, BackboneSpec, ModelSpec, WeightSpec
 
 PROJECT = "zoo"
 hookspec = pluggy.HookspecMarker(PROJECT)

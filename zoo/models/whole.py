@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 
 from zoo.errors import WeightsError
-from zoo.spec import BackboneSpec, ModelSpec
+from zoo.registry.spec import BackboneSpec, ModelSpec
 from zoo.weights.load import LoadReport, assign, recognise
 from zoo.weights.mapping import Path, Slot, slots
 

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from zoo.errors import ConfigError, RunError
-from zoo.model import Model
-from zoo.spec import Range
-from zoo.store import arrays_of, load
+from zoo.models.fill import first_conv_of, in_checkpoint
+from zoo.models.model import Model
+from zoo.models.store import arrays_of, load
+from zoo.registry.spec import Range
 from zoo.weights.file import write
-from zoo.weights.fill import first_conv_of, in_checkpoint
 from zoo.weights.load import layouts_of
 from zoo.weights.mapping import locate, slots, split
 

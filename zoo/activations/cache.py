@@ -26,14 +26,13 @@ from filelock import FileLock
 from flax import nnx
 
 from zoo import settings
-from zoo.backbone import feature_shapes
 from zoo.data import Dataset, Loader
 from zoo.data.augment import Augment, augment_each
 from zoo.errors import RunError
-from zoo.model import Model
-from zoo.store import arrays_of
-from zoo.training.batches import evaluation_load
-from zoo.training.step import FEATURES
+from zoo.models.backbone import feature_shapes
+from zoo.models.model import FEATURES, Model
+from zoo.models.prepared import evaluation_load
+from zoo.models.store import arrays_of
 
 BLOCK = 64
 """Rows in a block."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping
 from functools import lru_cache
 
@@ -13,7 +14,7 @@ from jax.typing import DTypeLike
 
 from zoo.errors import PluginError, unknown_name
 from zoo.layers.initialisers import shapes_only
-from zoo.spec import BackboneSpec
+from zoo.registry.spec import BackboneSpec
 
 StageFunction = Callable[[Array], Array]
 PIXELS = "pixels"
@@ -153,3 +154,9 @@ def feature_shapes(
                 f"with {declared.channels} channels; the plugin must make them equal."
             )
     return shapes | ({PIXELS: jax.ShapeDtypeStruct(images.shape, np.float32)} if PIXELS in at else {})
+
+
+def count_params(spec: BackboneSpec) -> int:
+    """Number of trainable parameters of the backbone, without its classifier. Builds shapes only."""
+    leaves = jax.tree.leaves(nnx.state(abstract(spec), nnx.Param))
+    return sum(math.prod(leaf.shape) for leaf in leaves)

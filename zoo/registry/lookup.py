@@ -14,12 +14,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
-from zoo import catalogue, loader, settings
-from zoo.catalogue import KINDS, Overlay, Row
+from zoo import settings
 from zoo.errors import FetchError, PluginError, UnknownNameError, ZooError, unknown_name
-from zoo.installed import Plugin, Selection, installed
-from zoo.loader import PluginRecord
-from zoo.spec import AdapterSpec, BackboneSpec, ModelSpec, Preprocess, WeightSpec
+from zoo.registry import catalogue, loader
+from zoo.registry.catalogue import KINDS, Overlay, Row
+from zoo.registry.installed import Plugin, Selection, installed
+from zoo.registry.loader import PluginRecord
+from zoo.registry.spec import AdapterSpec, BackboneSpec, ModelSpec, Preprocess, WeightSpec
 
 _SINGULAR = {"backbones": "backbone", "adapters": "adapter", "weights": "weights", "models": "model"}
 

@@ -10,12 +10,13 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 
-from zoo.adapter import Adapter, option_fields
 from zoo.errors import WeightsError
-from zoo.loader import same_distribution
-from zoo.model import Card, Model, Provider
+from zoo.models.adapter import Adapter, option_fields
+from zoo.models.card import Card, Provider
+from zoo.models.model import Model
 from zoo.registry import registry
-from zoo.spec import AdapterSpec
+from zoo.registry.loader import same_distribution
+from zoo.registry.spec import AdapterSpec
 from zoo.weights.file import DESCRIPTION, TensorFile
 
 FORMAT = 2
@@ -30,7 +31,7 @@ class Saved:
     """What a saved model says of itself.
 
     Attributes:
-        card: see `zoo.model.Card`. labels: class names, in the order of the outputs.
+        card: see `zoo.models.model.Card`. labels: class names, in the order of the outputs.
         options: of the task adapter, as plain values.
     """
 

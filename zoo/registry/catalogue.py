@@ -33,9 +33,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from zoo import settings, validate
+from zoo import settings
 from zoo.errors import ConfigError, PluginError, nearest
-from zoo.spec import Preprocess, WeightSpec
+from zoo.registry import validate
+from zoo.registry.spec import Preprocess, WeightSpec
 
 FILE = "registry.toml"
 SHARED = "*"
@@ -140,7 +141,7 @@ class Overlay:
 
 def first_party_path() -> Path | None:
     """zoo's own catalogue: inside the package of a wheel, beside the package in a checkout; None if it is missing."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parent.parent
     if (package / FILE).is_file():
         return package / FILE
     root = package.parent

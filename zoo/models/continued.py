@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
+from zoo.models.saved import HEAD, Saved
 from zoo.weights.load import LoadReport
 from zoo.weights.mapping import Path, Slot, slots
-from zoo.weights.saved import HEAD, Saved
 
 OTHER_FORM = "the head of the saved model has another form"
 

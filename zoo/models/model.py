@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,64 +15,20 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from zoo.adapter import Adapter, adjusted
-from zoo.backbone import PIXELS, run_stages
-from zoo.data import decode, list_images, prepare
-from zoo.data.transform import Frame, frame_of
 from zoo.errors import ConfigError
+from zoo.models.adapter import Adapter, adjusted
+from zoo.models.backbone import PIXELS, run_stages
+from zoo.models.card import Card
+from zoo.models.predictor import Image, Predictor, as_list, prepare_one
 from zoo.numbers import TRAINING, check_number
-from zoo.spec import BackboneSpec, Preprocess
-
-Image = str | Path | np.ndarray
-DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-
-
-@dataclass(frozen=True)
-class Provider:
-    """The installed distribution that a plugin came with: its name on the package index, and its version."""
-
-    distribution: str
-    version: str
-
-
-@dataclass(frozen=True)
-class Card:
-    """Where a model comes from and how it must be used. It is saved with the weights.
-
-    Attributes:
-        backbone: qualified or plain name of the architecture. adapter: name of the task.
-        weights: name, path or hub address of what the parameters started from; empty for random ones.
-        preprocess: how pixels are prepared. in_channels: of the images. dtype: of the arithmetic.
-        options: build options of the backbone. label_set: name of the published label set, where the labels are one.
-        license: of the weights. sha256: of the file they came from. seed: of everything initialised at random.
-        notes: what was done to fit the weights to the model, for people. new_head: the head is untrained.
-        plugins: whose code the `backbone` and the `adapter` are.
-    """
-
-    backbone: str
-    adapter: str
-    weights: str = ""
-    preprocess: Preprocess = Preprocess()
-    in_channels: int = 3
-    dtype: str = "float32"
-    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    label_set: str = ""
-    license: str = "unknown"
-    sha256: str = ""
-    revision: str = ""
-    seed: int = 0
-    notes: tuple[str, ...] = ()
-    new_head: bool = False
-    plugins: Mapping[str, Provider] = field(default_factory=dict, hash=False)
-
-    def qualified(self, part: Literal["backbone", "adapter"]) -> str:
-        """The name of a part in the registry: `distribution/name` where its distribution is known."""
-        name = str(getattr(self, part))
-        return f"{self.plugins[part].distribution}/{name}" if part in self.plugins else name
-
+from zoo.registry.spec import BackboneSpec
 
 MIRRORED = "mirrored:"
 """Before the names of features of mirror images, in a batch."""
+
+
+FEATURES = "features:"
+"""Prefix of a batch's entries that hold cached features, by stage."""
 
 
 class Model(nnx.Module):
@@ -107,7 +63,7 @@ class Model(nnx.Module):
     def features(self, x: Array, at: Sequence[str]) -> dict[str, Array]:
         """Outputs of the named stages for normalised images (b, h, w, c); `PIXELS` names the images themselves."""
         stages = [name for name in at if name != PIXELS]
-        found = run_stages(self.backbone, x.astype(DTYPES[self.card.dtype]), stages, remat=self.remat)
+        found = run_stages(self.backbone, x.astype(jnp.dtype(self.card.dtype)), stages, remat=self.remat)
         return {name: self.pixels(x) if name == PIXELS else found[name] for name in at}
 
     def pixels(self, x: Array) -> Array:
@@ -183,13 +139,7 @@ class Model(nnx.Module):
         single = isinstance(images, np.ndarray) and images.ndim == 3
         if isinstance(images, str | Path) and not Path(images).is_dir():
             single = True
-        items = _as_list(images)
-        found: list[Any] = []
-        for start in range(0, len(items), batch_size):
-            chunk = items[start : start + batch_size]
-            names = [str(item) if isinstance(item, Path) else f"image {start + i}" for i, item in enumerate(chunk)]
-            # A fixed batch keeps one compiled program, however many photos are left over.
-            found.extend(self.adapter.predict(self, chunk, names, batch_size if len(items) > batch_size else 0))
+        found = Predictor(self, batch_size)(as_list(images))
         return found[0] if single else found
 
     def prepare(self, images: Sequence[Path | np.ndarray]) -> np.ndarray:
@@ -209,87 +159,14 @@ class Model(nnx.Module):
     __str__ = __repr__
 
 
-def prepare_one(card: Card, image: Path | np.ndarray) -> tuple[np.ndarray, Frame]:
-    """One image, ready for normalisation, uint8 (h, w, c), and how it shows the original."""
-    pixels = decode(image) if isinstance(image, Path) else image
-    prepared = prepare(pixels, card.preprocess)
-    check_channels(card, prepared, image)
-    return prepared, frame_of(pixels.shape[:2], card.preprocess)
-
-
-def framed(
-    card: Card, images: Sequence[Path | np.ndarray], size: int
-) -> Iterator[tuple[list[int], np.ndarray, np.ndarray]]:
-    """(which images, their pixels (b, h, w, c), how they show the originals (b, 6)) for each frame that images have,
-    in a batch of `size` where that is given, filled up with the last one."""
-    with ThreadPoolExecutor(4) as pool:
-        prepared = list(pool.map(partial(prepare_one, card), images))
-    shapes = [pixels.shape for pixels, _ in prepared]
-    for shape in dict.fromkeys(shapes):
-        rows = [i for i, other in enumerate(shapes) if other == shape]
-        filled = rows + rows[-1:] * (size - len(rows))
-        yield (
-            rows,
-            np.stack([prepared[i][0] for i in filled]),
-            np.array([prepared[i][1] for i in filled], np.float32),
-        )
-
-
-def predict_framed(model: Model, images: Sequence[Path | np.ndarray], names: Sequence[str], size: int) -> list[Any]:
-    """One prediction for each image. Those of one frame are computed together, in a batch of `size` where that is
-    given."""
-    found: dict[int, Any] = {}
-    for rows, pixels, frames in framed(model.card, images, size):
-        decoded = {k: np.asarray(v)[: len(rows)] for k, v in decode_pixels(model, pixels, frames).items()}
-        found |= dict(zip(rows, model.adapter.predictions(decoded, [names[i] for i in rows]), strict=True))
-    return [found[i] for i in range(len(images))]
-
-
-def check_channels(card: Card, prepared: np.ndarray, image: Path | np.ndarray) -> None:
-    """Raise `ConfigError` where a prepared image has not as many channels as the model takes."""
-    if prepared.shape[-1] != card.in_channels:
-        raise ConfigError(
-            f"the model takes images of {card.in_channels} channels, and "
-            f"{image if isinstance(image, Path) else 'the array'} has {prepared.shape[-1]}; give arrays of shape "
-            f"(height, width, {card.in_channels})."
-        )
-
-
-def _as_list(images: Image | Iterable[Image]) -> list[Path | np.ndarray]:
-    """The images one by one, folders and patterns expanded. An array of four axes is a batch."""
-    if isinstance(images, str | Path):
-        return list(list_images(images))
-    if isinstance(images, np.ndarray):
-        if images.ndim not in (3, 4) or images.dtype != np.uint8:
-            raise ConfigError(
-                f"an image array must be uint8 (height, width, channels), or several (n, height, width, channels); "
-                f"this one is {images.dtype} {images.shape}."
-            )
-        return [images] if images.ndim == 3 else list(images)
-    return [item for image in images for item in _as_list(image)]
-
-
-@partial(jax.jit, static_argnums=0)
-def _decode(graphdef: nnx.GraphDef[Model], state: nnx.State, batch: Mapping[str, Array]) -> dict[str, Array]:
-    model = nnx.merge(graphdef, state)
-    return model.adapter.decoded(model, model.reduced(model.normalize(batch["image"])), batch)
-
-
-def decode_pixels(model: Model, pixels: np.ndarray, frames: np.ndarray | None = None) -> dict[str, Array]:
-    """The task's decoded arrays for a uint8 batch (b, h, w, c), by one compiled program, in evaluation mode.
-
-    `frames` (b, 6) tells how each shows its original (`zoo.data.transform.Frame`); without it, they are originals.
-    """
-    model.eval()
-    graphdef, state = nnx.split(model)
-    if frames is None:
-        frames = np.tile(np.array([1, 1, 0, 0, *pixels.shape[1:3]], np.float32), (len(pixels), 1))
-    return _decode(graphdef, state, {"image": pixels, "frame": frames})
-
-
 @partial(jax.jit, static_argnums=(0, 3))
 def _features(graphdef: nnx.GraphDef[Any], state: nnx.State, x: Array, at: tuple[str, ...]) -> dict[str, Array]:
     return run_stages(nnx.merge(graphdef, state), x, at)
+
+
+def features_of(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """The cached features of a batch by stage; empty when it holds images."""
+    return {name.removeprefix(FEATURES): value for name, value in batch.items() if name.startswith(FEATURES)}
 
 
 def features(
@@ -312,13 +189,13 @@ def features(
     if hasattr(images, "dtype") and jnp.issubdtype(images.dtype, jnp.floating):  # type: ignore[union-attr]
         x = jnp.asarray(images)  # type: ignore[arg-type]
     elif model:
-        x = model.normalize(jnp.asarray(model.prepare(_as_list(images))))  # type: ignore[arg-type]
+        x = model.normalize(jnp.asarray(model.prepare(as_list(images))))  # type: ignore[arg-type]
     else:
         raise ConfigError("a bare backbone knows no preprocessing: give it a normalised float array (b, h, w, c).")
     if x.ndim != 4:
         raise ConfigError(f"images must be (batch, height, width, channels); this array is {x.shape}.")
     if model:
-        x = x.astype(DTYPES[model.card.dtype])
+        x = x.astype(jnp.dtype(model.card.dtype))
     backbone.eval()
     graphdef, state = nnx.split(backbone)
     found = _features(graphdef, state, x, wanted)

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import zoo
-from zoo import spec, validate
-from zoo.catalogue import FILE
 from zoo.errors import PluginError, nearest
+from zoo.registry import spec, validate
+from zoo.registry.catalogue import FILE
 
 if TYPE_CHECKING:
     import pluggy
@@ -178,7 +178,7 @@ def _registered(plugin: Any, name: str) -> pluggy.PluginManager:
     """A plugin manager of its own for each plugin: one that raises in a hook cannot end another's call."""
     import pluggy
 
-    from zoo import hookspecs
+    from zoo.registry import hookspecs
 
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)

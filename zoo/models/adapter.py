@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, Self
 import msgspec
 
 from zoo.errors import ConfigError, unknown_name
+from zoo.models.options import by_owner
 from zoo.numbers import check_finite
-from zoo.options import by_owner
-from zoo.spec import BackboneSpec, Preprocess
+from zoo.registry.spec import BackboneSpec, Preprocess
 
 if TYPE_CHECKING:
     import jax
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from zoo.data import Dataset, Sample
-    from zoo.model import Model
+    from zoo.models.model import Model
 
 Arrays = Mapping[str, Any]
 
@@ -188,7 +188,7 @@ class Adapter:
     ) -> list[Any]:
         """One prediction for each image, a file or uint8 (h, w, c). For a task that looks at images otherwise than at
         each once, as a whole. With a `batch_size`, all batches are of it, so that they share a program."""
-        from zoo.model import predict_framed
+        from zoo.models.predictor import predict_framed
 
         return predict_framed(model, images, names, batch_size)
 

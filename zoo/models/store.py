@@ -10,17 +10,18 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
-from zoo.adapter import configure
-from zoo.backbone import abstract, feature_shapes
 from zoo.errors import WeightsError
-from zoo.model import Card, Model
+from zoo.models.adapter import configure
+from zoo.models.assemble import Blueprint, assemble
+from zoo.models.card import Card
+from zoo.models.fill import put
+from zoo.models.model import Model
+from zoo.models.saved import brought_up_to_date, describe, saved, spec_of
 from zoo.weights.fetch import fetch
 from zoo.weights.file import DESCRIPTION, TensorFile
 from zoo.weights.file import read as read_tensors
 from zoo.weights.file import write as write_tensors
-from zoo.weights.fill import put
 from zoo.weights.mapping import Slot, dotted, slots
-from zoo.weights.saved import brought_up_to_date, describe, saved, spec_of
 
 FILE = "model.safetensors"
 
@@ -80,12 +81,7 @@ def _rebuild(card: Card, labels: tuple[str, ...], options: Mapping[str, Any], fi
     spec, adapter_spec = spec_of(card, "backbone").built_with(card.options), spec_of(card, "adapter")
     card = brought_up_to_date(card)
     adapter = configure(adapter_spec.adapter, labels, options)
-    shapes = feature_shapes(
-        spec, card.preprocess.size, adapter.taps(spec), in_channels=card.in_channels, **card.options
-    )
-    head = nnx.eval_shape(lambda: adapter.build(spec, shapes, size=card.preprocess.size, rngs=nnx.Rngs(0)))
-    backbone = abstract(spec, in_channels=card.in_channels, **card.options)
-    model = Model(backbone, head, spec=spec, adapter=adapter, card=card)
+    model = assemble(Blueprint(spec, adapter, card.preprocess, card.in_channels, card.options), card)
     expected = named_slots(model)
     if expected.keys() != tensors.keys():
         missing, extra = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
@@ -93,12 +89,11 @@ def _rebuild(card: Card, labels: tuple[str, ...], options: Mapping[str, Any], fi
             f"{file.path} does not fit {card.backbone} as it is installed: missing {missing[:3]}, unknown {extra[:3]}. "
             "It was written by another version of the plugin."
         )
-    for module in (backbone, head):
+    for module in (model.backbone, model.head):
         mine = {slot.path: slot.read(tensors[name]) for name, (owner, slot) in expected.items() if owner is module}
         for path, variable in nnx.to_flat_state(nnx.state(module, (nnx.Param, nnx.BatchStat))):
             here, there = tuple(variable.get_value().shape), mine[path].shape
             if here != there:
                 raise WeightsError(f"{file.path}: {dotted(path)} has shape {there}, not {here}.")
         put(module, mine, card.seed)
-    model.eval()
     return model

@@ -1,0 +1,86 @@
+"""From a blueprint to modules. Every model is put together here: a new one, a saved one, and those of the tests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import jax
+from flax import nnx
+
+from zoo.models.adapter import Adapter
+from zoo.models.backbone import abstract, feature_shapes
+from zoo.models.card import Card
+from zoo.models.model import Model
+from zoo.registry.spec import BackboneSpec, Preprocess
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """What the modules of a model follow from.
+
+    Attributes:
+        spec: of the backbone, with its strides as it is built (`BackboneSpec.built_with`).
+        adapter: the task with its labels and options. preprocess: how images are prepared. in_channels: theirs.
+        build: build options of the backbone. seed: of everything random.
+        declared: take the stages' shapes as the spec declares them, without a trace, which does where only the
+            channels matter.
+    """
+
+    spec: BackboneSpec
+    adapter: Adapter
+    preprocess: Preprocess
+    in_channels: int = 3
+    build: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    declared: bool = False
+
+    @cached_property
+    def shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """What the head reads: the shape of each stage's output for one image."""
+        taps, size = self.adapter.taps(self.spec), self.preprocess.size
+        if not self.declared:
+            return feature_shapes(self.spec, size, taps, in_channels=self.in_channels, **self.build)
+        rank = {"map": 4, "tokens": 3, "vector": 2}
+        stages = [self.spec.stage(name) for name in taps]
+        return {
+            s.name: jax.ShapeDtypeStruct((*[1] * (rank[s.kind] - 1), s.channels), jax.numpy.float32) for s in stages
+        }
+
+    def head(self) -> nnx.Module:
+        """The task's head, initialised."""
+        return self.adapter.build(self.spec, self.shapes, size=self.preprocess.size, rngs=nnx.Rngs(self.seed))
+
+    def abstract_head(self, adapter: Adapter | None = None) -> nnx.Module:
+        """The head with shapes in place of arrays; of another adapter, such as one for other classes."""
+        other = replace(self, adapter=adapter) if adapter else self
+        if other is not self:
+            other.__dict__["shapes"] = self.shapes  # a task reads the same stages whatever its classes are
+        return nnx.eval_shape(other.head)
+
+    def backbone(self) -> nnx.Module:
+        """The backbone with random values."""
+        rngs = nnx.Rngs(jax.random.fold_in(jax.random.key(self.seed), 1))
+        module: nnx.Module = self.spec.build(rngs=rngs, in_channels=self.in_channels, **self.build)
+        return module
+
+    def abstract_backbone(self) -> nnx.Module:
+        """The backbone with shapes in place of arrays."""
+        return abstract(self.spec, in_channels=self.in_channels, **self.build)
+
+
+def assemble(
+    blueprint: Blueprint, card: Card, backbone: nnx.Module | None = None, head: nnx.Module | None = None
+) -> Model:
+    """A model, in evaluation mode, of modules that were made by a blueprint; abstract ones where none are given."""
+    model = Model(
+        backbone or blueprint.abstract_backbone(),
+        head or blueprint.abstract_head(),
+        spec=blueprint.spec,
+        adapter=blueprint.adapter,
+        card=card,
+    )
+    model.eval()
+    return model

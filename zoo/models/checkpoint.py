@@ -1,0 +1,171 @@
+"""A file of weights that a model starts from: what it holds, where it comes from, which classes it knows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zoo.errors import ConfigError
+from zoo.labels import names as label_names
+from zoo.labels.spelling import number
+from zoo.models.backbone import abstract
+from zoo.models.origin import PROCESSOR, Origin, is_transformers, origin_of
+from zoo.models.request import Parts, Request, numbered
+from zoo.models.saved import HEAD, Saved, saved
+from zoo.registry import registry
+from zoo.registry.loader import same_distribution
+from zoo.registry.spec import BackboneSpec, WeightSpec
+from zoo.weights.fetch import Fetched, fetch, fetch_config
+from zoo.weights.file import TensorFile, read
+from zoo.weights.load import recognise
+from zoo.weights.mapping import slots
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A file of weights. `saved` is its description where it is a saved model."""
+
+    source: str
+    fetched: Fetched
+    header: TensorFile
+    tensors: Mapping[str, np.ndarray]
+    saved: Saved | None
+
+    @property
+    def body(self) -> Mapping[str, np.ndarray]:
+        """The tensors without the head of a saved model."""
+        if self.saved is None:
+            return self.tensors
+        return {name: array for name, array in self.tensors.items() if not name.startswith(HEAD)}
+
+    def run(self, parts: Parts) -> Saved | None:
+        """The saved model's description where its head is one of the task asked for.
+
+        Raises `ConfigError` where its backbone is another distribution's of the same name.
+        """
+        if self.saved is None:
+            return None
+        before, now = self.saved.card.plugins.get("backbone"), parts.plugins["backbone"]
+        if (
+            before
+            and self.saved.card.backbone == parts.spec.name
+            and not same_distribution(before.distribution, now.distribution)
+        ):
+            raise ConfigError(
+                f"{self.fetched.path} was made with {self.saved.card.qualified('backbone')}, and "
+                f"{now.distribution}/{parts.spec.name} is other code of the same name: name the former."
+            )
+        return self.saved if self.saved.is_for(parts.task, parts.plugins["adapter"].distribution) else None
+
+
+def is_near(source: str | None) -> bool:
+    """Whether weights lie on this machine, so that looking at them costs nothing."""
+    return bool(source) and "://" not in str(source) and Path(str(source)).expanduser().exists()
+
+
+def open_checkpoint(request: Request, parts: Parts) -> Checkpoint | None:
+    """The file that a model starts from, fetched where it is elsewhere; None for random values.
+
+    Raises `ConfigError` where no download is known.
+    """
+    row = parts.row
+    if not request.pretrained:
+        return None
+    if request.weights:
+        return _opened(request.weights)
+    if not (row and row.source):
+        raise ConfigError(
+            f"no download is known for {request.name}: give weights=FILE (--weights FILE), or pretrained=False to "
+            "start from random values."
+        )
+    return _opened(row.source, row)
+
+
+def _opened(source: str, row: WeightSpec | None = None) -> Checkpoint:
+    fetched = fetch(source, row.file, revision=row.revision, sha256=row.sha256) if row else fetch(source)
+    header = read(fetched.path)
+    tensors = header.load()
+    return Checkpoint(source, fetched, header, tensors, saved(header))
+
+
+def origin(request: Request, parts: Parts, checkpoint: Checkpoint) -> Origin:
+    """What is known of where weights come from."""
+    spec, body = parts.spec, checkpoint.body
+    if request.weights and checkpoint.saved:  # it says all of itself, whatever the name of the backbone stands for
+        return origin_of(spec, None, None, checkpoint.saved, body)
+    known = parts.row or registry().recognised(spec.name, checkpoint.fetched.sha256)
+    source = checkpoint.source
+    config = fetch_config(source) if request.weights else None
+    alone = request.weights and config is None and "://" not in source  # on the hub it would be one more request
+    if alone or (config and is_transformers(config)):
+        processor = fetch_config(source, name=f"{PROCESSOR}.json")
+        config = {**(config or {}), PROCESSOR: processor} if processor else config
+    return origin_of(spec, known, config, checkpoint.saved, body)
+
+
+def choose_labels(
+    parts: Parts, build: Mapping[str, Any], checkpoint: Checkpoint | None, run: Saved | None, origin: Origin
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(the model's labels, the checkpoint's own labels or () when it has no classifier).
+
+    Args:
+        build: build options of the backbone.
+    """
+    own = _own_labels(parts.spec, build, checkpoint, run, origin)
+    if parts.labels is None and parts.num_classes is None:
+        if not own:
+            raise ConfigError("these weights have no classes of their own: give labels= or num_classes=.")
+        return own, own
+    if parts.labels is None:
+        assert parts.num_classes is not None
+        return (own, own) if parts.num_classes == len(own) else (numbered(parts.num_classes), own)
+    wanted = parts.labels
+    # Classes without names agree when they are equally many; numbers in another order are not the same classes.
+    nameless = own == numbered(len(wanted)) and not any(number(name) is not None for name in wanted)
+    return wanted, wanted if nameless else own
+
+
+def _own_labels(
+    spec: BackboneSpec, build: Mapping[str, Any], checkpoint: Checkpoint | None, run: Saved | None, origin: Origin
+) -> tuple[str, ...]:
+    if checkpoint and checkpoint.saved:
+        return run.labels if run else ()
+    count = _own_classes(spec, build, checkpoint) if checkpoint else 0
+    published = origin.labels or spec.classifier.labels
+    own = origin.label_names or (label_names(published) if published else ())
+    if len(own) == count:
+        return own
+    return numbered(count) if count else ()
+
+
+def _own_classes(spec: BackboneSpec, build: Mapping[str, Any], checkpoint: Checkpoint) -> int:
+    """How many classes the checkpoint's own classifier has; 0 when it has none."""
+    names = [slot.name for slot in slots(abstract(spec, **build))]
+    path = spec.classifier.path
+    there = recognise(spec, names, checkpoint.header.names(), also=(f"{path}.weight",))
+    place, shapes = there.places[f"{path}.weight"], checkpoint.header.shapes()
+    return sum(shapes[name][0] for name in place.names) if shapes.keys() >= set(place.names) else 0
+
+
+def label_set(spec: BackboneSpec, origin: Origin, labels: tuple[str, ...]) -> str:
+    """Name of the published label set that these are, if any."""
+    name = "" if origin.label_names else origin.labels or spec.classifier.labels
+    return name if name and label_names(name) == labels else ""
+
+
+def options_of_run(
+    run: Saved, taken: Mapping[str, Any], given: Mapping[str, Any], usual: Mapping[str, Any]
+) -> list[str]:
+    """Notes on the options that come from a saved model and are not the defaults.
+
+    Args:
+        taken: options of the task that the model has. given: those that were asked for. usual: the defaults.
+    """
+    kept = {k: v for k, v in taken.items() if k not in given and v != usual.get(k)}
+    gone = [k for k, v in run.options.items() if k not in taken and v != usual.get(k)]
+    notes = [f"options of the saved model: {', '.join(f'{k}={v}' for k, v in kept.items())}"] if kept else []
+    return notes + [f"{name} of the saved model has a value for each class and is left out" for name in gone]

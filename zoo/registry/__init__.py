@@ -1,0 +1,5 @@
+"""What exists: the specs of plugins, how plugins are found and checked, the catalogue, and the look-up of names."""
+
+from zoo.registry.lookup import Registry, registry, reset
+
+__all__ = ["Registry", "registry", "reset"]
