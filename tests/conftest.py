@@ -52,6 +52,19 @@ SELECTION = {
 """Files whose tests run with the oldest libraries; of the tests of backbones, those of the smallest one."""
 
 
+LONG = {
+    "test_acceptance",
+    "test_decoders",
+    "test_demo",
+    "test_detector",
+    "test_rcnn",
+    "test_segmenter",
+    "test_style",
+    "test_style_nets",
+}
+"""Files that take longest, which are begun first, so that no worker is left alone with one of them."""
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--values", action="store_true", help="compare the values of every net, also of unchanged ones")
     parser.addoption("--selection", action="store_true", help="a few tests of every part, for the oldest libraries")
@@ -69,14 +82,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests of one backbone follow each other within a file, so that what several build of it is built once."""
+    """Tests of one backbone follow each other within a file, so that what several build of it is built once. The
+    longest files come first."""
     if config.getoption("--selection"):
         items[:] = [item for item in items if item.path.stem in SELECTION]
     first: dict[object, int] = {}
 
-    def place(item: pytest.Item) -> tuple[int, int]:
+    def place(item: pytest.Item) -> tuple[bool, int, int]:
         name = item.callspec.params.get("name", "") if hasattr(item, "callspec") else ""
-        return first.setdefault(item.path, len(first)), first.setdefault((item.path, name), len(first))
+        of_file = first.setdefault(item.path, len(first))
+        return item.path.stem not in LONG, of_file, first.setdefault((item.path, name), len(first))
 
     items.sort(key=place)
 

@@ -316,6 +316,7 @@ def test_mirror_images_are_learned_from_cached_features(mixed: Dataset, tmp_path
     assert all(a != b for a, b in zip(*losses.values(), strict=True))
 
 
+@pytest.mark.exhaustive  # by default for the segmenter; `test_views.py` shows what a view is
 def test_random_views_are_learned_from_cached_features(
     data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
