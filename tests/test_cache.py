@@ -41,7 +41,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> Decoded:
         seen.append(path)
         return decode(path)
 
-    monkeypatch.setattr(zoo.models.model, "decode", counting)
+    monkeypatch.setattr(zoo.models.predictor, "decode", counting)
     return seen
 
 
