@@ -35,6 +35,8 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy zoo
 	$(BIN)/python tools/catalogue.py --check
+	$(BIN)/python tools/installed_tree.py .tree
+	cd .tree && PYTHONPATH=. $(abspath $(BIN))/lint-imports --config ../pyproject.toml --no-cache
 
 $(READY): pyproject.toml setup.py $(CONSTRAINTS)
 	$(PYTHON) -m venv --clear $(VENV)

@@ -13,7 +13,7 @@ from flax import nnx
 from training_kit import draw_folder, draw_splits, installed, own_cache, picture, tinynet  # noqa: F401  (fixtures)
 
 import zoo
-import zoo.models.model
+import zoo.models.predictor
 from zoo import settings
 from zoo.activations.cache import BLOCK, View, cache_key, open_cache
 from zoo.activations.views import open_views
@@ -35,7 +35,7 @@ class Decoded(list):
 
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> Decoded:
-    seen, decode = Decoded(), zoo.models.model.decode
+    seen, decode = Decoded(), zoo.models.predictor.decode
 
     def counting(path: Path) -> np.ndarray:
         seen.append(path)
