@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 from flax import nnx
 from jax import Array
-from zoo.adapters.detector.heads import METHODS, DetectionHead, stages_for
+from zoo.adapters.detector.heads import METHODS, OWN, DetectionHead, stages_for
 from zoo.adapters.detector.published import MODELS
 
 from zoo.data import Dataset, Sample
@@ -31,7 +31,7 @@ from zoo.errors import ConfigError
 from zoo.models.adapter import Adapter, Table
 from zoo.models.model import Model
 from zoo.registry.hookspecs import hookimpl
-from zoo.registry.spec import AdapterSpec, BackboneSpec, ModelSpec, Preprocess
+from zoo.registry.spec import AdapterSpec, BackboneSpec, ModelSpec, Part, Preprocess
 
 SIDE = 416
 """Side of the images where a user names none, in pixels; or the next that the backbone takes."""
@@ -65,7 +65,7 @@ class Detector(Adapter):
     """Options of the detector.
 
     Attributes:
-        head: `fcos`, `yolox` or `rcnn` (Faster R-CNN).
+        head: a part of `detector.head`, such as `fcos`, `yolox` or `rcnn` (Faster R-CNN).
         width: channels of the pyramid; of its finest level for yolox.
         convs: depth of the towers of fcos; 4 in the paper, which small data sets learn no better.
         depth, separable: bottlenecks in a block of yolox's neck; its 3x3 convolutions as a depthwise and a 1x1 one.
@@ -77,7 +77,7 @@ class Detector(Adapter):
         category_ids: what results call each class, where the data that a model learned from have numbers for them.
     """
 
-    head: Literal["fcos", "yolox", "rcnn"] = "fcos"
+    head: Annotated[str, METHODS] = "fcos"
     width: int = 128
     convs: int = 2
     depth: int = 1
@@ -286,5 +286,15 @@ def zoo_models() -> list[ModelSpec]:
 
 
 @hookimpl
+def zoo_parts() -> list[Part]:
+    said = {
+        "fcos": "FCOS (arXiv:2006.09214): every position near an object's centre gives a box.",
+        "yolox": "YOLOX (arXiv:2107.08430): a light head behind a path aggregation network.",
+        "rcnn": "Faster R-CNN (arXiv:1506.01497): boxes are proposed, then looked at once more.",
+    }
+    return [Part(METHODS.name, name, row, said[name]) for name, row in OWN.items()]
+
+
+@hookimpl
 def zoo_adapters() -> list[AdapterSpec]:
-    return [AdapterSpec("detector", Detector, f"Boxes with a class and a score: {', '.join(METHODS)}.")]
+    return [AdapterSpec("detector", Detector, "Boxes with a class and a score.")]

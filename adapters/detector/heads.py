@@ -12,6 +12,7 @@ from zoo.adapters.detector import fcos, rcnn, yolox
 
 from zoo.dense.necks import FPN, SimplePyramid
 from zoo.dense.pyramid import StageMaps, pyramid_stages
+from zoo.registry.parts import Point
 from zoo.registry.spec import BackboneSpec, Stage
 
 Source = Literal["pyramid", "pool"]
@@ -58,7 +59,7 @@ class Method:
 
 
 # The least numbers of steps are those after which each had learned photos of blood cells (docs/benchmarks.md).
-METHODS: Mapping[str, Method] = {
+OWN: Mapping[str, Method] = {
     "fcos": Method(
         (8, 16, 32),
         fcos.Head,
@@ -93,6 +94,10 @@ METHODS: Mapping[str, Method] = {
         recipe={**RECIPE, "steps": 150},
     ),
 }
+"""The rows of zoo's own heads, which `zoo_parts` gives."""
+
+METHODS = Point("detector.head", "detector head", Method)
+"""The heads there are, zoo's own and those of other plugins."""
 
 
 def stages_for(spec: BackboneSpec, method: str) -> tuple[Stage, ...]:

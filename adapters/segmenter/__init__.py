@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import jax.numpy as jnp
 import msgspec
@@ -20,6 +20,7 @@ from flax import nnx
 from jax import Array, ShapeDtypeStruct
 from zoo.adapters.segmenter.decoders import (
     DECODERS,
+    OWN,
     PYRAMID,
     SegmentationHead,
     backbone_options,
@@ -43,7 +44,7 @@ from zoo.models.adapter import Adapter, Table
 from zoo.models.model import Model
 from zoo.numbers import check_class_weights
 from zoo.registry.hookspecs import hookimpl
-from zoo.registry.spec import AdapterSpec, BackboneSpec, ModelSpec, Preprocess
+from zoo.registry.spec import AdapterSpec, BackboneSpec, ModelSpec, Part, Preprocess
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -92,7 +93,7 @@ class Segmenter(Adapter):
     """Options of the segmenter.
 
     Attributes:
-        decoder: a row of `zoo.adapters.segmenter.decoders`.
+        decoder: a part of `segmenter.decoder`.
         width, norm, dropout: the decoder's, see there; 0 or None for its own.
         skip: `fcn`, `deeplabv3` and `deeplabv3plus` read the map of half the last one's detail beside the last, which
             tells better where things are; torchvision's do not.
@@ -110,7 +111,7 @@ class Segmenter(Adapter):
         category_ids: what results call each class, where the data that a model learned from have numbers for them.
     """
 
-    decoder: Literal["unet", "fpn", "upernet", "deeplabv3plus", "deeplabv3", "fcn", "linear", "mlp"] = "fpn"
+    decoder: Annotated[str, DECODERS] = "fpn"
     width: int = 128
     norm: Literal["batch", "group"] | None = None
     dropout: float | None = None
@@ -389,5 +390,20 @@ def zoo_models() -> list[ModelSpec]:
 
 
 @hookimpl
+def zoo_parts() -> list[Part]:
+    said = {
+        "unet": "U-Net (arXiv:1505.04597): up to the image's own detail, with a skip at every step.",
+        "fpn": "Panoptic FPN (arXiv:1901.02446): the levels of a feature pyramid added up.",
+        "upernet": "UPerNet (arXiv:1807.10221): pooled context, and a pyramid put side by side.",
+        "deeplabv3plus": "DeepLabV3+ (arXiv:1802.02611): dilated convolutions, and detail from a fine map.",
+        "deeplabv3": "DeepLabV3 (arXiv:1706.05587): dilated convolutions on the last map.",
+        "fcn": "FCN (arXiv:1411.4038): convolutions on the last map.",
+        "linear": "A linear map of the last map: a probe of what the features say.",
+        "mlp": "SegFormer's decoder (arXiv:2105.15203): a linear map of every level, then one of all.",
+    }
+    return [Part(DECODERS.name, name, row, said[name]) for name, row in OWN.items()]
+
+
+@hookimpl
 def zoo_adapters() -> list[AdapterSpec]:
-    return [AdapterSpec("segmenter", Segmenter, f"A class for every pixel: {', '.join(DECODERS)}.")]
+    return [AdapterSpec("segmenter", Segmenter, "A class for every pixel.")]

@@ -24,8 +24,9 @@ from zoo.adapters.segmenter.parts import Decoded, Maps, Norm, classifier, fcn_he
 from zoo.blocks.dilation import DILATABLE
 from zoo.dense.necks import SimplePyramid
 from zoo.dense.pyramid import StageMaps, pyramid_stages
-from zoo.errors import ConfigError, unknown_name
+from zoo.errors import ConfigError
 from zoo.registry import registry
+from zoo.registry.parts import Point
 from zoo.registry.spec import OUTPUT_STRIDE, BackboneSpec, Stage
 
 PYRAMID = (4, 8, 16, 32)
@@ -76,7 +77,7 @@ class Decoder:
     recipe: Mapping[str, Any] = field(default_factory=lambda: RECIPE)
 
 
-DECODERS: Mapping[str, Decoder] = {
+OWN: Mapping[str, Decoder] = {
     # A step of Adam moves a weight by the rate at most, and the sum of a few weights less than that of many: its last
     # convolutions have 8 to 16 channels, where others have 64 and more.
     "unet": Decoder(
@@ -92,12 +93,14 @@ DECODERS: Mapping[str, Decoder] = {
     "linear": Decoder(light.Linear, (), last=True, width=0, dropout=0.0, auxiliary=""),
     "mlp": Decoder(light.MLP),
 }
+"""The rows of zoo's own decoders, which `zoo_parts` gives."""
+
+DECODERS = Point("segmenter.decoder", "decoder", Decoder)
+"""The decoders there are, zoo's own and those of other plugins."""
 
 
 def decoder_of(name: str) -> Decoder:
     """The row of a decoder. Raises `UnknownNameError`."""
-    if name not in DECODERS:
-        raise unknown_name("decoder", name, DECODERS)
     return DECODERS[name]
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from zlib import crc32
 
 import jax
@@ -29,14 +29,17 @@ from zoo.data import Dataset, Sample, decode, prepare
 from zoo.errors import ConfigError
 from zoo.models.adapter import Adapter
 from zoo.registry.hookspecs import hookimpl
-from zoo.registry.spec import AdapterSpec, BackboneSpec, Preprocess
+from zoo.registry.parts import Point
+from zoo.registry.spec import AdapterSpec, BackboneSpec, Part, Preprocess
 
 if TYPE_CHECKING:
     from zoo.models.model import Model
 
 __all__ = ["Picture", "Style", "stylize"]
 
-METHODS: Mapping[str, Any] = {"adain": adain, "fast": fast, "gatys": gatys}
+METHODS: Point[Any] = Point("style.method", "style method")
+"""The methods there are, zoo's own and those of other plugins: modules with `taps`, `build`, `RECIPE`, `WEIGHTS` and,
+where they learn, `terms`."""
 PREVIEWS, STYLES = 4, 2
 """Photos, and styles that each is shown in, of a picture that is drawn after each epoch."""
 SIDE = 128
@@ -77,7 +80,7 @@ class Style(Adapter):
         scales: sizes that `gatys` goes through, each twice the one before; 0 for as many as the picture's size asks.
     """
 
-    method: Literal["adain", "fast", "gatys"] = "adain"
+    method: Annotated[str, METHODS] = "adain"
     style: str = ""
     style_size: int = 0
     style_layers: tuple[str, ...] = ()
@@ -250,6 +253,15 @@ CITATION = """@inproceedings{huang2017arbitrary,
   booktitle = {International Conference on Computer Vision},
   year = {2017}
 }"""
+
+
+@hookimpl
+def zoo_parts() -> list[Part]:
+    return [
+        Part(METHODS.name, "adain", adain, "Any style by one network (arXiv:1703.06868)."),
+        Part(METHODS.name, "fast", fast, "One style by a network of its own (arXiv:1603.08155)."),
+        Part(METHODS.name, "gatys", gatys, "The picture itself is optimised, nothing is trained (arXiv:1508.06576)."),
+    ]
 
 
 @hookimpl

@@ -9,12 +9,14 @@ from typing import Annotated
 import typer
 
 import zoo
+from zoo.cli.commands import Commands
 
-COMMANDS = ("listing", "training", "stylize", "demo", "plugins", "doctor")
+COMMANDS = ("listing", "training", "demo", "plugins", "doctor")
 """Modules of this package, in the order of the help. Each has `register(app)`."""
 
 # rich's help pages would cost as much as all the rest of `zoo --help`.
 app = typer.Typer(
+    cls=Commands,
     help="Any pretrained backbone, any vision task, on your data.",
     no_args_is_help=True,
     add_completion=False,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from zoo.registry.catalogue import Row
 
 KINDS = ("backbones", "weights", "adapters", "models", "plugins")
+"""What is listed beside the parts of extension points."""
 _PREPROCESS = defaults(Preprocess)
 _BACKBONE = defaults(BackboneSpec)
 _WEIGHTS = {name: value for name, value in defaults(WeightSpec).items() if name != "preprocess"}
@@ -27,9 +28,8 @@ def list_entries(kind: str = "", pattern: str = "", as_json: bool = False) -> No
 
     Raises `UnknownNameError` for an unknown kind, or where nothing matches (not for JSON, which is an empty list then).
     """
-    if kind and kind not in KINDS:
-        raise unknown_name("kind", kind, KINDS)
     with output.plugins_may_print():
+        kind = _kind(kind) if kind else ""
         found = _entries(kind) if kind else []
         counts = {} if kind else _counts()
     _say_what_is_missing()
@@ -44,15 +44,28 @@ def list_entries(kind: str = "", pattern: str = "", as_json: bool = False) -> No
     elif not entries:
         print(f"There are no {kind}.")
     else:
-        headers, line = _COLUMNS[kind]
+        headers, line = _COLUMNS.get(kind, _COLUMNS["parts"])
         output.print_table(headers, [line(entry) for entry in entries], right=_RIGHT)
+
+
+def _kind(asked: str) -> str:
+    """A kind of entry, or an extension point; of a point also the plural of its second word will do, such as `heads`."""
+    from zoo.registry import registry
+
+    points = registry().points()
+    plurals = {f"{point.partition('.')[2]}s": point for point in points}
+    if asked in KINDS or asked in points:
+        return asked
+    if asked in plurals:
+        return plurals[asked]
+    raise unknown_name("kind", asked, [*KINDS, *points, *plurals])
 
 
 def _counts() -> dict[str, int]:
     from zoo.registry import registry
 
     counts = {kind: len(registry().rows(kind)) for kind in KINDS if kind != "plugins"}
-    return {**counts, "plugins": len(registry().records(load=False))}
+    return {**counts, "plugins": len(registry().records(load=False)), **registry().points()}
 
 
 def _summary(counts: Mapping[str, int], as_json: bool) -> None:
@@ -60,7 +73,7 @@ def _summary(counts: Mapping[str, int], as_json: bool) -> None:
         output.print_json(counts)
         return
     for kind, number in counts.items():
-        print(f"{number:>6}  {kind:<10} zoo list {kind} [PATTERN] [--json]")
+        print(f"{number:>6}  {kind:<18} zoo list {kind} [PATTERN] [--json]")
     print("\nDetails of one: zoo show NAME")
 
 
@@ -83,6 +96,9 @@ def _entries(kind: str) -> list[dict[str, Any]]:
     if kind == "plugins":
         registry().rows("backbones")  # loads those that only themselves can describe
         return [asdict(record) for record in registry().records(load=False)]
+    if kind not in KINDS:
+        rows = registry().part_rows(kind)
+        return [{**_plain(row), "name": name} for row, name in zip(rows, registry().part_names(kind), strict=True)]
     rows = registry().rows(kind)
     if kind == "weights":
         rows = _with_preprocessing(rows)
@@ -206,6 +222,7 @@ _COLUMNS: Mapping[str, tuple[Sequence[str], Callable[[Mapping[str, Any]], Sequen
         ("name", "backbone", "adapter", "summary"),
         lambda e: (e["name"], e["backbone"], e["adapter"], e.get("summary", "")),
     ),
+    "parts": (("name", "summary"), lambda e: (e["name"], e.get("summary", ""))),
     "plugins": (
         ("name", "distribution", "version", "state", "reason"),
         lambda e: (e["name"], e["distribution"], e["version"], e["state"], e["reason"]),

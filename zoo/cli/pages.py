@@ -106,8 +106,17 @@ def adapter(entry: Entry, entries: Entries) -> None:
     _facts(f"{entry['name']} (adapter)", {**facts, "plugin": f"{entry['module']} ({entry['distribution']})"})
     if entry.get("options"):
         print("\nOptions")
-        output.print_table(("option", "type and default"), list(entry["options"].items()))
+        output.print_table(("option", "type and default"), [(k, _accepted(v)) for k, v in entry["options"].items()])
     _citation(entry)
+
+
+def _accepted(text: str) -> str:
+    """An option's type and default; where it names a part of an extension point, the names there are."""
+    from zoo.registry import registry
+
+    point, equals, default = text.partition(" = ")
+    names = registry().part_names(point) if point in registry().points() else []
+    return f"{' | '.join(names)}{equals}{default}" if names else text
 
 
 def model(entry: Entry, entries: Entries) -> None:

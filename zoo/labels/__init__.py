@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from importlib.resources import files
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from zoo.errors import DataError, unknown_name
+from zoo.errors import DataError
 from zoo.labels.spelling import index_of, loose, nfc, number
+from zoo.registry.parts import Point
 
 _SHOWN = 5
 
@@ -24,6 +24,10 @@ class Alignment(NamedTuple):
 
     indexes: tuple[int, ...]
     notes: tuple[str, ...] = ()
+
+
+LABEL_SETS: Point[Any] = Point("labels.set", "label set")
+"""The label sets there are: a text file (a path, or what `importlib.resources.files` gives), or a tuple of its lines."""
 
 
 def names(label_set: str) -> tuple[str, ...]:
@@ -44,11 +48,8 @@ def category_numbers(labels: Sequence[str]) -> tuple[int, ...]:
 
 
 def _lines(label_set: str) -> list[str]:
-    folder = files("zoo.labels")
-    file = folder / f"{label_set}.txt"
-    if not file.is_file():
-        raise unknown_name("label set", label_set, [f.name[:-4] for f in folder.iterdir() if f.name.endswith(".txt")])
-    return file.read_text("utf-8").splitlines()
+    found = LABEL_SETS[label_set]
+    return list(found) if isinstance(found, tuple) else found.read_text("utf-8").splitlines()
 
 
 def numbered(labels: Sequence[str]) -> bool:

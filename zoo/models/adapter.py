@@ -17,6 +17,7 @@ import msgspec
 from zoo.errors import ConfigError, unknown_name
 from zoo.models.options import by_owner
 from zoo.numbers import check_finite
+from zoo.registry.parts import points_of
 from zoo.registry.spec import BackboneSpec, Preprocess
 
 if TYPE_CHECKING:
@@ -268,6 +269,8 @@ def configure(adapter: type[Adapter], labels: Sequence[str], options: Mapping[st
         raise ConfigError(f"{adapter.__name__}: {error}. {_describe(known)}") from None
     for key in options:
         check_finite(key, getattr(found, key))
+    for key, point in points_of(adapter).items():
+        point[getattr(found, key)]  # raises for a name that nothing is called by
     return found
 
 

@@ -95,6 +95,7 @@ FIELDS: Mapping[str, _Types] = {
         "license": (str,),
         **_PREPROCESS,
     },
+    "parts": {"summary": (str,)},
 }
 """The fields of each kind of row and the TOML types they may have."""
 

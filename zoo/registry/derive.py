@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, get_args
 
 from zoo.errors import ConfigError
 from zoo.registry.catalogue import FIELDS, INHERITED, KINDS, SHARED, Row
 from zoo.registry.loader import Contribution
-from zoo.registry.spec import AdapterSpec, BackboneSpec, ModelSpec, Preprocess, Stage, WeightSpec, defaults
+from zoo.registry.spec import AdapterSpec, BackboneSpec, ModelSpec, Part, Preprocess, Stage, WeightSpec, defaults
 
 HEADER = "# Derived from the plugins' own tables by `{command}`. Do not edit.\n"
 
@@ -36,7 +37,9 @@ def fields(kind: str, spec: Any) -> dict[str, Any]:
     elif kind == "adapters":
         found["options"] = _adapter_options(spec.adapter)
     found.pop("preprocess", None)
-    if not isinstance(spec, AdapterSpec) and spec.preprocess is not None:
+    if isinstance(spec, AdapterSpec | Part):
+        pass
+    elif spec.preprocess is not None:
         found |= _preprocess(spec.preprocess)
     elif isinstance(spec, WeightSpec):
         found["preprocess"] = INHERITED
@@ -68,9 +71,18 @@ def _adapter_options(adapter: type) -> dict[str, str]:
         default = option.default
         if callable(option.default_factory):
             default = option.default_factory()
-        kind = option.type if isinstance(option.type, str) else getattr(option.type, "__name__", str(option.type))
+        kind = _type_of(adapter, option)
         options[option.name] = kind if default is dataclasses.MISSING else f"{kind} = {default!r}"
     return options
+
+
+def _type_of(adapter: type, option: dataclasses.Field[Any]) -> str:
+    """An option's type for people; the name of the extension point where it names a part."""
+    text = option.type if isinstance(option.type, str) else getattr(option.type, "__name__", str(option.type))
+    if not text.startswith("Annotated["):
+        return text
+    kind, *said = get_args(eval(text, vars(sys.modules[adapter.__module__])))
+    return next((point.name for point in said if hasattr(point, "name")), kind.__name__)
 
 
 def _plain(value: Any) -> Any:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pluggy
 
-from zoo.registry.spec import AdapterSpec, BackboneSpec, ModelSpec, WeightSpec
+from zoo.registry.spec import AdapterSpec, BackboneSpec, ModelSpec, Part, WeightSpec
 
 PROJECT = "zoo"
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -32,6 +32,11 @@ def zoo_weights() -> Iterable[WeightSpec]:  # type: ignore[empty-body]
 @hookspec
 def zoo_models() -> Iterable[ModelSpec]:  # type: ignore[empty-body]
     """Named compositions of a backbone, an adapter and a configuration."""
+
+
+@hookspec
+def zoo_parts() -> Iterable[Part]:  # type: ignore[empty-body]
+    """What this plugin adds to extension points: heads, decoders, data formats, optimizers, commands, ..."""
 
 
 @hookspec(firstresult=True)

@@ -30,6 +30,8 @@ GROUP = "zoo.plugins"
 
 FIRST_PARTY = "flax-zoo"
 _PACKAGES = ("zoo.plugins", "zoo.adapters")
+_ROOMS = ("data", "labels")
+"""Rooms of the core whose module `parts` is a plugin as others are."""
 
 State = Literal["ok", "failed", "disabled", "shadowed", "incompatible", "unloaded"]
 
@@ -38,6 +40,7 @@ HOOKS: Mapping[str, tuple[str, Callable[[Any], None]]] = {
     "adapters": ("zoo_adapters", validate.validate_adapter),
     "weights": ("zoo_weights", validate.validate_weights),
     "models": ("zoo_models", validate.validate_model),
+    "parts": ("zoo_parts", validate.validate_part),
 }
 """For each kind of spec, the hook that gives it and the check it must pass."""
 
@@ -79,7 +82,7 @@ class Candidate:
     @property
     def first_party(self) -> bool:
         """Whether it belongs to zoo itself."""
-        return self.module.rpartition(".")[0] in _PACKAGES
+        return self.module.rpartition(".")[0] in _PACKAGES or self.module in map(_parts_of, _ROOMS)
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,13 @@ def discover() -> list[Candidate]:
     return [*_own_modules(), *sorted(third.values(), key=lambda c: (_canonical(c.distribution), c.name))]
 
 
+def _parts_of(room: str) -> str:
+    return f"zoo.{room}.parts"
+
+
 def _own_modules() -> Iterator[Candidate]:
+    for room in _ROOMS:
+        yield Candidate(f"zoo-{room}", _parts_of(room), "", FIRST_PARTY, zoo.__version__)
     for package in _PACKAGES:
         for found in sorted(pkgutil.iter_modules(importlib.import_module(package).__path__), key=lambda m: m.name):
             if not found.name.startswith("_"):

@@ -8,6 +8,7 @@ default. Two third-party plugins that give one name are never resolved silently.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property
@@ -20,9 +21,15 @@ from zoo.registry import catalogue, loader
 from zoo.registry.catalogue import KINDS, Overlay, Row
 from zoo.registry.installed import Plugin, Selection, installed
 from zoo.registry.loader import PluginRecord
-from zoo.registry.spec import AdapterSpec, BackboneSpec, ModelSpec, Preprocess, WeightSpec
+from zoo.registry.spec import AdapterSpec, BackboneSpec, ModelSpec, Part, Preprocess, WeightSpec
 
-_SINGULAR = {"backbones": "backbone", "adapters": "adapter", "weights": "weights", "models": "model"}
+_SINGULAR = {
+    "backbones": "backbone",
+    "adapters": "adapter",
+    "weights": "weights",
+    "models": "model",
+    "parts": "part",
+}
 
 
 class Registry:
@@ -91,6 +98,23 @@ class Registry:
             return self.backbone(self.backbone_of(weights)).preprocess
         except UnknownNameError:
             return Preprocess()
+
+    def part(self, name: str) -> Part:
+        """The part called `point:name` (or `distribution/point:name`); raises as `backbone` does. See
+        `zoo.registry.parts.Point`, which is what others use."""
+        return cast(Part, self._find("parts", name))
+
+    def part_rows(self, point: str) -> list[Row]:
+        """Catalogue rows of the parts of an extension point, by name."""
+        return [row for row in self.rows("parts") if row.name.startswith(f"{point}:")]
+
+    def part_names(self, point: str) -> list[str]:
+        """What the parts of an extension point are called, in the order of `part_rows`."""
+        return [name.replace(f"{point}:", "") for name in self.names_of(self.part_rows(point))]
+
+    def points(self) -> dict[str, int]:
+        """The extension points that have parts, with how many there are."""
+        return dict(Counter(row.name.partition(":")[0] for row in self.rows("parts")))
 
     def backbone_of(self, weights: str) -> str:
         """The name, perhaps qualified, of the backbone that weights are for."""

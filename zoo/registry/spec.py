@@ -432,3 +432,26 @@ def defaults(spec: type[Any]) -> dict[str, Any]:
     given = {f.name: f.default for f in fields(spec) if f.default is not MISSING}
     made = {f.name: f.default_factory() for f in fields(spec) if f.default_factory is not MISSING}
     return {**given, **made}
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Something that is chosen by name: the head of a detector, a data format, an optimizer, a command.
+
+    Attributes:
+        point: the extension point that it belongs to, such as `detector.head`; `zoo list` shows those there are.
+        id: what it is chosen by, such as `fcos`.
+        value: the part itself, of the type that the point asks for; or where it lies, as `module:attribute` (or
+            `module`), which is then imported when it is first used.
+        summary: a line for people.
+    """
+
+    point: str
+    id: str
+    value: Any
+    summary: str = ""
+
+    @property
+    def name(self) -> str:
+        """What it is called among the parts of all points."""
+        return f"{self.point}:{self.id}"

@@ -17,6 +17,7 @@ from zoo.registry.spec import (
     BackboneSpec,
     ClassifierLayout,
     ModelSpec,
+    Part,
     Preprocess,
     Range,
     Stage,
@@ -25,6 +26,8 @@ from zoo.registry.spec import (
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _WEIGHTS_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*\.[A-Za-z0-9][A-Za-z0-9._-]*")
+_POINT = re.compile(r"[a-z][a-z_]*\.[a-z][a-z_]*")
+_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _SHA256 = re.compile(r"([0-9a-f]{64})?")
 
 
@@ -126,6 +129,18 @@ def validate_model(spec: Any) -> None:
     _mapping(where, "layouts", spec.layouts)
     if spec.preprocess is not None:
         _validate_preprocess(where, spec.preprocess)
+
+
+def validate_part(spec: Any) -> None:
+    """Raise `PluginError` unless `spec` is a usable `Part`. Its value is looked at where it is used."""
+    _require(isinstance(spec, Part), f"zoo_parts gave {spec!r}; it must give Part values")
+    where = f"part {spec.point!r}, {spec.id!r}"
+    _require_texts(where, spec, "summary")
+    _require(
+        isinstance(spec.point, str) and bool(_POINT.fullmatch(spec.point)),
+        f"{where}: the point must be two words with a dot, such as detector.head",
+    )
+    _require_name(where, spec.id, _PART, "letters, digits, '.', '_' and '-'")
 
 
 def _validate_preprocess(where: str, value: Any) -> None:

@@ -1,16 +1,14 @@
-"""Data on disk to `Dataset`s. One file a format, each with `NAME`, `KINDS` (of the data sets it gives), `LAYOUT` (one
-line for people), `detect(path)` and `read(path)`, perhaps `READS` (suffixes of annotations beside the images, where not
-all texts are) and `doubts(path)` (what speaks against a format that was named); a new format is one new file here."""
+"""Data on disk to `Dataset`s. A format is a part of the extension point `data.format`: a module, or another object, with
+`NAME`, `KINDS` (of the data sets it gives), `LAYOUT` (one line for people), `detect(path)` and `read(path)`, perhaps
+`READS` (suffixes of annotations beside the images, where not all texts are) and `doubts(path)` (what speaks against a
+format that was named). One of zoo's own is one file here."""
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 from zoo.data.dataset import Dataset
 from zoo.data.files import describe
@@ -18,15 +16,18 @@ from zoo.data.layouts import looks_like
 from zoo.data.left_out import TEXTS, files_of, left_out
 from zoo.data.masks import as_masks
 from zoo.data.unique import unified
-from zoo.errors import DataError, unknown_name
+from zoo.errors import DataError
 from zoo.labels.spelling import nfc, twins
+from zoo.registry import registry
+from zoo.registry.parts import Point
+
+FORMATS: Point[Any] = Point("data.format", "data format")
+"""The formats there are, zoo's own and those of other plugins."""
 
 
-@cache
-def formats() -> dict[str, ModuleType]:
-    """The known formats: name -> module, in the order of their names."""
-    modules = [importlib.import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__)]
-    return {module.NAME: module for module in sorted(modules, key=lambda module: module.NAME)}
+def formats() -> dict[str, Any]:
+    """The known formats: name -> what reads them, in the order of their names."""
+    return dict(FORMATS)
 
 
 def read(path: str | Path, format: str | None = None, kinds: Sequence[str] = ()) -> dict[str, Dataset]:
@@ -44,13 +45,12 @@ def read(path: str | Path, format: str | None = None, kinds: Sequence[str] = ())
         UnknownNameError: `format` is not a known one.
     """
     path = Path(path).expanduser()
-    if format is not None and format not in formats():
-        raise unknown_name("data format", format, formats())
+    named = FORMATS[format] if format else None
     if not path.exists():
         raise DataError(f"{path} does not exist. Give a folder or a file with data.")
     if format is None and tuple(kinds) == ("images",):
         format = "images"
-    module = formats()[format] if format else _recognise(path, kinds)
+    module = named or (FORMATS[format] if format else _recognise(path, kinds))
     parts = unified({name: _in_one_form(part) for name, part in module.read(path).items()})
     against = getattr(module, "doubts", None)
     if format and against and (said := against(path)):
@@ -80,8 +80,11 @@ def suited(parts: Mapping[str, Dataset], kinds: Sequence[str]) -> dict[str, Data
     return {name: one(part) for name, part in parts.items()}
 
 
-def _recognise(path: Path, kinds: Sequence[str]) -> ModuleType:
-    fitting = [module for module in formats().values() if module.detect(path)]
+def _recognise(path: Path, kinds: Sequence[str]) -> Any:
+    own = registry().own_names("parts")
+    fits = {name: module for name, module in formats().items() if module.detect(path)}
+    # What zoo reads itself it goes on reading itself, whatever is installed.
+    fitting = [module for name, module in fits.items() if FORMATS.key(name) in own] or [*fits.values()]
     fitting = [module for module in fitting if set(module.KINDS) & set(kinds)] or fitting
     if len(fitting) == 1:
         return fitting[0]

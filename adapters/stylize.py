@@ -1,4 +1,7 @@
-"""`zoo stylize`: photos painted in a style, by a run, a saved model, or a backbone alone."""
+"""The command `zoo stylize`: photos painted in a style, by a run, a saved model, or a backbone alone.
+
+It lies beside the task, not in it, so that its help imports no jax.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from zoo.cli import output
+from zoo.cli.commands import COMMANDS
 from zoo.cli.training import AcceptLicense, Backbone, Dtype, Set, Weights, model_options
 from zoo.errors import ConfigError
+from zoo.registry.hookspecs import hookimpl
+from zoo.registry.spec import Part
 
 if TYPE_CHECKING:
     from zoo.models.model import Model
@@ -117,6 +123,6 @@ def _model(run: str, backbone: str, weights: str, given: list[str] | None, dtype
     return model
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the app."""
-    app.command()(stylize)
+@hookimpl
+def zoo_parts() -> list[Part]:
+    return [Part(COMMANDS.name, "stylize", stylize, "Paint photos in a style.")]

@@ -1,0 +1,39 @@
+"""Commands that plugins add. Listing them imports none of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from zoo.registry.parts import Point
+
+COMMANDS: Point[Callable[..., Any]] = Point("zoo.command", "command")
+"""A part is a function whose parameters typer understands; its summary is what `zoo --help` says of it."""
+
+
+class Commands(TyperGroup):
+    """The group of all commands: those of `zoo.cli`, then those of plugins."""
+
+    _listing = False
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        own = super().list_commands(ctx)
+        return [*own, *(name for name in COMMANDS if name not in own)]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        found = super().get_command(ctx, cmd_name)
+        if found is not None or cmd_name not in COMMANDS:
+            return found
+        if self._listing:
+            return TyperCommand(cmd_name, help=COMMANDS.summaries()[cmd_name])
+        single = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+        single.command(cmd_name)(COMMANDS[cmd_name])
+        return typer.main.get_command(single)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        self._listing = True
+        super().format_commands(ctx, formatter)
+        self._listing = False

@@ -1,0 +1,95 @@
+"""Extension points: what is chosen by name, and is filled by plugins, zoo's own and others through the same hook.
+
+The room or task that uses parts declares a `Point`, which reads as a mapping from names to values:
+
+    HEADS = Point("detector.head", "detector head", Method)
+    HEADS["fcos"]                   # raises UnknownNameError with the nearest names
+    list(HEADS)
+
+A plugin fills it by `zoo_parts`, with `Part("detector.head", "fcos", Method(...), "A line for people.")`. A bare name
+means zoo's own part, whatever else is installed; `distribution/name` is always understood.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from typing import Any, Generic, TypeVar, get_args
+
+from zoo.errors import PluginError, UnknownNameError, unknown_name
+from zoo.registry.lookup import registry
+from zoo.registry.spec import Part
+
+T = TypeVar("T")
+
+
+class Point(Mapping[str, T], Generic[T]):
+    """An extension point, as a mapping from the names of its parts to their values.
+
+    Args:
+        name: two words with a dot: who uses the parts, and what they are. noun: of one of them, for messages.
+        kind: the type that values must have.
+    """
+
+    def __init__(self, name: str, noun: str, kind: type[T] | None = None) -> None:
+        self.name, self.noun, self.kind = name, noun, kind
+        self._resolved: dict[int, tuple[Part, T]] = {}
+
+    def __repr__(self) -> str:
+        return f"Point({self.name!r})"
+
+    def key(self, name: str) -> str:
+        """What a part, perhaps `distribution/name`, is called in the registry."""
+        distribution, slash, bare = name.rpartition("/")
+        return f"{distribution}{slash}{self.name}:{bare}"
+
+    def __getitem__(self, name: str) -> T:
+        """The part called `name`. Raises `UnknownNameError` with the nearest names, `PluginError` for one that is not
+        what the point asks for."""
+        try:
+            part = registry().part(self.key(name))
+        except UnknownNameError:
+            raise unknown_name(self.noun, name, list(self)) from None
+        if id(part) not in self._resolved:
+            self._resolved[id(part)] = part, self._value(part)
+        return self._resolved[id(part)][1]
+
+    def _value(self, part: Part) -> T:
+        value = part.value
+        if isinstance(value, str):
+            module, _, attribute = value.partition(":")
+            value = importlib.import_module(module)
+            for name in filter(None, attribute.split(".")):
+                value = getattr(value, name)
+        if self.kind is not None and not isinstance(value, self.kind):
+            raise PluginError(
+                f"the {self.noun} {part.id!r} is {value!r}; the extension point {self.name} takes {self.kind.__name__}."
+            )
+        return value  # type: ignore[no-any-return]
+
+    def __contains__(self, name: object) -> bool:
+        return name in list(self)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(registry().part_names(self.name))
+
+    def __len__(self) -> int:
+        return len(list(self))
+
+    def summaries(self) -> dict[str, str]:
+        """Name -> the line for people. Nothing is imported."""
+        rows = registry().part_rows(self.name)
+        return {name: row.data.get("summary", "") for name, row in zip(self, rows, strict=True)}
+
+
+def points_of(cls: type) -> dict[str, Point[Any]]:
+    """The fields of a dataclass that name a part, `field: Annotated[str, POINT]`, with their points."""
+    found = {}
+    for option in fields(cls):
+        text = option.type if isinstance(option.type, str) else ""
+        if text.startswith("Annotated["):
+            hint = eval(text, vars(sys.modules[cls.__module__]))
+            found |= {option.name: point for point in get_args(hint)[1:] if isinstance(point, Point)}
+    return found
