@@ -49,7 +49,7 @@ def list_entries(kind: str = "", pattern: str = "", as_json: bool = False) -> No
 
 
 def _kind(asked: str) -> str:
-    """A kind of entry, or an extension point; of a point also the plural of its second word will do, such as `heads`."""
+    """A kind of entry, or an extension point. Of a point the plural of its second word will do, such as `heads`."""
     from zoo.registry import registry
 
     points = registry().points()

@@ -17,10 +17,7 @@ def register(app: typer.Typer) -> None:
 
 def list_(
     kind: Annotated[
-        str,
-        typer.Argument(
-            help="backbones, weights, adapters, models, plugins, or an extension point such as detector.head."
-        ),
+        str, typer.Argument(help="backbones, weights, ..., or an extension point: detector.head, ...")
     ] = "",
     pattern: Annotated[str, typer.Argument(help="Part of a name, or a pattern with * and ?.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Strict JSON.")] = False,

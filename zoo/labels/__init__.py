@@ -27,7 +27,7 @@ class Alignment(NamedTuple):
 
 
 LABEL_SETS: Point[Any] = Point("labels.set", "label set")
-"""The label sets there are: a text file (a path, or what `importlib.resources.files` gives), or a tuple of its lines."""
+"""The label sets there are: text files (paths, or what `importlib.resources.files` gives), or tuples of their lines."""
 
 
 def names(label_set: str) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from zoo.models.fill import arrays_for, fill, fill_whole, put
 from zoo.models.model import Model
 from zoo.models.origin import Origin
 from zoo.models.request import Parts, Request, check_license, each_class_has_one, numbered, resolve
-from zoo.models.saved import HEAD, Saved, part_of
+from zoo.models.saved import HEAD, Saved, part_of, parts_of_others
 from zoo.models.whole import is_whole
 from zoo.registry.spec import ModelSpec, Preprocess
 from zoo.weights.load import LoadReport
@@ -313,5 +313,5 @@ def _card(request: Request, parts: Parts, checkpoint: Checkpoint | None, plan: D
         seed=of.seed,
         notes=done.notes,
         new_head=done.new_head,
-        plugins=parts.plugins,
+        plugins={**parts.plugins, **parts_of_others(of.adapter)},
     )

@@ -15,7 +15,8 @@ from zoo.models.adapter import Adapter, option_fields
 from zoo.models.card import Card, Provider
 from zoo.models.model import Model
 from zoo.registry import registry
-from zoo.registry.loader import same_distribution
+from zoo.registry.loader import FIRST_PARTY, same_distribution
+from zoo.registry.parts import points_of
 from zoo.registry.spec import AdapterSpec
 from zoo.weights.file import DESCRIPTION, TensorFile
 
@@ -97,6 +98,31 @@ def spec_of(card: Card, part: Part) -> Any:
         known = card.plugins[part]
         return registry().recorded(KINDS[part], name, known.distribution, known.version)
     return registry().backbone(name) if part == "backbone" else registry().adapter(name)
+
+
+def parts_of_others(adapter: Adapter) -> dict[str, Provider]:
+    """The parts of extension points that a task's options name and another distribution than zoo's gives, with it."""
+    found = {}
+    for option, point in points_of(type(adapter)).items():
+        key = point.key(getattr(adapter, option))
+        provider = Provider(*registry().provider("parts", key))
+        if not same_distribution(provider.distribution, FIRST_PARTY):
+            found[key.rpartition("/")[2]] = provider
+    return found
+
+
+def with_recorded_parts(card: Card, adapter: type[Adapter], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a task, parts of extension points being those of the distributions that a card names.
+
+    Raises `PluginError`, which says what to install, for one that is not there.
+    """
+    found = dict(options)
+    for option, point in points_of(adapter).items():
+        bare = str(found.get(option, "")).rpartition("/")[2]
+        if known := card.plugins.get(f"{point.name}:{bare}"):
+            registry().recorded("parts", f"{point.name}:{bare}", known.distribution, known.version)
+            found[option] = f"{known.distribution}/{bare}"
+    return found
 
 
 def brought_up_to_date(card: Card) -> Card:

@@ -16,7 +16,7 @@ from zoo.models.assemble import Blueprint, assemble
 from zoo.models.card import Card
 from zoo.models.fill import put
 from zoo.models.model import Model
-from zoo.models.saved import brought_up_to_date, describe, saved, spec_of
+from zoo.models.saved import brought_up_to_date, describe, saved, spec_of, with_recorded_parts
 from zoo.weights.fetch import fetch
 from zoo.weights.file import DESCRIPTION, TensorFile
 from zoo.weights.file import read as read_tensors
@@ -80,6 +80,7 @@ def _rebuild(card: Card, labels: tuple[str, ...], options: Mapping[str, Any], fi
     tensors = file.load()  # first of all: it verifies the description as well
     spec, adapter_spec = spec_of(card, "backbone").built_with(card.options), spec_of(card, "adapter")
     card = brought_up_to_date(card)
+    options = with_recorded_parts(card, adapter_spec.adapter, options)
     adapter = configure(adapter_spec.adapter, labels, options)
     model = assemble(Blueprint(spec, adapter, card.preprocess, card.in_channels, card.options), card)
     expected = named_slots(model)

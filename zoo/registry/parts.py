@@ -70,13 +70,13 @@ class Point(Mapping[str, T], Generic[T]):
         return value  # type: ignore[no-any-return]
 
     def __contains__(self, name: object) -> bool:
-        return name in list(self)
+        return name in registry().part_names(self.name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(registry().part_names(self.name))
 
     def __len__(self) -> int:
-        return len(list(self))
+        return len(registry().part_names(self.name))
 
     def summaries(self) -> dict[str, str]:
         """Name -> the line for people. Nothing is imported."""
@@ -86,10 +86,12 @@ class Point(Mapping[str, T], Generic[T]):
 
 def points_of(cls: type) -> dict[str, Point[Any]]:
     """The fields of a dataclass that name a part, `field: Annotated[str, POINT]`, with their points."""
-    found = {}
+    found: dict[str, Point[Any]] = {}
     for option in fields(cls):
         text = option.type if isinstance(option.type, str) else ""
         if text.startswith("Annotated["):
             hint = eval(text, vars(sys.modules[cls.__module__]))
-            found |= {option.name: point for point in get_args(hint)[1:] if isinstance(point, Point)}
+            for point in get_args(hint)[1:]:
+                if isinstance(point, Point):
+                    found[option.name] = point
     return found

@@ -1,7 +1,10 @@
-"""Data on disk to `Dataset`s. A format is a part of the extension point `data.format`: a module, or another object, with
-`NAME`, `KINDS` (of the data sets it gives), `LAYOUT` (one line for people), `detect(path)` and `read(path)`, perhaps
-`READS` (suffixes of annotations beside the images, where not all texts are) and `doubts(path)` (what speaks against a
-format that was named). One of zoo's own is one file here."""
+"""Data on disk to `Dataset`s.
+
+A format is a part of the extension point `data.format`: a module, or another object, with `NAME`, `KINDS` (of the data
+sets it gives), `LAYOUT` (one line for people), `detect(path)` and `read(path)`. It may have `READS` (suffixes of
+annotations beside the images, where not all texts are) and `doubts(path)` (what speaks against a format that was
+named). One of zoo's own is one file here.
+"""
 
 from __future__ import annotations
 

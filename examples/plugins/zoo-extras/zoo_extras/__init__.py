@@ -1,0 +1,19 @@
+"""Parts for extension points of zoo. `zoo list` shows them beside zoo's own; `zoo plugins check extras` checks them.
+
+Values are given as `module:attribute`, so that listing imports nothing of them.
+"""
+
+import zoo
+from zoo.registry.spec import Part
+
+ZOO_API = 1
+
+
+@zoo.hookimpl
+def zoo_parts():
+    return [
+        Part("detector.head", "wide-fcos", "zoo_extras.head:WIDE", "FCOS that samples a wider centre of each object."),
+        Part("segmenter.decoder", "sum", "zoo_extras.decoder:SUM", "Every map to one width, enlarged and added up."),
+        Part("data.format", "listing", "zoo_extras.listing", "listing.txt: a line for each image, `file<tab>class`."),
+        Part("zoo.command", "census", "zoo_extras.census:census", "How many images of each class there are."),
+    ]

@@ -1,0 +1,183 @@
+"""Extension points: what plugins of others add is used like zoo's own, changes no default, and is recorded."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import plugin_kit as kit
+import pytest
+from boxes_kit import drawn as drawn_boxes
+from masks_kit import drawn_masks
+from training_kit import FAST, draw_folder
+from zoo.adapters.detector import Detector
+from zoo.adapters.detector.heads import METHODS
+
+import zoo
+import zoo.registry
+from zoo.data import read
+from zoo.data.readers import FORMATS
+from zoo.errors import PluginError, UnknownNameError
+from zoo.registry import registry
+from zoo.registry.parts import points_of
+
+EXAMPLES = kit.ROOT / "examples" / "plugins"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder into which pip has installed the examples."""
+    folder = tmp_path_factory.mktemp("site")
+    packages = sorted(path.parent for path in EXAMPLES.glob("*/pyproject.toml"))
+    assert packages
+    copies = tmp_path_factory.mktemp("sources")
+    for package in packages:
+        subprocess.run(["cp", "-r", str(package), str(copies)], check=True)
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--target"]
+    done = subprocess.run(
+        [*command, str(folder), *(str(copies / package.name) for package in packages)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture
+def installed(site: Path) -> Iterator[None]:
+    sys.path.insert(0, str(site))
+    zoo.registry.reset()
+    yield
+    sys.path[:] = [path for path in sys.path if path != str(site)]
+    zoo.registry.reset()
+
+
+def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, source: str, version: str = "1.0") -> None:
+    kit.distribution(tmp_path / name, name, source, version=version)
+    monkeypatch.syspath_prepend(str(tmp_path / name))
+    zoo.registry.reset()
+
+
+@pytest.fixture(autouse=True)
+def forgotten() -> Iterator[None]:
+    yield
+    zoo.registry.reset()
+
+
+# Reading a point -----------------------------------------------------------------------------------------------------
+
+
+def test_a_point_is_a_mapping_of_what_plugins_give() -> None:
+    assert list(METHODS) == ["fcos", "rcnn", "yolox"] and len(METHODS) == 3 and "fcos" in METHODS
+    assert METHODS["flax-zoo/fcos"] is METHODS["fcos"]
+    assert set(METHODS.summaries()) == set(METHODS) and all(METHODS.summaries().values())
+    with pytest.raises(UnknownNameError, match=r"unknown detector head 'fcoz'.*fcos"):
+        METHODS["fcoz"]
+    assert points_of(Detector) == {"head": METHODS}
+
+
+def test_a_part_of_another_type_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = "import zoo\nfrom zoo.registry.spec import Part\n@zoo.hookimpl\ndef zoo_parts():\n"
+    plugin(tmp_path, monkeypatch, "odd", source + "    return [Part('detector.head', 'odd', 'json:loads')]\n")
+    with pytest.raises(PluginError, match=r"detector head 'odd' is .*; the extension point detector.head takes Method"):
+        METHODS["odd"]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("Part('heads', 'x', 1)", "two words with a dot"),
+        ("Part('detector.head', 'a/b', 1)", "the name must consist of"),
+        ("('detector.head', 'x')", "it must give Part values"),
+    ],
+)
+def test_parts_that_are_none_are_said(given: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = f"import zoo\nfrom zoo.registry.spec import Part\n@zoo.hookimpl\ndef zoo_parts():\n    return [{given}]\n"
+    name = f"wrong{given.count('/')}{len(given)}"
+    plugin(tmp_path, monkeypatch, name, source)
+    (record,) = [record for record in registry().records() if record.distribution == name]
+    assert record.state == "failed" and words in record.reason
+
+
+def test_a_bare_name_goes_on_meaning_zoos_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = METHODS["fcos"]
+    source = (
+        "import zoo\nfrom zoo.registry.spec import Part\n@zoo.hookimpl\ndef zoo_parts():\n"
+        "    from zoo.adapters.detector.heads import OWN\n"
+        "    return [Part('detector.head', name, OWN['rcnn']) for name in ('fcos', 'mine')]\n"
+    )
+    plugin(tmp_path, monkeypatch, "other", source)
+    assert METHODS["fcos"] is own and METHODS["other/fcos"] is METHODS["rcnn"] is METHODS["mine"]
+    assert list(METHODS) == ["fcos", "other/fcos", "mine", "rcnn", "yolox"]
+
+
+# The examples --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("installed")
+def test_the_examples_are_listed_and_change_no_default() -> None:
+    found = [record for record in registry().records() if record.distribution.startswith("zoo-")]
+    assert found and {record.state for record in found} == {"ok"}
+    assert {"wide-fcos", "fcos"} <= set(METHODS) and Detector(labels=("a",)).head == "fcos"
+    assert "listing" in FORMATS
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_decoder_and_a_head_of_others_train_and_are_recorded(tmp_path: Path) -> None:
+    """And without their distribution the saved model is refused, saying what to install."""
+    common = {"pretrained": False, "image_size": 64, "width": 16}
+    data = drawn_masks(tmp_path / "masks", 4)
+    model = zoo.create("mobilenetv2_035", "segmenter", decoder="sum", labels=data.classes, **common)
+    assert model.card.plugins["segmenter.decoder:sum"].distribution == "zoo-extras"
+    parts: dict[str, Any] = {"train": data, "val": data}
+    run = zoo.train(model, parts, plan="head", epochs=1, out=tmp_path / "run", **FAST)
+    assert np.isfinite(run.metrics["loss"])
+    again = zoo.load(tmp_path / "run")
+    assert again.adapter.decoder == "zoo-extras/sum"  # type: ignore[attr-defined]
+    file = data[0].image
+    assert np.array_equal(again.predict(file).mask, run.model.predict(file).mask)
+    boxes = drawn_boxes(tmp_path / "boxes", 2)
+    head = zoo.create("mobilenetv2_035", "detector", head="wide-fcos", labels=boxes.classes, convs=0, **common)
+    assert type(head.head.head).__module__ == "zoo_extras.head"  # type: ignore[attr-defined]
+    sys.path[:] = [path for path in sys.path if not (Path(path) / "zoo_extras").is_dir()]
+    zoo.registry.reset()
+    with pytest.raises(PluginError, match="zoo-extras 0.1.0 is needed, which is not installed: `pip install zoo-ex"):
+        zoo.load(tmp_path / "run")
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_data_format_of_others_is_recognised_where_zoo_reads_nothing(tmp_path: Path) -> None:
+    folder = draw_folder(tmp_path / "data", count=2)
+    files = sorted(folder.rglob("*.png"))
+    assert read(folder)["all"].classes == ("disc", "frame")
+    lines = [f"{file.relative_to(folder).as_posix()}\t{file.parent.name}-like" for file in files]
+    (folder / "listing.txt").write_text("\n".join(lines))
+    assert read(folder)["all"].classes == ("disc", "frame")  # zoo's own format fits as before
+    assert read(folder, "listing")["all"].classes == ("disc-like", "frame-like")
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for i, file in enumerate(files):
+        file.rename(flat / f"{i}.png")
+    (flat / "listing.txt").write_text("\n".join(f"{i}.png\t{'ab'[i % 2]}" for i in range(len(files))))
+    part = read(flat)["all"]
+    assert (part.classes, len(part)) == (("a", "b"), len(files))
+
+
+def test_a_command_of_others_is_listed_without_its_import_and_runs(site: Path, tmp_path: Path) -> None:
+    folder = draw_folder(tmp_path / "data", count=3)
+    listed = kit.zoo("--help", paths=(site,))
+    assert "census" in listed.stdout and "How many images of each class" in listed.stdout
+    found = kit.zoo("census", str(folder), paths=(site,))
+    assert found.stdout == "all\tdisc\t3\nall\tframe\t3\n", found.stderr
+    points = json.loads(kit.zoo("list", "--json", paths=(site,)).stdout)
+    assert points["zoo.command"] == 2 and points["segmenter.decoder"] == 9
+    rows = json.loads(kit.zoo("list", "decoders", "sum", "--json", paths=(site,)).stdout)
+    assert [row["distribution"] for row in rows] == ["zoo-extras"]
