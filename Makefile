@@ -36,7 +36,7 @@ check: $(READY)
 	$(BIN)/mypy zoo
 	$(BIN)/python tools/catalogue.py --check
 	$(BIN)/python tools/installed_tree.py .tree
-	cd .tree && PYTHONPATH=. $(abspath $(BIN))/lint-imports --config ../pyproject.toml --no-cache
+	cd .tree && PYTHONPATH=. $(abspath $(BIN))/lint-imports ../pyproject.toml --no-cache
 
 $(READY): pyproject.toml setup.py $(CONSTRAINTS)
 	$(PYTHON) -m venv --clear $(VENV)

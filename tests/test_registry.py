@@ -17,6 +17,9 @@ from zoo.registry.spec import Preprocess, WeightSpec
 
 ROOT = Path(__file__).resolve().parent.parent
 FLAX_ZOO = {found.name for found in pkgutil.iter_modules([str(ROOT / "plugins"), str(ROOT / "adapters")])}
+FLAX_ZOO |= {
+    f"zoo-{found.parent.name}" for found in (ROOT / "zoo").glob("*/parts.py") if found.parent.name != "registry"
+}
 
 
 @pytest.fixture

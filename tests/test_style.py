@@ -19,7 +19,7 @@ from zoo.adapters.style.pictures import open_picture, style_crop
 
 import zoo
 from zoo.cli.app import app
-from zoo.errors import ConfigError, DataError, ZooError
+from zoo.errors import ConfigError, DataError, UnknownNameError, ZooError
 from zoo.models.model import Model
 from zoo.registry import registry
 
@@ -214,9 +214,11 @@ def test_what_no_style_is_learnt_from(pictures: Path, tmp_path: Path) -> None:
         zoo.train(create("adain", style=str(pictures / "dots.png")), tmp_path / "empty", out=tmp_path / "run")
     with pytest.raises(ConfigError, match="untrained"):
         stylize(create("adain"), PHOTO, STRIPES)
-    for options in ({"steps": 0}, {"style_weight": -2.0}, {"blocks": 0}, {"style_size": 9}, {"method": "cyclegan"}):
+    for options in ({"steps": 0}, {"style_weight": -2.0}, {"blocks": 0}, {"style_size": 9}):
         with pytest.raises(ConfigError):
             zoo.create("tinynet", "style", pretrained=False, **options)
+    with pytest.raises(UnknownNameError, match="unknown style method 'cyclegan'"):
+        zoo.create("tinynet", "style", pretrained=False, method="cyclegan")
 
 
 # From the command line -----------------------------------------------------------------------------------------------

@@ -1,0 +1,161 @@
+"""The task: an expected place for each point, from a map of how likely each position is (arXiv:1711.08229)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import msgspec
+import numpy as np
+from flax import nnx
+from PIL import Image, ImageDraw
+
+from zoo.data.transform import frame_of
+from zoo.errors import ConfigError
+from zoo.layers import Conv
+from zoo.models.adapter import Adapter, Table
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """Where points are in one image: x, y of each, in pixels of the upright image."""
+
+    file: str
+    points: list[tuple[float, float]]
+
+
+class Head(nnx.Module):
+    """Map (b, h, w, c) -> x, y of each point (b, n, 2), in pixels of images of `size` (height, width)."""
+
+    def __init__(self, stage: str, channels: int, count: int, size: tuple[int, int], rngs: nnx.Rngs):
+        self.stage, self.size = stage, size
+        self.conv = Conv(channels, 64, 3, 1, 1, rngs=rngs)
+        self.places = Conv(64, count, 1, rngs=rngs)
+
+    def reduce(self, features):
+        return {self.stage: features[self.stage]}
+
+    def reads(self):
+        return {}
+
+    def __call__(self, reduced):
+        logits = self.places(jax.nn.relu(self.conv(reduced[self.stage])))
+        images, height, width, count = logits.shape
+        share = jax.nn.softmax(logits.reshape(images, -1, count), axis=1).reshape(logits.shape)
+        y = (jnp.arange(height) + 0.5) * (self.size[0] / height)
+        x = (jnp.arange(width) + 0.5) * (self.size[1] / width)
+        return jnp.stack([jnp.einsum("bhwn,w->bn", share, x), jnp.einsum("bhwn,h->bn", share, y)], axis=-1)
+
+
+@dataclass(frozen=True)
+class Points(Adapter):
+    """Options of point regression.
+
+    Attributes:
+        count: points of an image; set by the data.
+    """
+
+    count: int = 1
+
+    targets_from = ("points",)
+    primary = "r2"
+    classes = False
+    moves = {"points": "points"}
+    invariant = ("frame", "true_points")  # read by evaluations alone
+    recipe: ClassVar[Mapping[str, Any]] = {"epochs": 20, "augment": {"scale": (0.7, 1.3), "ratio": (0.9, 1.1)}}
+
+    def taps(self, spec):
+        maps = [stage for stage in spec.stages if stage.kind == "map"]
+        if not maps:
+            raise ConfigError(f"{spec.name} cannot tell where points are: no stage of it is a map. Choose another.")
+        return (maps[-1].name,)
+
+    def framing(self, spec, preprocess):
+        return replace(preprocess, crop_mode="letterbox", crop_pct=1.0)
+
+    def build(self, spec, shapes, *, size, rngs):
+        (stage,) = self.taps(spec)
+        return Head(stage, shapes[stage].shape[-1], self.count, size, rngs)
+
+    def fitted(self, dataset):
+        counts = {len(sample.target.points) for sample in dataset}
+        if counts != {self.count}:
+            raise ConfigError(f"{dataset.name} has {sorted(counts)} points in an image: create the model with count=N.")
+        return self
+
+    # Learning --------------------------------------------------------------------------------------------------
+    def targets(self, sample, preprocess):
+        frame = frame_of(sample.target.size, preprocess)
+        there = np.array([point is not None for point in sample.target.points])
+        true = np.array([point or (0, 0) for point in sample.target.points], np.float32)
+        shown = true * [frame.scale_x, frame.scale_y] + [frame.left, frame.top]
+        return {
+            "points": np.where(there[:, None], shown, 0).astype(np.float32),
+            "point_valid": there,
+            "frame": np.array(frame, np.float32),
+            "true_points": true,
+        }
+
+    def loss(self, outputs, batch):
+        away = jnp.abs(outputs - batch["points"]).sum(-1)
+        seen = batch["point_valid"]
+        return jnp.sum(jnp.where(seen, away, 0.0), -1) / jnp.maximum(seen.sum(-1), 1)
+
+    # Predicting ------------------------------------------------------------------------------------------------
+    def decode(self, outputs, batch):
+        frame = batch["frame"][:, None]
+        return {"points": (outputs - frame[..., 2:4]) / frame[..., :2]}
+
+    def predictions(self, decoded, files):
+        rows = decoded["points"].astype(float).round(2).tolist()
+        return [Seen(file, [tuple(point) for point in row]) for file, row in zip(files, rows, strict=True)]
+
+    def table(self, predictions):
+        rows = [(one.file, i, f"{x:.1f}", f"{y:.1f}") for one in predictions for i, (x, y) in enumerate(one.points, 1)]
+        return Table(("file", "point", "x", "y"), rows, right=("point", "x", "y"))
+
+    def picture(self, pixels, prediction):
+        image = Image.fromarray(pixels)
+        draw = ImageDraw.Draw(image)
+        for x, y in prediction.points:
+            draw.line([x - 4, y, x + 4, y], fill=(255, 0, 0))
+            draw.line([x, y - 4, x, y + 4], fill=(255, 0, 0))
+        return np.asarray(image)
+
+    def metrics(self):
+        return Figures()
+
+    def figures(self, evaluation, folder):
+        """The images with the largest losses, with what was seen (red) and what is true (green)."""
+        written = []
+        for number, (file, decoded, targets) in enumerate(evaluation.worst(4)):
+            image = Image.fromarray(
+                self.picture(np.asarray(Image.open(file).convert("RGB")), Seen("", decoded["points"]))
+            )
+            draw = ImageDraw.Draw(image)
+            for (x, y), seen in zip(targets["true_points"], targets["point_valid"], strict=True):
+                if seen:
+                    draw.ellipse([x - 2, y - 2, x + 2, y + 2], outline=(0, 255, 0))
+            image.save(folder / f"worst{number}.png")
+            written.append(folder / f"worst{number}.png")
+        return written
+
+
+class Figures:
+    """`r2`, the share of the places' variance that is told, and `pixels`, the mean distance from the true places."""
+
+    def __init__(self):
+        self.found, self.true = [], []
+
+    def update(self, decoded, batch):
+        seen = batch["point_valid"]
+        self.found.append(decoded["points"][seen])
+        self.true.append(batch["true_points"][seen])
+
+    def compute(self):
+        found, true = np.concatenate(self.found), np.concatenate(self.true)
+        if not len(true):
+            return {"r2": 0.0, "pixels": 0.0, "points": 0}
+        spread = float(np.square(true - true.mean(0)).sum())
+        r2 = 1 - float(np.square(found - true).sum()) / max(spread, 1e-9)
+        return {"r2": r2, "pixels": float(np.linalg.norm(found - true, axis=-1).mean()), "points": len(true)}
