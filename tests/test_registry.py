@@ -10,9 +10,9 @@ from pathlib import Path
 import plugin_kit as kit
 import pytest
 
-from zoo import registry as registry_module
 from zoo.errors import ConfigError, FetchError, PluginError, UnknownNameError
 from zoo.registry import Registry
+from zoo.registry import lookup as registry_module
 from zoo.registry.spec import Preprocess, WeightSpec
 
 ROOT = Path(__file__).resolve().parent.parent
