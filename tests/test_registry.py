@@ -358,7 +358,6 @@ def test_private_weights_and_pins(site: Path):
     assert published.preprocess.crop_pct == 0.95
     assert published.revision == "0123456789012345678901234567890123456789"
     assert "resnet18.mine" in [spec.name for spec in registry.weights_for("resnet18")]
-    assert registry.weights_all()["resnet18.mine"] == mine
     assert [row.data["num_classes"] for row in registry.rows("weights") if row.name == "resnet18.mine"] == [3]
 
 
@@ -367,7 +366,7 @@ def test_every_catalogued_row_equals_its_spec(site: Path):
 
     registry = Registry()
     rows = registry.rows("weights")
-    assert len(rows) == len(registry.weights_all()) > 50
+    assert len({row.name for row in rows}) == len(rows) > 50
     for row in rows:
         spec = registry.weights(row.name)
         base = WeightSpec(row.name, preprocess=registry.backbone(spec.backbone).preprocess)

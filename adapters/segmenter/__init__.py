@@ -6,7 +6,7 @@ the originals' resolution. Photos are looked at as a whole, or in overlapping wi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
@@ -253,7 +253,8 @@ class Segmenter(Adapter):
 
         found = of(outputs["logits"])
         if self.auxiliary:
-            found["auxiliary"] = self.auxiliary * sum(sum(of(logits).values()) for logits in outputs["aux"])
+            sums = (reduce(add, of(logits).values()) for logits in outputs["aux"])
+            found["auxiliary"] = self.auxiliary * reduce(add, sums)
         return found
 
     def loss(self, outputs: Any, batch: Mapping[str, Any]) -> Array:
@@ -280,6 +281,7 @@ class Segmenter(Adapter):
     ) -> list[Segmentation]:
         from zoo.adapters.segmenter.prediction import slide, whole
 
+        masks: Iterable[np.ndarray]
         if not self.sliding:
             masks = whole(model, images, batch_size, flip=self.flip, scales=self.scales)
         else:

@@ -25,6 +25,7 @@ from zoo.blocks.dilation import DILATABLE
 from zoo.dense.necks import SimplePyramid
 from zoo.dense.pyramid import StageMaps, pyramid_stages
 from zoo.errors import ConfigError, unknown_name
+from zoo.layers import Chain, Conv
 from zoo.registry import registry
 from zoo.registry.spec import OUTPUT_STRIDE, BackboneSpec, Stage
 
@@ -116,10 +117,10 @@ def stages_for(spec: BackboneSpec, decoder: str, *, skip: bool = True) -> tuple[
     if chosen.dilated and DILATABLE not in spec.capabilities:
         rows = [row for row in registry().rows("backbones") if DILATABLE in row.data.get("capabilities", ())]
         able = {row.data.get("family"): row.name for row in sorted(rows, key=lambda row: row.name, reverse=True)}
-        others = [name for name, other in DECODERS.items() if not other.dilated]
+        undilated = [name for name, other in DECODERS.items() if not other.dilated]
         raise ConfigError(
             f"{spec.name} cannot serve {decoder}: its last stages cannot be dilated. Choose a backbone that is "
-            f"{DILATABLE}, such as {', '.join(sorted(able.values()))}, or one of the decoders {', '.join(others)}."
+            f"{DILATABLE}, such as {', '.join(sorted(able.values()))}, or one of the decoders {', '.join(undilated)}."
         )
     placed = tuple(stage for stage in spec.stages if stage.kind != "vector" and stage.name != CLASSIFIERS)
     found = pyramid_stages(replace(spec, stages=placed), chosen.strides) if chosen.strides else ()
@@ -203,17 +204,18 @@ class SegmentationHead(nnx.Module):
             maps = Maps((width,) * len(wanted), self.neck.strides)
         rate = chosen.dropout if rate is None else rate
         self.decoder = chosen.build(maps, classes, width=width, norm=norm, rate=rate, rngs=rngs)
-        side: list[Any] = []
-        if not options.get("auxiliary"):
-            self.auxiliary = nnx.List([])
-        elif chosen.auxiliary == "levels":
-            if not self.decoder.level_channels:
-                raise _nothing_on_the_way(spec, decoder)
-            self.auxiliary = nnx.List(classifier(n, classes, rngs=rngs) for n in self.decoder.level_channels)
-        else:
-            side = [auxiliary_stage(spec, decoder)]
-            width = options.get("width") or 0
-            self.auxiliary = nnx.List([fcn_head(side[0].channels, width, classes, norm, AUXILIARY_DROPOUT, rngs)])
+        side: list[Stage] = []
+        auxiliary: list[Conv | Chain] = []
+        if options.get("auxiliary"):
+            if stage := auxiliary_stage(spec, decoder):
+                side = [stage]
+                width = options.get("width") or 0
+                auxiliary = [fcn_head(stage.channels, width, classes, norm, AUXILIARY_DROPOUT, rngs)]
+            else:
+                auxiliary = [classifier(n, classes, rngs=rngs) for n in self.decoder.level_channels]
+                if not auxiliary:
+                    raise _nothing_on_the_way(spec, decoder)
+        self.auxiliary = nnx.List(auxiliary)
         self.maps, self.side = (StageMaps.of(part, size, shapes) for part in (stages, side))
 
     def reduce(self, features: Mapping[str, Array]) -> dict[str, Array]:

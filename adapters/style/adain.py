@@ -67,7 +67,9 @@ class Painter(nnx.Module):
             wide = maps[name].astype(jnp.float32)
             wide = wide * lax.rsqrt(energies[name] + losses.EPS) if self.normalized else wide
             scaled.append(wide.astype(features[name].dtype))
-        return self.decoder(scaled if isinstance(self.decoder, JoinedDecoder) else scaled[0], sizes)
+        if isinstance(self.decoder, JoinedDecoder):
+            return self.decoder(scaled, sizes)
+        return self.decoder(scaled[0], sizes)
 
     def __call__(self, features: Maps) -> Array:
         own = {name: losses.statistics(features[name]) for name in self.painted}
