@@ -18,6 +18,8 @@ import seeded
 from flax import nnx
 from jax import Array
 from safetensors.numpy import save_file
+
+import zoo
 from zoo.adapters.segmenter import FINER_SIDE, SIDE, Segmenter
 from zoo.adapters.segmenter.decoders import (
     DECODERS,
@@ -30,8 +32,6 @@ from zoo.adapters.segmenter.decoders import (
 from zoo.adapters.segmenter.deeplab import FCN
 from zoo.adapters.segmenter.parts import Maps
 from zoo.adapters.segmenter.published import MODELS
-
-import zoo
 from zoo.dense.resize import bilinear_weights, pool_to, resize_bilinear
 from zoo.errors import ConfigError, WeightsError
 from zoo.labels import names as label_names

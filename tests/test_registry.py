@@ -10,9 +10,8 @@ from pathlib import Path
 import plugin_kit as kit
 import pytest
 
-from zoo import registry as registry_module
 from zoo.errors import ConfigError, FetchError, PluginError, UnknownNameError
-from zoo.registry import Registry
+from zoo.registry import Registry, lookup
 from zoo.registry.spec import Preprocess, WeightSpec
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -397,11 +396,11 @@ def test_weights_that_say_nothing_of_preprocessing_have_their_backbones(site: Pa
     assert {spec.name: spec.preprocess for spec in registry.weights_for("net")}["net.a"] == own
     from zoo.cli.entries import _entries
 
-    registry_module._default = registry
+    lookup._default = registry
     try:
         listed = {entry["name"]: entry["preprocess"] for entry in _entries("weights")}
     finally:
-        registry_module.reset()
+        lookup.reset()
     assert listed["net.a"]["size"] == listed["net.d"]["size"] == [64, 48] and listed["net.d"]["crop_pct"] == 0.5
     assert listed["net.e"]["size"] == [32, 32]
     assert tuple(listed["vit_tiny_patch16_224.b"]["mean"]) == vit.mean
@@ -424,12 +423,12 @@ def test_what_a_saved_model_was_made_with_is_of_that_distribution_or_an_error(si
 
 
 def test_the_default_registry_is_made_once(site: Path, monkeypatch: pytest.MonkeyPatch):
-    registry_module.reset()
-    first = registry_module.registry()
-    assert registry_module.registry() is first
-    registry_module.reset()
-    assert registry_module.registry() is not first
-    registry_module.reset()
+    lookup.reset()
+    first = lookup.registry()
+    assert lookup.registry() is first
+    lookup.reset()
+    assert lookup.registry() is not first
+    lookup.reset()
 
 
 def test_a_bad_overlay_is_an_error_and_not_a_traceback(site: Path):

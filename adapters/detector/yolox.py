@@ -19,8 +19,8 @@ import numpy as np
 import optax
 from flax import nnx
 from jax import Array, lax
-from zoo.adapters.detector.simota import match, prices
 
+from zoo.adapters.detector.simota import match, prices
 from zoo.blocks.csp import CrossStage, convolution, spatial
 from zoo.dense.boxes import clip, iou
 from zoo.dense.nms import detections

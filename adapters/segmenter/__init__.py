@@ -18,6 +18,7 @@ import msgspec
 import numpy as np
 from flax import nnx
 from jax import Array, ShapeDtypeStruct
+
 from zoo.adapters.segmenter.decoders import (
     DECODERS,
     PYRAMID,
@@ -28,7 +29,6 @@ from zoo.adapters.segmenter.decoders import (
     taps_for,
 )
 from zoo.adapters.segmenter.published import MODELS
-
 from zoo.data import Dataset, Sample
 from zoo.data.masks import BACKGROUND, IGNORE, MOST_CLASSES, pixel_counts, prepare_mask, read_mask
 from zoo.data.outlines import Runs, inside
@@ -346,7 +346,6 @@ class Segmenter(Adapter):
 
     def figures(self, evaluation: Any, folder: Path) -> list[Path]:
         from zoo.adapters.segmenter.pictures import SHOWN, class_figures, photos
-
         from zoo.report import WITH_COUNTS, confusion_matrix
 
         drawn = [class_figures(evaluation.metrics["per_class"], folder / "classes.png")]

@@ -18,9 +18,9 @@ from typing import Any, Literal
 
 from flax import nnx
 from jax import Array, ShapeDtypeStruct
+
 from zoo.adapters.segmenter import deeplab, fpn, light, unet
 from zoo.adapters.segmenter.parts import Decoded, Maps, Norm, classifier, fcn_head
-
 from zoo.blocks.dilation import DILATABLE
 from zoo.dense.necks import SimplePyramid
 from zoo.dense.pyramid import StageMaps, pyramid_stages

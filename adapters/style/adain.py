@@ -11,18 +11,17 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array, lax
+
 from zoo.adapters.style import losses, tiles
 from zoo.adapters.style.joined import JoinedDecoder
 from zoo.adapters.style.nets import Decoder
 from zoo.adapters.style.pictures import as_input, framed, unit
 from zoo.adapters.style.stages import maps
-
 from zoo.models.backbone import PIXELS
 from zoo.registry.spec import BackboneSpec
 
 if TYPE_CHECKING:
     from zoo.adapters.style import Style
-
     from zoo.models.model import Model
 
 WEIGHTS = {"content": 1.0, "style": 4.0, "tv": 5.0}

@@ -18,16 +18,15 @@ import numpy as np
 import optax
 from flax import nnx
 from jax import Array, lax
+
 from zoo.adapters.style import losses
 from zoo.adapters.style.pictures import as_input, fitted, framed, resized
-
 from zoo.models.backbone import PIXELS
 from zoo.registry.spec import BackboneSpec
 from zoo.training.step import lenient
 
 if TYPE_CHECKING:
     from zoo.adapters.style import Style
-
     from zoo.models.model import Model
 
 WEIGHTS = {"content": 1.0, "style": 10.0, "tv": 20.0}
