@@ -166,8 +166,10 @@ Shapes = Mapping[str, jax.ShapeDtypeStruct]
 def build_head(
     spec: BackboneSpec, decoder: str, auxiliary: bool, size: tuple[int, int], shapes: Shapes
 ) -> SegmentationHead:
-    options, stages = {"width": 32, "auxiliary": auxiliary}, stages_for(spec, decoder)
-    return SegmentationHead(decoder, spec, stages, 3, size=size, shapes=shapes, options=options, rngs=nnx.Rngs(0))
+    stages = stages_for(spec, decoder)
+    return SegmentationHead(
+        decoder, spec, stages, 3, size=size, shapes=shapes, width=32, auxiliary=auxiliary, rngs=nnx.Rngs(0)
+    )
 
 
 def serving(native: BackboneSpec) -> dict[str, tuple[BackboneSpec, tuple[str, ...]]]:

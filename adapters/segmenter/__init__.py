@@ -202,15 +202,18 @@ class Segmenter(Adapter):
                 f"a segmenter needs at least two classes, one of which may be {BACKGROUND!r}: give labels= or "
                 "num_classes=."
             )
-        options = {
-            "width": self.width,
-            "norm": self.norm,
-            "dropout": self.dropout,
-            "auxiliary": bool(self.auxiliary),
-        }
-        stages = stages_for(spec, self.decoder, skip=self.skip)
         return SegmentationHead(
-            self.decoder, spec, stages, len(self.labels), size=size, shapes=shapes, options=options, rngs=rngs
+            self.decoder,
+            spec,
+            stages_for(spec, self.decoder, skip=self.skip),
+            len(self.labels),
+            size=size,
+            shapes=shapes,
+            width=self.width,
+            norm=self.norm,
+            dropout=self.dropout,
+            auxiliary=bool(self.auxiliary),
+            rngs=rngs,
         )
 
     # Learning --------------------------------------------------------------------------------------------------

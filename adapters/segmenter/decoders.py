@@ -1,9 +1,5 @@
 """From a backbone's stages to a logit for every class and place: a table row a decoder.
 
-Options that a head takes, by name: `width`, channels of the decoder, 0 for its own; `norm`, `batch` or `group`, None
-for the decoder's own; `dropout`, before the classifier, None for the decoder's own; `auxiliary`, whether there are
-logits of maps on the way as well (deep supervision).
-
 A backbone's last map was made to tell classes of whole images, and is poor at telling where they are: of a frozen
 MobileNetV2, a linear map of it finds people with an IoU of 0.38, of the map of half its stride with 0.64. So a decoder
 of the last map alone reads that map beside it, as the FCN paper's skips do, unless it is to be as torchvision's are.
@@ -30,8 +26,6 @@ from zoo.registry import registry
 from zoo.registry.spec import OUTPUT_STRIDE, BackboneSpec, Stage
 
 PYRAMID = (4, 8, 16, 32)
-AUXILIARY = 16
-"""Stride, before any dilation, of the map that an FCN head supervises beside the last one."""
 AUXILIARY_DROPOUT = 0.1
 CLASSIFIERS = "head"
 """The stage that a checkpoint has between its last block and its classifier, here where it is still a map (the 1x1
@@ -178,7 +172,9 @@ class SegmentationHead(nnx.Module):
     Args:
         stages: that the decoder reads, see `stages_for`. Deep supervision may read another, see `taps_for`.
         size: (height, width) of the images; tokens are a map of it. shapes: of what the stages give for such images.
-        options: see the module's docstring.
+        width: channels of the decoder. norm: of its convolutions. dropout: before the classifier. 0 and None stand for
+            the decoder's own.
+        auxiliary: whether there are logits of maps on the way as well (deep supervision).
     """
 
     def __init__(
@@ -190,32 +186,33 @@ class SegmentationHead(nnx.Module):
         *,
         size: tuple[int, int],
         shapes: Mapping[str, ShapeDtypeStruct],
-        options: Mapping[str, Any],
+        width: int = 0,
+        norm: Norm | None = None,
+        dropout: float | None = None,
+        auxiliary: bool = False,
         rngs: nnx.Rngs,
     ):
         chosen = decoder_of(decoder)
-        width = options.get("width") or chosen.width
-        norm, rate = options.get("norm") or chosen.norm, options.get("dropout")
+        channels, norm = width or chosen.width, norm or chosen.norm
         maps = Maps(tuple(s.channels for s in stages), tuple(float(s.stride) for s in stages))
         self.neck: Any = nnx.data(None)
         if stages[0].kind == "tokens" and chosen.strides:
             wanted = [stride for stride in chosen.strides if stride >= PYRAMID[0]]
-            self.neck = SimplePyramid(maps.channels[0], int(maps.strides[0]), wanted, width, extra=0, rngs=rngs)
-            maps = Maps((width,) * len(wanted), self.neck.strides)
-        rate = chosen.dropout if rate is None else rate
-        self.decoder = chosen.build(maps, classes, width=width, norm=norm, rate=rate, rngs=rngs)
+            self.neck = SimplePyramid(maps.channels[0], int(maps.strides[0]), wanted, channels, extra=0, rngs=rngs)
+            maps = Maps((channels,) * len(wanted), self.neck.strides)
+        rate = chosen.dropout if dropout is None else dropout
+        self.decoder = chosen.build(maps, classes, width=channels, norm=norm, rate=rate, rngs=rngs)
         side: list[Stage] = []
-        auxiliary: list[Conv | Chain] = []
-        if options.get("auxiliary"):
+        supervised: list[Conv | Chain] = []
+        if auxiliary:
             if stage := auxiliary_stage(spec, decoder):
                 side = [stage]
-                width = options.get("width") or 0
-                auxiliary = [fcn_head(stage.channels, width, classes, norm, AUXILIARY_DROPOUT, rngs)]
+                supervised = [fcn_head(stage.channels, width, classes, norm, AUXILIARY_DROPOUT, rngs)]
             else:
-                auxiliary = [classifier(n, classes, rngs=rngs) for n in self.decoder.level_channels]
-                if not auxiliary:
+                supervised = [classifier(n, classes, rngs=rngs) for n in self.decoder.level_channels]
+                if not supervised:
                     raise _nothing_on_the_way(spec, decoder)
-        self.auxiliary = nnx.List(auxiliary)
+        self.auxiliary = nnx.List(supervised)
         self.maps, self.side = (StageMaps.of(part, size, shapes) for part in (stages, side))
 
     def reduce(self, features: Mapping[str, Array]) -> dict[str, Array]:
