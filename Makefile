@@ -33,9 +33,9 @@ selection: $(READY)
 check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy zoo
 	$(BIN)/python tools/catalogue.py --check
 	$(BIN)/python tools/installed_tree.py .tree
+	cd .tree && $(abspath $(BIN))/mypy --config-file ../pyproject.toml -p zoo
 	cd .tree && PYTHONPATH=. $(abspath $(BIN))/lint-imports ../pyproject.toml --no-cache
 
 $(READY): pyproject.toml setup.py $(CONSTRAINTS)

@@ -372,7 +372,7 @@ def calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = 1
     index = np.minimum((confidence * bins).astype(int), bins - 1)
     counts = np.bincount(index, minlength=bins)
     gap = np.bincount(index, confidence, bins) - np.bincount(index, correct.astype(np.float64), bins)
-    return float(np.abs(gap).sum() / max(counts.sum(), 1))
+    return float(np.abs(gap).sum() / max(int(counts.sum()), 1))
 
 
 @hookimpl

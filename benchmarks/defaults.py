@@ -121,7 +121,6 @@ def defaults() -> dict[str, str]:
 def serving(kind: str, backbone: str) -> list[str]:
     """The names of a kind that a backbone can serve."""
     from zoo.adapters.segmenter.decoders import stages_for
-
     from zoo.errors import ConfigError
     from zoo.registry import registry
 

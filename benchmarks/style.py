@@ -102,9 +102,8 @@ def _timed(work: Callable[[], Any]) -> tuple[dict[str, float], Any]:
 
 def zoo_gatys(args: argparse.Namespace) -> dict[str, float]:
     """The method as `zoo stylize` runs it, after a run that compiles it."""
-    from zoo.adapters.style import gatys
-
     import zoo
+    from zoo.adapters.style import gatys
 
     model = zoo.create(
         "squeezenet1_0", "style", weights=str(args.weights), method="gatys", optimizer=args.optimizer,
@@ -177,6 +176,7 @@ def zoo_feedforward(args: argparse.Namespace) -> dict[str, float]:
     """The compiled transform net alone, pixels to pixels."""
     import jax
     from flax import nnx
+
     from zoo.adapters.style.nets import TransformNet
 
     net = TransformNet(32, 5, "reflect", "nearest", "linear", 1e-5, rngs=nnx.Rngs(0))

@@ -17,7 +17,7 @@ from jax import Array
 
 from zoo.blocks.transformer import drop_path_rates, gelu
 from zoo.layers import Chain, Conv, DropPath, LayerNorm, Linear, Normal, global_avg_pool
-from zoo.models.backbone import Backbone, StageFunction
+from zoo.models.backbone import StagedModule, StageFunction
 from zoo.registry.hookspecs import hookimpl
 from zoo.registry.spec import (
     BackboneSpec,
@@ -104,7 +104,7 @@ class Head(nnx.Module):
         return self.norm(global_avg_pool(x))
 
 
-class ConvNeXt(Backbone):
+class ConvNeXt(StagedModule):
     """Patches of 4x4, four groups of blocks, and the norm of the pooled map. `middle` gives the stem two overlapping
     3x3 convolutions with so many channels between them; 0 is one convolution of stride 4."""
 
@@ -132,7 +132,7 @@ class ConvNeXt(Backbone):
             blocks = [Block(channels, next(rates), v2=v2, as_conv=as_conv, rngs=rngs) for _ in range(depth)]
             groups.append(Group(inputs, channels, blocks, rngs=rngs))
             inputs = channels
-        self.stages = nnx.List(groups)  # the checkpoint's name; hence `stages_for` below
+        self.stages = nnx.List(groups)  # the checkpoint's name, hence no `Backbone`, which has a method `stages`
         self.head = Head(inputs, rngs=rngs)
 
     def stages_for(self, size: tuple[int, int] | None) -> Mapping[str, StageFunction]:

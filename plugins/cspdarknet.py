@@ -50,6 +50,11 @@ class PyramidPooling(nnx.Module):
 class CSPDarknet(Backbone):
     """A stem of stride 2 and four stages that halve the map and double the channels each."""
 
+    dark2: Chain
+    dark3: Chain
+    dark4: Chain
+    dark5: Chain
+
     def __init__(self, width: int, depth: int, separable: bool, *, in_channels: int = 3, rngs: nnx.Rngs):
         self.stem = Focus(in_channels, width, rngs=rngs)
         for index, repeats in enumerate((depth, 3 * depth, 3 * depth, depth)):

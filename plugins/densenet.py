@@ -68,6 +68,14 @@ class Transition(nnx.Module):
 class Features(nnx.Module):
     """The layers, under the names that they have below `features`."""
 
+    denseblock1: DenseBlock
+    denseblock2: DenseBlock
+    denseblock3: DenseBlock
+    denseblock4: DenseBlock
+    transition1: Transition
+    transition2: Transition
+    transition3: Transition
+
     def __init__(self, growth: int, depths: tuple[int, ...], drop_rate: float, in_channels: int, *, rngs: nnx.Rngs):
         channels = 2 * growth
         self.conv0 = Conv(in_channels, channels, 7, 2, 3, bias=False, rngs=rngs)

@@ -13,7 +13,8 @@ import jax
 from flax import nnx
 from jax import Array
 
-from zoo.blocks.inception import Branches, Step, convolution
+from zoo.blocks.conv import ConvNormAct
+from zoo.blocks.inception import Branches, Convolution, Step, convolution
 from zoo.layers import AvgPool, Chain, Conv, MaxPool
 from zoo.models.backbone import Backbone, StageFunction
 from zoo.registry.hookspecs import hookimpl
@@ -37,7 +38,7 @@ class Residual(Branches):
 
 
 # The reference code's own stem, which is Inception v3's.
-STEM = {
+STEM: Mapping[str, Mapping[str, Convolution]] = {
     "conv2d_2b": {"conv2d_1a": (32, 3, 2), "conv2d_2a": (32, 3, 1), "conv2d_2b": (64, 3)},
     "conv2d_4a": {"conv2d_3b": (80, 1), "conv2d_4a": (192, 3, 1)},
 }
@@ -76,6 +77,12 @@ BLOCK8: tuple[tuple[Step, ...], ...] = (  # figure 19
 class InceptionResNetV2(Backbone):
     """The stem, then three times a block of branches that changes the map and a row of residual blocks; last, a 1x1
     convolution. The numbers and scales of the blocks are those of the reference code."""
+
+    conv2d_1a: ConvNormAct
+    conv2d_2a: ConvNormAct
+    conv2d_2b: ConvNormAct
+    conv2d_3b: ConvNormAct
+    conv2d_4a: ConvNormAct
 
     def __init__(self, *, in_channels: int = 3, rngs: nnx.Rngs):
         inputs = in_channels

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 
 from flax import nnx
 
-from zoo.blocks.inception import Branches, Step, convolution
+from zoo.blocks.conv import ConvNormAct
+from zoo.blocks.inception import Branches, Convolution, Step, convolution
 from zoo.layers import AvgPool, Chain, MaxPool
 from zoo.models.backbone import Backbone, StageFunction
 from zoo.registry.hookspecs import hookimpl
@@ -59,7 +60,7 @@ INCEPTION_C: tuple[tuple[Step, ...], ...] = (  # figure 6
     ),
     ({"branch3": [POOL, (256, 1)]},),
 )
-STEM = ((32, 3, 2), (32, 3, 1), (64, 3))
+STEM: tuple[Convolution, ...] = ((32, 3, 2), (32, 3, 1), (64, 3))
 # arXiv:1602.07261, figure 9. Stage: its branches, channels, stride.
 MIXED: Mapping[str, tuple[tuple[tuple[Step, ...], ...], int, int]] = {
     "Mixed_3a": (MIXED_3A, 160, 4),
@@ -77,13 +78,15 @@ class InceptionV4(Backbone):
     """Three plain convolutions, then blocks of branches, all in the list `features`."""
 
     def __init__(self, *, in_channels: int = 3, rngs: nnx.Rngs):
-        layers, inputs = [], in_channels
+        layers: list[ConvNormAct | Branches] = []
+        inputs = in_channels
         for spec in STEM:
             layers.append(convolution(inputs, spec, rngs=rngs))
             inputs = spec[0]
         for branches, *_ in MIXED.values():
-            layers.append(Branches(inputs, *branches, rngs=rngs))
-            inputs = layers[-1].channels
+            block = Branches(inputs, *branches, rngs=rngs)
+            layers.append(block)
+            inputs = block.channels
         self.features = Chain(layers)
 
     def stages(self) -> Mapping[str, StageFunction]:

@@ -190,11 +190,8 @@ WEIGHTS = weight_table("""
     tf_mobilenetv3_small_075.in1k 224 0.875 bilinear apache-2.0 stats=half
     tf_mobilenetv3_small_100.in1k 224 0.875 bilinear apache-2.0 stats=half
     tf_mobilenetv3_small_minimal_100.in1k 224 0.875 bilinear apache-2.0 stats=half
-""")
-# Trained on pixels in [0, 1] as they are.
-UNSCALED_WEIGHTS = weight_table("""
-    mobilenetv3_large_100.miil_in21k 224 0.875 bilinear apache-2.0 classes=11221
-    mobilenetv3_large_100.miil_in21k_ft_in1k 224 0.875 bilinear apache-2.0
+    mobilenetv3_large_100.miil_in21k 224 0.875 bilinear apache-2.0 classes=11221 stats=none
+    mobilenetv3_large_100.miil_in21k_ft_in1k 224 0.875 bilinear apache-2.0 stats=none
 """)
 
 
@@ -229,8 +226,4 @@ def zoo_backbones() -> list[BackboneSpec]:
 
 @hookimpl
 def zoo_weights() -> list[WeightSpec]:
-    unscaled = [
-        replace(row, preprocess=replace(row.preprocess, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)))
-        for row in UNSCALED_WEIGHTS
-    ]
-    return [*WEIGHTS, *unscaled]
+    return [*WEIGHTS]

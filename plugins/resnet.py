@@ -18,7 +18,7 @@ from zoo.registry.spec import BackboneSpec, ClassifierLayout, Preprocess, Range,
 
 # Depths: arXiv:1512.03385, table 1; groups and widths: arXiv:1611.05431, table 1 and arXiv:1605.07146 via torchvision.
 # name: (block, depths, groups, width of a group in the first stage, deep stem, tag of the default weights)
-VARIANTS = {
+VARIANTS: Mapping[str, tuple[Block, tuple[int, ...], int, int, bool, str | None]] = {
     "resnet18": (BasicBlock, (2, 2, 2, 2), 1, 64, False, "a1_in1k"),
     "resnet18d": (BasicBlock, (2, 2, 2, 2), 1, 64, True, "ra2_in1k"),
     "resnet34": (BasicBlock, (3, 4, 6, 3), 1, 64, False, "a1_in1k"),

@@ -6,16 +6,17 @@ Papers: Squeeze-and-Excitation Networks, arXiv:1709.01507; the nets around it ar
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 
 from zoo.blocks import dilation
-from zoo.blocks.residual import BasicBlock, Bottleneck, ResidualNet, residual_stages
+from zoo.blocks.residual import BasicBlock, Block, Bottleneck, ResidualNet, residual_stages
 from zoo.registry.hookspecs import hookimpl
 from zoo.registry.spec import BackboneSpec, ClassifierLayout, Preprocess, Range, WeightSpec, weight_table
 
 # Depths and groups: arXiv:1709.01507, table 1, and timm.
 # name: (block, depths, groups, width of a group in the first stage, deep stem, tag of the default weights)
-VARIANTS = {
+VARIANTS: Mapping[str, tuple[Block, tuple[int, ...], int, int, bool, str | None]] = {
     "seresnet18": (BasicBlock, (2, 2, 2, 2), 1, 64, False, None),
     "seresnet34": (BasicBlock, (3, 4, 6, 3), 1, 64, False, None),
     "seresnet50": (Bottleneck, (3, 4, 6, 3), 1, 64, False, "a1_in1k"),
@@ -56,11 +57,12 @@ WEIGHTS = weight_table("""
 
 def _spec(name: str) -> BackboneSpec:
     block, depths, groups, base_width, deep_stem, tag = VARIANTS[name]
-    numbers = {"groups": groups, "base_width": base_width, "deep_stem": deep_stem}
     return BackboneSpec(
         name=name,
         family="SE-ResNet",
-        build=partial(ResidualNet, block, depths, squeeze=1 / 16, **numbers),
+        build=partial(
+            ResidualNet, block, depths, groups=groups, base_width=base_width, squeeze=1 / 16, deep_stem=deep_stem
+        ),
         stages=residual_stages(block),
         classifier=ClassifierLayout("fc"),
         preprocess=Preprocess(interpolation="bicubic"),

@@ -111,8 +111,8 @@ def _spec(name: str) -> BackboneSpec:
     cuts = _cuts(layout)
     stages, channels = [Stage("stem", stem[0], 2, modules=("features.0",))], stem[0]
     for index, (start, stop) in enumerate(pairwise(cuts[1:]), start=1):
-        rows = layout[start - 2 : stop - 2]
-        channels = 2 * rows[-1][1]  # type: ignore[index]
+        expanded = [row[1] for row in layout[start - 2 : stop - 2] if row]
+        channels = 2 * expanded[-1]
         modules = tuple(f"features.{i}" for i in range(start + 1, stop))
         stages.append(Stage(f"fire{index}", channels, 2 ** (index + 1), modules=modules))
     return BackboneSpec(

@@ -155,7 +155,6 @@ def _spec(name: str) -> BackboneSpec:
         options={"drop_rate": Range(0.0)},
         pretrained="tv_in1k",
         layouts={"torchvision": torchvision_layout},
-        capabilities=("conv_activations",),
         paper="https://arxiv.org/abs/1409.1556",
         citation=CITATION,
     )

@@ -12,9 +12,9 @@ import optax
 import parity_kit as kit
 import pytest
 from flax import nnx
-from zoo.adapters.classifier import Classifier, ConvHead, PooledHead, calibration_error, pool_features
 
 import zoo
+from zoo.adapters.classifier import Classifier, ConvHead, PooledHead, calibration_error, pool_features
 from zoo.data import Dataset, Sample
 from zoo.errors import ConfigError, DataError, UnknownNameError, ZooError
 from zoo.models.adapter import configure

@@ -88,7 +88,6 @@ def test_training_images_keep_room_around_the_same_centre():
     train, evaluated = prepare(image, with_room(preprocess)), prepare(image, preprocess)
     assert train.shape == (256, 256, 3)
     np.testing.assert_array_equal(train[16:240, 16:240], evaluated)
-    assert prepare(image, with_room(preprocess, scale=1.25)).shape == (320, 320, 3)
     assert prepare(image, with_room(Preprocess(size=(96, 128), crop_pct=1.0))).shape == (96, 128, 3)
     whole = prepare(image, with_room(Preprocess(size=(64, 64), crop_mode="squash", crop_pct=1.0)))
     np.testing.assert_array_equal(whole, np.asarray(Image.fromarray(image).resize((64, 64), Image.Resampling.BILINEAR)))

@@ -18,6 +18,8 @@ import seeded
 from flax import nnx
 from jax import Array
 from safetensors.numpy import save_file
+
+import zoo
 from zoo.adapters.segmenter import FINER_SIDE, SIDE, Segmenter
 from zoo.adapters.segmenter.decoders import (
     DECODERS,
@@ -30,8 +32,6 @@ from zoo.adapters.segmenter.decoders import (
 from zoo.adapters.segmenter.deeplab import FCN
 from zoo.adapters.segmenter.parts import Maps
 from zoo.adapters.segmenter.published import MODELS
-
-import zoo
 from zoo.dense.resize import bilinear_weights, pool_to, resize_bilinear
 from zoo.errors import ConfigError, WeightsError
 from zoo.labels import names as label_names
@@ -166,8 +166,10 @@ Shapes = Mapping[str, jax.ShapeDtypeStruct]
 def build_head(
     spec: BackboneSpec, decoder: str, auxiliary: bool, size: tuple[int, int], shapes: Shapes
 ) -> SegmentationHead:
-    options, stages = {"width": 32, "auxiliary": auxiliary}, stages_for(spec, decoder)
-    return SegmentationHead(decoder, spec, stages, 3, size=size, shapes=shapes, options=options, rngs=nnx.Rngs(0))
+    stages = stages_for(spec, decoder)
+    return SegmentationHead(
+        decoder, spec, stages, 3, size=size, shapes=shapes, width=32, auxiliary=auxiliary, rngs=nnx.Rngs(0)
+    )
 
 
 def serving(native: BackboneSpec) -> dict[str, tuple[BackboneSpec, tuple[str, ...]]]:

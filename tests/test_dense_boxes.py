@@ -58,7 +58,7 @@ def slow_nms(
 
 # Overlaps ----------------------------------------------------------------------------------------------------------
 
-pairwise = jax.jit(lambda a, b: (bx.pairwise_iou(a, b), bx.pairwise_giou(a, b), bx.iou(a, b), bx.giou(a, b)))
+pairwise = jax.jit(lambda a, b: (bx.pairwise_iou(a, b), bx.giou(a[:, None], b[None]), bx.iou(a, b), bx.giou(a, b)))
 
 
 @examples
@@ -75,7 +75,7 @@ def test_overlaps_equal_counted_pixels(a: np.ndarray, b: np.ndarray) -> None:
 
 @jax.jit
 def gradients(a: jax.Array, b: jax.Array) -> Any:
-    return jax.grad(lambda a, b: jnp.sum(bx.pairwise_giou(a, b)) + jnp.sum(bx.pairwise_iou(a, b)), (0, 1))(a, b)
+    return jax.grad(lambda a, b: jnp.sum(bx.giou(a[:, None], b[None])) + jnp.sum(bx.pairwise_iou(a, b)), (0, 1))(a, b)
 
 
 @examples

@@ -23,12 +23,12 @@ from boxes_kit import FAST, LABELS, SIDE, create, drawn, installed, pyramidnet, 
 from flax import nnx
 from PIL import Image
 from training_kit import draw_folder, optimised, own_cache, same, values  # noqa: F401  (fixture)
-from zoo.adapters.detector import Box, Detection, Detector
-from zoo.adapters.detector.heads import METHODS, stages_for
 
 import zoo
 import zoo.cli
 import zoo.training.loop
+from zoo.adapters.detector import Box, Detection, Detector
+from zoo.adapters.detector.heads import METHODS, stages_for
 from zoo.data import Dataset, Sample, decode
 from zoo.data.boxes import Boxes
 from zoo.dense.boxes import pairwise_iou

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image, ImageColor
+
 from zoo.adapters.detector import Detector
 from zoo.adapters.detector.pictures import BARS, average_precision, colour_of, draw, photos, precision_recall
-
 from zoo.dense.coco import Curve
 
 GREY = np.full((120, 160, 3), 90, np.uint8)

@@ -16,11 +16,11 @@ import pytest
 from boxes_kit import drawn as drawn_boxes
 from masks_kit import drawn_masks
 from training_kit import FAST, draw_folder
-from zoo.adapters.detector import Detector
-from zoo.adapters.detector.heads import METHODS
 
 import zoo
 import zoo.registry
+from zoo.adapters.detector import Detector
+from zoo.adapters.detector.heads import METHODS
 from zoo.data import read
 from zoo.data.readers import FORMATS
 from zoo.errors import PluginError, UnknownNameError

@@ -18,9 +18,9 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import Array
+
 from zoo.adapters.detector import fcos
 from zoo.adapters.detector.layouts import TORCHVISION
-
 from zoo.dense.necks import FPN
 from zoo.dense.points import grid_points, map_steps
 from zoo.dense.pyramid import pyramid_stages

@@ -18,10 +18,10 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import Array
+
 from zoo.adapters.detector import rcnn
 from zoo.adapters.detector.rcnn_matching import match, sample, smooth_l1
 from zoo.adapters.detector.rcnn_rpn import RPN
-
 from zoo.dense import anchors as coder
 from zoo.dense.necks import FPN
 from zoo.dense.nms import nms, survivors

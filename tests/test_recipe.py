@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from flax import nnx
 from training_kit import create, installed, tinynet  # noqa: F401  (fixtures)
+
 from zoo.adapters.detector import Detector
 from zoo.adapters.detector.heads import METHODS as HEADS
 from zoo.adapters.segmenter import Segmenter
 from zoo.adapters.segmenter.decoders import DECODERS
 from zoo.adapters.style import METHODS, Style
-
 from zoo.errors import ConfigError
 from zoo.models.adapter import Adapter
 from zoo.training.plan import FINE_RATE, HEAD_RATE, SCRATCH_RATE, make_plan

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import training_kit
 from training_kit import CLASSES, FAST, create
-from zoo.adapters.classifier import Classifier
-from zoo.adapters.segmenter import SegmentationMetrics
 
 import zoo
+from zoo.adapters.classifier import Classifier
+from zoo.adapters.segmenter import SegmentationMetrics
 from zoo.dense.coco import CocoEvaluation
 from zoo.models.model import Model
 from zoo.training import Phase

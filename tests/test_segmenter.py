@@ -17,12 +17,12 @@ from flax import nnx
 from masks_kit import LABELS, create, drawn_masks, scene
 from PIL import Image
 from training_kit import optimised, own_cache  # noqa: F401  (fixture)
-from zoo.adapters.segmenter import Segmenter
-from zoo.adapters.segmenter.pictures import colours, indexed, overlay
-from zoo.adapters.segmenter.prediction import Look, _bands, _moved, profile, slide, starts
 
 import zoo
 import zoo.training.loop
+from zoo.adapters.segmenter import Segmenter
+from zoo.adapters.segmenter.pictures import colours, indexed, overlay
+from zoo.adapters.segmenter.prediction import Look, _bands, _moved, profile, slide, starts
 from zoo.cli.app import app
 from zoo.data import Dataset, Sample, decode
 from zoo.data.masks import IGNORE, Mask, Regions, read_mask

@@ -13,11 +13,11 @@ from flax import nnx
 from PIL import Image
 from training_kit import installed, own_cache, tinynet  # noqa: F401  (fixtures)
 from typer.testing import CliRunner
+
+import zoo
 from zoo.adapters.style import Style, gatys, stylize
 from zoo.adapters.style.colour import luminance_of, matched
 from zoo.adapters.style.pictures import open_picture, style_crop
-
-import zoo
 from zoo.cli.app import app
 from zoo.errors import ConfigError, DataError, UnknownNameError, ZooError
 from zoo.models.model import Model

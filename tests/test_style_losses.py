@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import seeded
+
 from zoo.adapters.style import adain, losses
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")

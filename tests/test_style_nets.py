@@ -14,10 +14,10 @@ import pytest
 import seeded
 from flax import nnx
 from PIL import Image
-from zoo.adapters.style import checkpoints, nets, stylize, tiles
-from zoo.adapters.style.adain import levels
 
 import zoo
+from zoo.adapters.style import checkpoints, nets, stylize, tiles
+from zoo.adapters.style.adain import levels
 from zoo.errors import WeightsError
 from zoo.models.model import Model
 from zoo.registry import registry
@@ -82,7 +82,6 @@ def same_as_the_library(conv: Any, x: jax.Array, kernel: jax.Array) -> None:
 def test_the_decoder_gives_the_pictures_size(joined: bool, name: str, size: tuple[int, int]) -> None:
     """On maps that halve with rounding (VGG), without padding (SqueezeNet), from stride 2 (ResNet) and from 4 on."""
     from zoo.adapters.style import Style
-
     from zoo.models.backbone import PIXELS, feature_shapes
 
     spec = registry().backbone(name)
@@ -174,7 +173,6 @@ def test_pytorchs_layout_of_a_transform_net(tmp_path: Path, prefix: str) -> None
 def test_the_sequential_layout_of_a_decoder() -> None:
     """naoto0804's: it mirrors VGG19 up to relu4_1, numbered with its padding, ReLUs and upsampling."""
     from zoo.adapters.style import Style
-
     from zoo.models.fill import arrays_for, put
 
     spec = registry().backbone("vgg19")

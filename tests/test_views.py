@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 from training_kit import installed, own_cache, tinynet  # noqa: F401  (fixtures)
-from zoo.adapters.classifier import Classifier
 
 import zoo
 import zoo.models.model
 from zoo.activations.cache import PLAIN, View, cache_key
 from zoo.activations.views import CachedViews, open_views
+from zoo.adapters.classifier import Classifier
 from zoo.data import Dataset, Loader, Sample
 from zoo.data.augment import Augment
 from zoo.data.masks import IGNORE, Mask, MaskFile, prepare_mask, read_mask

@@ -17,10 +17,10 @@ import seeded
 from flax import nnx
 from jax import Array
 from PIL import Image
+
 from zoo.adapters.detector import yolox
 from zoo.adapters.detector.layouts import YOLOX
 from zoo.adapters.detector.published import MODELS as PUBLISHED
-
 from zoo.dense.points import grid_points
 from zoo.dense.pyramid import pyramid_stages
 from zoo.errors import ConfigError

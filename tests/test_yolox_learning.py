@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from jax import Array
-from zoo.adapters.detector import simota, yolox
 
+from zoo.adapters.detector import simota, yolox
 from zoo.dense.points import grid_points
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")

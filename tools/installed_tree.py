@@ -1,7 +1,7 @@
 """Lay the code out as it is installed, with `zoo.plugins` and `zoo.adapters` below `zoo`, for tools that read packages
 from folders.
 
-    python tools/installed_tree.py .tree && cd .tree && mypy -p zoo
+    python tools/installed_tree.py .tree && cd .tree && mypy --config-file ../pyproject.toml -p zoo
 """
 
 from __future__ import annotations

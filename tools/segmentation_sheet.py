@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
-from zoo.adapters.segmenter.pictures import indexed, overlay
 
 import zoo
+from zoo.adapters.segmenter.pictures import indexed, overlay
 from zoo.data import read
 
 ROOT = Path(__file__).resolve().parent.parent

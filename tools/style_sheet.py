@@ -12,10 +12,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import zoo
 from zoo.adapters.style import stylize
 from zoo.adapters.style.pictures import contact_sheet, open_picture
-
-import zoo
 
 ROOT = Path(__file__).resolve().parent.parent
 SIDE, STEPS = 256, 100

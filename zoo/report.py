@@ -91,23 +91,12 @@ def curves(history: Sequence[Mapping[str, Any]], path: str | Path, metric: str =
         return write(page, path)
 
 
-def comparison(series: Mapping[str, Sequence[float]], path: str | Path, title: str, ylabel: str) -> Path:
-    """Several runs by epoch in one diagram, each named at the end of its line.
+def draw_lines(ax: Axes, series: Mapping[str, Sequence[float]]) -> None:
+    """Draw several runs by epoch, each named at the end of its line; names that meet are moved apart.
 
     Args:
-        series: name -> one value an epoch, the first epoch being 1. ylabel: what the values are, with its unit.
+        series: name -> one value an epoch, the first epoch being 1.
     """
-    if not any(len(values) for values in series.values()):
-        raise ConfigError("there is nothing to compare: every series is empty.")
-    with figure(6.4, 3.8, 1, 1) as (page, (ax,)):
-        draw_lines(ax, series)
-        ax.set_title(drawable(title))
-        ax.set_ylabel(drawable(ylabel))
-        return write(page, path)
-
-
-def draw_lines(ax: Axes, series: Mapping[str, Sequence[float]]) -> None:
-    """The lines of `comparison` in axes of one's own. Names stand at the lines' ends, moved apart where they meet."""
     ends = []
     for index, (name, values) in enumerate(series.items()):
         colour = COLOURS[index % len(COLOURS)]

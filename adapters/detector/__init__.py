@@ -18,9 +18,9 @@ import msgspec
 import numpy as np
 from flax import nnx
 from jax import Array
+
 from zoo.adapters.detector.heads import METHODS, OWN, DetectionHead, stages_for
 from zoo.adapters.detector.published import MODELS
-
 from zoo.data import Dataset, Sample
 from zoo.data.boxes import box_limit, padded_targets
 from zoo.data.transform import frame_of

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from flax import nnx
 from jax import Array, ShapeDtypeStruct
-from zoo.adapters.detector import fcos, rcnn, yolox
 
+from zoo.adapters.detector import fcos, rcnn, yolox
 from zoo.dense.necks import FPN, SimplePyramid
 from zoo.dense.pyramid import StageMaps, pyramid_stages
 from zoo.registry.parts import Point

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import jax.numpy as jnp
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
@@ -198,7 +199,7 @@ def _caption(decoded: Mapping[str, np.ndarray], targets: Mapping[str, np.ndarray
     """How many of the objects are among the detections, and how many of those are none."""
     there, crowd = np.asarray(targets["true_valid"], bool), np.asarray(targets["crowd"], bool)
     # With all rows, so that the shapes, and so the compiled programs, are the same for every image.
-    iou = np.array(pairwise_iou(decoded["boxes"], targets["true_boxes"]))
+    iou = np.array(pairwise_iou(jnp.asarray(decoded["boxes"]), jnp.asarray(targets["true_boxes"])))
     same = np.asarray(decoded["labels"])[:, None] == np.asarray(targets["labels"])[None]
     iou = np.where(same & there[None], iou, 0.0)
     free, wrong = there & ~crowd, 0
@@ -261,7 +262,7 @@ def average_precision(per_class: Mapping[str, Mapping[str, Any]], path: Path) ->
         rows = np.arange(len(kept))
         for name, colour, height in (("AP50", "#a9c4e4", 0.74), ("AP", COLOURS[0], 0.74)):
             ax.barh(rows, [per_class[label][name] or 0 for label in kept], height, color=colour, label=name)
-        for row, label in zip(rows, kept, strict=True):
+        for row, label in enumerate(kept):
             figures = [per_class[label][name] for name in ("AP", "AP50")]
             text = "nothing to find" if None in figures else f"{figures[0]:.3f}   {figures[1]:.3f}"
             ax.text(max(figures[1] or 0, figures[0] or 0) + 0.01, row, text, va="center", fontsize=8.5)

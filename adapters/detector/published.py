@@ -9,7 +9,6 @@ numbers, some of which name nothing, and FCOS one for the background, which it n
 from __future__ import annotations
 
 from zoo.adapters.detector import layouts, rcnn
-
 from zoo.registry.spec import ModelSpec, Preprocess
 
 _PHOTO = Preprocess(

@@ -20,11 +20,11 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 from jax import Array
+
 from zoo.adapters.detector import layouts
 from zoo.adapters.detector.fcos import Outputs, Size
 from zoo.adapters.detector.rcnn_matching import BACKGROUND, averaged, match, sample, smooth_l1
 from zoo.adapters.detector.rcnn_rpn import RPN
-
 from zoo.dense import anchors as coder
 from zoo.dense.boxes import clip
 from zoo.dense.nms import detections, top_candidates

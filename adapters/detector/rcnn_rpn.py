@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 from jax import Array, lax
+
 from zoo.adapters.detector.fcos import Outputs, Size
 from zoo.adapters.detector.rcnn_matching import BACKGROUND, averaged, match, sample, smooth_l1
-
 from zoo.dense import anchors as coder
 from zoo.dense.boxes import clip
 from zoo.dense.nms import survivors

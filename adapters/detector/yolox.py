@@ -19,8 +19,8 @@ import numpy as np
 import optax
 from flax import nnx
 from jax import Array, lax
-from zoo.adapters.detector.simota import match, prices
 
+from zoo.adapters.detector.simota import match, prices
 from zoo.blocks.csp import CrossStage, convolution, spatial
 from zoo.dense.boxes import clip, iou
 from zoo.dense.nms import detections
@@ -246,8 +246,8 @@ def losses(outputs: Outputs, targets: Mapping[str, Array], *, l1: bool = False) 
     def of_image(
         raw: Array, predicted: Array, logits: Array, objectness: Array, boxes: Array, labels: Array, shown: Array
     ) -> tuple[Array, ...]:
-        fixed = map(lax.stop_gradient, (predicted, logits, objectness))
-        matched = match(*prices(*fixed, points, strides, boxes, labels, shown))
+        found, of_class, of_object = map(lax.stop_gradient, (predicted, logits, objectness))
+        matched = match(*prices(found, of_class, of_object, points, strides, boxes, labels, shown))
         positive, chosen = matched >= 0, jnp.maximum(matched, 0)
         truth = jnp.where(positive[:, None], boxes.astype(jnp.float32)[chosen], 0.0)
         overlap = iou(predicted, truth)

@@ -6,7 +6,7 @@ the originals' resolution. Photos are looked at as a whole, or in overlapping wi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
@@ -18,6 +18,7 @@ import msgspec
 import numpy as np
 from flax import nnx
 from jax import Array, ShapeDtypeStruct
+
 from zoo.adapters.segmenter.decoders import (
     DECODERS,
     OWN,
@@ -29,7 +30,6 @@ from zoo.adapters.segmenter.decoders import (
     taps_for,
 )
 from zoo.adapters.segmenter.published import MODELS
-
 from zoo.data import Dataset, Sample
 from zoo.data.masks import BACKGROUND, IGNORE, MOST_CLASSES, pixel_counts, prepare_mask, read_mask
 from zoo.data.outlines import Runs, inside
@@ -203,15 +203,18 @@ class Segmenter(Adapter):
                 f"a segmenter needs at least two classes, one of which may be {BACKGROUND!r}: give labels= or "
                 "num_classes=."
             )
-        options = {
-            "width": self.width,
-            "norm": self.norm,
-            "dropout": self.dropout,
-            "auxiliary": bool(self.auxiliary),
-        }
-        stages = stages_for(spec, self.decoder, skip=self.skip)
         return SegmentationHead(
-            self.decoder, spec, stages, len(self.labels), size=size, shapes=shapes, options=options, rngs=rngs
+            self.decoder,
+            spec,
+            stages_for(spec, self.decoder, skip=self.skip),
+            len(self.labels),
+            size=size,
+            shapes=shapes,
+            width=self.width,
+            norm=self.norm,
+            dropout=self.dropout,
+            auxiliary=bool(self.auxiliary),
+            rngs=rngs,
         )
 
     # Learning --------------------------------------------------------------------------------------------------
@@ -254,7 +257,8 @@ class Segmenter(Adapter):
 
         found = of(outputs["logits"])
         if self.auxiliary:
-            found["auxiliary"] = self.auxiliary * sum(sum(of(logits).values()) for logits in outputs["aux"])
+            sums = (reduce(add, of(logits).values()) for logits in outputs["aux"])
+            found["auxiliary"] = self.auxiliary * reduce(add, sums)
         return found
 
     def loss(self, outputs: Any, batch: Mapping[str, Any]) -> Array:
@@ -281,6 +285,7 @@ class Segmenter(Adapter):
     ) -> list[Segmentation]:
         from zoo.adapters.segmenter.prediction import slide, whole
 
+        masks: Iterable[np.ndarray]
         if not self.sliding:
             masks = whole(model, images, batch_size, flip=self.flip, scales=self.scales)
         else:
@@ -345,7 +350,6 @@ class Segmenter(Adapter):
 
     def figures(self, evaluation: Any, folder: Path) -> list[Path]:
         from zoo.adapters.segmenter.pictures import SHOWN, class_figures, photos
-
         from zoo.report import WITH_COUNTS, confusion_matrix
 
         drawn = [class_figures(evaluation.metrics["per_class"], folder / "classes.png")]

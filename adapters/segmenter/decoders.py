@@ -1,9 +1,5 @@
 """From a backbone's stages to a logit for every class and place: a table row a decoder.
 
-Options that a head takes, by name: `width`, channels of the decoder, 0 for its own; `norm`, `batch` or `group`, None
-for the decoder's own; `dropout`, before the classifier, None for the decoder's own; `auxiliary`, whether there are
-logits of maps on the way as well (deep supervision).
-
 A backbone's last map was made to tell classes of whole images, and is poor at telling where they are: of a frozen
 MobileNetV2, a linear map of it finds people with an IoU of 0.38, of the map of half its stride with 0.64. So a decoder
 of the last map alone reads that map beside it, as the FCN paper's skips do, unless it is to be as torchvision's are.
@@ -18,20 +14,19 @@ from typing import Any, Literal
 
 from flax import nnx
 from jax import Array, ShapeDtypeStruct
+
 from zoo.adapters.segmenter import deeplab, fpn, light, unet
 from zoo.adapters.segmenter.parts import Decoded, Maps, Norm, classifier, fcn_head
-
 from zoo.blocks.dilation import DILATABLE
 from zoo.dense.necks import SimplePyramid
 from zoo.dense.pyramid import StageMaps, pyramid_stages
 from zoo.errors import ConfigError
+from zoo.layers import Chain, Conv
 from zoo.registry import registry
 from zoo.registry.parts import Point
 from zoo.registry.spec import OUTPUT_STRIDE, BackboneSpec, Stage
 
 PYRAMID = (4, 8, 16, 32)
-AUXILIARY = 16
-"""Stride, before any dilation, of the map that an FCN head supervises beside the last one."""
 AUXILIARY_DROPOUT = 0.1
 CLASSIFIERS = "head"
 """The stage that a checkpoint has between its last block and its classifier, here where it is still a map (the 1x1
@@ -119,10 +114,10 @@ def stages_for(spec: BackboneSpec, decoder: str, *, skip: bool = True) -> tuple[
     if chosen.dilated and DILATABLE not in spec.capabilities:
         rows = [row for row in registry().rows("backbones") if DILATABLE in row.data.get("capabilities", ())]
         able = {row.data.get("family"): row.name for row in sorted(rows, key=lambda row: row.name, reverse=True)}
-        others = [name for name, other in DECODERS.items() if not other.dilated]
+        undilated = [name for name, other in DECODERS.items() if not other.dilated]
         raise ConfigError(
             f"{spec.name} cannot serve {decoder}: its last stages cannot be dilated. Choose a backbone that is "
-            f"{DILATABLE}, such as {', '.join(sorted(able.values()))}, or one of the decoders {', '.join(others)}."
+            f"{DILATABLE}, such as {', '.join(sorted(able.values()))}, or one of the decoders {', '.join(undilated)}."
         )
     placed = tuple(stage for stage in spec.stages if stage.kind != "vector" and stage.name != CLASSIFIERS)
     found = pyramid_stages(replace(spec, stages=placed), chosen.strides) if chosen.strides else ()
@@ -180,7 +175,9 @@ class SegmentationHead(nnx.Module):
     Args:
         stages: that the decoder reads, see `stages_for`. Deep supervision may read another, see `taps_for`.
         size: (height, width) of the images; tokens are a map of it. shapes: of what the stages give for such images.
-        options: see the module's docstring.
+        width: channels of the decoder. norm: of its convolutions. dropout: before the classifier. 0 and None stand for
+            the decoder's own.
+        auxiliary: whether there are logits of maps on the way as well (deep supervision).
     """
 
     def __init__(
@@ -192,31 +189,33 @@ class SegmentationHead(nnx.Module):
         *,
         size: tuple[int, int],
         shapes: Mapping[str, ShapeDtypeStruct],
-        options: Mapping[str, Any],
+        width: int = 0,
+        norm: Norm | None = None,
+        dropout: float | None = None,
+        auxiliary: bool = False,
         rngs: nnx.Rngs,
     ):
         chosen = decoder_of(decoder)
-        width = options.get("width") or chosen.width
-        norm, rate = options.get("norm") or chosen.norm, options.get("dropout")
+        channels, norm = width or chosen.width, norm or chosen.norm
         maps = Maps(tuple(s.channels for s in stages), tuple(float(s.stride) for s in stages))
         self.neck: Any = nnx.data(None)
         if stages[0].kind == "tokens" and chosen.strides:
             wanted = [stride for stride in chosen.strides if stride >= PYRAMID[0]]
-            self.neck = SimplePyramid(maps.channels[0], int(maps.strides[0]), wanted, width, extra=0, rngs=rngs)
-            maps = Maps((width,) * len(wanted), self.neck.strides)
-        rate = chosen.dropout if rate is None else rate
-        self.decoder = chosen.build(maps, classes, width=width, norm=norm, rate=rate, rngs=rngs)
-        side: list[Any] = []
-        if not options.get("auxiliary"):
-            self.auxiliary = nnx.List([])
-        elif chosen.auxiliary == "levels":
-            if not self.decoder.level_channels:
-                raise _nothing_on_the_way(spec, decoder)
-            self.auxiliary = nnx.List(classifier(n, classes, rngs=rngs) for n in self.decoder.level_channels)
-        else:
-            side = [auxiliary_stage(spec, decoder)]
-            width = options.get("width") or 0
-            self.auxiliary = nnx.List([fcn_head(side[0].channels, width, classes, norm, AUXILIARY_DROPOUT, rngs)])
+            self.neck = SimplePyramid(maps.channels[0], int(maps.strides[0]), wanted, channels, extra=0, rngs=rngs)
+            maps = Maps((channels,) * len(wanted), self.neck.strides)
+        rate = chosen.dropout if dropout is None else dropout
+        self.decoder = chosen.build(maps, classes, width=channels, norm=norm, rate=rate, rngs=rngs)
+        side: list[Stage] = []
+        supervised: list[Conv | Chain] = []
+        if auxiliary:
+            if stage := auxiliary_stage(spec, decoder):
+                side = [stage]
+                supervised = [fcn_head(stage.channels, width, classes, norm, AUXILIARY_DROPOUT, rngs)]
+            else:
+                supervised = [classifier(n, classes, rngs=rngs) for n in self.decoder.level_channels]
+                if not supervised:
+                    raise _nothing_on_the_way(spec, decoder)
+        self.auxiliary = nnx.List(supervised)
         self.maps, self.side = (StageMaps.of(part, size, shapes) for part in (stages, side))
 
     def reduce(self, features: Mapping[str, Array]) -> dict[str, Array]:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
+
 from zoo.adapters.segmenter.parts import (
     Decoded,
     Maps,
@@ -22,7 +23,6 @@ from zoo.adapters.segmenter.parts import (
     separable_conv,
     side_by_side,
 )
-
 from zoo.layers import Chain
 
 RATES = (12, 24, 36)

@@ -12,8 +12,8 @@ from functools import reduce
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
-from zoo.adapters.segmenter.parts import Decoded, Maps, Norm, classifier, conv_norm, dropout, size_of
 
+from zoo.adapters.segmenter.parts import Decoded, Maps, Norm, classifier, conv_norm, dropout, size_of
 from zoo.dense.necks import FPN as Pyramid
 from zoo.dense.resize import pool_to, resize_bilinear
 from zoo.layers import Chain

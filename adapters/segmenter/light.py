@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
-from zoo.adapters.segmenter.parts import Decoded, Maps, Norm, classifier, dropout, norm_of, size_of
 
+from zoo.adapters.segmenter.parts import Decoded, Maps, Norm, classifier, dropout, norm_of, size_of
 from zoo.dense.resize import resize_bilinear
 from zoo.layers import Conv, Normal
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -64,7 +64,7 @@ def separable_conv(
     return Chain([Chain([each, mixed]), norm_of(norm, outputs, rngs), jax.nn.relu, *more])
 
 
-def dropout(rate: float, rngs: nnx.Rngs, *, channels: bool = False) -> list[nnx.Module]:
+def dropout(rate: float, rngs: nnx.Rngs, *, channels: bool = False) -> list[Callable[[Array], Array]]:
     """Dropout of single values, or of whole channels of an image; nothing for a rate of 0."""
     return [nnx.Dropout(rate, broadcast_dims=(1, 2) if channels else (), rngs=rngs)] if rate else []
 

@@ -153,7 +153,7 @@ def _caption(true: np.ndarray, found: np.ndarray, labels: Sequence[str]) -> str:
     right."""
     counts = confusion(true, found, len(labels))
     right, union = np.diag(counts), counts.sum(0) + counts.sum(1) - np.diag(counts)
-    accuracy = f"{right.sum() / max(counts.sum(), 1):.1%} right"
+    accuracy = f"{right.sum() / max(int(counts.sum()), 1):.1%} right"
     named = [k for k, label in enumerate(labels) if label.casefold() != BACKGROUND and union[k]]
     if not named:
         return accuracy
@@ -178,7 +178,7 @@ def class_figures(per_class: Mapping[str, Mapping[str, Any]], path: Path) -> Pat
         rows = np.arange(len(kept))
         for name, colour in (("dice", "#a9c4e4"), ("iou", COLOURS[0])):
             ax.barh(rows, [per_class[label][name] or 0 for label in kept], 0.74, color=colour, label=name)
-        for row, label in zip(rows, kept, strict=True):
+        for row, label in enumerate(kept):
             iou, dice = per_class[label]["iou"], per_class[label]["dice"]
             text = "nowhere" if iou is None else f"{iou:.3f}   {dice:.3f}"
             ax.text((dice or 0) + 0.01, row, text, va="center", fontsize=8.5)

@@ -103,7 +103,8 @@ def _at_scale(
 ) -> Array:
     """The logits of photos of one frame, looked at in another size, where those of `prepared` pixels have theirs."""
     multiple = int(np.lcm(model.spec.size_multiple, _coarsest(model)))
-    size = tuple(max(round(side * scale / multiple), 1) * multiple for side in prepared)
+    height, width = (max(round(side * scale / multiple), 1) * multiple for side in prepared)
+    size = (height, width)
     card = replace(model.card, preprocess=replace(model.card.preprocess, size=size, frames=()))
     ((_, pixels, others),) = framed(card, images, len(frames))
     return _moved(look(pixels), others, size, frames, prepared, (like.shape[1], like.shape[2]))
@@ -157,7 +158,7 @@ def profile(begins: Sequence[int], index: int, window: int, overlap: float, plac
     most, then rises as a raised cosine over half of it; together, windows weigh something everywhere.
     """
     gaps = np.diff(begins)
-    common = min(overlap * window, window - gaps.max()) if len(gaps) else 0.0
+    common = min(overlap * window, window - np.max(gaps)) if len(gaps) else 0.0
     weight = np.ones(len(places))
     if common <= 0:
         return weight

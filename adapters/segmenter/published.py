@@ -8,7 +8,6 @@ task; its files are what users train.
 from __future__ import annotations
 
 from zoo.adapters.segmenter import layouts
-
 from zoo.registry.spec import OUTPUT_STRIDE, ModelSpec, Preprocess
 
 _PHOTO = Preprocess(size=(520, 696), crop_pct=1.0, crop_mode="letterbox", frames=((696, 520), (520, 520)))

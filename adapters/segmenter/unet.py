@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
-from zoo.adapters.segmenter.parts import Decoded, Maps, Norm, classifier, conv_norm, dropout, size_of
 
+from zoo.adapters.segmenter.parts import Decoded, Maps, Norm, classifier, conv_norm, dropout, size_of
 from zoo.dense.resize import resize_nearest
 
 LEAST = 8

@@ -21,10 +21,10 @@ import msgspec
 import numpy as np
 from flax import nnx
 from jax import Array
+
 from zoo.adapters.style import adain, fast, gatys, stages
 from zoo.adapters.style.pictures import Picture, contact_sheet, open_picture, style_crop, style_files, style_pixels
 from zoo.adapters.style.stylize import stylize
-
 from zoo.data import Dataset, Sample, decode, prepare
 from zoo.errors import ConfigError
 from zoo.models.adapter import Adapter

@@ -11,18 +11,17 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array, lax
+
 from zoo.adapters.style import losses, tiles
 from zoo.adapters.style.joined import JoinedDecoder
 from zoo.adapters.style.nets import Decoder
 from zoo.adapters.style.pictures import as_input, framed, unit
 from zoo.adapters.style.stages import maps
-
 from zoo.models.backbone import PIXELS
 from zoo.registry.spec import BackboneSpec
 
 if TYPE_CHECKING:
     from zoo.adapters.style import Style
-
     from zoo.models.model import Model
 
 WEIGHTS = {"content": 1.0, "style": 4.0, "tv": 5.0}
@@ -67,7 +66,9 @@ class Painter(nnx.Module):
             wide = maps[name].astype(jnp.float32)
             wide = wide * lax.rsqrt(energies[name] + losses.EPS) if self.normalized else wide
             scaled.append(wide.astype(features[name].dtype))
-        return self.decoder(scaled if isinstance(self.decoder, JoinedDecoder) else scaled[0], sizes)
+        if isinstance(self.decoder, JoinedDecoder):
+            return self.decoder(scaled, sizes)
+        return self.decoder(scaled[0], sizes)
 
     def __call__(self, features: Maps) -> Array:
         own = {name: losses.statistics(features[name]) for name in self.painted}

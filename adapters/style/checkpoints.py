@@ -96,7 +96,7 @@ def _decoder(tensors: Tensors) -> dict[str, np.ndarray]:
     def order(names: Sequence[str]) -> list[str]:
         return sorted(names, key=lambda name: int(name.split(".")[-2]))
 
-    found = {}
+    found: dict[str, np.ndarray] = {}
     for leaf in ("weight", "bias"):
         own = order([name for name in tensors if name.endswith(f".{leaf}")])
         found |= {f"decoder.convs.{i}.{leaf}": tensors[name] for i, name in enumerate(own)}

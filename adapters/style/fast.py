@@ -11,16 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array
+
 from zoo.adapters.style import losses, tiles
 from zoo.adapters.style.nets import Statistics, TransformNet
 from zoo.adapters.style.pictures import as_input, unit
-
 from zoo.models.backbone import PIXELS
 from zoo.registry.spec import BackboneSpec
 
 if TYPE_CHECKING:
     from zoo.adapters.style import Style
-
     from zoo.models.model import Model
 
 WEIGHTS = {"content": 1.0, "style": 2.0, "tv": 5.0}

@@ -18,16 +18,15 @@ import numpy as np
 import optax
 from flax import nnx
 from jax import Array, lax
+
 from zoo.adapters.style import losses
 from zoo.adapters.style.pictures import as_input, fitted, framed, resized
-
 from zoo.models.backbone import PIXELS
 from zoo.registry.spec import BackboneSpec
 from zoo.training.step import lenient
 
 if TYPE_CHECKING:
     from zoo.adapters.style import Style
-
     from zoo.models.model import Model
 
 WEIGHTS = {"content": 1.0, "style": 10.0, "tv": 20.0}
@@ -177,13 +176,14 @@ def paint(
     graphdef, state = nnx.split(model)
     stages = sizes(options, (content.shape[0], content.shape[1]))
     plan = [options.steps if i == 0 else max(options.steps // 2, 1) for i in range(len(stages))]
-    picture, done, history = None, 0, []
+    picture, done = content, 0
+    history: list[list[float]] = []
     for size, steps in zip(stages, plan, strict=True):
         here = framed(fitted(content, size), FRAME)
         looks = tuple(resized(style, max(size))[None] for style in styles)
         regions = None if masks is None else np.stack([framed(fitted(mask, size)[..., None], FRAME) for mask in masks])
         goal = _targets(graphdef, state, here[None], looks, mix.astype(np.float32), regions, np.float32(strength))
-        if picture is None:
+        if not history:
             noise = np.random.default_rng(model.card.seed).uniform(0.25, 0.75, here.shape).astype(np.float32)
             start = here if options.init == "content" else noise
         else:

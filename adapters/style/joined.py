@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
-from zoo.adapters.style.nets import enlarged_conv
 
+from zoo.adapters.style.nets import enlarged_conv
 from zoo.layers import Conv, Normal
 
 START, QUIET = 0.5, 0.05

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array, lax
+from jax.typing import DTypeLike
 
 from zoo.layers import Conv, LayerNorm, Normal, dense_conv
 
@@ -156,11 +157,11 @@ def convolved(conv: Conv, x: Array) -> Array:
     """A convolution of stride 1 on a map that has its padding already, in the way that suits its widths."""
     kernel = conv.kernel[...].astype(x.dtype)
     if conv.out_features < THIN:
-        return thin_conv(x, kernel) + _bias(conv, x)
+        return _with_bias(conv, thin_conv(x, kernel), x.dtype)
     wide = kernel.shape[:2] == (3, 3) and min(kernel.shape[2:]) >= WIDE
     # The sums of Winograd's filtering would lose digits in half precision.
     y = wide_conv(x, kernel) if wide and x.dtype == jnp.float32 else _dense(x, kernel)
-    return y + _bias(conv, x)
+    return _with_bias(conv, y, x.dtype)
 
 
 def fitted(x: Array, size: tuple[int, int]) -> Array:
@@ -223,7 +224,7 @@ class UpLayer(nnx.Module):
         self.conv2d = Conv(inputs, outputs, 3, kernel_init=Normal(1 / (3 * inputs**0.5)), rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
-        return doubled_conv(x, self.conv2d.kernel[...], self.how) + _bias(self.conv2d, x)
+        return _with_bias(self.conv2d, doubled_conv(x, self.conv2d.kernel[...], self.how), x.dtype)
 
 
 class Residual(nnx.Module):
@@ -343,8 +344,8 @@ def enlarged_conv(conv: Conv, x: Array, size: tuple[int, int]) -> Array:
         return convolved(conv, reflected(fitted(x, size), 1))
     if factor > 2:
         x = jnp.repeat(jnp.repeat(x, factor // 2, axis=1), factor // 2, axis=2)
-    return fitted(doubled_conv(x, conv.kernel[...], "nearest") + _bias(conv, x), size)
+    return fitted(_with_bias(conv, doubled_conv(x, conv.kernel[...], "nearest"), x.dtype), size)
 
 
-def _bias(conv: Conv, x: Array) -> Array:
-    return conv.bias[...].astype(x.dtype).reshape(1, 1, 1, -1)
+def _with_bias(conv: Conv, y: Array, dtype: DTypeLike) -> Array:
+    return y if conv.bias is None else y + conv.bias[...].astype(dtype).reshape(1, 1, 1, -1)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -58,9 +58,9 @@ class Picture:
         """
         path = Path(path)
         check_suffix(path)
-        marks = {name: value for name, value in (("icc_profile", self.icc), ("exif", self.exif)) if value}
+        marks: dict[str, Any] = {k: v for k, v in (("icc_profile", self.icc), ("exif", self.exif)) if v}
         if path.suffix.lower() in (".jpg", ".jpeg", ".webp"):
-            marks["quality"] = 95  # type: ignore[assignment]
+            marks["quality"] = 95
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(self.uint8()).save(path, **marks)

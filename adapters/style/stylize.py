@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+
 from zoo.adapters.style import adain, colour, fast, gatys, tiles
 from zoo.adapters.style.gatys import Preview
 from zoo.adapters.style.pictures import Picture, open_picture, read_mask, resized
-
 from zoo.errors import ConfigError
 from zoo.numbers import Accepted, check_number
 

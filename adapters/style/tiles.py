@@ -11,6 +11,7 @@ from collections.abc import Callable
 from itertools import product
 
 import numpy as np
+
 from zoo.adapters.style.pictures import resized
 
 MARGIN = 64

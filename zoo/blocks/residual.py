@@ -31,7 +31,7 @@ def squeeze_excite(channels: int, ratio: float, rngs: nnx.Rngs) -> SqueezeExcite
 
 class BasicBlock(nnx.Module):
     """Two 3x3 convolutions, each with a dilation, and a shortcut. With a `last_scale` of 0 the block starts as its
-    shortcut (arXiv:1706.02677, section 5.1)."""
+    shortcut (arXiv:1706.02677, section 5.1). As in torchvision, it has neither groups nor another base width."""
 
     expansion = 1
 
@@ -42,13 +42,16 @@ class BasicBlock(nnx.Module):
         stride: int,
         shortcut: Shortcut | None,
         *,
+        groups: int = 1,
+        base_width: int = 64,
         rate: float = 0.0,
         squeeze: float = 0.0,
         last_scale: float = 0.0,
         dilations: tuple[int, int] = (1, 1),
         rngs: nnx.Rngs,
-        **_: int,
     ):
+        if (groups, base_width) != (1, 64):
+            raise ValueError(f"a basic block has groups 1 and base width 64, not {groups} and {base_width}.")
         first, second = dilations
         self.conv1 = Conv(inputs, width, 3, stride, first, dilation=first, bias=False, rngs=rngs)
         self.bn1 = BatchNorm(width, rngs=rngs)

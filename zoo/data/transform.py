@@ -42,7 +42,7 @@ class Frame(NamedTuple):
 def frame_of(size: tuple[int, int], preprocess: Preprocess) -> Frame:
     """How `prepare` frames an image of `size` (height, width)."""
     crop = preprocess.frame(size)
-    (height, width), (top, left) = _placed(size, preprocess, _scaled(preprocess, 1.0), crop)
+    (height, width), (top, left) = _placed(size, preprocess, _scaled(preprocess), crop)
     return Frame(height / size[0], width / size[1], -top, -left, *size)
 
 
@@ -60,20 +60,17 @@ def prepare(image: np.ndarray, preprocess: Preprocess) -> np.ndarray:
     Raises:
         DataError: not such an array.
     """
-    return _resize_and_crop(image, preprocess, _scaled(preprocess, 1.0), preprocess.frame(image.shape[:2]))
+    return _resize_and_crop(image, preprocess, _scaled(preprocess), preprocess.frame(image.shape[:2]))
 
 
-def with_room(preprocess: Preprocess, scale: float = 1.0) -> Preprocess:
+def with_room(preprocess: Preprocess) -> Preprocess:
     """How training images are prepared, with room for random crops on the device: resized as by `prepare`, but all of
-    the centre is kept, so that sides are floor(size * scale / crop_pct). What lies in the images, boxes and masks, is
+    the centre is kept, so that sides are floor(size / crop_pct). What lies in the images, boxes and masks, is
     prepared in the same way. A letterbox shows everything anyway.
-
-    Args:
-        scale: above 1, more pixels are kept, so that small random crops need not be enlarged.
     """
     if preprocess.crop_mode == "letterbox":
         return preprocess
-    return replace(preprocess, size=_scaled(preprocess, scale), crop_pct=1.0)
+    return replace(preprocess, size=_scaled(preprocess), crop_pct=1.0)
 
 
 def place(image: np.ndarray, preprocess: Preprocess, size: tuple[int, int]) -> np.ndarray:
@@ -82,8 +79,8 @@ def place(image: np.ndarray, preprocess: Preprocess, size: tuple[int, int]) -> n
     return _filled(_with_channels(image, preprocess.channels, lambda band: band), preprocess, size)
 
 
-def _scaled(preprocess: Preprocess, scale: float) -> tuple[int, int]:
-    height, width = (math.floor(side * scale / preprocess.crop_pct) for side in preprocess.size)
+def _scaled(preprocess: Preprocess) -> tuple[int, int]:
+    height, width = (math.floor(side / preprocess.crop_pct) for side in preprocess.size)
     return height, width
 
 

@@ -55,11 +55,6 @@ def pairwise_iou(a: Array, b: Array) -> Array:
     return iou(a[..., :, None, :], b[..., None, :, :])
 
 
-def pairwise_giou(a: Array, b: Array) -> Array:
-    """Generalised IoU of every box with every other: (..., n, 4), (..., m, 4) -> (..., n, m)."""
-    return giou(a[..., :, None, :], b[..., None, :, :])
-
-
 def clip(boxes: Array, size: Sequence[float] | Array) -> Array:
     """Boxes (..., n, 4) cut at the image's border; `size` is (height, width) of all, or (..., 2) of each image."""
     size = jnp.asarray(size, jnp.float32)

@@ -71,8 +71,6 @@ class Adapter:
 
     targets_from: ClassVar[tuple[str, ...]] = ()
     """Kinds of data set (`zoo.data.Dataset.kind`) this task can learn from."""
-    primary: ClassVar[str] = "loss"
-    """The metric that tells the better of two models; greater is better, but for the loss."""
     classes: ClassVar[bool] = True
     """Whether its outputs stand for classes. A task without them takes no labels."""
     fixed_backbone: ClassVar[bool] = False
@@ -90,18 +88,29 @@ class Adapter:
     training on moved images is refused."""
     mixes: ClassVar[bool] = False
     """Whether the loss takes images that were mixed of two (`mix` in the batch, see `zoo.data.augment.augment`)."""
-    looks_twice: ClassVar[bool] = False
-    """Whether `decoded` looks at mirror images as well (`Model.mirrored`): the features of those that a frozen backbone
-    is validated on are cached, too."""
     adjustable: ClassVar[tuple[str, ...]] = ()
     """Options that change predictions but nothing that is learned: they may be other ones for a trained model."""
     rasters: ClassVar[tuple[str, ...]] = ()
     """Names of what `raster` gives."""
-    recipe: ClassVar[Mapping[str, Any]] = {}
-    """What `zoo.train` does for this task where it is told nothing, see `zoo.training.recipe.OwnRecipe`: `plan`,
-    `epochs`, `steps` (of updates, at least: few images are seen in more epochs), `lr` (of a new head), `batch_size`,
-    `weight_decay`, `ema`, and fields of `Augment` as `augment`. May be a property: what learns well depends on the
-    options."""
+
+    # What may depend on the options; a class attribute will do where it does not. ---------------------------------
+    @property
+    def primary(self) -> str:
+        """The metric that tells the better of two models; greater is better, but for the loss."""
+        return "loss"
+
+    @property
+    def looks_twice(self) -> bool:
+        """Whether `decoded` looks at mirror images as well (`Model.mirrored`): the features of those that a frozen
+        backbone is validated on are cached, too."""
+        return False
+
+    @property
+    def recipe(self) -> Mapping[str, Any]:
+        """What `zoo.train` does for this task where it is told nothing, see `zoo.training.recipe.OwnRecipe`: `plan`,
+        `epochs`, `steps` (of updates, at least: few images are seen in more epochs), `lr` (of a new head),
+        `batch_size`, `weight_decay`, `ema`, and fields of `Augment` as `augment`."""
+        return {}
 
     # What it needs of a backbone -------------------------------------------------------------------------------
     def taps(self, spec: BackboneSpec) -> tuple[str, ...]:

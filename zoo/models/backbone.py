@@ -21,24 +21,40 @@ PIXELS = "pixels"
 """What an adapter names among its taps to be given the images: RGB or grey values in [0, 1], (b, h, w, c)."""
 
 
-class Backbone(nnx.Module):
-    """Base of every backbone. A subclass says its stages; the names and their order are those of its spec."""
+class StagedModule(nnx.Module):
+    """What the core needs of a backbone. A subclass gives its stages for each size of images.
 
-    def stages(self) -> Mapping[str, StageFunction]:
-        """Stage name -> function of the previous stage's output; the first takes images (b, h, w, c)."""
-        raise NotImplementedError
+    Derive from `Backbone` instead where the stages do not depend on the size, unless the checkpoint calls a module
+    `stages`.
+    """
 
     def stages_for(self, size: tuple[int, int] | None) -> Mapping[str, StageFunction]:
-        """The stages for images of `size` (height, width), None where that is not known. For a backbone whose later
-        stages need it and cannot tell it from their input, such as rotary position embeddings; also for one whose
-        checkpoint calls a module `stages`, which then stands in place of the method."""
-        return self.stages()
+        """Stage name -> function of the previous stage's output; the first takes images (b, h, w, c).
+
+        Names and order are those of the spec.
+
+        Args:
+            size: (height, width) of the images, None where it is not known. Later stages that cannot tell it from
+                their input may need it, e.g. for rotary position embeddings.
+        """
+        raise NotImplementedError
 
     def __call__(self, x: Array) -> Array:
         """The last stage's output for normalised images (b, h, w, c)."""
         for stage in self.stages_for((x.shape[1], x.shape[2])).values():
             x = stage(x)
         return x
+
+
+class Backbone(StagedModule):
+    """Base of most backbones, whose stages are the same for images of every size."""
+
+    def stages(self) -> Mapping[str, StageFunction]:
+        """Stage name -> function of the previous stage's output, see `stages_for`."""
+        raise NotImplementedError
+
+    def stages_for(self, size: tuple[int, int] | None) -> Mapping[str, StageFunction]:
+        return self.stages()
 
 
 def run_stages(

@@ -245,11 +245,6 @@ class Registry:
         """Every named composition by name, as `backbones` does."""
         return self._everything("models")
 
-    def weights_all(self) -> dict[str, WeightSpec]:
-        """All weights by name, the user's own included, as `backbones` does."""
-        names = {*self._everything("weights"), *self._overlay.weights}
-        return {name: self.weights(name) for name in sorted(names)}
-
     def rows(self, kind: str) -> list[Row]:
         """Catalogue rows of `kind` for every plugin that is not disabled, by name.
 

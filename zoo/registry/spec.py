@@ -194,7 +194,7 @@ class BackboneSpec:
         name: the architecture, as timm or torchvision spells it, e.g. `resnet18`.
         family: the paper's name for the family, for people.
         build: `build(*, rngs, in_channels=3, **options)` returns the backbone module, see
-            `zoo.models.backbone.Backbone`.
+            `zoo.models.backbone.StagedModule`.
         stages: in order; every parameter of the module lies below exactly one stage's `modules`.
         classifier: the checkpoint's own classifier.
         preprocess: used where the weights do not say (random initialisation, a bare file).
@@ -217,8 +217,7 @@ class BackboneSpec:
         size_multiple: image sides must be a multiple of this.
         fold: side of the square of pixels whose channels the stem puts side by side, pixel by pixel, before its first
             convolution (1: none).
-        capabilities: what adapters may ask for beyond stages, e.g. `dilatable` (see `OUTPUT_STRIDE`),
-            `conv_activations`.
+        capabilities: what adapters may ask for beyond stages, e.g. `dilatable` (see `OUTPUT_STRIDE`).
         paper: URL of the paper. citation: BibTeX. code_license: SPDX identifier of the family file.
     """
 
@@ -383,6 +382,7 @@ class ModelSpec:
 STATISTICS = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),  # pixels in [0, 1] as they are
     "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
 }
 """Means and standard deviations that most published weights use, by the names `weight_table` accepts."""

@@ -5,9 +5,9 @@ from functools import reduce
 import jax
 import jax.numpy as jnp
 from flax import nnx
+
 from zoo.adapters.segmenter.decoders import Decoder
 from zoo.adapters.segmenter.parts import Decoded, classifier, norm_of, size_of
-
 from zoo.dense.resize import resize_bilinear
 from zoo.layers import Conv
 

@@ -1,6 +1,7 @@
 """A detector head: FCOS whose positions may lie farther from an object's centre, which small objects need."""
 
 import jax.numpy as jnp
+
 from zoo.adapters.detector import fcos
 from zoo.adapters.detector.heads import RECIPE, Method
 
