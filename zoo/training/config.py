@@ -222,8 +222,8 @@ class Recipe(TrainConfig):
         config = config or TrainConfig()
         if not isinstance(config.optimizer, str) and config.weight_decay is not None:
             raise ConfigError(
-                f"weight_decay is {config.weight_decay}, and the optimizer is a function, which brings its own: give it "
-                "there, e.g. optimizer=partial(optax.adamw, weight_decay=0.1), or name an optimizer."
+                f"weight_decay is {config.weight_decay}, and the optimizer is a function, which brings its own: give "
+                "it there, e.g. optimizer=partial(optax.adamw, weight_decay=0.1), or name an optimizer."
             )
         own = {("head_rate" if name == "lr" else name): value for name, value in _own_recipe(adapter).items()}
         mine = own.pop("augment", {})

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from zoo.training.run import Run
 
 P = ParamSpec("P")
-C = TypeVar("C")
+C = TypeVar("C", contravariant=True)
 Check = Callable[[str, Any], None]
 """Takes the name and the value of an option; raises `ConfigError` or `UnknownNameError`."""
 
