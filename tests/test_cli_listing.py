@@ -221,7 +221,9 @@ def test_many_weights_are_listed_from_a_catalogue_alone(tmp_path: Path, count: i
         name: WeightSpec(name, source=f"hf://timm/{name}", license="mit", preprocess=Preprocess(crop_pct=0.95))
         for name in names
     }
-    text = derive.catalogue([("many_plugin", Contribution({**dict.fromkeys(KINDS, {}), "weights": specs}))], "test", count_params)
+    text = derive.catalogue(
+        [("many_plugin", Contribution({**dict.fromkeys(KINDS, {}), "weights": specs}))], "test", count_params
+    )
     kit.distribution(tmp_path, "many", "raise RuntimeError('imported')", catalogue=text)
     result = kit.zoo("list", "weights", "*.run*", paths=(tmp_path,))
     assert result.stderr == ""

@@ -172,7 +172,7 @@ def test_mixed_images(data: Path, tmp_path: Path):
     run = zoo.train(create(), data, plan="all", epochs=2, out=tmp_path / "run", **{**FAST, "augment": augment})
     plain = zoo.train(create(), data, plan="all", epochs=2, out=tmp_path / "plain", **FAST)
     assert not same(run.model, plain.model)
-    assert json.loads((run.folder / "config.json").read_text())["asked"]["recipe"]["augmentation"]["mixup"] == 0.4
+    assert json.loads((run.folder / "config.json").read_text())["asked"]["recipe"]["augment"]["mixup"] == 0.4
 
 
 def test_a_loss_that_is_no_longer_finite(data: Path, tmp_path: Path):

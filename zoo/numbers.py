@@ -39,7 +39,7 @@ class Accepted:
 
     def __str__(self) -> str:
         bounds = (("at least", self.least), ("above", self.above), ("below", self.below))
-        text = " and ".join(f"{word} {bound:g}" for word, bound in bounds if bound is not None)
+        text = " and ".join(f"{word} {bound:.12g}" for word, bound in bounds if bound is not None)
         return f"a {'whole' if self.whole else 'finite'} number" + (f" {text}" if text else "")
 
 

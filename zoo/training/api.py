@@ -26,13 +26,13 @@ def train(model: Model, data: Data, config: TrainConfig) -> Run:
     """Train a model on data, in place, and write a run folder.
 
     Args:
-        data: a folder or file of any format that `zoo.data.formats()` lists, or data sets by split. A split named
+        data: A folder or file of any format that `zoo.data.formats()` lists, or data sets by split. A split named
             `val` is validated on, else a stratified share of the training data; a split named `test` only at the end.
-        config: the options below as one value. An option that is given beside it counts instead of its own.
+        config: The options below as one value. Options given beside it replace its own.
         {options}
 
     Returns:
-        The run: its model is the best epoch's, by the task's primary figure.
+        The run. Its model is the best epoch's, by the task's primary figure.
 
     Raises:
         ConfigError, UnknownNameError, DataError, RunError: before the first step, for anything that cannot work.

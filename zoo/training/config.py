@@ -7,7 +7,6 @@ Nothing here imports jax, and types of modules that do are quoted.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.errors import ConfigError
@@ -15,6 +14,8 @@ from zoo.numbers import BATCH_SIZE, EPOCHS, RATE, SEED, Accepted
 from zoo.training.options import Declared, declared, one_of, option, row_of
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from zoo.data.augment import Augment
     from zoo.data.check import Policy
     from zoo.models.adapter import Adapter
@@ -88,14 +89,15 @@ class TrainConfig:
     # What trains, and how fast
     plan: "str | Sequence[Phase] | None" = option(
         None,
-        "What trains, one after the other: head, last:N, all, all:DECAY or bitfit, several joined by +; or phases",
+        "What trains: head, last:N, all, all:DECAY or bitfit, or several joined by +, one after the other",
+        more="Or phases",
         fixed=False,
     )
     rules: "Sequence[Rule] | None" = option(
         None,
-        "Instead of a plan: the learning-rate multiplier of parameters by pattern, or freeze; the first that matches "
-        "counts",
-        _rules,
+        "Instead of a plan: learning-rate multipliers by pattern, or freeze; the first pattern that matches counts",
+        more="A rule is (pattern, multiplier or None), see `zoo.training.rules`",
+        accepted=_rules,
         flag="--rule",
         taken=list[str] | None,
         metavar="PATTERN=X",
@@ -103,67 +105,69 @@ class TrainConfig:
         fixed=False,
     )
     epochs: int | None = option(
-        None,
-        "Epochs over all phases of the plan; where images are few, some tasks take more of their own accord",
-        EPOCHS,
-        fixed=False,
+        None, "Epochs over all phases; some tasks take more where images are few", accepted=EPOCHS, fixed=False
     )
     lr: float | None = option(
-        None, "Peak learning rate of the last phase; without it, by what trains", RATE, fixed=False
+        None, "Peak learning rate of the last phase; without it, by what trains", accepted=RATE, fixed=False
     )
     optimizer: "str | OwnOptimizer" = option(
         "adamw",
-        "adamw, sgd, adam or lion; in Python also a function from a learning rate to an optax transformation, such as "
-        "optax.adabelief. Rates that nobody gives suit adamw",
-        row_of(_optimizers, "a function from a learning rate to an optax transformation"),
+        "adamw, sgd, adam or lion. Default learning rates suit adamw",
+        more="Or a function from a learning rate to an optax transformation, such as `optax.adabelief`",
+        accepted=row_of(_optimizers, "a function from a learning rate to an optax transformation"),
     )
     schedule: "str | Schedule" = option(
         "cosine",
-        "How the learning rate of a phase moves: cosine and linear warm up and fall to a hundredth, constant does not "
-        "move; in Python also a function of (peak rate, updates, warm-up updates) that returns an optax schedule",
-        row_of(_schedules, "a function of (peak rate, updates, warm-up updates) that returns an optax schedule"),
+        "How the learning rate moves in a phase: cosine or linear (after a warm-up, to a hundredth), or constant",
+        more="Or a function from (peak rate, updates, warm-up updates) to an optax schedule",
+        accepted=row_of(_schedules, "a function from (peak rate, updates, warm-up updates) to an optax schedule"),
     )
-    batch_size: int | None = option(None, "Images in a step", BATCH_SIZE)
-    accumulate: int = option(1, "Batches averaged into one update", Accepted(least=1, whole=True))
-    weight_decay: float | None = option(None, "Weight decay of everything but biases and norms", Accepted(least=0))
+    batch_size: int | None = option(None, "Images in a step", accepted=BATCH_SIZE)
+    accumulate: int = option(1, "Batches averaged into one update", accepted=Accepted(least=1, whole=True))
+    weight_decay: float | None = option(
+        None, "Weight decay of all that trains but biases and norms", accepted=Accepted(least=0)
+    )
     clip: float | None = option(
         1.0,
-        "Largest norm of the trained parameters' gradients; None (0 on the command line) for no limit",
-        Accepted(above=0),
+        "Largest norm of the trained parameters' gradients; 0 on the command line, None in Python, for no limit",
+        accepted=Accepted(above=0),
         parse=lambda value: value or None,
     )
     ema: float | None = option(
         None,
-        "Decay of a moving average of the parameters, which is then what is evaluated and kept; 0 for none",
-        Accepted(least=0, below=1),
+        "Decay of a moving average of the parameters, which is then evaluated and kept; 0 for none",
+        accepted=Accepted(least=0, below=1),
     )
     patience: int | None = option(
-        None, "Epochs without a better validation figure after which a phase ends", Accepted(least=1, whole=True)
+        None,
+        "Epochs without a better validation figure after which a phase ends",
+        accepted=Accepted(least=1, whole=True),
     )
     batch_norm: str = option(
         "auto",
-        "Statistics of the backbone's batch norms: frozen keeps the pretrained ones, batch uses and updates them from "
-        "the batches, auto is frozen for pretrained weights and batch for random ones",
-        one_of("auto", "frozen", "batch"),
+        "Statistics of the backbone's batch norms: frozen keeps the pretrained ones, batch uses and updates the "
+        "batches', auto is frozen for pretrained weights and batch for random ones",
+        accepted=one_of("auto", "frozen", "batch"),
     )
-    seed: int = option(0, "Seed of everything random", SEED)
+    seed: int = option(0, "Seed of everything random", accepted=SEED)
 
     # Data
     format: str | None = option(None, "Format of the data, where its layout does not tell", fixed=False)
     val_fraction: float = option(
         0.2,
         "Share of the training data to validate on, where there is no split for it",
-        Accepted(above=0, below=1),
+        accepted=Accepted(above=0, below=1),
         fixed=False,
     )
     annotations: "Policy" = option(
-        "fix", "What happens to faulty boxes and masks: fix, drop (leave out) or error", _policy, fixed=False
+        "fix", "What happens to faulty boxes and masks: fix, drop (leave out) or error", accepted=_policy, fixed=False
     )
     augment: "Augment | str" = option(
         "auto",
-        "Augmentation in phases that train the backbone: auto (what the task does) or none; in Python also an Augment. "
-        "Phases that train only the head see every image as it is, so that features are cached",
-        _augment,
+        "Augmentation in phases that train the backbone: auto (the task's own) or none. Phases that train only the "
+        "head see every image as it is, so that features are cached",
+        more="Or an `Augment`",
+        accepted=_augment,
     )
 
     # Memory and time
@@ -171,19 +175,22 @@ class TrainConfig:
     remat: bool = option(False, "Recompute each stage of the backbone in the backward pass: less memory, more time")
 
     # The run
-    out: str | Path | None = option(
+    out: "str | Path | None" = option(
         None,
         "The run folder, which must be empty or new; without it, runs/DATA-BACKBONE-NUMBER",
-        flag="",
+        flag="",  # the command requires it
         fixed=False,
     )
-    resume: bool = option(False, "Go on with the run in out from its last whole checkpoint", fixed=False)
+    resume: bool = option(False, "Go on with the run in `out` from its last whole checkpoint", fixed=False)
     checkpoint_seconds: float = option(
-        60.0, "Seconds between two checkpoints", Accepted(least=0, infinite=True), fixed=False
+        60.0, "Seconds between two checkpoints", accepted=Accepted(least=0, infinite=True), fixed=False
     )
     figures: bool = option(True, "Draw the run's pictures", fixed=False)
     show: "Callable[[Session], Callable[[Event], None]] | None" = option(
-        None, "Make a display of what happens; without it, plain lines or a bar", flag="", fixed=False
+        None,
+        "Make a display of what happens, for a session; without it, plain lines or a bar",
+        flag="",
+        fixed=False,
     )
 
     def __post_init__(self) -> None:

@@ -32,7 +32,8 @@ class Option:
     """What is declared of an option beside its type and default.
 
     Attributes:
-        help: what it does, in a sentence or two without the full stop. accepted: its numbers, or a check.
+        help: what it does, without the last full stop. more: what only Python can take, the same.
+        accepted: its numbers, or a check.
         flag: its name on the command line; `--NAME` with hyphens where None, none at all where empty.
         parse: from what the command line took to the value. taken: the type that the command line takes, where the
             field's own does not say. metavar: how help shows the value.
@@ -40,6 +41,7 @@ class Option:
     """
 
     help: str
+    more: str = ""
     accepted: Accepted | Check | None = None
     flag: str | None = None
     parse: Callable[[Any], Any] | None = None
@@ -48,9 +50,9 @@ class Option:
     fixed: bool = True
 
 
-def option(default: Any, help: str, accepted: Accepted | Check | None = None, **more: Any) -> Any:
+def option(default: Any, help: str, **declaration: Any) -> Any:
     """Return a field with a default and its `Option`."""
-    return field(default=default, metadata={"option": Option(help=help, accepted=accepted, **more)})
+    return field(default=default, metadata={"option": Option(help=help, **declaration)})
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ def declared(config: type, filled: type | None = None) -> Iterator[Declared]:
     for one in fields(config):
         help = one.metadata["option"].help
         if later.get(one.name, one.default) != one.default:
-            help = f"{help}; the task's own, else {later[one.name]}"
+            help = f"{help}. Without it: the task's own, else {later[one.name]}"
         yield Declared(one.name, one.type, one.default, f"{help}.", one.metadata["option"])
 
 
@@ -183,9 +185,11 @@ def documented(options: tuple[Declared, ...]) -> str:
     lines = []
     for one in options:
         accepted = one.option.accepted
+        more = f" {one.option.more}." if one.option.more else ""
         range_ = f" Accepted: {accepted}." if isinstance(accepted, Accepted) else ""
-        text = f"{one.name}: {one.help}{range_}"
-        lines += textwrap.wrap(text, 110, initial_indent=" " * 4, subsequent_indent=" " * 8)
+        lines += textwrap.wrap(
+            f"{one.name}: {one.help}{more}{range_}", 116, initial_indent=" " * 4, subsequent_indent=" " * 8
+        )
     return "\n".join(lines)
 
 
