@@ -97,9 +97,9 @@ class Adapter:
     rasters: ClassVar[tuple[str, ...]] = ()
     """Names of what `raster` gives."""
     recipe: ClassVar[Mapping[str, Any]] = {}
-    """What `zoo.train` does for this task where it is told nothing, see `zoo.training.recipe.OwnRecipe`: `plan`,
-    `epochs`, `steps` (of updates, at least: few images are seen in more epochs), `lr` (of a new head), `batch_size`,
-    `weight_decay`, `ema`, and fields of `Augment` as `augment`. May be a property: what learns well depends on the
+    """What `zoo.train` does for this task where it is told nothing: fields that `zoo.training.config.Recipe` declares,
+    such as `plan`, `epochs`, `batch_size` and `steps` (of updates, at least: few images are seen in more epochs), `lr`
+    (of a new head), and fields of `Augment` as `augment`. May be a property: what learns well depends on the
     options."""
 
     # What it needs of a backbone -------------------------------------------------------------------------------

@@ -52,9 +52,11 @@ def _rules(name: str, value: Any) -> None:
 
 
 def _augment(name: str, value: Any) -> None:
+    if isinstance(value, str) and value in ("auto", "none"):
+        return
     from zoo.data.augment import Augment
 
-    if not isinstance(value, Augment) and not (isinstance(value, str) and value in ("auto", "none")):
+    if not isinstance(value, Augment):
         raise ConfigError(f"augment is {value!r}; accepted: auto, none, or a zoo.training.Augment.")
 
 
@@ -200,12 +202,12 @@ class TrainConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe(TrainConfig):
-    """A configuration that leaves nothing to the task: what a user gave, else the task, else the values here.
+    """A configuration that leaves nothing to the task: what the user gave, else the task's own, else the default here.
 
-    What a task may decide is declared again below; it says so in `zoo.models.adapter.Adapter.recipe`.
+    The fields below are what a task may decide (`zoo.models.adapter.Adapter.recipe`), narrowed and with a default.
 
     Attributes:
-        steps: the least number of updates; few images would else be seen in too few of them.
+        steps: least number of updates; few images would otherwise give too few.
         head_rate: peak learning rate of a new head where `lr` is not given; `zoo.training.plan.HEAD_RATE` if None.
     """
 
@@ -222,7 +224,7 @@ class Recipe(TrainConfig):
         """Fill what a configuration leaves open by the task's own recipe.
 
         Args:
-            pretrained: whether the backbone has weights, whose statistics are then kept.
+            pretrained: whether the backbone has weights; `batch_norm="auto"` then keeps their statistics.
         Raises:
             ConfigError: for what is no part of a task's recipe, or is not accepted.
         """
@@ -233,7 +235,7 @@ class Recipe(TrainConfig):
                 "it there, e.g. optimizer=partial(optax.adamw, weight_decay=0.1), or name an optimizer."
             )
         own = {("head_rate" if name == "lr" else name): value for name, value in _own_recipe(adapter).items()}
-        mine = own.pop("augment", {})
+        augment = own.pop("augment", {})
         given = {one.name: getattr(config, one.name) for one in fields(TrainConfig)}
         if config.epochs is not None:
             own["steps"] = 0
@@ -242,10 +244,10 @@ class Recipe(TrainConfig):
         if config.augment == "auto":
             from zoo.data.augment import Augment
 
-            given["augment"] = Augment(**mine)
+            given["augment"] = Augment(**augment)
         if config.batch_norm == "auto":
             given["batch_norm"] = "frozen" if pretrained else "batch"
-        # None leaves an option to the task where a recipe has it.
+        # None means "not given" for these fields; for others, such as `clip` and `patience`, it is a value.
         left = [name for name in cls.__annotations__ if given.get(name) is None]
         decided = {name: value for name, value in given.items() if name not in left}
         return cls(**decided, **{name: own[name] for name in left if name in own})

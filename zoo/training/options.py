@@ -32,11 +32,13 @@ class Option:
     """What is declared of an option beside its type and default.
 
     Attributes:
-        help: what it does, without the last full stop. more: what only Python can take, the same.
-        accepted: its numbers, or a check.
-        flag: its name on the command line; `--NAME` with hyphens where None, none at all where empty.
-        parse: from what the command line took to the value. taken: the type that the command line takes, where the
-            field's own does not say. metavar: how help shows the value.
+        help: what it does, without the last full stop.
+        more: what Python takes and the command line does not, without the full stop.
+        accepted: the numbers that it takes, or a check.
+        flag: its name on the command line: `--NAME` with hyphens if None; empty if it has none.
+        taken: the type that the command line takes, where the field's type does not say it.
+        parse: turns what the command line took into the value.
+        metavar: how help shows the value.
         fixed: whether a resumed run must have the value that it began with.
     """
 
@@ -57,11 +59,10 @@ def option(default: Any, help: str, **declaration: Any) -> Any:
 
 @dataclass(frozen=True)
 class Declared:
-    """An option as a reader needs it.
+    """An option with the name, annotation and default of its field.
 
     Attributes:
-        name, annotation, default: of the field. help: with what holds where nothing is given.
-        option: the declaration.
+        help: the declaration's, with what holds where nothing is given.
     """
 
     name: str
@@ -72,7 +73,7 @@ class Declared:
 
     @property
     def optional(self) -> bool:
-        """Whether None is accepted. An annotation that names classes of heavy modules is a text."""
+        """Whether None is accepted."""
         if isinstance(self.annotation, str):
             return "None" in self.annotation
         return NoneType in get_args(self.annotation)
@@ -80,11 +81,14 @@ class Declared:
     def check(self, value: Any) -> None:
         """Raise `ConfigError` or `UnknownNameError` for a value that is not accepted."""
         accepted = self.option.accepted
+        if self.annotation is bool and value not in (True, False):
+            raise ConfigError(f"{self.name} is {value!r}; accepted: True or False.")
         if accepted is None or (value is None and self.optional):
             return
         if isinstance(accepted, Accepted):
             check_number(self.name, value, accepted)
-        elif not (isinstance(value, str) and value == self.default):  # else a check would import what it looks up
+        elif not (isinstance(value, str) and value == self.default):
+            # The default needs no check, which may have to import jax for the names that it knows.
             accepted(self.name, value)
 
     def parsed(self, value: Any) -> Any:
@@ -98,7 +102,7 @@ def declared(config: type, filled: type | None = None) -> Iterator[Declared]:
     """Yield the options of a dataclass.
 
     Args:
-        filled: a subclass that declares again, with a default, what a task decides where nothing is given.
+        filled: a subclass that declares again, with a default, what a task may decide.
     """
     later = {one.name: one.default for one in fields(filled)} if filled else {}
     for one in fields(config):
@@ -122,7 +126,8 @@ def row_of(table: Callable[[], Mapping[str, Any]], kind: str) -> Check:
     """Return a check that accepts the names of a table and callables.
 
     Args:
-        table: gives the rows; it may import what they need. kind: what a callable has to be, for the error.
+        table: returns the rows; it may import what they need.
+        kind: what a callable has to be, for the error.
     """
 
     def check(name: str, value: Any) -> None:
@@ -169,10 +174,12 @@ def configured(
             for name in given:
                 if name not in names:
                     raise unknown_name(f"option of {called.__name__}", name, names)
-            base = make() if config is None else config
-            return function(model, data, replace(base, **given) if given else base)  # type: ignore[type-var]
+            base: Any = make() if config is None else config
+            if not isinstance(base, make):
+                raise ConfigError(f"config is {config!r}; accepted: a {make.__name__}.")
+            return function(model, data, replace(base, **given))
 
-        make: Callable[[], C] = config  # type: ignore[assignment]
+        make: Any = config
         called.__doc__ = inspect.cleandoc(function.__doc__ or "").replace("{options}", documented(options).lstrip())
         called.__signature__ = _signature(function, options)  # type: ignore[attr-defined]
         return called  # type: ignore[return-value]
