@@ -21,11 +21,12 @@ from zoo.layers import BatchNorm, statistics_of
 from zoo.models.model import Model
 from zoo.models.prepared import evaluation_load
 from zoo.training.batches import relabelled
+from zoo.training.config import Recipe
 from zoo.training.evaluation import evaluate_batches
 from zoo.training.plan import make_plan
 from zoo.training.reads import training_loader
 from zoo.training.rules import assign, preset
-from zoo.training.session import Recipe, Session
+from zoo.training.session import Session
 from zoo.training.step import install, start
 
 installed, own_cache, tinynet = training_kit.installed, training_kit.own_cache, training_kit.tinynet
@@ -124,7 +125,7 @@ def test_batches_are_full_for_a_layer_that_cannot_tell_copies(five: Dataset, tmp
     model.backbone.bn2 = nnx.BatchNorm(16, rngs=nnx.Rngs(0))  # type: ignore[attr-defined]
 
     def batches(plan: str, statistics: bool, size: int = 4) -> Loader:
-        recipe = Recipe(batch_size=size, statistics=statistics)
+        recipe = Recipe(batch_size=size, batch_norm="batch" if statistics else "frozen")
         session = Session(model, five, five, make_plan(model, plan, 1, None, None), recipe, tmp_path)
         return training_loader(session, assign(model, preset(model, plan)))
 
@@ -139,7 +140,7 @@ def test_a_batch_too_large_for_a_frame_is_refused(five: Dataset, tmp_path: Path,
     model = create()
     model.backbone.bn2 = nnx.BatchNorm(16, rngs=nnx.Rngs(0))  # type: ignore[attr-defined]
     monkeypatch.setattr("zoo.training.reads.frame_numbers", lambda *_: np.array([0, 0, 0, 1, 1]))
-    recipe = Recipe(batch_size=3, statistics=True)
+    recipe = Recipe(batch_size=3, batch_norm="batch")
     session = Session(model, five, five, make_plan(model, "all", 1, None, None), recipe, tmp_path)
     with pytest.raises(ConfigError, match="backbone.bn2 .*batch_size of at most 2"):
         training_loader(session, assign(model, preset(model, "all")))

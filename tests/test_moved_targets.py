@@ -23,10 +23,11 @@ from zoo.errors import ConfigError
 from zoo.models.model import Model
 from zoo.models.prepared import evaluation_load
 from zoo.registry import registry
+from zoo.training.config import Recipe
 from zoo.training.plan import make_plan
 from zoo.training.reads import training_loader
 from zoo.training.rules import assign, preset
-from zoo.training.session import Recipe, Session
+from zoo.training.session import Session
 
 own_cache = training_kit.own_cache
 PLUGIN = (
@@ -157,7 +158,7 @@ def test_it_learns_from_images_as_they_are(bars: Any, tmp_path: Path):
 
 def test_images_that_are_only_coloured_show_what_an_evaluation_shows(bars: Any, tmp_path: Path):
     model = create()
-    recipe = Recipe(batch_size=4, augmentation=COLOURS)
+    recipe = Recipe(batch_size=4, augment=COLOURS)
     session = Session(model, bars["train"], bars["val"], make_plan(model, "all", 1, None, None), recipe, tmp_path)
     batch = next(iter(training_loader(session, assign(model, preset(model, "all"))).epoch(0)))
     as_evaluated = evaluation_load(model)

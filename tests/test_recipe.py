@@ -19,8 +19,8 @@ from zoo.adapters.segmenter.decoders import DECODERS
 from zoo.adapters.style import METHODS, Style
 from zoo.errors import ConfigError
 from zoo.models.adapter import Adapter
+from zoo.training.config import Recipe
 from zoo.training.plan import FINE_RATE, HEAD_RATE, SCRATCH_RATE, make_plan
-from zoo.training.recipe import OwnRecipe
 from zoo.training.step import _averaged
 
 NAMES = {*DECODERS, *HEADS, *METHODS}
@@ -32,14 +32,14 @@ ROWS: list[Adapter] = [
 
 
 def test_few_images_are_seen_in_more_epochs() -> None:
-    own = OwnRecipe(epochs=12, steps=80)
+    own = Recipe(epochs=12, steps=80)
     assert [own.epochs_for(updates) for updates in (1, 3, 7, 100, 0.5)] == [80, 27, 12, 12, 160]
-    assert OwnRecipe(epochs=10).epochs_for(1) == 10
+    assert Recipe(epochs=10).epochs_for(1) == 10
 
 
 @pytest.mark.parametrize("adapter", ROWS, ids=lambda one: next(str(v) for v in vars(one).values() if v in NAMES))
 def test_every_row_has_a_recipe_that_scales_with_the_data(adapter: Adapter) -> None:
-    own = OwnRecipe.of(adapter)
+    own = Recipe.of(adapter)
     for images in (4, 27, 1000):
         updates = -(-images // own.batch_size)
         assert updates * own.epochs_for(updates) >= own.steps
@@ -48,16 +48,20 @@ def test_every_row_has_a_recipe_that_scales_with_the_data(adapter: Adapter) -> N
 
 def test_a_row_tells_its_own() -> None:
     """The narrow convolutions at the end of a U-Net want larger steps than a pyramid's."""
-    wide, narrow = (OwnRecipe.of(Segmenter(decoder=name)) for name in ("fpn", "unet"))
-    assert (wide.lr, wide.epochs_for(7)) == (1e-3, 12)
-    assert narrow.lr is not None and narrow.lr > 2e-3 and narrow.epochs_for(7) * 7 >= narrow.steps > wide.steps
-    assert OwnRecipe.of(Style(method="gatys")) == OwnRecipe()
+    wide, narrow = (Recipe.of(Segmenter(decoder=name)) for name in ("fpn", "unet"))
+    assert (wide.head_rate, wide.epochs_for(7)) == (1e-3, 12)
+    assert (
+        narrow.head_rate is not None
+        and narrow.head_rate > 2e-3
+        and narrow.epochs_for(7) * 7 >= narrow.steps > wide.steps
+    )
+    assert Recipe.of(Style(method="gatys")) == Recipe.of(Adapter())
 
 
 def test_a_recipe_with_what_is_no_part_of_one_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Adapter, "recipe", MappingProxyType({"epoch": 3}))
     with pytest.raises(ConfigError, match="the recipe of Adapter has epoch; accepted: plan, epochs, steps"):
-        OwnRecipe.of(Adapter())
+        Recipe.of(Adapter())
 
 
 @pytest.mark.usefixtures("installed")

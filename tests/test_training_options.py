@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import math
+from functools import partial
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import training_kit
 from flax import nnx
@@ -19,8 +21,10 @@ import zoo
 from zoo.data import read
 from zoo.errors import RunError
 from zoo.models.model import Model
-from zoo.training import Augment
+from zoo.training import Augment, TrainConfig
+from zoo.training.optimizers import OPTIMIZERS
 from zoo.training.rules import assign, preset
+from zoo.training.schedules import SCHEDULES, schedule
 from zoo.training.step import install, lenient, optimizer, start
 
 installed, own_cache, tinynet = training_kit.installed, training_kit.own_cache, training_kit.tinynet
@@ -172,7 +176,7 @@ def test_mixed_images(data: Path, tmp_path: Path):
     run = zoo.train(create(), data, plan="all", epochs=2, out=tmp_path / "run", **{**FAST, "augment": augment})
     plain = zoo.train(create(), data, plan="all", epochs=2, out=tmp_path / "plain", **FAST)
     assert not same(run.model, plain.model)
-    assert json.loads((run.folder / "config.json").read_text())["asked"]["recipe"]["augmentation"]["mixup"] == 0.4
+    assert json.loads((run.folder / "config.json").read_text())["asked"]["recipe"]["augment"]["mixup"] == 0.4
 
 
 def test_a_loss_that_is_no_longer_finite(data: Path, tmp_path: Path):
@@ -196,3 +200,79 @@ def test_what_is_not_given_is_the_tasks_own(data: Path, tmp_path: Path, monkeypa
         ["head", 1, 1e-3],
     ]
     assert [[a["recipe"][k] for k in ("batch_size", "weight_decay", "ema")] for a in asked] == [[4, 0.5, 0.5]] * 2
+
+
+# Optimizers and schedules ----------------------------------------------------------------------------------------
+
+
+def test_the_default_is_optax_adamw_to_the_bit():
+    """Of the same state as well, so that checkpoints fit."""
+    model = create()
+    params = nnx.state(model, nnx.Param)
+    assignment = assign(model, preset(model, "all"))
+    rate = optax.cosine_decay_schedule(1e-2, 10)
+    mine = optimizer(rate, weight_decay=0.1, clip=1.0, accumulate=1, assignment=assignment)
+    decayed = partial(jax.tree.map, lambda leaf: leaf.ndim > 1)
+    chain = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate, weight_decay=0.1, mask=decayed))
+    theirs = assignment.transform(chain)
+    with lenient():
+        states = [transform.init(params) for transform in (mine, theirs)]
+        for step in range(3):
+            gradients = jax.tree.map(lambda leaf: jnp.sin(leaf * (step + 1)), params)  # noqa: B023
+            found = [t.update(gradients, s, params) for t, s in zip((mine, theirs), states, strict=True)]
+            states = [state for _, state in found]
+            for one, other in zip(*map(jax.tree.leaves, found), strict=True):
+                np.testing.assert_array_equal(one, other)
+
+
+def test_the_default_schedule_warms_up_and_falls_along_a_cosine():
+    rate = schedule("cosine", 1e-2, 10, 7)
+    wanted = optax.warmup_cosine_decay_schedule(5e-4, 1e-2, 7, 70, 1e-4)
+    assert [float(rate(i)) for i in range(72)] == [float(wanted(i)) for i in range(72)]
+    assert float(schedule("cosine", 1e-2, 1, 1)(0)) == pytest.approx(1e-2)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_schedules_start_rise_and_end(name: str):
+    rate = schedule(name, 1e-2, 10, 7)
+    start, peak, end = (float(rate(step)) for step in (0, 7, 70))
+    assert peak == pytest.approx(1e-2)
+    assert (start, end) == pytest.approx((1e-2, 1e-2) if name == "constant" else (5e-4, 1e-4))
+    assert float(schedule(name, 1e-2, 1, 1)(0)) == pytest.approx(1e-2), "without a warm-up"
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_weight_decay_of_every_row_spares_norms_and_biases(name: str):
+    model = create()
+    params = nnx.state(model, nnx.Param)
+    assignment = assign(model, preset(model, "all"))
+    transform = optimizer(0.1, weight_decay=0.5, clip=None, accumulate=1, assignment=assignment, row=name)
+    with lenient():
+        nothing = jax.tree.map(jnp.zeros_like, params)
+        updates, _ = transform.update(nothing, transform.init(params), params)
+    for path, variable in nnx.to_flat_state(updates):
+        moved = bool(jnp.any(variable.get_value() != 0))
+        assert moved == (path[-1] == "kernel")
+
+
+def test_an_optimizer_and_a_schedule_by_name(data: Path, tmp_path: Path):
+    common = {**FAST, "plan": "all", "epochs": 2, "lr": 1e-3}
+    run = zoo.train(create(), data, out=tmp_path / "named", optimizer="lion", schedule="constant", **common)
+    assert [row["rate"] for row in run.history] == pytest.approx([1e-3, 1e-3])
+    recipe = json.loads((run.folder / "config.json").read_text())["asked"]["recipe"]
+    assert (recipe["optimizer"], recipe["schedule"]) == ("lion", "constant")
+    with pytest.raises(RunError, match="recipe.optimizer was 'lion' and is now 'adamw'"):
+        zoo.train(create(), data, out=tmp_path / "named", schedule="constant", resume=True, **common)
+
+
+def test_an_optimizer_and_a_schedule_as_objects(data: Path, tmp_path: Path):
+    """A run with optax's own is that of the row of the same make."""
+    common = {**FAST, "plan": "head", "epochs": 2, "lr": 1e-3}
+    config = TrainConfig(optimizer=optax.lion, schedule=lambda peak, updates, warm: optax.constant_schedule(peak))
+    own = zoo.train(create(), data, config, out=tmp_path / "own", **common)
+    options = {"optimizer": "lion", "schedule": "constant", "weight_decay": 1e-3}  # optax.lion's own decay
+    named = zoo.train(create(), data, out=tmp_path / "named", **options, **common)
+    assert [row["rate"] for row in own.history] == pytest.approx([1e-3, 1e-3])
+    one, other = values(own.model, nnx.Param), values(named.model, nnx.Param)
+    for path in one:
+        np.testing.assert_allclose(one[path], other[path], rtol=1e-3, atol=1e-4)

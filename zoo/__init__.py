@@ -39,11 +39,20 @@ __all__ = list(_HOME)
 
 if TYPE_CHECKING:
     from zoo.errors import ZooError as ZooError
+    from zoo.models.create import create as create
+    from zoo.models.export import export as export
+    from zoo.models.model import Model as Model
+    from zoo.models.model import cite as cite
+    from zoo.models.model import features as features
+    from zoo.models.store import load as load
+    from zoo.models.store import save as save
     from zoo.registry.hookspecs import hookimpl as hookimpl
     from zoo.registry.spec import AdapterSpec as AdapterSpec
     from zoo.registry.spec import BackboneSpec as BackboneSpec
     from zoo.registry.spec import ModelSpec as ModelSpec
     from zoo.registry.spec import WeightSpec as WeightSpec
+    from zoo.training.api import train as train
+    from zoo.training.evaluation import evaluate as evaluate
 
 
 def __getattr__(name: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,7 +39,7 @@ class Accepted:
 
     def __str__(self) -> str:
         bounds = (("at least", self.least), ("above", self.above), ("below", self.below))
-        text = " and ".join(f"{word} {bound:g}" for word, bound in bounds if bound is not None)
+        text = " and ".join(f"{word} {bound:.12g}" for word, bound in bounds if bound is not None)
         return f"a {'whole' if self.whole else 'finite'} number" + (f" {text}" if text else "")
 
 
@@ -52,13 +52,6 @@ def check_number(name: str, value: object, accepted: Accepted) -> None:
     """Raise `ConfigError` for a value that is not accepted."""
     if value not in accepted:
         raise ConfigError(f"{name} is {value!r}; accepted: {accepted}.")
-
-
-def check_numbers(given: Mapping[str, object], table: Mapping[str, Accepted]) -> None:
-    """Raise `ConfigError` for the first option whose value is neither None nor accepted."""
-    for name, value in given.items():
-        if value is not None:
-            check_number(name, value, table[name])
 
 
 def check_finite(name: str, value: Any) -> None:
@@ -86,17 +79,7 @@ def check_class_weights(weights: Sequence[float], labels: Sequence[str]) -> None
         raise ConfigError(f"class_weights are {weights}; give finite numbers from 0, not all of them 0.")
 
 
-TRAINING: Mapping[str, Accepted] = {
-    "epochs": Accepted(least=1, whole=True),
-    "lr": Accepted(above=0),
-    "batch_size": Accepted(least=1, whole=True),
-    "accumulate": Accepted(least=1, whole=True),
-    "seed": Accepted(least=0, below=2**32, whole=True),
-    "weight_decay": Accepted(least=0),
-    "clip": Accepted(above=0),
-    "ema": Accepted(least=0, below=1),
-    "patience": Accepted(least=1, whole=True),
-    "val_fraction": Accepted(above=0, below=1),
-    "checkpoint_seconds": Accepted(least=0, infinite=True),
-}
-"""What `zoo.train` takes, by argument."""
+EPOCHS = Accepted(least=1, whole=True)
+RATE = Accepted(above=0)
+BATCH_SIZE = Accepted(least=1, whole=True)
+SEED = Accepted(least=0, below=2**32, whole=True)

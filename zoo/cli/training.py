@@ -11,11 +11,16 @@ import typer
 
 from zoo import settings
 from zoo.cli import output
+from zoo.cli.config import values, with_flags
 from zoo.errors import ConfigError
+from zoo.numbers import BATCH_SIZE, Accepted, check_number
+from zoo.training.config import OPTIONS, TrainConfig
 
 if TYPE_CHECKING:
+    from zoo.data import Dataset
     from zoo.models.model import Model
     from zoo.models.saved import Saved
+    from zoo.training.run import Run
 
 Backbone = Annotated[
     str, typer.Option("--backbone", help="Architecture, arch.tag, or a named model; see `zoo list backbones`.")
@@ -72,103 +77,37 @@ def model_options(given: list[str] | None, **own: Any) -> dict[str, Any]:
     return {**own, **chosen}
 
 
-def rules(given: list[str] | None) -> list[tuple[str, float | None]] | None:
-    """`PATTERN=MULTIPLIER` or `PATTERN=freeze` items as the rules of `zoo.training.rules`."""
-    if not given:
-        return None
-    found: list[tuple[str, float | None]] = []
-    for item in given:
-        pattern, _, value = item.rpartition("=")
-        try:
-            found.append((pattern, None if value == "freeze" else float(value)))
-        except ValueError:
-            pattern = ""
-        if not pattern:
-            raise ConfigError(f"--rule {item!r} is not PATTERN=MULTIPLIER or PATTERN=freeze, e.g. 'backbone.*=freeze'.")
-    return found
-
-
+@with_flags(OPTIONS)
 def train(
     data: Annotated[str, typer.Argument(help="Folder or file with the data.")],
     out: Annotated[Path, typer.Option("--out", help="The run folder: new, or empty.")],
     backbone: Backbone = "",
     weights: Weights = "",
     task: Task = "",
-    plan: Annotated[
-        str, typer.Option("--plan", help="head, last:N, all, all:DECAY, bitfit, or several by +; else the task's own.")
-    ] = "",
-    epochs: Annotated[
-        int | None, typer.Option("--epochs", help="Epochs over all phases of the plan; 10, or the task's own.")
-    ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of everything random.")] = 0,
     set_: Set = None,
-    rule: Annotated[
-        list[str] | None,
-        typer.Option("--rule", metavar="PATTERN=X", help="In place of a plan: learning-rate multiplier, or freeze."),
-    ] = None,
-    format: Format = "",
     scratch: Annotated[bool, typer.Option("--scratch", help="Start from random values, not pretrained ones.")] = False,
-    batch_size: Annotated[
-        int | None, typer.Option("--batch-size", help="Images in a step; 32, or the task's own.")
-    ] = None,
-    lr: Annotated[
-        float | None, typer.Option("--lr", help="Peak learning rate of the last phase; by what trains without it.")
-    ] = None,
-    weight_decay: Annotated[
-        float | None, typer.Option("--weight-decay", help="Of AdamW; 0.01, or the task's own.")
-    ] = None,
-    clip: Annotated[float, typer.Option("--clip", help="Largest gradient norm of what trains; 0 for none.")] = 1.0,
-    accumulate: Annotated[int, typer.Option("--accumulate", help="Batches averaged into one update.")] = 1,
-    ema: Annotated[
-        float | None, typer.Option("--ema", help="Decay of a moving average of the parameters; 0 for none.")
-    ] = None,
-    patience: Annotated[
-        int | None, typer.Option("--patience", help="Epochs without progress that end a phase.")
-    ] = None,
-    augment: Annotated[str, typer.Option("--augment", help="auto or none.")] = "auto",
-    batch_norm: Annotated[str, typer.Option("--batch-norm", help="auto, frozen or batch.")] = "auto",
-    val_fraction: Annotated[float, typer.Option("--val-fraction", help="Share validated on without a split.")] = 0.2,
-    annotations: Annotations = "fix",
     dtype: Dtype = "float32",
     image_size: Size = None,
-    cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Keep features of a frozen backbone.")] = True,
-    remat: Annotated[bool, typer.Option("--remat", help="Less memory, more time: recompute stages.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     accept_license: AcceptLicense = False,
     as_json: Json = False,
+    **flags: Any,
 ) -> None:
     """Train a model on DATA and write a run folder. With `--weights RUN`, go on with a finished run."""
-    from zoo.data import read
-    from zoo.models.create import check_options
-    from zoo.numbers import TRAINING, Accepted, check_numbers
-    from zoo.training.batches import training_splits
-
-    chosen_rules = rules(rule)
-    chosen = model_options(
+    chosen = values(OPTIONS, flags)
+    creation = model_options(
         set_,
         weights=weights or None,
         pretrained=not scratch,
         labels=None,
         image_size=image_size,
         dtype=dtype,
-        seed=seed,
+        seed=chosen["seed"],
         accept_license=accept_license,
     )
-    _refuse_occupied(out, resume)
-    numbers: dict[str, Any] = {
-        "epochs": epochs,
-        "seed": seed,
-        "batch_size": batch_size,
-        "lr": lr,
-        "weight_decay": weight_decay,
-        "clip": clip or None,
-        "accumulate": accumulate,
-        "ema": ema,
-        "patience": patience,
-        "val_fraction": val_fraction,
-    }
-    check_numbers(numbers, TRAINING)
-    check_numbers({"image_size": image_size}, {"image_size": Accepted(least=1, whole=True)})
+    _refuse_occupied(out, chosen["resume"])
+    config = TrainConfig(out=out, **chosen)
+    if image_size is not None:
+        check_number("image_size", image_size, Accepted(least=1, whole=True))
     settings.keep_compiled_programs()
     before = _saved(weights)
     if not backbone:
@@ -177,41 +116,44 @@ def train(
                 "give --backbone NAME (see `zoo list backbones`), or --weights RUN to go on with a finished run."
             )
         backbone, task = before.card.qualified("backbone"), task or before.card.qualified("adapter")
-    if task:
-        check_options(backbone, task, chosen)
-    parts = read(data, format or None, _kinds_of(task))
-    pool, _ = training_splits(parts, val_fraction, seed)
-
-    import zoo
-    from zoo.training.session import Interrupted
-
-    model = zoo.create(backbone, task or _task_for(pool.kind, before), **{**chosen, "labels": pool.classes})
+    model, splits = _model_for_data(data, backbone, task, creation, config, before)
     for note in model.card.notes:
         output.note(note)
-    try:
-        run = zoo.train(
-            model,
-            parts,
-            plan=plan or None,
-            rules=chosen_rules,
-            out=out,
-            resume=resume,
-            augment=augment,
-            batch_norm=batch_norm,
-            cache=cache,
-            remat=remat,
-            **numbers,
-            annotations=annotations,  # type: ignore[arg-type]
-        )
-    except Interrupted as stop:
-        output.note(f"stopped; go on with the same command and --resume (run folder {out})")
-        raise typer.Exit(128 + stop.number) from None
+    run = _run(model, splits, config)
     if as_json:
         output.print_json(run.metrics)
         return
     _print_figures(run.metrics, f"best epoch {run.metrics['best_epoch']} of {run.metrics['epochs']}")
     verbs = f"zoo predict {out} PHOTO, zoo evaluate {out} DATA, zoo export {out} --format timm"
     print(f"\nrun folder: {out}\nnext: {run.model.adapter.next_step(out) or verbs}")
+
+
+def _model_for_data(
+    data: str, backbone: str, task: str, creation: dict[str, Any], config: TrainConfig, before: Saved | None
+) -> tuple[Model, dict[str, Dataset]]:
+    """Read the data and make a model with its classes. Options are refused before data are read."""
+    import zoo
+    from zoo.data import read
+    from zoo.models.create import check_options
+    from zoo.training.batches import training_splits
+
+    if task:
+        check_options(backbone, task, creation)
+    splits = read(data, config.format, _kinds_of(task))
+    pool, _ = training_splits(splits, config.val_fraction, config.seed)
+    return zoo.create(backbone, task or _task_for(pool.kind, before), **{**creation, "labels": pool.classes}), splits
+
+
+def _run(model: Model, data: dict[str, Dataset], config: TrainConfig) -> Run:
+    """Train; a signal ends the command with its usual code, and what to do to go on."""
+    import zoo
+    from zoo.training.session import Interrupted
+
+    try:
+        return zoo.train(model, data, config)
+    except Interrupted as stop:
+        output.note(f"stopped; go on with the same command and --resume (run folder {config.out})")
+        raise typer.Exit(128 + stop.number) from None
 
 
 def evaluate(
@@ -236,9 +178,8 @@ def evaluate(
 ) -> None:
     """Figures of a model on DATA: `zoo evaluate RUN DATA`, or `zoo evaluate --backbone NAME --weights SOURCE DATA`."""
     from zoo.data import read
-    from zoo.numbers import TRAINING, check_number
 
-    check_number("batch_size", batch_size, TRAINING["batch_size"])
+    check_number("batch_size", batch_size, BATCH_SIZE)
     places = [place for place in (run, data) if place]
     if len(places) != (1 if backbone else 2):
         raise ConfigError("give RUN and DATA, or --backbone NAME [--weights SOURCE] and DATA.")
@@ -289,9 +230,8 @@ def predict(
     """What a model sees in photos: `zoo predict RUN IMAGE...`, or with `--backbone NAME --weights SOURCE` for RUN."""
     from zoo.data import list_images
     from zoo.data.left_out import left_out
-    from zoo.numbers import TRAINING, check_number
 
-    check_number("batch_size", batch_size, TRAINING["batch_size"])
+    check_number("batch_size", batch_size, BATCH_SIZE)
     places = [run, *(images or [])]
     photos = places if backbone else places[1:]
     if not photos:

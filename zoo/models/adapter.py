@@ -107,9 +107,9 @@ class Adapter:
 
     @property
     def recipe(self) -> Mapping[str, Any]:
-        """What `zoo.train` does for this task where it is told nothing, see `zoo.training.recipe.OwnRecipe`: `plan`,
-        `epochs`, `steps` (of updates, at least: few images are seen in more epochs), `lr` (of a new head),
-        `batch_size`, `weight_decay`, `ema`, and fields of `Augment` as `augment`."""
+        """What `zoo.train` does for this task where it is told nothing: fields that `zoo.training.config.Recipe`
+        declares, such as `plan`, `epochs`, `batch_size` and `steps` (of updates, at least: few images are seen in more
+        epochs), `lr` (of a new head), and fields of `Augment` as `augment`."""
         return {}
 
     # What it needs of a backbone -------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from zoo.models.adapter import Adapter, adjusted
 from zoo.models.backbone import PIXELS, run_stages
 from zoo.models.card import Card
 from zoo.models.predictor import Image, Predictor, as_list, prepare_one
-from zoo.numbers import TRAINING, check_number
+from zoo.numbers import BATCH_SIZE, check_number
 from zoo.registry.spec import BackboneSpec
 
 MIRRORED = "mirrored:"
@@ -133,7 +133,7 @@ class Model(nnx.Module):
         Raises:
             DataError: for a file that is no image, naming it.
         """
-        check_number("batch_size", batch_size, TRAINING["batch_size"])
+        check_number("batch_size", batch_size, BATCH_SIZE)
         if options:
             return self.adjusted(**options).predict(images, batch_size=batch_size)
         single = isinstance(images, np.ndarray) and images.ndim == 3

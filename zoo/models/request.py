@@ -12,7 +12,7 @@ from zoo.labels.spelling import nfc
 from zoo.models.adapter import option_fields
 from zoo.models.card import DTYPES, Provider
 from zoo.models.options import OWNERS, by_owner
-from zoo.numbers import TRAINING, Accepted, check_number
+from zoo.numbers import SEED, Accepted, check_number
 from zoo.registry import registry
 from zoo.registry.spec import AdapterSpec, BackboneSpec, ModelSpec, Preprocess, WeightSpec
 
@@ -51,7 +51,7 @@ class Request:
         self._check_numbers()
 
     def _check_numbers(self) -> None:
-        check_number("seed", self.seed, TRAINING["seed"])
+        check_number("seed", self.seed, SEED)
         if self.in_channels is not None:
             check_number("in_channels", self.in_channels, Accepted(least=1, whole=True))
         if self.num_classes is not None:

@@ -20,7 +20,7 @@ from zoo.data.check import Policy, checked
 from zoo.models.adapter import Metrics
 from zoo.models.model import Model
 from zoo.models.prepared import evaluation_load, frame_numbers
-from zoo.numbers import TRAINING, check_number
+from zoo.numbers import BATCH_SIZE, check_number
 from zoo.training.batches import Data, evaluation_split, relabelled, splits
 from zoo.training.step import reduced_of, seen_size
 
@@ -164,7 +164,7 @@ def evaluate(
     Raises:
         DataError: when the data's classes are not the model's.
     """
-    check_number("batch_size", batch_size, TRAINING["batch_size"])
+    check_number("batch_size", batch_size, BATCH_SIZE)
     model = as_model(model)
     parts = splits(data, format, model.adapter.targets_from)
     part, notes = checked({"": evaluation_split(parts, split)}, annotations)

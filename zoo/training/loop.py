@@ -19,7 +19,7 @@ from zoo.data import Loader
 from zoo.models.model import Model
 from zoo.training.evaluation import Evaluation
 from zoo.training.kept import keep_if_best, restore, save_checkpoint
-from zoo.training.plan import Phase, schedule
+from zoo.training.plan import Phase
 from zoo.training.precondition import precondition, started, with_statistics
 from zoo.training.reads import (
     affine_maps,
@@ -33,6 +33,7 @@ from zoo.training.reads import (
 from zoo.training.remarks import never_predicted, slow_average, still_figure, unpredicted_text
 from zoo.training.rules import Assignment, assign
 from zoo.training.run import write_history
+from zoo.training.schedules import schedule
 from zoo.training.session import Event, Interrupted, Place, Session, finite_losses
 from zoo.training.step import install, lenient, optimizer, start
 
@@ -68,13 +69,14 @@ def _phase(session: Session, index: int, phase: Phase, resumed: Resumed | None) 
     model, recipe = session.model, session.recipe
     assignment = assign(model, phase.rules)
     loader = training_loader(session, assignment)
-    rate = schedule(phase, max(len(loader) // recipe.accumulate, 1))
+    rate = schedule(recipe.schedule, phase.rate, phase.epochs, max(len(loader) // recipe.accumulate, 1))
     transform = optimizer(
         rate,
         weight_decay=recipe.weight_decay,
         clip=recipe.clip,
         accumulate=recipe.accumulate,
         assignment=assignment,
+        row=recipe.optimizer,
     )
     maps = affine_maps(model, assignment) if assignment.backbone_frozen else {}
     state, program = start(

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import optax
-
 from zoo.errors import ConfigError
 from zoo.models.model import Model
-from zoo.numbers import TRAINING, check_number, check_numbers
+from zoo.numbers import EPOCHS, RATE, check_number
 from zoo.training.rules import Rule, preset
 
 HEAD_RATE = 3e-3
@@ -54,7 +52,6 @@ def make_plan(
     """
     if not isinstance(plan, str):
         return _checked(plan)
-    check_numbers({"epochs": epochs, "lr": rate}, TRAINING)
     if rules is not None:
         return (Phase("rules", tuple(rules), epochs, rate or FINE_RATE),)
     names = plan.split("+")
@@ -80,8 +77,8 @@ def _checked(plan: Sequence[Phase]) -> tuple[Phase, ...]:
     if not plan:
         raise ConfigError("the plan has no phases; give at least one, or the name of a preset such as head+all.")
     for phase in plan:
-        check_number(f"epochs of phase {phase.name}", phase.epochs, TRAINING["epochs"])
-        check_number(f"rate of phase {phase.name}", phase.rate, TRAINING["lr"])
+        check_number(f"epochs of phase {phase.name}", phase.epochs, EPOCHS)
+        check_number(f"rate of phase {phase.name}", phase.rate, RATE)
     return tuple(plan)
 
 
@@ -89,12 +86,3 @@ def _rate(model: Model, name: str, head_rate: float) -> float:
     if name == "head":
         return head_rate
     return FINE_RATE if model.card.weights else min(SCRATCH_RATE, head_rate)
-
-
-def schedule(phase: Phase, steps_per_epoch: int) -> optax.Schedule:
-    """Warm up linearly over the first tenth (at most one epoch), then fall along a cosine to a hundredth."""
-    total = max(phase.epochs * steps_per_epoch, 1)
-    warm = min(steps_per_epoch, total // 10)
-    return optax.warmup_cosine_decay_schedule(
-        phase.rate / 20 if warm else phase.rate, phase.rate, warm, total, phase.rate / 100
-    )

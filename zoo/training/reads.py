@@ -18,10 +18,11 @@ from zoo.layers import BatchNorm
 from zoo.models.model import Model, features_of
 from zoo.models.prepared import evaluation_load, frame_numbers, training_load
 from zoo.training import batches as batching
+from zoo.training.config import Recipe
 from zoo.training.evaluation import Evaluation, evaluate_batches
 from zoo.training.rules import Assignment
 from zoo.training.run import scalars
-from zoo.training.session import Interrupted, Place, Recipe, Session, diverged
+from zoo.training.session import Interrupted, Place, Session, diverged
 from zoo.weights.mapping import Path as ModulePath
 from zoo.weights.mapping import dotted
 

@@ -1,4 +1,4 @@
-"""What one training is given and what it has reached: the recipe, the session, the place in a phase."""
+"""One training under way: what it is given and what it has reached, and the place in a phase."""
 
 from __future__ import annotations
 
@@ -13,46 +13,13 @@ from flax import nnx
 
 from zoo.activations.views import CachedViews
 from zoo.data import Dataset
-from zoo.data.augment import Augment
 from zoo.errors import RunError
 from zoo.models.model import Model
-from zoo.numbers import TRAINING, check_numbers
 from zoo.training.checkpoint import Checkpoints
+from zoo.training.config import Recipe
 from zoo.training.plan import Phase
 
 Event = tuple[int, dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How to train, beside the plan.
-
-    Attributes:
-        batch_size: images in a step. seed: of order, augmentation and dropout.
-        weight_decay, clip, accumulate, ema: see `zoo.training.step`.
-        augmentation: in phases that train the backbone. statistics: whether norms use and update batch statistics.
-        cache: keep the features of a frozen backbone on disk. remat: see `zoo.models.backbone.run_stages`.
-        patience: epochs without a better figure after which a phase ends. checkpoint_seconds: time between two
-            checkpoints.
-    """
-
-    batch_size: int = 32
-    seed: int = 0
-    weight_decay: float = 0.01
-    clip: float | None = 1.0
-    accumulate: int = 1
-    ema: float = 0.0
-    augmentation: Augment | None = None
-    statistics: bool = False
-    cache: bool = True
-    remat: bool = False
-    patience: int | None = None
-    checkpoint_seconds: float = 60.0
-
-
-def check_recipe(recipe: Recipe) -> None:
-    """Raise `ConfigError` for a recipe that cannot train."""
-    check_numbers({name: value for name, value in vars(recipe).items() if name in TRAINING}, TRAINING)
 
 
 @dataclass

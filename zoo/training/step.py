@@ -18,6 +18,7 @@ from zoo.data.augment import Augment, augment, identity
 from zoo.layers import statistics_of
 from zoo.models.model import Model, features_of
 from zoo.registry.spec import Preprocess
+from zoo.training.optimizers import OPTIMIZERS, OwnOptimizer
 from zoo.training.rules import Assignment
 
 Batch = Mapping[str, Any]
@@ -55,16 +56,28 @@ class Program:
 
 
 def optimizer(
-    rate: optax.ScalarOrSchedule, *, weight_decay: float, clip: float | None, accumulate: int, assignment: Assignment
+    rate: optax.ScalarOrSchedule,
+    *,
+    weight_decay: float,
+    clip: float | None,
+    accumulate: int,
+    assignment: Assignment,
+    row: str | OwnOptimizer = "adamw",
 ) -> optax.GradientTransformation:
-    """AdamW (arXiv:1711.05101) as the masked update of an assignment.
+    """An optimizer as the masked update of an assignment.
 
     The clip's norm is over the trained parameters alone. Biases and norms, of one axis, are not decayed. With
     `accumulate`, the gradients of so many batches are averaged into one update.
+
+    Args:
+        row: a name of `zoo.training.optimizers`, or a function of the rate that brings its own weight decay.
     """
     chain = [] if clip is None else [optax.clip_by_global_norm(clip)]
     decayed = partial(jax.tree.map, lambda leaf: leaf.ndim > 1)
-    chain.append(optax.adamw(rate, weight_decay=weight_decay, mask=decayed))
+    if isinstance(row, str):
+        chain.append(OPTIMIZERS[row](rate, optax.add_decayed_weights(weight_decay, decayed)))
+    else:
+        chain.append(row(rate))
     transform = assignment.transform(optax.chain(*chain))
     return optax.MultiSteps(transform, accumulate).gradient_transformation() if accumulate > 1 else transform
 

@@ -1,0 +1,51 @@
+"""Options of a command from the fields of a configuration."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from zoo.training.options import Declared
+
+
+def with_flags(options: Sequence[Declared]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command, which takes them as `**flags`, the options that have a flag. typer reads its signature."""
+
+    def decorated(command: Callable[..., None]) -> Callable[..., None]:
+        hints = get_type_hints(command, include_extras=True)
+        own = [
+            one.replace(annotation=hints[one.name])
+            for one in inspect.signature(command).parameters.values()
+            if one.kind is not inspect.Parameter.VAR_KEYWORD
+        ]
+        flags = [
+            inspect.Parameter(
+                one.name, inspect.Parameter.KEYWORD_ONLY, default=one.default, annotation=_annotation(one)
+            )
+            for one in options
+            if one.option.flag != ""
+        ]
+        command.__signature__ = inspect.Signature([*own, *flags])  # type: ignore[attr-defined]
+        command.__annotations__ = {one.name: one.annotation for one in (*own, *flags)}
+        return command
+
+    return decorated
+
+
+def values(options: Sequence[Declared], flags: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a configuration for what the command line took."""
+    return {one.name: one.parsed(flags[one.name]) for one in options if one.name in flags}
+
+
+def _annotation(one: Declared) -> Any:
+    """The type that typer converts to, with the flag, and the help of the declaration."""
+    flag = one.option.flag or f"--{one.name.replace('_', '-')}"
+    if one.default is True:
+        flag = f"{flag}/--no-{flag.removeprefix('--')}"
+    taken = one.option.taken or one.annotation
+    if isinstance(taken, str):  # it names classes of modules with jax; the command line takes a name
+        taken = str | None if one.default is None else str
+    return Annotated[taken, typer.Option(flag, help=one.help, metavar=one.option.metavar)]

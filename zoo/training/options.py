@@ -1,0 +1,211 @@
+"""Options declared once: a field of a frozen dataclass, from which checks, signature, documentation and flags follow.
+
+Nothing here imports jax: `zoo train --help` reads the declarations.
+"""
+
+from __future__ import annotations
+
+import inspect
+import textwrap
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from functools import wraps
+from types import NoneType
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, get_args, overload
+
+from zoo.errors import ConfigError, unknown_name
+from zoo.numbers import Accepted, check_number
+
+if TYPE_CHECKING:
+    from zoo.models.model import Model
+    from zoo.training.batches import Data
+    from zoo.training.run import Run
+
+P = ParamSpec("P")
+C = TypeVar("C", contravariant=True)
+Check = Callable[[str, Any], None]
+"""Takes the name and the value of an option; raises `ConfigError` or `UnknownNameError`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """What is declared of an option beside its type and default.
+
+    Attributes:
+        help: what it does, without the last full stop.
+        more: what Python takes and the command line does not, without the full stop.
+        accepted: the numbers that it takes, or a check.
+        flag: its name on the command line: `--NAME` with hyphens if None; empty if it has none.
+        taken: the type that the command line takes, where the field's type does not say it.
+        parse: turns what the command line took into the value.
+        metavar: how help shows the value.
+        fixed: whether a resumed run must have the value that it began with.
+    """
+
+    help: str
+    more: str = ""
+    accepted: Accepted | Check | None = None
+    flag: str | None = None
+    parse: Callable[[Any], Any] | None = None
+    taken: Any = None
+    metavar: str | None = None
+    fixed: bool = True
+
+
+def option(default: Any, help: str, **declaration: Any) -> Any:
+    """Return a field with a default and its `Option`."""
+    return field(default=default, metadata={"option": Option(help=help, **declaration)})
+
+
+@dataclass(frozen=True)
+class Declared:
+    """An option with the name, annotation and default of its field.
+
+    Attributes:
+        help: the declaration's, with what holds where nothing is given.
+    """
+
+    name: str
+    annotation: Any
+    default: Any
+    help: str
+    option: Option
+
+    @property
+    def optional(self) -> bool:
+        """Whether None is accepted."""
+        if isinstance(self.annotation, str):
+            return "None" in self.annotation
+        return NoneType in get_args(self.annotation)
+
+    def check(self, value: Any) -> None:
+        """Raise `ConfigError` or `UnknownNameError` for a value that is not accepted."""
+        accepted = self.option.accepted
+        if self.annotation is bool and value not in (True, False):
+            raise ConfigError(f"{self.name} is {value!r}; accepted: True or False.")
+        if accepted is None or (value is None and self.optional):
+            return
+        if isinstance(accepted, Accepted):
+            check_number(self.name, value, accepted)
+        elif not (isinstance(value, str) and value == self.default):
+            # The default needs no check, which may have to import jax for the names that it knows.
+            accepted(self.name, value)
+
+    def parsed(self, value: Any) -> Any:
+        """Return the value for what the command line took. An empty text is as good as none."""
+        if self.option.parse:
+            return self.option.parse(value)
+        return None if value == "" and self.optional else value
+
+
+def declared(config: type, filled: type | None = None) -> Iterator[Declared]:
+    """Yield the options of a dataclass.
+
+    Args:
+        filled: a subclass that declares again, with a default, what a task may decide.
+    """
+    later = {one.name: one.default for one in fields(filled)} if filled else {}
+    for one in fields(config):
+        help = one.metadata["option"].help
+        if later.get(one.name, one.default) != one.default:
+            help = f"{help}. Without it: the task's own, else {later[one.name]}"
+        yield Declared(one.name, one.type, one.default, f"{help}.", one.metadata["option"])
+
+
+def one_of(*names: str) -> Check:
+    """Return a check that accepts these names."""
+
+    def check(name: str, value: Any) -> None:
+        if not isinstance(value, str) or value not in names:
+            raise ConfigError(f"{name} is {value!r}; accepted: {', '.join(names)}.")
+
+    return check
+
+
+def row_of(table: Callable[[], Mapping[str, Any]], kind: str) -> Check:
+    """Return a check that accepts the names of a table and callables.
+
+    Args:
+        table: returns the rows; it may import what they need.
+        kind: what a callable has to be, for the error.
+    """
+
+    def check(name: str, value: Any) -> None:
+        if isinstance(value, str) and value not in table():
+            raise unknown_name(name, value, table(), f"{kind} is accepted as well.")
+        if not isinstance(value, str) and not callable(value):
+            raise ConfigError(f"{name} is {value!r}; accepted: {', '.join(table())}, or {kind}.")
+
+    return check
+
+
+# The function that takes the options -------------------------------------------------------------------------------
+
+
+class Train(Protocol[P, C]):
+    """A function of a model, data and options, which are one configuration, single keywords, or both."""
+
+    __name__: str
+
+    @overload
+    def __call__(self, model: Model, data: Data, *args: P.args, **options: P.kwargs) -> Run: ...
+
+    @overload
+    def __call__(self, model: Model, data: Data, config: C, *args: P.args, **options: P.kwargs) -> Run: ...
+
+    def __call__(self, model: Model, data: Data, *args: Any, **options: Any) -> Run:
+        """Train."""
+
+
+def configured(
+    config: Callable[P, C], options: tuple[Declared, ...]
+) -> Callable[[Callable[[Model, Data, C], Run]], Train[P, C]]:
+    """Let a function of a configuration take its options as keywords, too, and say so in signature and docstring.
+
+    Args:
+        config: the dataclass; type checkers take the keywords from its constructor.
+        options: what it declares. They take the place of `{options}` in the docstring.
+    """
+    names = [one.name for one in options]
+
+    def decorated(function: Callable[[Model, Data, C], Run]) -> Train[P, C]:
+        @wraps(function)
+        def called(model: Model, data: Data, config: C | None = None, **given: Any) -> Run:
+            for name in given:
+                if name not in names:
+                    raise unknown_name(f"option of {called.__name__}", name, names)
+            base: Any = make() if config is None else config
+            if not isinstance(base, make):
+                raise ConfigError(f"config is {config!r}; accepted: a {make.__name__}.")
+            return function(model, data, replace(base, **given))
+
+        make: Any = config
+        called.__doc__ = inspect.cleandoc(function.__doc__ or "").replace("{options}", documented(options).lstrip())
+        called.__signature__ = _signature(function, options)  # type: ignore[attr-defined]
+        return called  # type: ignore[return-value]
+
+    return decorated
+
+
+def documented(options: tuple[Declared, ...]) -> str:
+    """The options as lines of an `Args:` section."""
+    lines = []
+    for one in options:
+        accepted = one.option.accepted
+        more = f" {one.option.more}." if one.option.more else ""
+        range_ = f" Accepted: {accepted}." if isinstance(accepted, Accepted) else ""
+        lines += textwrap.wrap(
+            f"{one.name}: {one.help}{more}{range_}", 116, initial_indent=" " * 4, subsequent_indent=" " * 8
+        )
+    return "\n".join(lines)
+
+
+def _signature(function: Callable[Concatenate[Any, ...], Any], options: tuple[Declared, ...]) -> inspect.Signature:
+    own = inspect.signature(function)
+    model, data, config = own.parameters.values()
+    keywords = [
+        inspect.Parameter(one.name, inspect.Parameter.KEYWORD_ONLY, default=one.default, annotation=one.annotation)
+        for one in options
+    ]
+    optional = config.replace(default=None, annotation=f"{config.annotation} | None")
+    return own.replace(parameters=[model, data, optional, *keywords])
