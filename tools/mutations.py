@@ -130,7 +130,7 @@ FAULTS = (
     Fault(
         "split that is not stratified",
         "zoo/data/split.py",
-        '    if dataset.kind != "class":\n        return [rng.permutation(len(dataset))]\n',
+        "    if not dataset.targets.exclusive:\n        return [rng.permutation(len(dataset))]\n",
         "    if dataset.kind:\n        return [rng.permutation(len(dataset))]\n",
         ("tests/test_data_split.py",),
     ),

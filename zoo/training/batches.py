@@ -11,7 +11,6 @@ import numpy as np
 
 from zoo.data import Dataset, Loader, Sample, read, split, suited
 from zoo.data.augment import Augment, unmoved
-from zoo.data.boxes import UNKNOWN
 from zoo.data.unique import unified
 from zoo.errors import ConfigError, DataError
 from zoo.labels import Alignment, align, numbered, shown
@@ -70,7 +69,7 @@ def relabelled(dataset: Dataset, model: Model, *, by_position: bool = False) -> 
     indexes, notes = _meaning(dataset, model, by_position)
     if dataset.classes == labels:
         return dataset
-    samples = tuple(replace(s, target=_mapped(s.target, indexes)) for s in dataset)
+    samples = tuple(replace(s, target=dataset.targets.mapped(s.target, indexes)) for s in dataset)
     known = dict(zip(indexes, dataset.category_ids, strict=False))
     ids = tuple(known.get(index) for index in range(len(labels))) if known else ()
     return replace(dataset, classes=labels, samples=samples, category_ids=ids, notes=(*dataset.notes, *notes))
@@ -78,14 +77,10 @@ def relabelled(dataset: Dataset, model: Model, *, by_position: bool = False) -> 
 
 def _meaning(dataset: Dataset, model: Model, by_position: bool) -> Alignment:
     """Find the model's label that each class of the data is."""
-    used = None  # which classes occur in masks is known only when they are read
-    if dataset.kind in ("class", "classes", "boxes"):
-        used = {index for sample in dataset for index in dataset.labels(sample)} - {UNKNOWN}
-    # Published detectors number the same classes in several ways (COCO's have 80, 90 or 91).
     label_set, fits = model.card.label_set, len(dataset.classes) == len(model.labels)
-    numbers = dataset.kind != "boxes" or not label_set or fits
+    numbers = not dataset.targets.several_numberings or not label_set or fits
     try:
-        return align(dataset.classes, model.labels, label_set, used, numbers=numbers)
+        return align(dataset.classes, model.labels, label_set, dataset.targets.used(dataset), numbers=numbers)
     except DataError:
         if by_position and numbered(model.labels):
             return Alignment(tuple(range(len(model.labels))))
@@ -101,12 +96,6 @@ def named_after(model: Model, dataset: Dataset) -> None:
         model.adapter = replace(
             model.adapter, labels=tuple(dataset.classes[indexes.index(i)] for i in range(len(indexes)))
         )
-
-
-def _mapped(target: Any, mapping: tuple[int, ...]) -> Any:
-    if hasattr(target, "mapped"):
-        return target.mapped(mapping)
-    return tuple(mapping[i] for i in target) if isinstance(target, tuple) else mapping[target]
 
 
 def cached_batches(
