@@ -1,45 +1,50 @@
 """Kinds of target: what the truth of a sample may be, one class a kind. Importing this needs neither jax nor Pillow.
 
 `Dataset.kind` names one. Everything that depends on it (class indexes, checks, how duplicates join, how a split is
-stratified) is asked of the kind, so that a new one is a class and a call of `add`.
+stratified) is asked of the kind, so that a new one is a class and a call of `add`. A task turns targets into arrays;
+those that say where things are have a nature (`spatial`), which moves them as augmentation moves the pixels.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from zoo.errors import ConfigError, DataError
+from zoo.errors import ConfigError, DataError, unknown_name
 from zoo.targets.base import Opaque, TargetKind
 
 if TYPE_CHECKING:
     from zoo.data.dataset import Dataset
+    from zoo.targets.spatial.base import Spatial
 
-__all__ = ["TargetKind", "add", "converted", "kind", "names"]
+__all__ = ["TargetKind", "add", "add_nature", "converted", "kind", "names", "nature", "natures"]
 
-_ROWS = {
+_KINDS: dict[str, Any] = {
     "class": "zoo.targets.kinds.label:Label",
     "classes": "zoo.targets.kinds.labels:Labels",
     "boxes": "zoo.targets.kinds.boxes:BoxesKind",
     "masks": "zoo.targets.kinds.masks:MasksKind",
     "images": "zoo.targets.kinds.images:Images",
 }
-"""Kind -> where its class is. Imported when it is first asked for."""
+"""Kind -> its object, or where its class is, which is imported when it is first asked for."""
 
-_loaded: dict[str, TargetKind] = {}
+_NATURES: dict[str, Any] = {
+    "boxes": "zoo.targets.spatial.boxes:BoxArrays",
+    "mask": "zoo.targets.spatial.mask:MaskArrays",
+    "points": "zoo.targets.spatial.points:PointArrays",
+}
+"""The same for natures of arrays."""
 
 
 def names() -> tuple[str, ...]:
-    """Return the names of the known kinds."""
-    return tuple(dict.fromkeys((*_ROWS, *_loaded)))
+    """Return the names of the known kinds of target."""
+    return tuple(_KINDS)
 
 
 def kind(name: str) -> TargetKind:
     """Return the kind of a name. Of one that nobody added, nothing is known: its targets are passed on as they are."""
-    if name not in _loaded and name in _ROWS:
-        module, attribute = _ROWS[name].split(":")
-        _loaded[name] = getattr(import_module(module), attribute)()
-    return _loaded.get(name) or Opaque(name)
+    found: TargetKind = _row(_KINDS, name) if name in _KINDS else Opaque(name)
+    return found
 
 
 def add(new: TargetKind) -> None:
@@ -48,11 +53,40 @@ def add(new: TargetKind) -> None:
     Raises:
         ConfigError: it has no name, or there is another kind of this name.
     """
+    _add(_KINDS, new, "kind of target")
+
+
+def natures() -> tuple[str, ...]:
+    """Return the names of the known natures of arrays."""
+    return tuple(_NATURES)
+
+
+def nature(name: str) -> Spatial:
+    """Return the nature of a name. Raises `UnknownNameError` for one that nobody added."""
+    if name not in _NATURES:
+        raise unknown_name("nature of targets", name, _NATURES)
+    found: Spatial = _row(_NATURES, name)
+    return found
+
+
+def add_nature(new: Spatial) -> None:
+    """Add a nature of arrays. Raises `ConfigError` as `add` does."""
+    _add(_NATURES, new, "nature of targets")
+
+
+def _row(rows: dict[str, Any], name: str) -> Any:
+    if isinstance(row := rows[name], str):
+        module, attribute = row.split(":")
+        rows[name] = getattr(import_module(module), attribute)()
+    return rows[name]
+
+
+def _add(rows: dict[str, Any], new: Any, what: str) -> None:
     if not new.name:
-        raise ConfigError(f"{type(new).__name__} has no name; a kind of target needs one, which data sets give.")
-    if new.name in names() and type(kind(new.name)) is not type(new):
-        raise ConfigError(f"there is a kind of target {new.name!r} already; known: {', '.join(names())}.")
-    _loaded[new.name] = new
+        raise ConfigError(f"{type(new).__name__} has no name; each {what} needs one.")
+    if new.name in rows and type(_row(rows, new.name)) is not type(new):
+        raise ConfigError(f"there is a {what} {new.name!r} already; known: {', '.join(rows)}. Use another name.")
+    rows[new.name] = new
 
 
 def converted(dataset: Dataset, name: str) -> Dataset:
