@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 __all__ = ["TargetKind", "add", "add_nature", "converted", "kind", "names", "nature", "natures"]
 
 _KINDS: dict[str, Any] = {
-    "class": "zoo.targets.kinds.label:Label",
-    "classes": "zoo.targets.kinds.labels:Labels",
-    "boxes": "zoo.targets.kinds.boxes:BoxesKind",
-    "masks": "zoo.targets.kinds.masks:MasksKind",
-    "images": "zoo.targets.kinds.images:Images",
+    "class": "zoo.targets.kinds.label:KIND",
+    "classes": "zoo.targets.kinds.labels:KIND",
+    "boxes": "zoo.targets.kinds.boxes:KIND",
+    "masks": "zoo.targets.kinds.masks:KIND",
+    "images": "zoo.targets.kinds.images:KIND",
 }
-"""Kind -> its object, or where its class is, which is imported when it is first asked for."""
+"""Kind -> the object, or where it is; it is imported when it is first asked for."""
 
 _NATURES: dict[str, Any] = {
-    "boxes": "zoo.targets.spatial.boxes:BoxArrays",
-    "mask": "zoo.targets.spatial.mask:MaskArrays",
-    "points": "zoo.targets.spatial.points:PointArrays",
+    "boxes": "zoo.targets.spatial.boxes:NATURE",
+    "mask": "zoo.targets.spatial.mask:NATURE",
+    "points": "zoo.targets.spatial.points:NATURE",
 }
 """The same for natures of arrays."""
 
@@ -77,7 +77,7 @@ def add_nature(new: Spatial) -> None:
 def _row(rows: dict[str, Any], name: str) -> Any:
     if isinstance(row := rows[name], str):
         module, attribute = row.split(":")
-        rows[name] = getattr(import_module(module), attribute)()
+        rows[name] = getattr(import_module(module), attribute)
     return rows[name]
 
 

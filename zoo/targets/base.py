@@ -65,8 +65,12 @@ class TargetKind:
         return dataset, Report(dataset.name, len(dataset), ())
 
     def files(self, target: Any) -> tuple[Path, ...]:
-        """Return the files beside the image's that the target depends on."""
+        """Return the files beside the image's that the target depends on: a fingerprint holds their sizes and times."""
         return ()
+
+    def read_from(self, target: Any) -> tuple[Path, ...]:
+        """Return all files beside the image's that the target was read from, one for itself alone."""
+        return self.files(target)
 
     def size(self, target: Any) -> tuple[int, int] | None:
         """Return the (height, width) of the upright image where the target knows it."""

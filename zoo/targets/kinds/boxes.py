@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo.targets.base import TargetKind
-from zoo.targets.boxes import UNKNOWN, Boxes
+from zoo.targets.boxes import UNKNOWN, Boxes, InstanceMasks
 from zoo.targets.check_boxes import BoxReport, check_boxes
 from zoo.targets.faults import Policy
 from zoo.targets.outlines import Outlines
@@ -37,6 +38,9 @@ class BoxesKind(TargetKind):
     def checked(self, dataset: Dataset, policy: Policy) -> tuple[Dataset, BoxReport]:
         return check_boxes(dataset, policy)
 
+    def read_from(self, target: Boxes) -> tuple[Path, ...]:
+        return (target.masks.file,) if isinstance(target.masks, InstanceMasks) else ()
+
     def size(self, target: Boxes) -> tuple[int, int]:
         return target.size
 
@@ -58,3 +62,6 @@ class BoxesKind(TargetKind):
 
     def words(self, target: Boxes, classes: Sequence[str]) -> str:
         return f"{len(target)} boxes"
+
+
+KIND = BoxesKind()

@@ -10,3 +10,6 @@ class Images(TargetKind):
 
     name = "images"
     format = "images"
+
+
+KIND = Images()

@@ -29,3 +29,6 @@ class Label(TargetKind):
 
     def words(self, target: int, classes: Sequence[str]) -> str:
         return repr(classes[target])
+
+
+KIND = Label()

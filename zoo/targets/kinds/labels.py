@@ -32,3 +32,6 @@ class Labels(TargetKind):
 
     def words(self, target: Sequence[int], classes: Sequence[str]) -> str:
         return " ".join(repr(classes[index]) for index in target) or "no label"
+
+
+KIND = Labels()

@@ -52,3 +52,6 @@ class MasksKind(TargetKind):
 
     def made(self, dataset: Dataset) -> Dataset:
         return painted(dataset)
+
+
+KIND = MasksKind()

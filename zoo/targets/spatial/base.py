@@ -78,6 +78,7 @@ class Spatial(ABC):
 
     def cropped(self, name: str, batch: Batch, top: int, left: int, size: tuple[int, int]) -> dict[str, jax.Array]:
         """Return the arrays after a part of `size` was cut out of all images, at the same place."""
+
         def full(value: int) -> jax.Array:
             return jnp.full(len(batch[name]), value, jnp.float32)
 

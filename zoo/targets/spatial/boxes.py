@@ -39,6 +39,9 @@ class BoxArrays(Listed):
         return {name: np.where(there, np.stack([width - x2, y1, width - x1, y2], -1), boxes)}
 
 
+NATURE = BoxArrays()
+
+
 def move_boxes(size: tuple[int, int], min_visible: float, boxes: jax.Array, at: Geometry) -> jax.Array:
     """Boxes (m, 4) of the input image in pixels of the result, cut at its border; all zeros for those of which no
     area, or less than `min_visible` of their area, is inside."""

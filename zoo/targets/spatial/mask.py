@@ -33,6 +33,9 @@ class MaskArrays(Spatial):
         return {name: tiled(jnp.where(there[:, :, None, None], mask[rows], jnp.asarray(fill, mask.dtype)))}
 
 
+NATURE = MaskArrays()
+
+
 def _move_mask(shown: Shown, mask: jax.Array, at: Geometry) -> jax.Array:
     """A mask (H, W) of the input image as (h, w): the value under each pixel's centre."""
     y, x = (jnp.floor(place).astype(jnp.int32) for place in source_pixels(shown.size, at))

@@ -46,3 +46,6 @@ class PointArrays(Listed):
         there = flip[:, None] & np.asarray(batch[self.valid(name)])
         turned = np.stack([width - points[..., 0], points[..., 1]], axis=-1)
         return {name: np.where(there[..., None], turned, points)}
+
+
+NATURE = PointArrays()
