@@ -19,9 +19,7 @@ from pycocotools import mask as coco_masks
 from zoo.data import Dataset, Sample, kfold, prepare, split
 from zoo.data.boxes import UNKNOWN, Boxes, InstanceMasks
 from zoo.data.check import checked
-from zoo.data.check_masks import MASK_FAULTS, check_masks
 from zoo.data.decode import upright
-from zoo.data.mask_file import mask_values
 from zoo.data.masks import (
     IGNORE,
     Mask,
@@ -32,10 +30,12 @@ from zoo.data.masks import (
     prepare_mask,
     read_mask,
 )
-from zoo.data.outlines import Outlines, Polygons, Runs, inside, shape_of
 from zoo.data.transform import frame_of
 from zoo.errors import ConfigError, DataError
 from zoo.registry.spec import Preprocess
+from zoo.targets.check_masks import MASK_FAULTS, check_masks
+from zoo.targets.mask_file import mask_values
+from zoo.targets.outlines import Outlines, Polygons, Runs, inside, shape_of
 
 SIZE = (12, 20)
 TABLE = ((0, 0), (1, 1), (2, 2), (255, IGNORE))

@@ -11,11 +11,11 @@ from PIL import Image
 from pycocotools import mask as coco_masks
 
 from zoo.data import formats, read
-from zoo.data.check_masks import check_masks
 from zoo.data.class_table import classes_of, code, colours_of, read_table, values_of
 from zoo.data.masks import IGNORE, pixel_counts, read_mask
 from zoo.data.readers import voc_masks
 from zoo.errors import DataError
+from zoo.targets.check_masks import check_masks
 
 SIZE = (12, 20)
 WANTED = np.zeros(SIZE, np.uint8)

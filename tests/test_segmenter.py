@@ -26,12 +26,12 @@ from zoo.adapters.segmenter.prediction import Look, _bands, _moved, profile, sli
 from zoo.cli.app import app
 from zoo.data import Dataset, Sample, decode
 from zoo.data.masks import IGNORE, Mask, Regions, read_mask
-from zoo.data.outlines import Runs
 from zoo.data.transform import place
 from zoo.dense.originals import labels_of_one
 from zoo.errors import ConfigError, DataError, UnknownNameError
 from zoo.models.model import Model
 from zoo.registry.spec import Preprocess
+from zoo.targets.outlines import Runs
 from zoo.training.evaluation import _evaluate
 from zoo.training.run import Run
 

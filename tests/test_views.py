@@ -22,6 +22,7 @@ from zoo.data.masks import IGNORE, Mask, MaskFile, prepare_mask, read_mask
 from zoo.models.adapter import option_fields
 from zoo.models.model import FEATURES, Model
 from zoo.models.prepared import evaluation_load
+from zoo.targets.moves import MOVES
 from zoo.training.batches import cached_batches
 
 SIDE = 64
@@ -57,14 +58,26 @@ def model(tinynet: Path) -> Model:  # noqa: F811
 
 
 class Masked(Classifier):
-    """A classifier's head, and targets that are the bright shape: its mask and its box."""
+    """A classifier's head, and targets that are the bright shape: its mask, its box, its middle and its corners."""
+
+    moves = {**MOVES, "points": "points"}
 
     def targets(self, sample: Sample, preprocess: Any) -> dict[str, np.ndarray]:
         mask = prepare_mask(read_mask(sample.target), preprocess)
         y, x = np.nonzero(mask == 1)
         box = [[x.min(), y.min(), x.max() + 1, y.max() + 1], [0, 0, 0, 0]]
         there = np.array([True, False])
-        return {"mask": mask, "boxes": np.array(box, np.float32), "box_valid": there, "label": np.int32(len(x))}
+        (x1, y1, x2, y2), _ = box
+        # The right and lower edges belong to no pixel of the shape, so that a point on them may lie outside the frame.
+        points = np.array([[(x1 + x2) / 2, (y1 + y2) / 2], [x1, y1], [x2, y1], [x1, y2], [x2, y2], [0, 0]], np.float32)
+        return {
+            "mask": mask,
+            "boxes": np.array(box, np.float32),
+            "box_valid": there,
+            "label": np.int32(len(x)),
+            "points": points,
+            "point_valid": np.arange(6) < 5,
+        }
 
     def truth(self, sample: Sample) -> dict[str, np.ndarray]:
         return {"true": read_mask(sample.target)[:48]}
@@ -128,7 +141,7 @@ def test_targets_move_with_the_pixels(model: Model, dataset: Dataset, views: Cac
     """In every view the bright pixels, the mask and the box tell of the same rectangle, to within a pixel."""
     groups = views.groups
     loader = Loader(dataset, evaluation_load(model), 2, seed=1, shuffle=True, groups=groups)
-    moved = 0
+    moved = points = 0
     for epoch in range(5):
         turns = views.turns(1, epoch)
         for batch in cached_batches(views, loader, views.targets, epoch, mirror=True):
@@ -141,11 +154,20 @@ def test_targets_move_with_the_pixels(model: Model, dataset: Dataset, views: Cac
                 assert ((pixels > 127) == (mask == 1))[sure].all() and sure.mean() > 0.9
                 y, x = np.nonzero(mask == 1)
                 assert batch["box_valid"][i].tolist() == [len(x) > 0, False] and not batch["boxes"][i, 1].any()
+                (middle, *corners), (sure_middle, *known) = batch["points"][i], batch["point_valid"][i]
+                assert not sure_middle or mask[int(middle[1]), int(middle[0])] == 1
+                for corner, there in zip(corners, known, strict=True):
+                    assert there or not corner.any()
+                    if there and len(x):
+                        ends = [np.array([along.min(), along.max() + 1]) for along in (x, y)]
+                        assert all(np.abs(end - at).min() < 1.01 for end, at in zip(ends, corner, strict=True))
+                points += int(sum(known[:4]))
                 if len(x):
                     np.testing.assert_allclose(box, [x.min(), y.min(), x.max() + 1, y.max() + 1], atol=1.01)
                 assert batch["label"][i] == views.targets[row]["label"]  # what has no place stays
                 moved += turns[row] > 1
     assert moved == 3 * COUNT  # of five epochs each sample has three in random views
+    assert points > 5 * COUNT * 2
 
 
 def test_each_sample_has_all_its_views_in_turn(views: CachedViews):

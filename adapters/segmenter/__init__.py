@@ -32,7 +32,6 @@ from zoo.adapters.segmenter.decoders import (
 from zoo.adapters.segmenter.published import MODELS
 from zoo.data import Dataset, Sample
 from zoo.data.masks import BACKGROUND, IGNORE, MOST_CLASSES, pixel_counts, prepare_mask, read_mask
-from zoo.data.outlines import Runs, inside
 from zoo.data.transform import frame_of
 from zoo.dense.coco_results import Numbering
 from zoo.dense.framing import whole_image
@@ -45,6 +44,7 @@ from zoo.models.model import Model
 from zoo.numbers import check_class_weights
 from zoo.registry.hookspecs import hookimpl
 from zoo.registry.spec import AdapterSpec, BackboneSpec, ModelSpec, Part, Preprocess
+from zoo.targets.outlines import Runs, inside
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -8,7 +8,7 @@ batch is one of them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -22,6 +22,7 @@ from zoo.data import Dataset
 from zoo.data.augment import Augment, augment_each
 from zoo.models.model import FEATURES, MIRRORED, Model
 from zoo.models.prepared import all_targets, frame_numbers
+from zoo.targets.moves import MOVES, Moves, moving
 
 _MIRRORED, _FURTHER = 1, 2
 """Numbers of the mirrored view, and of the first random one; the plain view is 0."""
@@ -38,6 +39,7 @@ class CachedViews:
         frames: (height, width) of each frame, in pixels.
         targets: the encoded targets of each sample, for the plain view.
         random: how the random views came about.
+        moves: which targets move with the pixels, and how (`Adapter.moves`).
     """
 
     groups: np.ndarray
@@ -48,6 +50,7 @@ class CachedViews:
     frames: Mapping[int, tuple[int, int]]
     targets: Sequence[Mapping[str, np.ndarray]]
     random: View = PLAIN
+    moves: Moves = field(default_factory=lambda: MOVES)
 
     def rows(self, index: np.ndarray, view: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """Features of the images at `index` (b,), which share a frame, as entries of a batch. `view` (b,) says how each
@@ -86,15 +89,17 @@ class CachedViews:
         return found
 
     def moved(self, targets: Mapping[str, Any], index: np.ndarray, view: np.ndarray) -> dict[str, Any]:
-        """The targets of a batch with boxes and masks moved as the pixels are where the view (b,) is a random one."""
-        touched = {name: targets[name] for name in ("boxes", "box_valid", "mask") if name in targets}
+        """The targets of a batch, moved as the pixels are where the view (b,) is a random one."""
+        touched = {name: targets[name] for name in moving(targets, self.moves)}
         where = view >= _FURTHER
         if not touched or not where.any():
             return dict(targets)
         assert self.random.augmentation is not None
         frame = self.frames[int(self.groups[index[0]])]
         numbers, rows = view - _FURTHER + 1, self.rows_of[index]
-        found = _moved(self.random.augmentation, frame, self.random.seed, numbers, rows, touched)
+        found = _moved(
+            self.random.augmentation, frame, self.random.seed, numbers, rows, touched, tuple(self.moves.items())
+        )
         new = {name: np.asarray(found[name]).astype(value.dtype) for name, value in touched.items()}
         return {
             **targets,
@@ -102,15 +107,21 @@ class CachedViews:
         }
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@partial(jax.jit, static_argnums=(0, 1, 6))
 def _moved(
-    config: Augment, frame: tuple[int, int], seed: int, numbers: jax.Array, rows: jax.Array, targets: Mapping[str, Any]
+    config: Augment,
+    frame: tuple[int, int],
+    seed: int,
+    numbers: jax.Array,
+    rows: jax.Array,
+    targets: Mapping[str, Any],
+    moves: tuple[tuple[str, str], ...],
 ) -> dict[str, jax.Array]:
-    """Boxes and masks of a batch as `View.pixels` moves the pixels. The images themselves are not needed, and what is
+    """Targets of a batch as `View.pixels` moves the pixels. The images themselves are not needed, and what is
     computed of these is left out by the compiler."""
     channels = len(config.fill) if isinstance(config.fill, tuple) else 1
     images = jnp.zeros((len(rows), *frame, channels), jnp.uint8)
-    found = augment_each(config, view_keys(seed, numbers, rows), {"image": images, **targets}, frame)
+    found = augment_each(config, view_keys(seed, numbers, rows), {"image": images, **targets}, frame, dict(moves))
     return {name: found[name] for name in targets}
 
 
@@ -153,7 +164,7 @@ def open_views(
     plain, others = caches[PLAIN], [caches[view] for view in views[1:]]
     there = {group: frames[group] for group in plain}
     seen = (others[0], tuple(others[1:])) if mirrored else ({}, tuple(others))
-    return CachedViews(groups, rows_of, plain, *seen, there, all_targets(dataset, model), random)
+    return CachedViews(groups, rows_of, plain, *seen, there, all_targets(dataset, model), random, model.adapter.moves)
 
 
 def _framed(model: Model, size: tuple[int, int]) -> Model:

@@ -1,4 +1,4 @@
-"""Augmentation on the device: whole batches, in JAX, decided by a key. Boxes and masks move with the pixels.
+"""Augmentation on the device: whole batches, in JAX, decided by a key. Boxes, masks and points move with the pixels.
 
 Random resized crops as in Szegedy et al., 2015 (https://arxiv.org/abs/1409.4842); mixup, Zhang et al., 2017
 (https://arxiv.org/abs/1710.09412); cutmix, Yun et al., 2019 (https://arxiv.org/abs/1905.04899); random erasing,
@@ -8,7 +8,7 @@ Zhong et al., 2017 (https://arxiv.org/abs/1708.04896).
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -17,9 +17,12 @@ import jax
 import jax.numpy as jnp
 from jax import random
 
-from zoo.data.augment_boxes import PER_BOX, Geometry, clip_boxes, mosaic, move_boxes, source_pixels, with_boxes
+from zoo.data.mosaic import mosaic
 from zoo.errors import ConfigError
 from zoo.numbers import check_finite
+from zoo.targets.moves import MOVES, Moves, movers
+from zoo.targets.moves import unmoved as unmoved
+from zoo.targets.spatial.base import Geometry, Shown, source_pixels
 
 Size = int | tuple[int, int]
 Batch = dict[str, Any]
@@ -86,15 +89,14 @@ class Augment:
         return self.hflip or self.mosaic > 0 or {*self.scale, *self.ratio} != {1}
 
     @property
+    def beyond(self) -> bool:
+        """Whether an image may be smaller than the frame, so that something is filled in beside it."""
+        return self.scale[1] > 1
+
+    @property
     def mixes(self) -> bool:
         """Whether an augmented image may be made of two, so that the loss must know of `mix`."""
         return self.mixup > 0 or self.cutmix > 0
-
-
-def unmoved(names: Collection[str]) -> list[str]:
-    """Those of the entries of a batch that `augment` leaves as they are when it crops, mirrors or joins images."""
-    found = set(names) - {"image", "boxes", "mask"}
-    return sorted(found - set(PER_BOX) if "boxes" in names else found)
 
 
 class Draws(NamedTuple):
@@ -116,8 +118,7 @@ class Draws(NamedTuple):
     erase_left: jax.Array
 
 
-@partial(jax.jit, static_argnames=("config", "size"))
-def augment(config: Augment, key: jax.Array, batch: Mapping[str, Any], size: Size) -> Batch:
+def augment(config: Augment, key: jax.Array, batch: Mapping[str, Any], size: Size, moves: Moves = MOVES) -> Batch:
     """An augmented batch. Equal keys give equal batches; an image's result depends on the key and its row alone, and
     in a mosaic or mixture on its partners.
 
@@ -126,8 +127,9 @@ def augment(config: Augment, key: jax.Array, batch: Mapping[str, Any], size: Siz
         key: of this step.
         batch: `image` uint8 (b, H, W, c) in RGB order, and perhaps `boxes` (b, m, 4) as x1 y1 x2 y2 in pixels with
             `labels`, `box_valid` and `crowd` (b, m), and `mask` (b, H, W) of class or instance numbers. Other entries
-            are passed on.
+            are passed on, unless they are in `moves`.
         size: of the result, in pixels: a side or (height, width).
+        moves: which arrays move with the pixels: name -> nature, see `zoo.targets.natures`.
 
     Returns:
         `image` float32 (b, h, w, c) in [0, 1], `boxes` in pixels of it, clipped (all 0, and `box_valid` False, where
@@ -139,11 +141,17 @@ def augment(config: Augment, key: jax.Array, batch: Mapping[str, Any], size: Siz
         ConfigError: mixup or cutmix with boxes or masks, whose targets cannot be mixed; a mosaic without them; or a
             `fill` for another number of channels.
     """
+    found: Batch = _augment(config, key, dict(batch), size, tuple(moves.items()))
+    return found
+
+
+@partial(jax.jit, static_argnames=("config", "size", "moves"))
+def _augment(config: Augment, key: jax.Array, batch: Batch, size: Size, moves: tuple[tuple[str, str], ...]) -> Batch:
     height, width = _pair(size)
     fill = _fill(config, batch["image"].shape[-1])
     full: Any = batch["image"].shape[1:3]
     if config.mosaic:
-        batch, joined = mosaic(random.fold_in(key, 2), batch, config.mosaic, fill, config.mask_fill)
+        batch, joined = mosaic(random.fold_in(key, 2), batch, config.mosaic, fill, config.mask_fill, dict(moves))
         full = tuple(side * (1 + joined.astype(jnp.float32)) for side in full)
     image = batch["image"]
     rows = jnp.arange(image.shape[0])
@@ -155,36 +163,44 @@ def augment(config: Augment, key: jax.Array, batch: Mapping[str, Any], size: Siz
     out["image"] = jax.vmap(one_image, (0, 0, 0, 0 if config.mosaic else None))(image, geometry, draws, full)
     if config.erasing:
         out["image"] = jax.vmap(partial(_erase, config))(keys, out["image"], draws)
-    if "boxes" in batch:
-        moved = jax.vmap(partial(move_boxes, (height, width), config.min_visible))(batch["boxes"], geometry)
-        out = with_boxes(out, moved)
-    if "mask" in batch:
-        out["mask"] = jax.vmap(partial(_move_mask, config, (height, width)))(batch["mask"], geometry)
-    if config.mixup or config.cutmix:
-        if "boxes" in batch or "mask" in batch:
-            raise ConfigError("mixup and cutmix cannot be used with boxes or masks; set both to 0.")
+    shown = Shown((height, width), config.beyond, config.mask_fill, config.min_visible)
+    placed = movers(batch, dict(moves))
+    for name, mover in placed:
+        out |= mover.moved(name, batch, geometry, shown)
+    if config.mixes:
+        if placed:
+            raise ConfigError(
+                "mixup and cutmix cannot be used with targets that have a place, such as boxes or masks; set both to 0."
+            )
         out["image"], out["mix"] = _mix(config, random.fold_in(key, 1), out["image"])
     return out
 
 
-@partial(jax.jit, static_argnames=("config", "size"))
-def augment_each(config: Augment, keys: jax.Array, batch: Mapping[str, Any], size: Size) -> Batch:
+def augment_each(config: Augment, keys: jax.Array, batch: Mapping[str, Any], size: Size, moves: Moves = MOVES) -> Batch:
     """As `augment`, but each image (and its boxes and mask) by a key of its own, whatever batch it is in: `keys` (b,).
     What needs partners, mosaics and mixtures, is left out."""
-    alone = replace(config, mosaic=0.0, mixup=0.0, cutmix=0.0)
-
-    def one(key: jax.Array, row: Batch) -> Batch:
-        out = augment(alone, key, {name: value[None] for name, value in row.items()}, size)
-        return {name: value[0] for name, value in out.items()}
-
-    found: Batch = jax.vmap(one)(keys, dict(batch))
+    found: Batch = _augment_each(config, keys, dict(batch), size, tuple(moves.items()))
     return found
 
 
-def identity(batch: Mapping[str, Any], size: Size) -> Batch:
+@partial(jax.jit, static_argnames=("config", "size", "moves"))
+def _augment_each(
+    config: Augment, keys: jax.Array, batch: Batch, size: Size, moves: tuple[tuple[str, str], ...]
+) -> Batch:
+    alone = replace(config, mosaic=0.0, mixup=0.0, cutmix=0.0)
+
+    def one(key: jax.Array, row: Batch) -> Batch:
+        out = _augment(alone, key, {name: value[None] for name, value in row.items()}, size, moves)
+        return {name: value[0] for name, value in out.items()}
+
+    found: Batch = jax.vmap(one)(keys, batch)
+    return found
+
+
+def identity(batch: Mapping[str, Any], size: Size, moves: Moves = MOVES) -> Batch:
     """The batch without augmentation: `image` float32 (b, h, w, c) in [0, 1], cut to its centre where it is larger.
 
-    `boxes` and `mask` move along. Raises `ConfigError` for images smaller than `size`.
+    What `moves` names moves along. Raises `ConfigError` for images smaller than `size`.
     """
     height, width = _pair(size)
     image = batch["image"]
@@ -192,12 +208,8 @@ def identity(batch: Mapping[str, Any], size: Size) -> Batch:
         raise ConfigError(f"images of {image.shape[1]}x{image.shape[2]} pixels are smaller than {height}x{width}.")
     top, left = (round((full - part) / 2) for full, part in zip(image.shape[1:3], (height, width), strict=True))
     out = {**batch, "image": image[:, top : top + height, left : left + width].astype(jnp.float32) / 255}
-    if "boxes" in batch:
-        boxes = batch["boxes"].astype(jnp.float32)
-        shift = jnp.broadcast_to(jnp.array([left, top, left, top], jnp.float32), boxes.shape)
-        out = with_boxes(out, clip_boxes(boxes - shift, height, width))
-    if "mask" in batch:
-        out["mask"] = batch["mask"][:, top : top + height, left : left + width]
+    for name, mover in movers(batch, moves):
+        out |= mover.cropped(name, batch, top, left, (height, width))
     return out
 
 
@@ -216,7 +228,7 @@ def _fill(config: Augment, channels: int) -> jax.Array:
 def _geometry(config: Augment, full: Any, draw: Draws) -> Geometry:
     """A random crop of an image of size `full`. A crop that is too long for one side is cut down to it, unless it is
     larger than the image."""
-    if config.scale[1] > 1:
+    if config.beyond:
         area = jnp.exp(_between(draw.area, *map(math.log, config.scale)))
         longest = jnp.where(area > 1, jnp.inf, 1.0)
     else:
@@ -237,7 +249,7 @@ def _one_image(
     config: Augment, size: tuple[int, int], fill: jax.Array, image: jax.Array, at: Geometry, draw: Draws, full: Any
 ) -> jax.Array:
     pixels = _resample(image.astype(jnp.float32) / 255, at, size)
-    if config.scale[1] <= 1:
+    if not config.beyond:
         return _color(config, pixels, draw)
     y, x = source_pixels(size, at)
     inside = ((y >= 0) & (y < full[0]))[:, None, None] & ((x >= 0) & (x < full[1]))[None, :, None]
@@ -253,17 +265,6 @@ def _resample(image: jax.Array, at: Geometry, size: tuple[int, int]) -> jax.Arra
     shape = (*size, image.shape[-1])
     pixels = jax.image.scale_and_translate(image, shape, (0, 1), scale, shift, method="linear", antialias=True)
     return jnp.where(at.flip, pixels[:, ::-1], pixels)
-
-
-def _move_mask(config: Augment, size: tuple[int, int], mask: jax.Array, at: Geometry) -> jax.Array:
-    """A mask (H, W) of the input image as (h, w): the value under each pixel's centre."""
-    y, x = (jnp.floor(place).astype(jnp.int32) for place in source_pixels(size, at))
-    height, width = mask.shape
-    moved = mask[jnp.clip(y, 0, height - 1)[:, None], jnp.clip(x, 0, width - 1)[None, :]]
-    if config.scale[1] <= 1:
-        return moved
-    inside = ((y >= 0) & (y < height))[:, None] & ((x >= 0) & (x < width))[None, :]
-    return jnp.where(inside, moved, jnp.asarray(config.mask_fill, mask.dtype))
 
 
 def _color(config: Augment, pixels: jax.Array, draw: Draws) -> jax.Array:

@@ -1,212 +1,24 @@
-"""The check of annotated boxes: every fault is named and counted, and a policy says what becomes of it."""
+"""The check of annotations: every fault is named and counted, and a policy says what becomes of it."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import ClassVar
+from collections.abc import Mapping
 
-from zoo.data.boxes import UNKNOWN, Box, Boxes
-from zoo.data.check_masks import check_masks
-from zoo.data.dataset import Dataset, Sample
-from zoo.data.decode import image_size
-from zoo.data.faults import MOST_LOST, Fault, Policy, Report, accepted, same_aspect
-from zoo.data.reasons import Dropped, of_boxes, other_corners
-from zoo.errors import ConfigError, DataError
+from zoo.data.dataset import Dataset
+from zoo.targets import kind
+from zoo.targets.check_boxes import FAULTS, BoxReport, check_boxes
+from zoo.targets.check_masks import check_masks
+from zoo.targets.faults import POLICIES, Policy
 
-FAULTS: Mapping[str, str] = {
-    "size": "the annotation is for an image of another size",
-    "number": "not a finite number",
-    "class": "of an unknown class",
-    "inverted": "right of left or bottom of top exchanged",
-    "outside": "outside the image",
-    "overhang": "partly outside the image",
-    "empty": "empty, or of a single pixel",
-    "duplicate": "the same box of the same class twice",
-}
-"""The kinds of fault, as people call them."""
-
-_ROUNDING = 0.5
-"""Pixels by which a box may overhang: coordinates as shares of the image are written with few digits."""
-
-
-@dataclass(frozen=True)
-class BoxReport(Report):
-    """What the check of a data set of boxes found.
-
-    Attributes:
-        boxes: how many there were.
-    """
-
-    boxes: int = 0
-    kinds: ClassVar[Mapping[str, str]] = FAULTS
-
-    @property
-    def subject(self) -> str:
-        return f"{self.name}, {self.boxes} boxes in {self.images} images"
-
-
-def check_boxes(dataset: Dataset, policy: Policy = "fix") -> tuple[Dataset, BoxReport]:
-    """The data set with its boxes in order, and what was wrong with them.
-
-    Args:
-        dataset: of kind `boxes`. The header of every image is read, no pixel.
-        policy: `fix` turns, scales, swaps and clips boxes where it is plain what was meant, and drops the rest:
-            empty ones, those wholly outside, of an unknown class or without numbers, and repeated ones. It never drops
-            more than a tenth of the boxes (repeated ones left aside), nor all of a class. `drop` drops every box with
-            a fault, and every image that was annotated in another size. `error` accepts none.
-
-    Annotations of another size: where the file stores the picture turned (EXIF) and they fit its stored size, they
-    are turned with it; where the aspect is the same, they are scaled; else they are taken as they are. An overhang of
-    up to half a pixel is cut off without a word: it is how shares of the image are rounded.
-
-    Raises:
-        DataError: with `error`, for any fault: says how many of each kind, and where the first is. With `fix`, where
-            too much would be dropped: says the likely reason. With any policy, for an image whose header cannot be
-            read, or when no image, or no box of those that there were, is left.
-        ConfigError: the policy is unknown, or the data set has no boxes.
-    """
-    accepted(policy)
-    if dataset.kind != "boxes":
-        raise ConfigError(f"{dataset.name} has targets of kind {dataset.kind}; only boxes can be checked as boxes.")
-    samples, faults, dropped = [], [], []
-    for sample in dataset:
-        checked = _Check(sample, policy)
-        faults += checked.faults
-        dropped += checked.dropped
-        if checked.target is not None:
-            samples.append(replace(sample, target=checked.target) if checked.target != sample.target else sample)
-    found = replace(dataset, samples=tuple(samples))
-    losses, reason = _losses(dataset, found, dropped)
-    boxes = sum(len(sample.target) for sample in dataset)
-    report = BoxReport(dataset.name, len(dataset), tuple(faults), losses, reason, boxes=boxes)
-    report.enforce(policy, len(samples))
-    if boxes and policy != "error" and not any(len(sample.target) for sample in found):
-        raise DataError(f"no box is left. {report.text()}{f' The likely reason: {reason}.' if reason else ''}")
-    return found, report
-
-
-def _losses(before: Dataset, after: Dataset, dropped: Sequence[Dropped]) -> tuple[tuple[str, ...], str]:
-    """(what is too much to drop, the likely reason)."""
-    every = [(box, s.target.size) for s in before for box in s.target.boxes]
-    losses = []
-    if len(dropped) > MOST_LOST * len(every):
-        losses.append(f"{len(dropped)} of {len(every)} boxes")
-    was, left = before.counts(), after.counts()
-    if gone := [f"{name!r} ({count})" for name, count in was.items() if count and not left[name]]:
-        losses.append(f"all boxes of {', '.join(gone[:5])}{', ...' * (len(gone) > 5)}")
-    if not losses and (meant := other_corners(every, _ROUNDING)):
-        return (f"what lies outside the image of most of {len(every)} boxes",), meant
-    return tuple(losses), of_boxes(dropped) if losses else ""
+__all__ = ["FAULTS", "POLICIES", "BoxReport", "Policy", "check_boxes", "check_masks", "checked"]
 
 
 def checked(parts: Mapping[str, Dataset], policy: Policy = "fix") -> tuple[dict[str, Dataset], tuple[str, ...]]:
-    """All parts of a data set by name, their boxes and masks in order, and a note on each part with faults. Parts with
-    other targets are passed on."""
-    found, notes, merged = dict(parts), [], ""
+    """All parts of a data set by name, their annotations in order as far as their kind has a check, and a note on each
+    part with faults."""
+    found, notes, remark = dict(parts), [], ""
     for name, part in parts.items():
-        if part.kind == "boxes":
-            found[name], report = check_boxes(part, policy)
-            notes.append(report.text())
-        elif part.kind == "masks":
-            found[name], masks = check_masks(part, policy)
-            notes.append(masks.text())
-            merged = merged or masks.merged
-    return found, tuple(filter(None, [*notes, merged]))
-
-
-class _Check:
-    """The boxes of one sample, in order: `target` is None when the image is left out."""
-
-    def __init__(self, sample: Sample, policy: Policy) -> None:
-        self.id, self.policy = sample.id, policy
-        self.faults: list[Fault] = []
-        self.dropped: list[Dropped] = []  # all but repeated boxes, of which nothing is lost
-        self.target: Boxes | None = None
-        size, orientation = image_size(sample.image)
-        target = self._resized(sample.target, size, orientation)
-        if target is None:
-            return
-        boxes, kept, seen = list(target.boxes), [], set()
-        for index, label in enumerate(target.labels):
-            box = self._box(index, boxes[index], label, size)
-            if box is None:
-                self.dropped.append(Dropped(self.faults[-1].kind, boxes[index], size))
-            if box is not None and (box, label) in seen:
-                self._say("duplicate", index, box)
-                box = box if policy == "error" else None
-            if box is not None:
-                boxes[index] = box
-                kept.append(index)
-                seen.add((box, label))
-        self.target = replace(target, boxes=tuple(boxes)).take(kept)
-
-    def _say(self, kind: str, index: int | None, detail: str | Box, fixable: bool = False) -> bool:
-        """Note a fault; whether it is mended in place, rather than dropped."""
-        mended = fixable and self.policy == "fix"
-        done = "" if self.policy == "error" else "fixed" if mended else "dropped"
-        text = detail if isinstance(detail, str) else " ".join(f"{value:g}" for value in detail)
-        self.faults.append(Fault(kind, self.id, index, done, text))
-        return mended
-
-    def _box(self, index: int, box: Box, label: int, size: tuple[int, int]) -> Box | None:
-        """The box as it is kept, or None."""
-        if not all(map(math.isfinite, box)):
-            self._say("number", index, box)
-            return None
-        if label == UNKNOWN:
-            self._say("class", index, box)
-            return None
-        x1, y1, x2, y2 = box
-        if x2 < x1 or y2 < y1:
-            if not self._say("inverted", index, box, fixable=True):
-                return None
-            x1, y1, x2, y2 = min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)
-        if x1 >= size[1] or y1 >= size[0] or x2 <= 0 or y2 <= 0:
-            self._say("outside", index, box)
-            return None
-        inside = _inside((x1, y1, x2, y2), size)
-        if max(abs(a - b) for a, b in zip(inside, (x1, y1, x2, y2), strict=True)) > _ROUNDING:
-            if not self._say("overhang", index, box, fixable=True):
-                return None
-        if (inside[2] - inside[0]) * (inside[3] - inside[1]) <= 1:
-            self._say("empty", index, inside)
-            return None
-        return inside
-
-    def _resized(self, target: Boxes, size: tuple[int, int], orientation: int) -> Boxes | None:
-        """The boxes in pixels of the upright file, or None to leave the image out."""
-        if target.size == size:
-            return target
-        detail = f"{target.size[1]}x{target.size[0]}, the file has {size[1]}x{size[0]}"
-        if not self._say("size", None, detail, fixable=True):
-            return None
-        (height, width), (stored_height, stored_width) = size, target.size
-        boxes = target.boxes
-        if orientation >= 5 and target.size == size[::-1]:
-            boxes = tuple(_turned(box, target.size, orientation) for box in boxes)
-        elif same_aspect(target.size, size):
-            across, down = width / stored_width, height / stored_height
-            boxes = tuple((x1 * across, y1 * down, x2 * across, y2 * down) for x1, y1, x2, y2 in boxes)
-        return replace(target, boxes=boxes, size=size)
-
-
-def _inside(box: Box, size: tuple[int, int]) -> Box:
-    """The box, cut at the borders of an image of `size`."""
-    x1, y1, x2, y2 = box
-    height, width = map(float, size)
-    return min(max(x1, 0.0), width), min(max(y1, 0.0), height), min(max(x2, 0.0), width), min(max(y2, 0.0), height)
-
-
-def _turned(box: Box, size: tuple[int, int], orientation: int) -> Box:
-    """A box on the stored picture of `size` as one on the upright picture, as `zoo.data.decode` turns it."""
-    x1, y1, x2, y2 = box
-    height, width = size
-    if orientation >= 5:
-        (x1, y1, x2, y2), (height, width) = (y1, x1, y2, x2), (width, height)
-    if orientation in (2, 3, 6, 7):
-        x1, x2 = width - x2, width - x1
-    if orientation in (3, 4, 7, 8):
-        y1, y2 = height - y2, height - y1
-    return x1, y1, x2, y2
+        found[name], report = kind(part.kind).checked(part, policy)
+        notes.append(report.text())
+        remark = remark or report.remark
+    return found, tuple(filter(None, [*notes, remark]))

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from zoo.data.files import read_lines
-from zoo.data.masks import BACKGROUND, IGNORE
 from zoo.errors import DataError
+from zoo.targets.masks import BACKGROUND, IGNORE
 
 FILES = (
     "classes.txt",

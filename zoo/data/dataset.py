@@ -7,13 +7,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from zoo.data.boxes import UNKNOWN
-from zoo.data.masks import MOST_CLASSES
 from zoo.errors import DataError
+from zoo.targets import TargetKind
+from zoo.targets import kind as kind_of
 
-Kind = Literal["class", "classes", "boxes", "masks", "images"]
+Kind = str
+"""A name that `zoo.targets.kind` knows. Of another one nothing is known, and its targets are passed on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,7 @@ class Sample:
     Attributes:
         image: path of the image file.
         target: a class index for kind `class`, a tuple of class indexes for kind `classes`, `zoo.data.boxes.Boxes`
-            for kind `boxes`, `zoo.data.masks.Mask` for kind `masks`.
+            for kind `boxes`, `zoo.data.masks.Mask` for kind `masks`, None for kind `images`.
         id: unique in the data set and the same on every machine: the path below the data set's root, with `/`.
         number: what the data's own file calls the image (COCO's `id`), where it has such a name.
     """
@@ -41,8 +42,8 @@ class Dataset:
     Attributes:
         samples: in the order that every index refers to.
         classes: names; a target's class index points here.
-        kind: what the targets are: `class` (an int), `classes` (a tuple of ints, possibly empty), `boxes`, `masks`;
-            `images` for images of which nothing is known, whose target is None.
+        kind: what the targets are: `class` (an int), `classes` (a tuple of ints, possibly empty), `boxes`, `masks`,
+            `images` (nothing is known), or one that was added to `zoo.targets`.
         name: for people, e.g. `ants_bees/train`.
         root: folder that the ids are relative to.
         notes: what whoever read the data has to say about it, for people: files left out, classes that look alike.
@@ -63,30 +64,12 @@ class Dataset:
         if len({sample.id for sample in self.samples}) < len(self.samples):
             id, count = Counter(sample.id for sample in self.samples).most_common(1)[0]
             raise DataError(f"{self.name}: {count} samples have the id {id!r}; each sample needs an id of its own.")
-        if self.kind == "masks":
-            self._check_masks()
-        if self.kind not in ("class", "classes", "boxes"):
-            return
-        # A box may be of a class that nobody named: `zoo.data.check` finds it, and says what becomes of it.
-        lowest = UNKNOWN if self.kind == "boxes" else 0
-        for sample in self.samples:
-            for index in self.labels(sample):
-                if not lowest <= index < len(self.classes):
-                    raise DataError(
-                        f"{self.name}: {sample.id} has class index {index}, but there are {len(self.classes)} classes "
-                        f"(0 to {len(self.classes) - 1}). Correct the label or the list of class names."
-                    )
+        self.targets.check(self)
 
-    def _check_masks(self) -> None:
-        if len(self.classes) > MOST_CLASSES:
-            raise DataError(f"{self.name} has {len(self.classes)} classes; masks have at most {MOST_CLASSES}.")
-        for sample in self.samples:
-            highest = max(sample.target.classes(), default=0)
-            if highest >= len(self.classes):
-                raise DataError(
-                    f"{self.name}: the mask of {sample.id} names class {highest}, but there are {len(self.classes)} "
-                    f"classes (0 to {len(self.classes) - 1}). Correct the table of values or the list of class names."
-                )
+    @property
+    def targets(self) -> TargetKind:
+        """What is known about targets of this kind."""
+        return kind_of(self.kind)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -98,13 +81,9 @@ class Dataset:
         return iter(self.samples)
 
     def labels(self, sample: Sample) -> tuple[int, ...]:
-        """Class indexes of one sample of kind `class`, `classes`, `boxes` (one for each box) or `masks` (those that
-        occur in it, for which the mask is read where nobody has counted them yet)."""
-        if self.kind == "class":
-            return (sample.target,)
-        if self.kind == "masks":
-            return tuple(sample.target.present())
-        return tuple(sample.target.labels if self.kind == "boxes" else sample.target)
+        """Class indexes of one sample: one for each box; of masks those that occur, for which the mask
+        is read where nobody has counted them yet; none where targets name no classes."""
+        return self.targets.labels(sample.target)
 
     def subset(self, indices: Iterable[int], name: str) -> Dataset:
         """The samples at `indices`, in that order, under a new name."""
@@ -123,9 +102,10 @@ class Dataset:
         Pixels are not read, so it costs one `stat` a file. Raises `DataError` when a file is gone.
         """
         digest = hashlib.sha256(repr((self.kind, self.classes)).encode("utf-8", "surrogateescape"))
+        kind = self.targets
         for sample in self.samples:
             stats: list[int] = []
-            for file in (sample.image, *getattr(sample.target, "files", ())):
+            for file in (sample.image, *kind.files(sample.target)):
                 try:
                     stat = file.stat()
                 except OSError as error:

@@ -21,15 +21,15 @@ import simplejpeg
 from PIL import Image
 
 from zoo.errors import ConfigError, DataError
+from zoo.image_header import MAX_PIXELS, BadImage, check_size, exif_orientation, orientation_of, upright
+from zoo.image_header import image_size as image_size
 
 Channels = Literal["RGB", "L", "RGBA"]
 OnCorrupt = Literal["error", "lenient"]
-MAX_PIXELS = 178_956_970
 
 _NO_PICTURES = {"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "PDF", "WMF"}
 """Formats that Pillow knows and cannot turn into pixels by itself: films, numbers, and what needs another program."""
 
-_ORIENTATION_TAG = 0x0112
 # Warnings of libjpeg that concern headers only. The pixels of such files are whole.
 _HARMLESS = re.compile(r"unknown JFIF revision|Unknown Adobe color transform|bad ICC marker|thumbnail image size")
 _EXTRANEOUS = re.compile(r"(\d+) extraneous bytes before marker 0x([0-9a-f]{2})")
@@ -67,7 +67,7 @@ def decode(
     try:
         pixels, orientation = _jpeg(data, on_corrupt, max_pixels) or _pillow(data, channels, max_pixels)
         return np.ascontiguousarray(upright(_convert(pixels, channels), orientation))
-    except _BadImage as error:
+    except BadImage as error:
         raise DataError(f"{name} {error}") from error.__cause__
 
 
@@ -77,34 +77,6 @@ def suffixes() -> frozenset[str]:
     Image.init()
     readable = {*Image.OPEN, "MPO"} - _NO_PICTURES
     return frozenset(suffix for suffix, format in Image.registered_extensions().items() if format in readable)
-
-
-def image_size(path: str | Path) -> tuple[tuple[int, int], int]:
-    """((height, width), orientation) of an image file: the size that `decode` gives, by the header alone.
-
-    An orientation of 5 to 8 (EXIF) means that the file stores the picture with its sides exchanged.
-    Raises `DataError` as `decode` does, for what the header tells.
-    """
-    try:
-        with Image.open(path) as image:
-            _check_size(*image.size, MAX_PIXELS)
-            # Pillow gives the size of a TIFF as it will turn it, and of all others as it is stored.
-            orientation, turned = _pillow_orientation(image), image.format == "TIFF"
-            width, height = image.size
-    except _BadImage as error:
-        raise DataError(f"{path} {error}") from None
-    except Image.UnidentifiedImageError:
-        raise DataError(f"{path} is no image of a known format, or empty; fetch it again or remove it.") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise DataError(f"{path} is too large: {error}") from error
-    except Exception as error:  # damaged files make Pillow's parsers raise nearly anything
-        raise DataError(f"{path} cannot be read as an image: {type(error).__name__}: {error}.") from error
-    size = (width, height) if orientation >= 5 and not turned else (height, width)
-    return size, orientation
-
-
-class _BadImage(Exception):
-    """What is wrong with an image; `decode` puts the file's name before it."""
 
 
 def _load(source: str | Path | bytes) -> tuple[bytes, str]:
@@ -122,11 +94,6 @@ def _load(source: str | Path | bytes) -> tuple[bytes, str]:
     return data, name
 
 
-def _check_size(width: int, height: int, max_pixels: int) -> None:
-    if width * height > max_pixels:
-        raise _BadImage(f"has {width}x{height} pixels; at most {max_pixels:,} are accepted (max_pixels).")
-
-
 def _jpeg(data: bytes, on_corrupt: OnCorrupt, max_pixels: int) -> tuple[np.ndarray, int] | None:
     """Pixels (height, width, 1 or 3) and orientation of a JPEG, or None where the fast decoder is not for it."""
     if not data.startswith(b"\xff\xd8\xff"):
@@ -137,14 +104,14 @@ def _jpeg(data: bytes, on_corrupt: OnCorrupt, max_pixels: int) -> tuple[np.ndarr
         return None
     if space not in ("YCbCr", "RGB", "Gray"):
         return None
-    _check_size(width, height, max_pixels)
+    check_size(width, height, max_pixels)
     wanted = "GRAY" if space == "Gray" else "RGB"
     try:
         pixels = simplejpeg.decode_jpeg(data, wanted)
     except ValueError as error:
         if on_corrupt == "lenient" or _harmless(str(error), data):
             return None
-        raise _BadImage(
+        raise BadImage(
             f"is a damaged JPEG ({error}); fetch it again, remove it, or decode it with on_corrupt='lenient'."
         ) from error
     return pixels, _jpeg_orientation(data)
@@ -160,7 +127,7 @@ def _jpeg_orientation(data: bytes) -> int:
         exif.load(data[start : start + 0xFFFF])
     except Exception:  # broken metadata must not cost the picture
         return 1
-    return _orientation(exif)
+    return exif_orientation(exif)
 
 
 def _harmless(warning: str, data: bytes) -> bool:
@@ -182,26 +149,19 @@ def _pillow(data: bytes, channels: Channels, max_pixels: int) -> tuple[np.ndarra
     """Pixels and orientation of anything that Pillow reads."""
     try:
         with Image.open(io.BytesIO(data)) as image:
-            _check_size(*image.size, max_pixels)
+            check_size(*image.size, max_pixels)
             image.load()
             # Asked after loading: Pillow has by then turned a TIFF itself and dropped its tag.
-            return _to_array(image, channels), _pillow_orientation(image)
+            return _to_array(image, channels), orientation_of(image)
     except Image.UnidentifiedImageError:
         start = data[:16].decode("latin-1").strip()
-        raise _BadImage(f"is not an image of a known format; it starts with {start!r}.") from None
+        raise BadImage(f"is not an image of a known format; it starts with {start!r}.") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise _BadImage(f"is too large: {error}") from error
-    except _BadImage:
+        raise BadImage(f"is too large: {error}") from error
+    except BadImage:
         raise
     except Exception as error:  # damaged files make Pillow's parsers raise nearly anything
-        raise _BadImage(f"is damaged or of an unsupported kind: {type(error).__name__}: {error}.") from error
-
-
-def _pillow_orientation(image: Image.Image) -> int:
-    try:
-        return _orientation(image.getexif())
-    except Exception:  # broken metadata must not cost the picture
-        return 1
+        raise BadImage(f"is damaged or of an unsupported kind: {type(error).__name__}: {error}.") from error
 
 
 def _to_array(image: Image.Image, channels: Channels) -> np.ndarray:
@@ -220,25 +180,8 @@ def _to_8_bits(pixels: np.ndarray) -> np.ndarray:
     values = pixels.astype(np.float64)
     low, high = float(np.min(values)), float(np.max(values))
     if not np.isfinite(high - low):
-        raise _BadImage("has grey values that are no finite numbers; replace them.")
+        raise BadImage("has grey values that are no finite numbers; replace them.")
     return np.rint((values - low) * (255 / (high - low) if high > low else 0)).astype(np.uint8)
-
-
-def _orientation(exif: Image.Exif) -> int:
-    """The orientation, 1 to 8; 1 (upright) where there is none or it makes no sense."""
-    value = exif.get(_ORIENTATION_TAG, 1)
-    return value if value in range(1, 9) else 1
-
-
-def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Undo an EXIF orientation (Exif 2.3, 4.6.4): 5 to 8 are transposed, the rest is flips."""
-    if orientation >= 5:
-        pixels = pixels.swapaxes(0, 1)
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    return pixels
 
 
 def _convert(pixels: np.ndarray, channels: Channels) -> np.ndarray:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from zoo.data.decode import image_size
 from zoo.data.files import is_image, subfolders, walk_text
 from zoo.data.pairs import SEGMENTED, annotated, bare, split_folders
 from zoo.errors import DataError
+from zoo.image_header import image_size
 
 _FILES = {
     "dataset.json": "nnU-Net's and other tools' description of masks or labels",

@@ -20,8 +20,7 @@ def files_of(datasets: Iterable[Dataset]) -> set[Path]:
     found: set[Path] = set()
     for dataset in datasets:
         for sample in dataset:
-            objects = getattr(getattr(sample.target, "masks", None), "file", None)
-            found.update((sample.image, *getattr(sample.target, "files", ()), *([objects] if objects else [])))
+            found.update((sample.image, *dataset.targets.read_from(sample.target)))
     return found
 
 

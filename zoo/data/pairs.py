@@ -7,9 +7,9 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from zoo.data.data_yaml import describes_boxes
-from zoo.data.faults import MOST_LOST
 from zoo.data.files import SPLITS, has_images, images_below, split_name, split_names, subfolders, walk
 from zoo.errors import DataError
+from zoo.targets.faults import MOST_LOST
 
 _IMAGES = re.compile(r"(.*[^a-z])?(images?|imgs?|photos?)|[a-z]+images|img_dir", re.IGNORECASE)  # JPEGImages, my_imgs
 LABELS = re.compile(r"labels?", re.IGNORECASE)

@@ -10,9 +10,6 @@ from zoo.data.dataset import Dataset
 from zoo.data.unique import require_once
 from zoo.errors import ConfigError
 
-_SEVERAL = ("classes", "boxes", "masks")
-"""Kinds of data whose samples may have several classes, or none."""
-
 
 def split(dataset: Dataset, fraction: float = 0.2, seed: int = 0) -> tuple[Dataset, Dataset]:
     """Split off a part for validation: (train, val), both in the data set's order.
@@ -34,9 +31,9 @@ def split(dataset: Dataset, fraction: float = 0.2, seed: int = 0) -> tuple[Datas
         raise ConfigError(f"{dataset.name} has {len(dataset)} sample; at least 2 are needed to split it.")
     require_once(dataset)
     rng = np.random.Generator(np.random.PCG64(seed))
-    if dataset.kind == "class":
+    if dataset.targets.exclusive:
         chosen = _stratified(dataset, fraction, rng)
-    elif dataset.kind in _SEVERAL:
+    elif dataset.targets.labelled:
         labels = _label_table(dataset)
         chosen = np.flatnonzero(_on_both_sides(_by_labels(labels, [1 - fraction, fraction], rng), labels) == 1)
     else:
@@ -53,7 +50,7 @@ def kfold(dataset: Dataset, k: int, seed: int = 0) -> list[tuple[Dataset, Datase
         raise ConfigError(f"k is {k}; it must be at least 2 and at most the {len(dataset)} samples of {dataset.name}.")
     require_once(dataset)
     rng = np.random.Generator(np.random.PCG64(seed))
-    if dataset.kind in _SEVERAL:
+    if dataset.targets.labelled and not dataset.targets.exclusive:
         fold = _by_labels(_label_table(dataset), [1 / k] * k, rng)
     else:
         # Dealing the samples class by class, without starting over at each class, also keeps the folds equally large.
@@ -70,9 +67,9 @@ def _parts(dataset: Dataset, chosen: np.ndarray, rest_name: str, chosen_name: st
 
 def _shuffled_groups(dataset: Dataset, rng: np.random.Generator) -> list[np.ndarray]:
     """Sample indexes of each class, shuffled; all in one group where a sample is not of one class."""
-    if dataset.kind != "class":
+    if not dataset.targets.exclusive:
         return [rng.permutation(len(dataset))]
-    targets = np.array([sample.target for sample in dataset])
+    targets = np.array([dataset.labels(sample)[0] for sample in dataset])
     return [rng.permutation(np.flatnonzero(targets == index)) for index in np.unique(targets)]
 
 

@@ -8,12 +8,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
-from zoo.data.boxes import Boxes
 from zoo.data.dataset import Dataset, Kind, Sample
-from zoo.data.outlines import Outlines
 from zoo.errors import DataError
+from zoo.targets import TargetKind
+from zoo.targets import kind as kind_of
 
 
 def locator() -> Callable[[str | Path], str]:
@@ -62,7 +61,7 @@ def listed(
     Raises:
         DataError: two entries of one file contradict each other, or two files have the same id.
     """
-    found, said = _once(samples, classes, kind, name, places or [sample.id for sample in samples], advice)
+    found, said = _once(samples, classes, kind_of(kind), name, places or [sample.id for sample in samples], advice)
     return Dataset(tuple(found.values()), classes, kind, name, root, (*notes, *said))
 
 
@@ -77,7 +76,7 @@ def unified(parts: Mapping[str, Dataset], *, deliberate: bool = False) -> dict[s
     """
     found, files = {}, {}
     for split, part in parts.items():
-        files[split], said = _once(part.samples, part.classes, part.kind, part.name, [s.id for s in part])
+        files[split], said = _once(part.samples, part.classes, part.targets, part.name, [s.id for s in part])
         samples = tuple(files[split].values())
         found[split] = replace(part, samples=samples, notes=(*part.notes, *said)) if said else part
     for one, other in combinations(files, 2):
@@ -113,7 +112,12 @@ def require_once(dataset: Dataset) -> None:
 
 
 def _once(
-    samples: Iterable[Sample], classes: Sequence[str], kind: str, name: str, places: Sequence[str], advice: str = ""
+    samples: Iterable[Sample],
+    classes: Sequence[str],
+    kind: TargetKind,
+    name: str,
+    places: Sequence[str],
+    advice: str = "",
 ) -> tuple[dict[str, Sample], tuple[str, ...]]:
     """Return file (see `locator`) -> sample, in the order of their first entries, and what was put together."""
     real = locator()
@@ -128,44 +132,15 @@ def _once(
         first, earlier = found[file], listed_in[file]
         again.append(first.id)
         if first.target != sample.target:
-            target = _joined(first.target, sample.target, kind)
+            target = kind.merged(first.target, sample.target)
             if target is None:
                 raise DataError(
                     f"{name}: {sample.image} is there twice with different targets: in {earlier} "
-                    f"({_words(first.target, classes, kind)}) and in {place} "
-                    f"({_words(sample.target, classes, kind)}). Keep the right one{advice}."
+                    f"({kind.words(first.target, classes)}) and in {place} "
+                    f"({kind.words(sample.target, classes)}). Keep the right one{advice}."
                 )
             found[file] = replace(first, target=target)
     if not again:
         return found, ()
     count = f"{len(again)} entries are of files that are" if len(again) > 1 else "1 entry is of a file that is"
     return found, (f"{name}: {count} there before, e.g. {again[0]}; each file is one sample.",)
-
-
-def _joined(one: Any, other: Any, kind: str) -> Any:
-    """Return what two entries of one file say together; None where they contradict each other."""
-    if kind == "classes":
-        return tuple(sorted({*one, *other})) if one and other else None
-    if kind != "boxes" or one.size != other.size:
-        return None
-    outlines = [part.masks for part in (one, other)]
-    if not all(masks is None or isinstance(masks, Outlines) for masks in outlines):
-        return None
-    shapes = [
-        masks.shapes if masks else (None,) * len(part) for masks, part in zip(outlines, (one, other), strict=True)
-    ]
-    return Boxes(
-        one.boxes + other.boxes,
-        one.labels + other.labels,
-        one.crowd + other.crowd,
-        one.size,
-        Outlines(shapes[0] + shapes[1]) if any(outlines) else None,
-    )
-
-
-def _words(target: Any, classes: Sequence[str], kind: str) -> str:
-    if kind == "class":
-        return repr(classes[target])
-    if kind == "classes":
-        return " ".join(repr(classes[index]) for index in target) or "no label"
-    return f"{len(target)} boxes" if kind == "boxes" else "another target"

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from zoo.data.dataset import Dataset
-from zoo.data.masks import BACKGROUND
 from zoo.data.readers.coco import numbers_of
 from zoo.errors import ConfigError
 from zoo.labels import category_numbers
+from zoo.targets.masks import BACKGROUND
 
 
 class Numbering:

@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from zoo.data.masks import IGNORE
 from zoo.dense.resize import bilinear_weights
 from zoo.errors import ConfigError, unknown_name
+from zoo.targets.masks import IGNORE
 
 SMOOTH = 0.5
 """Pixels added to what is right, so that the overlap of two empty sets is a number, and one."""

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from scipy.spatial import KDTree
 
-from zoo.data.masks import BACKGROUND, IGNORE
+from zoo.targets.masks import BACKGROUND, IGNORE
 
 TOLERANCE = 0.0075
 """Share of the image's diagonal by which an outline may be off."""

@@ -19,6 +19,7 @@ from zoo.models.options import by_owner
 from zoo.numbers import check_finite
 from zoo.registry.parts import points_of
 from zoo.registry.spec import BackboneSpec, Preprocess
+from zoo.targets.moves import MOVES
 
 if TYPE_CHECKING:
     import jax
@@ -78,14 +79,18 @@ class Adapter:
     only the head trains, on images that may be augmented, and no features are cached."""
     mirrors: ClassVar[bool] = False
     """Whether the features of mirror images are cached beside those of the images, where augmentation is on and the
-    backbone is frozen. The targets `boxes` and `mask` are mirrored with them."""
+    backbone is frozen. The targets in `moves` are mirrored with them."""
     views: ClassVar[int] = 0
-    """How many further, randomly augmented views of each image have their features cached there as well, with `boxes`
-    and `mask` moved along. Fewer for data of many images: `zoo.training.reads.VIEWED` of all together."""
+    """How many further, randomly augmented views of each image have their features cached there as well, with the
+    targets in `moves` moved along. Fewer for data of many images: `zoo.training.reads.VIEWED` of all together."""
     invariant: ClassVar[tuple[str, ...]] = ()
     """Names of `targets` that stay true when the image is cropped or mirrored, such as a class, or that training does
-    not read. Augmentation moves `boxes` (with `labels`, `box_valid` and `crowd`) and `mask`; with any other target,
-    training on moved images is refused."""
+    not read. With a target that is neither here nor in `moves`, training on moved images is refused."""
+    moves: ClassVar[Mapping[str, str]] = MOVES
+    """Which `targets` say where things are, and what each is: name -> nature. Augmentation moves them with the pixels.
+    The natures are `boxes` (b, m, 4) with `box_valid`, `labels` and `crowd`, `mask` (b, h, w), `points` (b, n, 2) with
+    `point_valid`, and those added to `zoo.targets`; coordinates are pixels of the prepared image. Without a word,
+    `boxes` and `mask` are what their names say."""
     mixes: ClassVar[bool] = False
     """Whether the loss takes images that were mixed of two (`mix` in the batch, see `zoo.data.augment.augment`)."""
     adjustable: ClassVar[tuple[str, ...]] = ()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from zoo.data import Dataset, Sample, decode, prepare, with_room
-from zoo.data.decode import image_size
+from zoo.image_header import image_size
 from zoo.models.model import Model
 from zoo.models.predictor import prepare_one
 from zoo.registry.spec import Preprocess
@@ -39,7 +39,7 @@ def frame_numbers(dataset: Dataset, preprocess: Preprocess) -> np.ndarray | None
     if preprocess.crop_mode != "letterbox" or not preprocess.frames:
         return None
     frames = (preprocess.size, *preprocess.frames)
-    sizes = [getattr(sample.target, "size", None) or image_size(sample.image)[0] for sample in dataset]
+    sizes = [dataset.targets.size(sample.target) or image_size(sample.image)[0] for sample in dataset]
     return np.array([frames.index(preprocess.frame(size)) for size in sizes], np.int32)
 
 

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zoo.data import Dataset, Loader, Sample, read, split, suited
-from zoo.data.augment import Augment, unmoved
-from zoo.data.boxes import UNKNOWN
+from zoo.data.augment import Augment
 from zoo.data.unique import unified
 from zoo.errors import ConfigError, DataError
 from zoo.labels import Alignment, align, numbered, shown
 from zoo.models.model import Model
+from zoo.targets import natures
+from zoo.targets.moves import MOVES, Moves, movers, unmoved
 
 if TYPE_CHECKING:
     from zoo.activations.views import CachedViews
@@ -70,7 +71,7 @@ def relabelled(dataset: Dataset, model: Model, *, by_position: bool = False) -> 
     indexes, notes = _meaning(dataset, model, by_position)
     if dataset.classes == labels:
         return dataset
-    samples = tuple(replace(s, target=_mapped(s.target, indexes)) for s in dataset)
+    samples = tuple(replace(s, target=dataset.targets.mapped(s.target, indexes)) for s in dataset)
     known = dict(zip(indexes, dataset.category_ids, strict=False))
     ids = tuple(known.get(index) for index in range(len(labels))) if known else ()
     return replace(dataset, classes=labels, samples=samples, category_ids=ids, notes=(*dataset.notes, *notes))
@@ -78,14 +79,10 @@ def relabelled(dataset: Dataset, model: Model, *, by_position: bool = False) -> 
 
 def _meaning(dataset: Dataset, model: Model, by_position: bool) -> Alignment:
     """Find the model's label that each class of the data is."""
-    used = None  # which classes occur in masks is known only when they are read
-    if dataset.kind in ("class", "classes", "boxes"):
-        used = {index for sample in dataset for index in dataset.labels(sample)} - {UNKNOWN}
-    # Published detectors number the same classes in several ways (COCO's have 80, 90 or 91).
     label_set, fits = model.card.label_set, len(dataset.classes) == len(model.labels)
-    numbers = dataset.kind != "boxes" or not label_set or fits
+    numbers = not dataset.targets.several_numberings or not label_set or fits
     try:
-        return align(dataset.classes, model.labels, label_set, used, numbers=numbers)
+        return align(dataset.classes, model.labels, label_set, dataset.targets.used(dataset), numbers=numbers)
     except DataError:
         if by_position and numbered(model.labels):
             return Alignment(tuple(range(len(model.labels))))
@@ -101,12 +98,6 @@ def named_after(model: Model, dataset: Dataset) -> None:
         model.adapter = replace(
             model.adapter, labels=tuple(dataset.classes[indexes.index(i)] for i in range(len(indexes)))
         )
-
-
-def _mapped(target: Any, mapping: tuple[int, ...]) -> Any:
-    if hasattr(target, "mapped"):
-        return target.mapped(mapping)
-    return tuple(mapping[i] for i in target) if isinstance(target, tuple) else mapping[target]
 
 
 def cached_batches(
@@ -133,11 +124,11 @@ def cached_batches(
         view = None
         if turns is not None:
             view = turns[index]
-            truths = cache.moved(mirrored_targets(truths, view == 1, cache.width(index)), index, view)
+            truths = cache.moved(mirrored_targets(truths, view == 1, cache.width(index), cache.moves), index, view)
         elif mirror and cache.mirrored:
             draws = np.random.Generator(np.random.PCG64([loader.seed, epoch, number, 2]))
             view = draws.random(len(index)) < 0.5
-            truths = mirrored_targets(truths, view, cache.width(index))
+            truths = mirrored_targets(truths, view, cache.width(index), cache.moves)
         beside = {} if mirror else cache.mirror_rows(index)
         yield {**cache.rows(index, view), **beside, **truths, "index": index, "valid": valid}
 
@@ -146,18 +137,14 @@ def _stacked(rows: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Any]:
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
-def mirrored_targets(targets: Mapping[str, Any], mirror: np.ndarray, width: int) -> dict[str, Any]:
-    """The targets of a batch with boxes (b, m, 4) and masks (b, h, w) mirrored where `mirror` (b,) says so, in frames
-    of `width` pixels. Boxes that only fill up stay zero."""
+def mirrored_targets(
+    targets: Mapping[str, Any], mirror: np.ndarray, width: int, moves: Moves = MOVES
+) -> dict[str, Any]:
+    """The targets of a batch where images are mirrored as `mirror` (b,) says, in frames of `width` pixels: what `moves`
+    names is mirrored with them."""
     found = dict(targets)
-    if "boxes" in targets:
-        boxes = np.array(targets["boxes"])
-        x1, y1, x2, y2 = np.moveaxis(boxes, -1, 0)
-        there = (mirror[:, None] & ((x2 > x1) & (y2 > y1)))[..., None]
-        found["boxes"] = np.where(there, np.stack([width - x2, y1, width - x1, y2], -1), boxes)
-    if "mask" in targets:
-        mask = np.asarray(targets["mask"])
-        found["mask"] = np.where(mirror[:, None, None], mask[:, :, ::-1], mask)
+    for name, mover in movers(targets, moves):
+        found |= mover.mirrored(name, targets, mirror, width)
     return found
 
 
@@ -172,10 +159,11 @@ def check_moved(model: Model, dataset: Dataset, augmentation: Augment) -> None:
     if not augmentation.geometric:
         return
     names = adapter.targets(dataset[0], model.card.preprocess)
-    if lost := [name for name in unmoved(names) if name not in adapter.invariant]:
+    if lost := [name for name in unmoved(names, adapter.moves) if name not in adapter.invariant]:
         raise ConfigError(
             f"augmentation would crop and mirror images and leave the targets {', '.join(lost)} of {task} where they "
-            'were: it moves boxes and mask alone. Train with augment="none" (--augment none), or change colours alone: '
-            "Augment(hflip=False, scale=(1, 1), ratio=(1, 1)). A task whose targets do not depend on where things are "
-            f"in the image declares so: invariant = {(*adapter.invariant, *lost)!r}."
+            f'were: it moves {" and ".join(adapter.moves) or "nothing"} alone. Train with augment="none" (--augment '
+            "none), or change colours alone: Augment(hflip=False, scale=(1, 1), ratio=(1, 1)). A task whose targets do "
+            f"not depend on where things are in the image declares so: invariant = {(*adapter.invariant, *lost)!r}. "
+            f"One whose targets lie somewhere says what each is: moves = {{name: nature}} ({', '.join(natures())})."
         )

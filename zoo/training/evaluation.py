@@ -87,7 +87,7 @@ def _evaluate(
 ) -> tuple[dict[str, jax.Array], jax.Array, dict[str, jax.Array]]:
     model = nnx.merge(graphdef, state)
     if "image" in batch:
-        batch = identity(batch, seen_size(model.card.preprocess, batch["image"].shape))
+        batch = identity(batch, seen_size(model.card.preprocess, batch["image"].shape), model.adapter.moves)
     reduced = reduced_of(model, batch)
     # Outputs and terms are computed several times here and once in the compiled program, which shares what is equal.
     adapter = model.adapter

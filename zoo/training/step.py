@@ -135,7 +135,7 @@ def start(
         model.backbone.set_attributes(use_running_average=True, raise_if_not_found=False)
     graphdef, *parts = nnx.split(model, assignment.trains, (nnx.BatchStat, nnx.RngState), ...)
     params, mutable, frozen = parts
-    preprocess = model.card.preprocess
+    preprocess, moves = model.card.preprocess, model.adapter.moves
     model.eval()
     model.remat = False
     # The step gives its state's memory away, so it must not be the model's own.
@@ -149,7 +149,7 @@ def start(
         if "image" in batch:
             key = jax.random.fold_in(key, state.step)
             size = seen_size(preprocess, batch["image"].shape)
-            batch = augment(augmentation, key, batch, size) if augmentation else identity(batch, size)
+            batch = augment(augmentation, key, batch, size, moves) if augmentation else identity(batch, size, moves)
 
         def loss(params: nnx.State) -> tuple[Array, nnx.State]:
             live = nnx.merge(graphdef, params, state.mutable, frozen, copy=True)

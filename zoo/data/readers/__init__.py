@@ -17,12 +17,12 @@ from zoo.data.dataset import Dataset
 from zoo.data.files import describe
 from zoo.data.layouts import looks_like
 from zoo.data.left_out import TEXTS, files_of, left_out
-from zoo.data.masks import as_masks
 from zoo.data.unique import unified
 from zoo.errors import DataError
 from zoo.labels.spelling import nfc, twins
 from zoo.registry import registry
 from zoo.registry.parts import Point
+from zoo.targets import converted, kind
 
 FORMATS: Point[Any] = Point("data.format", "data format")
 """The formats there are, zoo's own and those of other plugins."""
@@ -51,8 +51,8 @@ def read(path: str | Path, format: str | None = None, kinds: Sequence[str] = ())
     named = FORMATS[format] if format else None
     if not path.exists():
         raise DataError(f"{path} does not exist. Give a folder or a file with data.")
-    if format is None and tuple(kinds) == ("images",):
-        format = "images"
+    if format is None and len(kinds) == 1:
+        format = kind(kinds[0]).format or None
     module = named or (FORMATS[format] if format else _recognise(path, kinds))
     parts = unified({name: _in_one_form(part) for name, part in module.read(path).items()})
     against = getattr(module, "doubts", None)
@@ -78,7 +78,8 @@ def suited(parts: Mapping[str, Dataset], kinds: Sequence[str]) -> dict[str, Data
     """The parts of a data set as one of these kinds, where they can be had from another; else as they are."""
 
     def one(dataset: Dataset) -> Dataset:
-        return as_masks(dataset) if dataset.kind == "boxes" not in kinds and "masks" in kinds else dataset
+        makers = [name for name in kinds if dataset.kind in kind(name).made_from]
+        return converted(dataset, makers[0]) if makers and dataset.kind not in kinds else dataset
 
     return {name: one(part) for name, part in parts.items()}
 

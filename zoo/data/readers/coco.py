@@ -9,15 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from zoo.data.boxes import UNKNOWN, Box, Boxes
 from zoo.data.dataset import Dataset, Sample
-from zoo.data.decode import image_size
 from zoo.data.files import files, load_json, split_name, subfolders
-from zoo.data.outlines import Outlines, Shape, shape_of
 from zoo.data.pairs import below, split_folders, title
-from zoo.data.reasons import counted_otherwise
 from zoo.data.unique import listed
 from zoo.errors import DataError
+from zoo.image_header import image_size
+from zoo.targets.boxes import UNKNOWN, Box, Boxes
+from zoo.targets.outlines import Outlines, Shape, shape_of
+from zoo.targets.reasons import counted_otherwise
 
 NAME = "coco"
 KINDS = ("boxes",)

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
-from zoo.data.boxes import Boxes, InstanceMasks
 from zoo.data.class_table import find_table, listed
 from zoo.data.dataset import Dataset, Sample
-from zoo.data.decode import image_size
-from zoo.data.mask_file import mask_values
 from zoo.data.pairs import MASKS, matched, pairs, title, unmatched
 from zoo.data.readers.masks import black_and_white
 from zoo.errors import DataError
+from zoo.image_header import image_size
+from zoo.targets.boxes import Boxes, InstanceMasks
+from zoo.targets.mask_file import mask_values
 
 NAME = "instances"
 KINDS = ("boxes",)

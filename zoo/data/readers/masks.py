@@ -22,12 +22,12 @@ from zoo.data.class_table import (
     with_background,
 )
 from zoo.data.dataset import Dataset, Sample
-from zoo.data.decode import image_size
 from zoo.data.files import has_images, subfolders
-from zoo.data.mask_file import mask_values
-from zoo.data.masks import Mask, MaskFile
 from zoo.data.pairs import MASKS, SEGMENTED, Pair, matched, pairs, split_folders, title, unmatched
 from zoo.errors import DataError
+from zoo.image_header import image_size
+from zoo.targets.mask_file import mask_values
+from zoo.targets.masks import Mask, MaskFile
 
 NAME = "masks"
 KINDS = ("masks",)

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-from zoo.data.boxes import UNKNOWN, Box, Boxes
 from zoo.data.dataset import Dataset, Sample
-from zoo.data.decode import image_size
 from zoo.data.files import files, read_lines
 from zoo.data.pairs import ANNOTATIONS, images_by_stem, notes_by_stem, one_image, pairs, split_folders, title
 from zoo.errors import DataError
+from zoo.image_header import image_size
 from zoo.labels.spelling import nfc, ordered
+from zoo.targets.boxes import UNKNOWN, Box, Boxes
 
 NAME = "voc"
 KINDS = ("boxes",)

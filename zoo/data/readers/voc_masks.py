@@ -6,12 +6,12 @@ from pathlib import Path
 
 from zoo.data.class_table import classes_of, code, colours_of, find_table, read_table, values_of
 from zoo.data.dataset import Dataset, Sample
-from zoo.data.decode import image_size
 from zoo.data.files import has_images, read_lines, subfolders
-from zoo.data.masks import BACKGROUND, IGNORE, Mask, MaskFile
 from zoo.data.pairs import images_by_stem, one_image, title
 from zoo.data.readers.masks import coloured
 from zoo.errors import DataError
+from zoo.image_header import image_size
+from zoo.targets.masks import BACKGROUND, IGNORE, Mask, MaskFile
 
 NAME = "voc_masks"
 KINDS = ("masks",)

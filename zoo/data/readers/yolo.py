@@ -7,15 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from zoo.data.boxes import UNKNOWN, Box, Boxes
 from zoo.data.data_yaml import DataYaml, describes_boxes, find_yaml, label_file, listed_splits, read_yaml, strays
 from zoo.data.dataset import Dataset, Sample
-from zoo.data.decode import image_size
 from zoo.data.files import files, read_lines
-from zoo.data.outlines import Outlines, shape_of
 from zoo.data.pairs import LABELS, below, images_by_stem, notes_by_stem, one_image, pairs, split_folders, title
-from zoo.data.reasons import counted_otherwise
 from zoo.errors import DataError
+from zoo.image_header import image_size
+from zoo.targets.boxes import UNKNOWN, Box, Boxes
+from zoo.targets.outlines import Outlines, shape_of
+from zoo.targets.reasons import counted_otherwise
 
 NAME = "yolo"
 KINDS = ("boxes",)

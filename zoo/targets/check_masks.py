@@ -7,17 +7,18 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
 
-from zoo.data.dataset import Dataset, Sample
-from zoo.data.decode import image_size
-from zoo.data.faults import MOST_LOST, Fault, Policy, Report, accepted, same_aspect
-from zoo.data.mask_file import mask_values
-from zoo.data.masks import BACKGROUND, IGNORE, Mask, MaskFile, count_pixels, looked_up, read_mask
-from zoo.data.reasons import of_masks
-from zoo.errors import ConfigError
+from zoo.image_header import image_size
+from zoo.targets.faults import MOST_LOST, Fault, Policy, Report, accepted, require, same_aspect
+from zoo.targets.mask_file import mask_values
+from zoo.targets.masks import BACKGROUND, IGNORE, Mask, MaskFile, count_pixels, looked_up, read_mask
+from zoo.targets.reasons import of_masks
+
+if TYPE_CHECKING:
+    from zoo.data.dataset import Dataset, Sample
 
 MASK_FAULTS: Mapping[str, str] = {
     "size": "drawn for an image of another size",
@@ -46,6 +47,10 @@ class MaskReport(Report):
     def subject(self) -> str:
         return f"{self.name}, {self.images} masks"
 
+    @property
+    def remark(self) -> str:
+        return self.merged
+
 
 def check_masks(dataset: Dataset, policy: Policy = "fix") -> tuple[Dataset, MaskReport]:
     """The data set with its masks in order and their pixels counted by class, and what was wrong with them.
@@ -69,8 +74,7 @@ def check_masks(dataset: Dataset, policy: Policy = "fix") -> tuple[Dataset, Mask
         ConfigError: the policy is unknown, or the data set has no masks.
     """
     accepted(policy)
-    if dataset.kind != "masks":
-        raise ConfigError(f"{dataset.name} has targets of kind {dataset.kind}; only masks can be checked as masks.")
+    require(dataset, "masks")
     with ThreadPoolExecutor(_THREADS) as pool:
         found = list(pool.map(partial(_check, classes=dataset.classes, policy=policy), dataset))
     samples = tuple(one.sample for one in found if one.sample is not None)

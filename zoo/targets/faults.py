@@ -1,13 +1,16 @@
-"""Faults of annotations: named, counted, and told to people. `check` and `check_masks` say what is one."""
+"""Faults of annotations: named, counted, and told to people. `check_boxes` and `check_masks` say what is one."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from zoo.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from zoo.data.dataset import Dataset
 
 Policy = Literal["error", "fix", "drop"]
 POLICIES: tuple[Policy, ...] = ("error", "fix", "drop")
@@ -64,6 +67,11 @@ class Report:
         """What was checked, for people."""
         return f"{self.name}, {self.images} images"
 
+    @property
+    def remark(self) -> str:
+        """What else people should know, once for all parts of the data; or nothing."""
+        return ""
+
     def counts(self) -> dict[tuple[str, str], int]:
         """How many faults of each kind were met how: (kind, done) -> number, in the order of `kinds`."""
         found = Counter((fault.kind, fault.done) for fault in self.faults)
@@ -101,6 +109,12 @@ def accepted(policy: Policy) -> None:
     """Raise `ConfigError` for an unknown policy."""
     if policy not in POLICIES:
         raise ConfigError(f"the policy for annotations is {policy!r}; accepted: {', '.join(POLICIES)}.")
+
+
+def require(dataset: Dataset, kind: str) -> None:
+    """Raise `ConfigError` unless a data set has targets of this kind."""
+    if dataset.kind != kind:
+        raise ConfigError(f"{dataset.name} has targets of kind {dataset.kind}; only {kind} can be checked as {kind}.")
 
 
 def same_aspect(one: tuple[int, int], other: tuple[int, int]) -> bool:

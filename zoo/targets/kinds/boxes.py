@@ -1,0 +1,67 @@
+"""`boxes`: the objects of an image, each with a box and a class. The target is a `zoo.targets.boxes.Boxes`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from zoo.targets.base import TargetKind
+from zoo.targets.boxes import UNKNOWN, Boxes, InstanceMasks
+from zoo.targets.check_boxes import BoxReport, check_boxes
+from zoo.targets.faults import Policy
+from zoo.targets.outlines import Outlines
+
+if TYPE_CHECKING:
+    from zoo.data.dataset import Dataset
+
+
+class BoxesKind(TargetKind):
+    """Objects with a box each, perhaps with an outline."""
+
+    name = "boxes"
+    labelled = True
+    # A box may be of a class that nobody named: the check finds it, and says what becomes of it.
+    lowest = UNKNOWN
+    # Published detectors number the same classes in several ways: COCO's have 80, 90 or 91.
+    several_numberings = True
+
+    def labels(self, target: Boxes) -> tuple[int, ...]:
+        return target.labels
+
+    def used(self, dataset: Dataset) -> set[int]:
+        return {index for sample in dataset for index in sample.target.labels} - {UNKNOWN}
+
+    def mapped(self, target: Boxes, mapping: Sequence[int]) -> Boxes:
+        return target.mapped(mapping)
+
+    def checked(self, dataset: Dataset, policy: Policy) -> tuple[Dataset, BoxReport]:
+        return check_boxes(dataset, policy)
+
+    def read_from(self, target: Boxes) -> tuple[Path, ...]:
+        return (target.masks.file,) if isinstance(target.masks, InstanceMasks) else ()
+
+    def size(self, target: Boxes) -> tuple[int, int]:
+        return target.size
+
+    def merged(self, one: Boxes, other: Boxes) -> Boxes | None:
+        outlines = [part.masks for part in (one, other)]
+        if one.size != other.size or not all(masks is None or isinstance(masks, Outlines) for masks in outlines):
+            return None
+        shapes = [
+            masks.shapes if isinstance(masks, Outlines) else (None,) * len(part)
+            for masks, part in zip(outlines, (one, other), strict=True)
+        ]
+        return Boxes(
+            one.boxes + other.boxes,
+            one.labels + other.labels,
+            one.crowd + other.crowd,
+            one.size,
+            Outlines(shapes[0] + shapes[1]) if any(outlines) else None,
+        )
+
+    def words(self, target: Boxes, classes: Sequence[str]) -> str:
+        return f"{len(target)} boxes"
+
+
+KIND = BoxesKind()

@@ -1,0 +1,57 @@
+"""`masks`: a class for every pixel. The target is a `zoo.targets.masks.Mask`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from zoo.errors import DataError
+from zoo.targets.base import TargetKind
+from zoo.targets.check_masks import MaskReport, check_masks
+from zoo.targets.faults import Policy
+from zoo.targets.masks import MOST_CLASSES, Mask, painted
+
+if TYPE_CHECKING:
+    from zoo.data.dataset import Dataset
+
+
+class MasksKind(TargetKind):
+    """A class for every pixel. Which classes occur is known only when the mask is read."""
+
+    name = "masks"
+    labelled = True
+    made_from = ("boxes",)
+
+    def labels(self, target: Mask) -> tuple[int, ...]:
+        return target.present()
+
+    def mapped(self, target: Mask, mapping: Sequence[int]) -> Mask:
+        return target.mapped(mapping)
+
+    def check(self, dataset: Dataset) -> None:
+        if len(dataset.classes) > MOST_CLASSES:
+            raise DataError(f"{dataset.name} has {len(dataset.classes)} classes; masks have at most {MOST_CLASSES}.")
+        for sample in dataset:
+            highest = max(sample.target.classes(), default=0)
+            if highest >= len(dataset.classes):
+                raise DataError(
+                    f"{dataset.name}: the mask of {sample.id} names class {highest}, but there are "
+                    f"{len(dataset.classes)} classes (0 to {len(dataset.classes) - 1}). Correct the table of values or "
+                    "the list of class names."
+                )
+
+    def checked(self, dataset: Dataset, policy: Policy) -> tuple[Dataset, MaskReport]:
+        return check_masks(dataset, policy)
+
+    def files(self, target: Mask) -> tuple[Path, ...]:
+        return target.files
+
+    def size(self, target: Mask) -> tuple[int, int]:
+        return target.size
+
+    def made(self, dataset: Dataset) -> Dataset:
+        return painted(dataset)
+
+
+KIND = MasksKind()
