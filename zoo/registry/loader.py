@@ -30,7 +30,7 @@ GROUP = "zoo.plugins"
 
 FIRST_PARTY = "flax-zoo"
 _PACKAGES = ("zoo.plugins", "zoo.adapters")
-_ROOMS = ("data", "labels")
+_ROOMS = ("data", "labels", "targets", "training")
 """Rooms of the core whose module `parts` is a plugin as others are."""
 
 State = Literal["ok", "failed", "disabled", "shadowed", "incompatible", "unloaded"]

@@ -19,7 +19,7 @@ from dataclasses import fields
 from typing import Any, Generic, TypeVar, get_args
 
 from zoo.errors import PluginError, UnknownNameError, unknown_name
-from zoo.registry.lookup import registry
+from zoo.registry.lookup import Registry, registry
 from zoo.registry.spec import Part
 
 T = TypeVar("T")
@@ -35,7 +35,9 @@ class Point(Mapping[str, T], Generic[T]):
 
     def __init__(self, name: str, noun: str, kind: type[T] | None = None) -> None:
         self.name, self.noun, self.kind = name, noun, kind
-        self._resolved: dict[int, tuple[Part, T]] = {}
+        self._seen: Registry | None = None
+        self._names: list[str] = []
+        self._values: dict[str, T] = {}
 
     def __repr__(self) -> str:
         return f"Point({self.name!r})"
@@ -48,13 +50,21 @@ class Point(Mapping[str, T], Generic[T]):
     def __getitem__(self, name: str) -> T:
         """The part called `name`. Raises `UnknownNameError` with the nearest names, `PluginError` for one that is not
         what the point asks for."""
-        try:
-            part = registry().part(self.key(name))
-        except UnknownNameError:
-            raise unknown_name(self.noun, name, list(self)) from None
-        if id(part) not in self._resolved:
-            self._resolved[id(part)] = part, self._value(part)
-        return self._resolved[id(part)][1]
+        names = self._current()
+        if name not in self._values:
+            try:
+                part = registry().part(self.key(name))
+            except UnknownNameError:
+                raise unknown_name(self.noun, name, names) from None
+            self._values[name] = self._value(part)
+        return self._values[name]
+
+    def _current(self) -> list[str]:
+        """The names of the parts. They and the values are those of one registry, and forgotten with it."""
+        if self._seen is not registry():
+            self._seen, self._values = registry(), {}
+            self._names = self._seen.part_names(self.name)
+        return self._names
 
     def _value(self, part: Part) -> T:
         value = part.value
@@ -70,13 +80,13 @@ class Point(Mapping[str, T], Generic[T]):
         return value  # type: ignore[no-any-return]
 
     def __contains__(self, name: object) -> bool:
-        return name in registry().part_names(self.name)
+        return name in self._current()
 
     def __iter__(self) -> Iterator[str]:
-        return iter(registry().part_names(self.name))
+        return iter(self._current())
 
     def __len__(self) -> int:
-        return len(registry().part_names(self.name))
+        return len(self._current())
 
     def summaries(self) -> dict[str, str]:
         """Name -> the line for people. Nothing is imported."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import optax
+
+from zoo.registry.parts import Point
 
 Optimizer = Callable[[optax.ScalarOrSchedule, optax.GradientTransformation], optax.GradientTransformation]
 """A row: of the learning rate, and of the weight decay as a transformation, which the row puts where it belongs."""
@@ -35,4 +37,5 @@ def lion(rate: optax.ScalarOrSchedule, decay: optax.GradientTransformation) -> o
     return optax.chain(optax.scale_by_lion(), decay, optax.scale_by_learning_rate(rate))
 
 
-OPTIMIZERS: Mapping[str, Optimizer] = {row.__name__: row for row in (adamw, sgd, adam, lion)}
+OPTIMIZERS: Point[Optimizer] = Point("training.optimizer", "optimizer")
+"""The optimizers there are, zoo's own and those of other plugins."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import optax
+
+from zoo.registry.parts import Point
 
 Schedule = Callable[[float, int, int], optax.Schedule]
 """A row, and what may be given for a name: of the peak rate, the phase's updates, and those of the warm-up."""
@@ -27,7 +29,8 @@ def constant(peak: float, updates: int, warm: int) -> optax.Schedule:
     return optax.constant_schedule(peak)
 
 
-SCHEDULES: Mapping[str, Schedule] = {row.__name__: row for row in (cosine, linear, constant)}
+SCHEDULES: Point[Schedule] = Point("training.schedule", "schedule")
+"""The schedules there are, zoo's own and those of other plugins."""
 
 
 def schedule(row: str | Schedule, peak: float, epochs: int, updates_per_epoch: int) -> optax.Schedule:
