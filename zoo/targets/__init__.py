@@ -1,8 +1,8 @@
 """Kinds of target: what the truth of a sample may be, one class a kind. Importing this needs neither jax nor Pillow.
 
 `Dataset.kind` names one. Everything that depends on it (class indexes, checks, how duplicates join, how a split is
-stratified) is asked of the kind, so that a new one is a class and a part of `target.kind`. A task turns targets into arrays;
-those that say where things are have a nature (`spatial`), which moves them as augmentation moves the pixels.
+stratified) is asked of the kind, so that a new one is a class and a part of `target.kind`. A task turns targets into
+arrays; those that say where things are have a nature (`spatial`), which moves them as augmentation moves the pixels.
 """
 
 from __future__ import annotations

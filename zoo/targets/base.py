@@ -99,7 +99,8 @@ class Opaque(TargetKind):
         if not hasattr(target, "mapped"):
             raise ConfigError(
                 f"targets of kind {self.name} cannot be given other class indexes: add the kind "
-                "(zoo.targets.add, or a part of target.kind), give the targets a method `mapped`, or list the classes in the model's order."
+                "(zoo.targets.add, or a "
+                "part of target.kind), give the targets a method `mapped`, or list the classes in the model's order."
             )
         return target.mapped(mapping)
 

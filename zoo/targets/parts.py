@@ -22,8 +22,10 @@ _NATURES = {
 
 @hookimpl
 def zoo_parts() -> list[Part]:
-    kinds = [Part(KINDS.name, name, f"zoo.targets.kinds.{file}:KIND", said) for name, (file, said) in _KINDS.items()]
+    kinds = {name: (f"kinds.{file}:KIND", said) for name, (file, said) in _KINDS.items()}
+    natures = {name: (f"spatial.{name}:NATURE", said) for name, said in _NATURES.items()}
     return [
-        *kinds,
-        *(Part(NATURES.name, name, f"zoo.targets.spatial.{name}:NATURE", s) for name, s in _NATURES.items()),
+        Part(point.name, name, f"zoo.targets.{place}", said)
+        for point, rows in ((KINDS, kinds), (NATURES, natures))
+        for name, (place, said) in rows.items()
     ]

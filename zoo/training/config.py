@@ -61,7 +61,7 @@ def _augment(name: str, value: Any) -> None:
 
 
 def _policy(name: str, value: Any) -> None:
-    from zoo.data.faults import accepted
+    from zoo.targets.faults import accepted
 
     accepted(value)
 
