@@ -283,11 +283,10 @@ def test_group_norms_and_widths_are_the_ones_asked_for() -> None:
     spec = parity_kit.backbones()[SQUEEZED]
     size = (64, 64)
     for decoder in (name for name, row in DECODERS.items() if not row.dilated):
-        options = {"width": 24, "norm": "group", "dropout": 0.3, "auxiliary": False}
+        options = {"width": 24, "norm": "group", "dropout": 0.3}
         stages = stages_for(spec, decoder)
-        build = partial(
-            SegmentationHead, size=size, shapes=feature_shapes(spec, size, taps_for(spec, decoder)), options=options
-        )
+        shapes = feature_shapes(spec, size, taps_for(spec, decoder))
+        build = partial(SegmentationHead, size=size, shapes=shapes, **options)
         head = nnx.eval_shape(lambda of=(build, decoder, stages): of[0](of[1], spec, of[2], 3, rngs=nnx.Rngs(0)))
         kinds = {type(node).__name__ for _, node in nnx.iter_modules(head)}
         assert "GroupNorm" in kinds and "BatchNorm" not in kinds, decoder
