@@ -110,7 +110,7 @@ class TrainConfig:
         None, "Epochs over all phases; some tasks take more where images are few", accepted=EPOCHS, fixed=False
     )
     lr: float | None = option(
-        None, "Peak learning rate of the last phase; without it, by what trains", accepted=RATE, fixed=False
+        None, "Peak learning rate of the last phase. Without it: by what trains", accepted=RATE, fixed=False
     )
     optimizer: "str | OwnOptimizer" = option(
         "adamw",
@@ -120,14 +120,14 @@ class TrainConfig:
     )
     schedule: "str | Schedule" = option(
         "cosine",
-        "How the learning rate moves in a phase: cosine or linear (after a warm-up, to a hundredth), or constant",
+        "How the learning rate changes in a phase: warm-up and cosine or linear decay to a hundredth, or constant",
         more="Or a function from (peak rate, updates, warm-up updates) to an optax schedule",
         accepted=row_of(_schedules, "a function from (peak rate, updates, warm-up updates) to an optax schedule"),
     )
     batch_size: int | None = option(None, "Images in a step", accepted=BATCH_SIZE)
     accumulate: int = option(1, "Batches averaged into one update", accepted=Accepted(least=1, whole=True))
     weight_decay: float | None = option(
-        None, "Weight decay of all that trains but biases and norms", accepted=Accepted(least=0)
+        None, "Weight decay of kernels; biases and norms have none", accepted=Accepted(least=0)
     )
     clip: float | None = option(
         1.0,
@@ -137,12 +137,12 @@ class TrainConfig:
     )
     ema: float | None = option(
         None,
-        "Decay of a moving average of the parameters, which is then evaluated and kept; 0 for none",
+        "Decay of the EMA (moving average) of the parameters, which is then evaluated and kept; 0 for none",
         accepted=Accepted(least=0, below=1),
     )
     patience: int | None = option(
         None,
-        "Epochs without a better validation figure after which a phase ends",
+        "Early stopping: epochs without a better validation metric after which a phase ends",
         accepted=Accepted(least=1, whole=True),
     )
     batch_norm: str = option(
@@ -179,7 +179,7 @@ class TrainConfig:
     # The run
     out: "str | Path | None" = option(
         None,
-        "The run folder, which must be empty or new; without it, runs/DATA-BACKBONE-NUMBER",
+        "The run folder, which must be empty or new. Without it: runs/DATA-BACKBONE-NUMBER",
         flag="",  # the command requires it
         fixed=False,
     )
@@ -187,10 +187,10 @@ class TrainConfig:
     checkpoint_seconds: float = option(
         60.0, "Seconds between two checkpoints", accepted=Accepted(least=0, infinite=True), fixed=False
     )
-    figures: bool = option(True, "Draw the run's pictures", fixed=False)
+    figures: bool = option(True, "Draw plots of the run", fixed=False)
     show: "Callable[[Session], Callable[[Event], None]] | None" = option(
         None,
-        "Make a display of what happens, for a session; without it, plain lines or a bar",
+        "A function from the session to a display of its events. Without it: plain lines or a progress bar",
         flag="",
         fixed=False,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from flax import nnx
 
 from zoo.data import Loader
@@ -35,7 +36,8 @@ from zoo.training.rules import Assignment, assign
 from zoo.training.run import write_history
 from zoo.training.schedules import schedule
 from zoo.training.session import Event, Interrupted, Place, Session, finite_losses
-from zoo.training.step import install, lenient, optimizer, start
+from zoo.training.step import Program, TrainState, install, lenient, optimizer, start
+from zoo.weights.mapping import Path as ModulePath
 
 Resumed = tuple[Path, dict[str, Any]]
 
@@ -70,25 +72,8 @@ def _phase(session: Session, index: int, phase: Phase, resumed: Resumed | None) 
     assignment = assign(model, phase.rules)
     loader = training_loader(session, assignment)
     rate = schedule(recipe.schedule, phase.rate, phase.epochs, max(len(loader) // recipe.accumulate, 1))
-    transform = optimizer(
-        rate,
-        weight_decay=recipe.weight_decay,
-        clip=recipe.clip,
-        accumulate=recipe.accumulate,
-        assignment=assignment,
-        row=recipe.optimizer,
-    )
     maps = affine_maps(model, assignment) if assignment.backbone_frozen else {}
-    state, program = start(
-        model,
-        assignment,
-        precondition(transform, maps) if maps else transform,
-        augmentation=recipe.augmentation if augments(model, assignment) else None,
-        ema=recipe.ema,
-        norm_statistics=recipe.statistics,
-        remat=recipe.remat,
-        accumulate=recipe.accumulate,
-    )
+    state, program = _start(session, assignment, rate, maps)
     at = Place(index)
     if resumed:
         state, program = restore(session, state, program, *resumed)
@@ -150,6 +135,31 @@ def _phase(session: Session, index: int, phase: Phase, resumed: Resumed | None) 
     if at.epoch < phase.epochs:
         text = f"no better epoch in {at.waited}: phase {phase.name} ends early"
         yield session.step, {"kind": "note", "text": text}
+
+
+def _start(
+    session: Session, assignment: Assignment, rate: optax.Schedule, maps: Mapping[str, ModulePath]
+) -> tuple[TrainState, Program]:
+    """The first state of a phase and its compiled step. `maps` are the head's maps of standardised features."""
+    model, recipe = session.model, session.recipe
+    transform = optimizer(
+        rate,
+        weight_decay=recipe.weight_decay,
+        clip=recipe.clip,
+        accumulate=recipe.accumulate,
+        assignment=assignment,
+        row=recipe.optimizer,
+    )
+    return start(
+        model,
+        assignment,
+        precondition(transform, maps) if maps else transform,
+        augmentation=recipe.augmentation if augments(model, assignment) else None,
+        ema=recipe.ema,
+        norm_statistics=recipe.statistics,
+        remat=recipe.remat,
+        accumulate=recipe.accumulate,
+    )
 
 
 def _remarks(session: Session, evaluation: Evaluation) -> Iterator[str]:
