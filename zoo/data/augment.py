@@ -7,17 +7,17 @@ Zhong et al., 2017 (https://arxiv.org/abs/1708.04896).
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import random
 
 from zoo.data.mosaic import mosaic
+from zoo.data.operations import Chance, Colours, Crop, Draws, Erasing, Operation, composed, rectangle
 from zoo.errors import ConfigError
 from zoo.numbers import check_finite
 from zoo.targets.moves import MOVES, Moves, movers
@@ -27,12 +27,11 @@ from zoo.targets.spatial.base import Geometry, Shown, source_pixels
 Size = int | tuple[int, int]
 Batch = dict[str, Any]
 
-_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, for channels in the order RGB
-
 
 @dataclass(frozen=True)
 class Augment:
-    """What may happen to an image. Everything that is off costs nothing.
+    """What may happen to an image. Everything that is off costs nothing. `then` adds operations of your own:
+    `Augment(hflip=False).then(MyOperation(0.5))`, see `zoo.data.operations.Operation`.
 
     Attributes:
         hflip: mirror half of the images.
@@ -83,6 +82,25 @@ class Augment:
         if not levels or not all(0 <= level <= 255 for level in levels):
             raise ConfigError(f"fill is {self.fill}; it must lie in 0 to 255.")
 
+    def then(self, *operations: Operation) -> Augment:
+        """Return this augmentation, followed by further operations in this order."""
+        own = {field.name: getattr(self, field.name) for field in fields(Augment)}
+        further = (*self.further, *operations)
+        return Extended(
+            **own, more=further, called=tuple(f"{type(op).__module__}.{type(op).__name__}" for op in further)
+        )
+
+    @property
+    def further(self) -> tuple[Operation, ...]:
+        """The operations that were added."""
+        return ()
+
+    @property
+    def operations(self) -> tuple[Operation, ...]:
+        """What happens to each image, in this order."""
+        erasing = (Erasing(self.erasing),) if self.erasing else ()
+        return Crop(self.hflip, self.scale, self.ratio), Colours(self.color, self.hue), *erasing, *self.further
+
     @property
     def geometric(self) -> bool:
         """Whether things may be elsewhere in an augmented image."""
@@ -99,23 +117,29 @@ class Augment:
         return self.mixup > 0 or self.cutmix > 0
 
 
-class Draws(NamedTuple):
-    """The random numbers of one image, uniform in [0, 1): all drawn at once, since each draw costs compile time."""
+@dataclass(frozen=True)
+class Extended(Augment):
+    """An augmentation with further operations, made by `Augment.then`. It is a class of its own, so that descriptions
+    of others stay as they are (in run folders, in keys of caches).
 
-    area: jax.Array
-    ratio: jax.Array
-    top: jax.Array
-    left: jax.Array
-    flip: jax.Array
-    brightness: jax.Array
-    contrast: jax.Array
-    saturation: jax.Array
-    hue: jax.Array
-    erase: jax.Array
-    erase_area: jax.Array
-    erase_ratio: jax.Array
-    erase_top: jax.Array
-    erase_left: jax.Array
+    Attributes:
+        more: the operations. called: the names of their classes, which such descriptions need to tell them apart.
+    """
+
+    more: tuple[Operation, ...] = ()
+    called: tuple[str, ...] = ()
+
+    @property
+    def further(self) -> tuple[Operation, ...]:
+        return self.more
+
+    @property
+    def geometric(self) -> bool:
+        return super().geometric or any(operation.geometric for operation in self.more)
+
+    @property
+    def beyond(self) -> bool:
+        return super().beyond or any(operation.beyond for operation in self.more)
 
 
 def augment(config: Augment, key: jax.Array, batch: Mapping[str, Any], size: Size, moves: Moves = MOVES) -> Batch:
@@ -157,12 +181,11 @@ def _augment(config: Augment, key: jax.Array, batch: Batch, size: Size, moves: t
     rows = jnp.arange(image.shape[0])
     keys = jax.vmap(random.fold_in, (None, 0))(random.fold_in(key, 0), rows)
     draws = Draws(*jax.vmap(partial(random.uniform, shape=(len(Draws._fields),)))(keys).T)
-    geometry = jax.vmap(partial(_geometry, config), (0 if config.mosaic else None, 0))(full, draws)
+    in_axes = (0, 0, 0 if config.mosaic else None)
+    geometry = jax.vmap(partial(_geometry, config, (height, width)), in_axes)(keys, draws, full)
     out = dict(batch)
     one_image = partial(_one_image, config, (height, width), fill.astype(jnp.float32) / 255)
-    out["image"] = jax.vmap(one_image, (0, 0, 0, 0 if config.mosaic else None))(image, geometry, draws, full)
-    if config.erasing:
-        out["image"] = jax.vmap(partial(_erase, config))(keys, out["image"], draws)
+    out["image"] = jax.vmap(one_image, (0, 0, *in_axes))(image, geometry, keys, draws, full)
     shown = Shown((height, width), config.beyond, config.mask_fill, config.min_visible)
     placed = movers(batch, dict(moves))
     for name, mover in placed:
@@ -225,37 +248,48 @@ def _fill(config: Augment, channels: int) -> jax.Array:
     return jnp.array(levels, jnp.uint8)
 
 
-def _geometry(config: Augment, full: Any, draw: Draws) -> Geometry:
-    """A random crop of an image of size `full`. A crop that is too long for one side is cut down to it, unless it is
-    larger than the image."""
-    if config.beyond:
-        area = jnp.exp(_between(draw.area, *map(math.log, config.scale)))
-        longest = jnp.where(area > 1, jnp.inf, 1.0)
-    else:
-        area, longest = _between(draw.area, *config.scale), jnp.ones(())
-    root = jnp.exp(_between(draw.ratio, *map(math.log, config.ratio)) / 2)
-    height = full[0] * jnp.minimum(jnp.sqrt(area) / root, longest)
-    width = full[1] * jnp.minimum(jnp.sqrt(area) * root, longest)
-    return Geometry(
-        draw.top * (full[0] - height), draw.left * (full[1] - width), height, width, (draw.flip < 0.5) & config.hflip
-    )
+def _chances(config: Augment, key: jax.Array, draws: Draws) -> Iterator[tuple[Operation, Chance]]:
+    """Each operation with what it decides by. Zoo's own share a key and the draws; others have a key each."""
+    own = len(config.operations) - len(config.further)
+    for number, operation in enumerate(config.operations):
+        yield operation, Chance(key if number < own else random.fold_in(key, 2 + number - own), draws)
 
 
-def _between(uniform: jax.Array, low: float, high: float) -> jax.Array:
-    return low + uniform * (high - low)
+def _geometry(config: Augment, size: tuple[int, int], key: jax.Array, draws: Draws, full: Any) -> Geometry:
+    """Which part is seen of an image of size `full`, after all operations."""
+    at: Geometry | None = None
+    for operation, chance in _chances(config, key, draws):
+        found = operation.geometry(chance, full if at is None else size)
+        if found is not None:
+            at = found if at is None else composed(at, found, size)
+    assert at is not None, "the crop gives one"
+    return at
 
 
 def _one_image(
-    config: Augment, size: tuple[int, int], fill: jax.Array, image: jax.Array, at: Geometry, draw: Draws, full: Any
+    config: Augment,
+    size: tuple[int, int],
+    fill: jax.Array,
+    image: jax.Array,
+    at: Geometry,
+    key: jax.Array,
+    draws: Draws,
+    full: Any,
 ) -> jax.Array:
+    def coloured(pixels: jax.Array, covers: bool) -> jax.Array:
+        for operation, chance in _chances(config, key, draws):
+            pixels = operation.colour(chance, pixels) if operation.covers == covers else pixels
+        return pixels
+
     pixels = _resample(image.astype(jnp.float32) / 255, at, size)
     if not config.beyond:
-        return _color(config, pixels, draw)
+        return coloured(coloured(pixels, False), True)
     y, x = source_pixels(size, at)
     inside = ((y >= 0) & (y < full[0]))[:, None, None] & ((x >= 0) & (x < full[1]))[None, :, None]
     fill = fill.reshape(1, 1, -1)
     # Filled twice: contrast goes by the mean of what is seen, and what was filled keeps its colour.
-    return jnp.where(inside, _color(config, jnp.where(inside, pixels, fill), draw), fill)
+    filled = jnp.where(inside, coloured(jnp.where(inside, pixels, fill), False), fill)
+    return coloured(filled, True)
 
 
 def _resample(image: jax.Array, at: Geometry, size: tuple[int, int]) -> jax.Array:
@@ -265,59 +299,6 @@ def _resample(image: jax.Array, at: Geometry, size: tuple[int, int]) -> jax.Arra
     shape = (*size, image.shape[-1])
     pixels = jax.image.scale_and_translate(image, shape, (0, 1), scale, shift, method="linear", antialias=True)
     return jnp.where(at.flip, pixels[:, ::-1], pixels)
-
-
-def _color(config: Augment, pixels: jax.Array, draw: Draws) -> jax.Array:
-    """Brightness, contrast, saturation and hue, in this order, of one image (h, w, c) in [0, 1]."""
-    low, high = 1 - config.color, 1 + config.color
-    colored = pixels.shape[-1] == 3
-    if config.color:
-        pixels = jnp.clip(pixels * _between(draw.brightness, low, high), 0, 1)
-        mean = (_luma(pixels) if colored else pixels).mean()
-        pixels = jnp.clip(mean + _between(draw.contrast, low, high) * (pixels - mean), 0, 1)
-    if config.color and colored:
-        gray = _luma(pixels)
-        pixels = jnp.clip(gray + _between(draw.saturation, low, high) * (pixels - gray), 0, 1)
-    if config.hue and colored:
-        angle = _between(draw.hue, -config.hue, config.hue) * 2 * jnp.pi
-        pixels = jnp.clip(_turn_hue(pixels, angle), 0, 1)
-    return pixels
-
-
-def _luma(pixels: jax.Array) -> jax.Array:
-    """Grey values (h, w, 1)."""
-    return pixels @ jnp.array(_LUMA, pixels.dtype)[:, None]
-
-
-def _turn_hue(pixels: jax.Array, angle: jax.Array) -> jax.Array:
-    """Colours turned about the grey axis by `angle` (Rodrigues' formula), then shifted to keep their luma."""
-    cos, sin = jnp.cos(angle), jnp.sin(angle)
-    cross = jnp.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]], jnp.float32)
-    turn = cos * jnp.eye(3) + (1 - cos) / 3 + sin / jnp.sqrt(3.0) * cross
-    luma = jnp.array(_LUMA, jnp.float32)
-    return (
-        pixels @ (turn + (luma - luma @ turn)[None]).T
-    )  # written as one matrix: separate passes take three times as long
-
-
-def _rectangle(
-    shape: tuple[int, int], height: jax.Array, width: jax.Array, top: jax.Array, left: jax.Array
-) -> jax.Array:
-    """A boolean (h, w), true in a rectangle of about this size, in whole pixels; `top` and `left` in [0, 1)."""
-    height, width = jnp.round(height), jnp.round(width)
-    first_y, first_x = jnp.floor(top * (shape[0] - height + 1)), jnp.floor(left * (shape[1] - width + 1))
-    y, x = jnp.arange(shape[0], dtype=height.dtype)[:, None], jnp.arange(shape[1], dtype=width.dtype)[None, :]
-    return (y >= first_y) & (y < first_y + height) & (x >= first_x) & (x < first_x + width)
-
-
-def _erase(config: Augment, key: jax.Array, pixels: jax.Array, draw: Draws) -> jax.Array:
-    """With probability `erasing`, noise in a rectangle of 2 % to 33 % of the area and aspect 0.3 to 3.3."""
-    height, width = pixels.shape[:2]
-    root = jnp.exp(_between(draw.erase_ratio, math.log(0.3), math.log(3.3)) / 2)
-    side = jnp.sqrt(_between(draw.erase_area, 0.02, 0.33) * height * width)
-    sides = jnp.minimum(side * root, height), jnp.minimum(side / root, width)
-    hit = _rectangle((height, width), *sides, draw.erase_top, draw.erase_left) & (draw.erase < config.erasing)
-    return jnp.where(hit[..., None], random.uniform(random.fold_in(key, 1), pixels.shape), pixels)
 
 
 def _beta(key: jax.Array, concentration: float, count: int) -> jax.Array:
@@ -337,7 +318,7 @@ def _mix(config: Augment, key: jax.Array, image: jax.Array) -> tuple[jax.Array, 
     if config.cutmix:
         side = jnp.sqrt(1 - _beta(cutmix_key, config.cutmix, b))
         place = random.uniform(place_key, (2, b))
-        inside = jax.vmap(partial(_rectangle, (height, width)))(side * height, side * width, *place)
+        inside = jax.vmap(partial(rectangle, (height, width)))(side * height, side * width, *place)
         cut = random.bernoulli(choice_key, 0.5 if config.mixup else 1.0, (b,))
         outside = 1 - inside.astype(jnp.float32)
         keep = jnp.where(cut[:, None, None, None], outside[..., None], keep)
