@@ -15,7 +15,8 @@ import plugin_kit as kit
 import pytest
 from boxes_kit import drawn as drawn_boxes
 from masks_kit import drawn_masks
-from training_kit import FAST, draw_folder
+from PIL import Image, ImageDraw
+from training_kit import FAST, draw_folder, tinynet  # noqa: F401  (fixture)
 
 import zoo
 import zoo.registry
@@ -171,6 +172,74 @@ def test_a_data_format_of_others_is_recognised_where_zoo_reads_nothing(tmp_path:
     assert (part.classes, len(part)) == (("a", "b"), len(files))
 
 
+class Steps:
+    """The losses of a training's steps."""
+
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+
+    def __call__(self, session: Any) -> Any:
+        return lambda event: self.losses.append(float(event[1]["loss"])) if event[1]["kind"] == "step" else None
+
+
+@pytest.mark.usefixtures("installed")
+def test_an_optimizer_and_an_augmentation_of_others(tmp_path: Path) -> None:
+    """By name, on the command line as well: each makes another training, and none is an unknown name."""
+    data = read(draw_folder(tmp_path / "data", count=4))["all"]
+    losses = []
+    for number, how in enumerate(({}, {"optimizer": "adabelief"}, {"augment": "auto+shift"}, {"augment": "auto"})):
+        model = zoo.create("squeezenet1_1", "classifier", labels=data.classes, pretrained=False, image_size=32)
+        steps, parts = Steps(), {"train": data, "val": data}
+        options = {**FAST, "show": steps, "epochs": 2, "plan": "all", **how}
+        zoo.train(model, parts, out=tmp_path / str(number), **options)
+        losses.append(steps.losses)
+    assert losses[0][0] == losses[1][0] and losses[0][1:] != losses[1][1:]
+    assert losses[2] != losses[3] and all(map(np.isfinite, (one for some in losses for one in some)))
+    with pytest.raises(UnknownNameError, match="unknown optimizer 'adabelieve'.*adabelief"):
+        zoo.train(model, parts, optimizer="adabelieve")
+    with pytest.raises(UnknownNameError, match="unknown augmentation 'shft'.*shift"):
+        zoo.train(model, parts, augment="auto+shft")
+
+
+# A task --------------------------------------------------------------------------------------------------------------
+
+
+def spots(folder: Path, count: int, side: int = 48) -> Path:
+    """Grey images with a white disc each, and where its centre is."""
+    folder.mkdir()
+    lines = ["image,x1,y1"]
+    for i in range(count):
+        rng = np.random.default_rng([5, i])
+        image = Image.fromarray(rng.integers(40, 90, (side, side, 3), dtype=np.uint8))
+        x, y = rng.uniform(8, side - 8, 2)
+        ImageDraw.Draw(image).ellipse([x - 5, y - 5, x + 5, y + 5], fill="white")
+        image.save(folder / f"{i}.png")
+        lines.append(f"{i}.png,{x:.2f},{y:.2f}")
+    (folder / "points.csv").write_text("\n".join(lines))
+    return folder
+
+
+def test_a_task_is_one_plugin(site: Path, tinynet: Path, tmp_path: Path) -> None:
+    """Point regression with a kind of target, reader, figures, pictures and a command of its own, on the command line;
+    its points move with augmentation, or they would not be learned."""
+    data, run = spots(tmp_path / "data", 60), tmp_path / "run"
+    paths = (site, tinynet)
+    options = ("--backbone", "tinynet", "--scratch", "--image-size", "48", "--plan", "all", "--epochs", "40")
+    trained = kit.zoo("train", str(data), *options, "--lr", "0.003", "--out", str(run), paths=paths)
+    assert trained.returncode == 0, trained.stderr
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["r2"] >= 0.9, metrics
+    assert metrics["figures"] and all((run / name).is_file() for name in metrics["figures"])
+    photo = data / "3.png"
+    line = kit.zoo("points", str(run), str(photo), paths=paths).stdout.strip().split(",")
+    true = [float(v) for v in (data / "points.csv").read_text().splitlines()[4].split(",")[1:]]
+    assert line[0] == str(photo) and np.abs(np.array(line[1:], float) - true).max() < 6
+    seen = kit.zoo("predict", str(run), str(photo), "--out", str(tmp_path / "seen"), paths=paths)
+    assert seen.returncode == 0 and "point" in seen.stdout, seen.stderr
+    picture = np.asarray(Image.open(tmp_path / "seen" / "3.png"))
+    assert (picture[..., 0].astype(int) - picture[..., 1] > 150).any()  # a red cross
+
+
 def test_a_command_of_others_is_listed_without_its_import_and_runs(site: Path, tmp_path: Path) -> None:
     folder = draw_folder(tmp_path / "data", count=3)
     listed = kit.zoo("--help", paths=(site,))
@@ -178,6 +247,6 @@ def test_a_command_of_others_is_listed_without_its_import_and_runs(site: Path, t
     found = kit.zoo("census", str(folder), paths=(site,))
     assert found.stdout == "all\tdisc\t3\nall\tframe\t3\n", found.stderr
     points = json.loads(kit.zoo("list", "--json", paths=(site,)).stdout)
-    assert points["zoo.command"] == 2 and points["segmenter.decoder"] == 9
+    assert points["zoo.command"] == 3 and points["segmenter.decoder"] == 9
     rows = json.loads(kit.zoo("list", "decoders", "sum", "--json", paths=(site,)).stdout)
     assert [row["distribution"] for row in rows] == ["zoo-extras"]

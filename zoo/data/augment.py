@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import random
 
 from zoo.data.mosaic import mosaic
-from zoo.data.operations import Chance, Colours, Crop, Draws, Erasing, Operation, composed, rectangle
+from zoo.data.operations import OPERATIONS, Chance, Colours, Crop, Draws, Erasing, Operation, composed, rectangle
 from zoo.errors import ConfigError
 from zoo.numbers import check_finite
 from zoo.targets.moves import MOVES, Moves, movers
@@ -115,6 +115,28 @@ class Augment:
     def mixes(self) -> bool:
         """Whether an augmented image may be made of two, so that the loss must know of `mix`."""
         return self.mixup > 0 or self.cutmix > 0
+
+
+def named(text: str, own: Mapping[str, Any]) -> Augment | None:
+    """The augmentation that `auto`, `none`, or one of them with operations by name (`auto+erasing`) means.
+
+    Args:
+        own: fields of `Augment` that the task wants for `auto`.
+    Raises:
+        ConfigError: for another first word. UnknownNameError: for an operation that nothing is called by.
+    """
+    first, *others = text.split("+")
+    if first not in ("auto", "none"):
+        raise ConfigError(
+            f"augment is {text!r}; accepted: auto, none, either with operations by name (auto+erasing), or a "
+            "zoo.training.Augment."
+        )
+    operations = [OPERATIONS[name] for name in others]
+    if first == "none" and not operations:
+        return None
+    nothing = {"hflip": False, "scale": (1.0, 1.0), "ratio": (1.0, 1.0), "color": 0.0}
+    found = Augment(**(own if first == "auto" else nothing))
+    return found.then(*operations) if operations else found
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import random
 
+from zoo.registry.parts import Point
 from zoo.targets.spatial.base import Geometry
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, for channels in the order RGB
@@ -71,6 +72,10 @@ class Operation:
     def colour(self, chance: Chance, pixels: jax.Array) -> jax.Array:
         """Return the image (h, w, c) in [0, 1] with other colours; where things are must not change."""
         return pixels
+
+
+OPERATIONS = Point("augment.operation", "augmentation", Operation)
+"""Operations by name, `augment="auto+NAME"`; zoo's own and those of other plugins."""
 
 
 @dataclass(frozen=True)
@@ -151,6 +156,10 @@ class Erasing(Operation):
         sides = jnp.minimum(side * root, height), jnp.minimum(side / root, width)
         hit = rectangle((height, width), *sides, draw.erase_top, draw.erase_left) & (draw.erase < self.probability)
         return jnp.where(hit[..., None], random.uniform(random.fold_in(chance.key, 1), pixels.shape), pixels)
+
+
+ERASING = Erasing(0.25)
+"""What `augment="auto+erasing"` adds."""
 
 
 def composed(at: Geometry, then: Geometry, size: tuple[int, int]) -> Geometry:

@@ -54,10 +54,10 @@ def _rules(name: str, value: Any) -> None:
 def _augment(name: str, value: Any) -> None:
     if isinstance(value, str) and value in ("auto", "none"):
         return
-    from zoo.data.augment import Augment
+    from zoo.data.augment import Augment, named
 
     if not isinstance(value, Augment):
-        raise ConfigError(f"augment is {value!r}; accepted: auto, none, or a zoo.training.Augment.")
+        named(str(value), {})
 
 
 def _policy(name: str, value: Any) -> None:
@@ -166,8 +166,9 @@ class TrainConfig:
     )
     augment: "Augment | str" = option(
         "auto",
-        "Augmentation in phases that train the backbone: auto (the task's own) or none. Phases that train only the "
-        "head see every image as it is, so that features are cached",
+        "Augmentation in phases that train the backbone: auto (the task's own) or none, or either with operations by "
+        "name, as in auto+erasing. Phases that train only the head see every image as it is, so that features are "
+        "cached",
         more="Or an `Augment`",
         accepted=_augment,
     )
@@ -241,10 +242,10 @@ class Recipe(TrainConfig):
             own["steps"] = 0
         if config.lr is None and config.rules is not None:
             given["lr"] = own.get("head_rate")
-        if config.augment == "auto":
-            from zoo.data.augment import Augment
+        if isinstance(config.augment, str) and config.augment != "none":
+            from zoo.data.augment import named
 
-            given["augment"] = Augment(**augment)
+            given["augment"] = named(config.augment, augment)
         if config.batch_norm == "auto":
             given["batch_norm"] = "frozen" if pretrained else "batch"
         # None means "not given" for these fields; for others, such as `clip` and `patience`, it is a value.

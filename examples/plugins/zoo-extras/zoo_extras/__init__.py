@@ -15,5 +15,7 @@ def zoo_parts():
         Part("detector.head", "wide-fcos", "zoo_extras.head:WIDE", "FCOS that samples a wider centre of each object."),
         Part("segmenter.decoder", "sum", "zoo_extras.decoder:SUM", "Every map to one width, enlarged and added up."),
         Part("data.format", "listing", "zoo_extras.listing", "listing.txt: a line for each image, `file<tab>class`."),
+        Part("training.optimizer", "adabelief", "zoo_extras.optimizer:adabelief", "AdaBelief (arXiv:2010.07468)."),
+        Part("augment.operation", "shift", "zoo_extras.shift:SHIFT", "Moved by up to a tenth of the sides."),
         Part("zoo.command", "census", "zoo_extras.census:census", "How many images of each class there are."),
     ]
