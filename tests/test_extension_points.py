@@ -16,7 +16,7 @@ import pytest
 from boxes_kit import drawn as drawn_boxes
 from masks_kit import drawn_masks
 from PIL import Image, ImageDraw
-from training_kit import FAST, draw_folder, tinynet  # noqa: F401  (fixture)
+from training_kit import FAST, TINYNET, draw_folder
 
 import zoo
 import zoo.registry
@@ -219,11 +219,12 @@ def spots(folder: Path, count: int, side: int = 48) -> Path:
     return folder
 
 
-def test_a_task_is_one_plugin(site: Path, tinynet: Path, tmp_path: Path) -> None:
+def test_a_task_is_one_plugin(site: Path, tmp_path: Path) -> None:
     """Point regression with a kind of target, reader, figures, pictures and a command of its own, on the command line;
     its points move with augmentation, or they would not be learned."""
     data, run = spots(tmp_path / "data", 60), tmp_path / "run"
-    paths = (site, tinynet)
+    kit.distribution(tmp_path / "net", "tinynet", TINYNET)
+    paths = (site, tmp_path / "net")
     options = ("--backbone", "tinynet", "--scratch", "--image-size", "48", "--plan", "all", "--epochs", "40")
     trained = kit.zoo("train", str(data), *options, "--lr", "0.003", "--out", str(run), paths=paths)
     assert trained.returncode == 0, trained.stderr
