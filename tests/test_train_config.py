@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import os
 import re
 import subprocess
 import sys
@@ -120,7 +119,7 @@ def test_values_that_are_not_accepted(options: dict[str, Any], words: str):
 
 
 def test_names_that_nothing_has():
-    with pytest.raises(UnknownNameError, match="unknown optimizer 'adamq'. Nearest: adamw, adam"):
+    with pytest.raises(UnknownNameError, match="unknown optimizer 'adamq'. Nearest: adam, adamw"):
         TrainConfig(optimizer="adamq")
     with pytest.raises(UnknownNameError, match="unknown schedule 'cosin'. Nearest: cosine"):
         TrainConfig(schedule="cosin")
@@ -227,19 +226,27 @@ TrainConfig(sed=3)  # wrong
 """
 
 
+MYPY = """
+[mypy]
+python_version = 3.11
+[mypy-jax.*,flax.*,optax.*,orbax.*,grain.*,numpy.*,scipy.*,PIL.*,matplotlib.*,rich.*,huggingface_hub.*]
+follow_imports = skip
+"""
+"""Libraries are left out, which would take a minute; what they give is Any, and what zoo gives is not."""
+
+
 def test_type_checkers_know_the_options_and_every_public_name(tmp_path: Path):
     pytest.importorskip("mypy")
-    if not (ROOT / "pyproject.toml").is_file():
-        pytest.skip("the configuration of mypy is part of the repository")
-    public = "".join(f"\nreveal_type(zoo.{name})" for name in zoo.__all__)
-    file = tmp_path / "snippet.py"
-    file.write_text(SNIPPET + public)
-    cache = Path(os.environ["JAX_COMPILATION_CACHE_DIR"]) / "mypy"
-    command = [sys.executable, "-m", "mypy", "--config-file", "pyproject.toml", "--cache-dir", str(cache), str(file)]
+    if not (ROOT / "zoo" / "__init__.py").is_file():
+        pytest.skip("mypy reads the sources of the repository")
+    file, config = tmp_path / "snippet.py", tmp_path / "mypy.ini"
+    file.write_text(SNIPPET + "".join(f"\nreveal_type(zoo.{name})" for name in zoo.__all__))
+    config.write_text(MYPY)
+    command = [sys.executable, "-m", "mypy", "--config-file", str(config), "--cache-dir", str(tmp_path), str(file)]
     said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout
     lines = SNIPPET.splitlines()
     errors = {int(number) for number in re.findall(r"snippet\.py:(\d+): error", said)}
     assert errors == {number for number, line in enumerate(lines, 1) if line.endswith("# wrong")}, said
-    types = re.findall(r'Revealed type is "(.*)"', said)
+    types = re.findall(r'snippet\.py:\d+: note: Revealed type is "(.*)"', said)
     assert types[:3] == ["zoo.models.model.Model", "zoo.training.run.Run", "zoo.training.run.Run"]
     assert len(types) == 3 + len(zoo.__all__) and "Any" not in types, said

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, get_type_hints
+from types import NoneType
+from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
 
@@ -46,6 +47,7 @@ def _annotation(one: Declared) -> Any:
     if one.default is True:
         flag = f"{flag}/--no-{flag.removeprefix('--')}"
     taken = one.option.taken or one.annotation
-    if isinstance(taken, str):  # it names classes of modules with jax; the command line takes a name
-        taken = str | None if one.default is None else str
+    kinds = [kind for kind in get_args(one.annotation) or (one.annotation,) if kind is not NoneType]
+    if not one.option.taken and (len(kinds) != 1 or kinds[0] not in (bool, int, float, str)):
+        taken = str | None if one.optional else str  # objects of Python have no text; the command line takes names
     return Annotated[taken, typer.Option(flag, help=one.help, metavar=one.option.metavar)]

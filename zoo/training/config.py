@@ -1,8 +1,10 @@
 """What a training is asked for: every option of `zoo.train`, declared once.
 
 The command line, the signature and documentation of `zoo.train`, and the checks read the fields of `TrainConfig`.
-Nothing here imports jax, and types of modules that do are quoted.
+Nothing here imports jax; modules that do are imported for type checkers alone, and where they are needed.
 """
+
+from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.errors import ConfigError
 from zoo.numbers import BATCH_SIZE, EPOCHS, RATE, SEED, Accepted
-from zoo.training.options import Declared, declared, one_of, option, row_of
+from zoo.training.options import Declared, check_values, declared, one_of, option, row_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,13 +68,13 @@ def _policy(name: str, value: Any) -> None:
     accepted(value)
 
 
-def _optimizers() -> "Mapping[str, Optimizer]":
+def _optimizers() -> Mapping[str, Optimizer]:
     from zoo.training.optimizers import OPTIMIZERS
 
     return OPTIMIZERS
 
 
-def _schedules() -> "Mapping[str, Schedule]":
+def _schedules() -> Mapping[str, Schedule]:
     from zoo.training.schedules import SCHEDULES
 
     return SCHEDULES
@@ -89,13 +91,13 @@ class TrainConfig:
     """
 
     # What trains, and how fast
-    plan: "str | Sequence[Phase] | None" = option(
+    plan: str | Sequence[Phase] | None = option(
         None,
         "What trains: head, last:N, all, all:DECAY or bitfit, or several joined by +, one after the other",
         more="Or phases",
         fixed=False,
     )
-    rules: "Sequence[Rule] | None" = option(
+    rules: Sequence[Rule] | None = option(
         None,
         "Instead of a plan: learning-rate multipliers by pattern, or freeze; the first pattern that matches counts",
         more="A rule is (pattern, multiplier or None), see `zoo.training.rules`",
@@ -112,13 +114,13 @@ class TrainConfig:
     lr: float | None = option(
         None, "Peak learning rate of the last phase. Without it: by what trains", accepted=RATE, fixed=False
     )
-    optimizer: "str | OwnOptimizer" = option(
+    optimizer: str | OwnOptimizer = option(
         "adamw",
         "adamw, sgd, adam or lion. Default learning rates suit adamw",
         more="Or a function from a learning rate to an optax transformation, such as `optax.adabelief`",
         accepted=row_of(_optimizers, "a function from a learning rate to an optax transformation"),
     )
-    schedule: "str | Schedule" = option(
+    schedule: str | Schedule = option(
         "cosine",
         "How the learning rate changes in a phase: warm-up and cosine or linear decay to a hundredth, or constant",
         more="Or a function from (peak rate, updates, warm-up updates) to an optax schedule",
@@ -161,10 +163,10 @@ class TrainConfig:
         accepted=Accepted(above=0, below=1),
         fixed=False,
     )
-    annotations: "Policy" = option(
+    annotations: Policy = option(
         "fix", "What happens to faulty boxes and masks: fix, drop (leave out) or error", accepted=_policy, fixed=False
     )
-    augment: "Augment | str" = option(
+    augment: Augment | str = option(
         "auto",
         "Augmentation in phases that train the backbone: auto (the task's own) or none, or either with operations by "
         "name, as in auto+erasing. Phases that train only the head see every image as it is, so that features are "
@@ -178,7 +180,7 @@ class TrainConfig:
     remat: bool = option(False, "Recompute each stage of the backbone in the backward pass: less memory, more time")
 
     # The run
-    out: "str | Path | None" = option(
+    out: str | Path | None = option(
         None,
         "The run folder, which must be empty or new. Without it: runs/DATA-BACKBONE-NUMBER",
         flag="",  # the command requires it
@@ -189,7 +191,7 @@ class TrainConfig:
         60.0, "Seconds between two checkpoints", accepted=Accepted(least=0, infinite=True), fixed=False
     )
     figures: bool = option(True, "Draw plots of the run", fixed=False)
-    show: "Callable[[Session], Callable[[Event], None]] | None" = option(
+    show: Callable[[Session], Callable[[Event], None]] | None = option(
         None,
         "A function from the session to a display of its events. Without it: plain lines or a progress bar",
         flag="",
@@ -197,8 +199,7 @@ class TrainConfig:
     )
 
     def __post_init__(self) -> None:
-        for one in declared(TrainConfig):
-            one.check(getattr(self, one.name))
+        check_values(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,7 +213,7 @@ class Recipe(TrainConfig):
         head_rate: peak learning rate of a new head where `lr` is not given; `zoo.training.plan.HEAD_RATE` if None.
     """
 
-    plan: "str | Sequence[Phase]" = "head+all"
+    plan: str | Sequence[Phase] = "head+all"
     epochs: int = 10
     steps: int = 0
     head_rate: float | None = None
@@ -221,7 +222,7 @@ class Recipe(TrainConfig):
     ema: float = 0.0
 
     @classmethod
-    def of(cls, adapter: "Adapter", config: TrainConfig | None = None, *, pretrained: bool = True) -> "Recipe":
+    def of(cls, adapter: Adapter, config: TrainConfig | None = None, *, pretrained: bool = True) -> Recipe:
         """Fill what a configuration leaves open by the task's own recipe.
 
         Args:
@@ -258,7 +259,7 @@ class Recipe(TrainConfig):
         return max(self.epochs, -int(-self.steps // updates))
 
     @property
-    def augmentation(self) -> "Augment | None":
+    def augmentation(self) -> Augment | None:
         """What happens to images in phases that train the backbone."""
         return None if isinstance(self.augment, str) else self.augment
 
@@ -276,7 +277,7 @@ OPTIONS: tuple[Declared, ...] = tuple(declared(TrainConfig, Recipe))
 """The options, with what holds where neither a user nor a task says anything."""
 
 
-def _own_recipe(adapter: "Adapter") -> Mapping[str, Any]:
+def _own_recipe(adapter: Adapter) -> Mapping[str, Any]:
     known = ["lr" if name == "head_rate" else name for name in Recipe.__annotations__] + ["augment"]
     if unknown := sorted(adapter.recipe.keys() - set(known)):
         raise ConfigError(

@@ -6,9 +6,10 @@ Nothing here imports jax: `zoo train --help` reads the declarations.
 from __future__ import annotations
 
 import inspect
+import sys
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import wraps
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, get_args, overload
@@ -99,17 +100,38 @@ class Declared:
 
 
 def declared(config: type, filled: type | None = None) -> Iterator[Declared]:
-    """Yield the options of a dataclass.
+    """Yield the options of a dataclass; fields without a declaration are none.
 
     Args:
         filled: a subclass that declares again, with a default, what a task may decide.
     """
     later = {one.name: one.default for one in fields(filled)} if filled else {}
     for one in fields(config):
+        if "option" not in one.metadata:
+            continue
         help = one.metadata["option"].help
         if later.get(one.name, one.default) != one.default:
             help = f"{help}. Without it: the task's own, else {later[one.name]}"
-        yield Declared(one.name, one.type, one.default, f"{help}.", one.metadata["option"])
+        yield Declared(one.name, _resolved(one.type, config), one.default, f"{help}.", one.metadata["option"])
+
+
+def _resolved(annotation: Any, config: type) -> Any:
+    """The type that an annotation names; the text as it is where a class of it was imported for type checkers alone."""
+    try:
+        return eval(annotation, vars(sys.modules[config.__module__])) if isinstance(annotation, str) else annotation
+    except NameError:
+        return annotation
+
+
+def check_values(config: Any) -> None:
+    """Raise `ConfigError` or `UnknownNameError` for a value that its declaration does not accept."""
+    options: dict[str, Declared] = {}
+    for base in reversed(type(config).__mro__):
+        # A subclass that only gives a field another type or default keeps its declaration.
+        if is_dataclass(base):
+            options |= {one.name: one for one in declared(base)}
+    for one in options.values():
+        one.check(getattr(config, one.name))
 
 
 def one_of(*names: str) -> Check:
@@ -132,7 +154,7 @@ def row_of(table: Callable[[], Mapping[str, Any]], kind: str) -> Check:
 
     def check(name: str, value: Any) -> None:
         if isinstance(value, str) and value not in table():
-            raise unknown_name(name, value, table(), f"{kind} is accepted as well.")
+            raise unknown_name(name, value, table(), f"Accepted as well: {kind}.")
         if not isinstance(value, str) and not callable(value):
             raise ConfigError(f"{name} is {value!r}; accepted: {', '.join(table())}, or {kind}.")
 
