@@ -96,9 +96,8 @@ class CachedViews:
         assert self.random.augmentation is not None
         frame = self.frames[int(self.groups[index[0]])]
         numbers, rows = view - _FURTHER + 1, self.rows_of[index]
-        found = _moved(
-            self.random.augmentation, frame, self.random.seed, numbers, rows, touched, tuple(self.moves.items())
-        )
+        moves = tuple(self.moves.items())
+        found = _moved(self.random.augmentation, frame, self.random.seed, numbers, rows, touched, moves)
         new = {name: np.asarray(value).astype(targets[name].dtype) for name, value in found.items()}
         return {
             **targets,

@@ -239,11 +239,8 @@ def _drawn(
     """(keys, random numbers, which part is seen) of each of `count` images of size `full`."""
     keys = jax.vmap(random.fold_in, (None, 0))(random.fold_in(key, 0), jnp.arange(count))
     draws = Draws(*jax.vmap(partial(random.uniform, shape=(len(Draws._fields),)))(keys).T)
-    return (
-        keys,
-        draws,
-        jax.vmap(partial(_geometry, config, size), (0, 0, 0 if config.mosaic else None))(keys, draws, full),
-    )
+    in_axes = (0, 0, 0 if config.mosaic else None)
+    return keys, draws, jax.vmap(partial(_geometry, config, size), in_axes)(keys, draws, full)
 
 
 def _moved(
