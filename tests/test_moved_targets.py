@@ -176,6 +176,19 @@ def test_what_is_declared_to_be_invariant_is_trusted(bars: Any, tmp_path: Path, 
     assert train(bars, tmp_path, augment="auto").metrics["epochs"] == 1
 
 
+@pytest.mark.parametrize(
+    ("nature", "said"),
+    [("point", "nature of targets 'point'.*points"), ("points", "moves as points and needs x_valid")],
+)
+def test_what_is_declared_to_move_must_be_able_to(
+    bars: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nature: str, said: str
+):
+    monkeypatch.setattr(registry().adapter("place").adapter, "moves", {"x": nature})
+    with pytest.raises(ConfigError, match=said):
+        train(bars, tmp_path, augment="auto")
+    assert not (tmp_path / "run").exists()
+
+
 def test_mixed_images_need_a_loss_that_mixes(bars: Any, tmp_path: Path):
     with pytest.raises(ConfigError, match="the loss of place does not mix"):
         train(bars, tmp_path, augment=dataclasses.replace(COLOURS, mixup=0.2))

@@ -9,10 +9,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from points_kit import MOVES, assert_marks_fit, marked
+from points_kit import MOVES, SIDE, assert_marks_fit, marked
 
 from zoo.activations.cache import View
-from zoo.data.augment import Augment, augment
+from zoo.data.augment import Augment, augment, augment_each, move_each
 from zoo.data.operations import Chance, Colours, Crop, Erasing, Operation, composed
 from zoo.targets.spatial.base import Geometry
 
@@ -113,6 +113,23 @@ def test_what_comes_before_is_as_without():
     assert np.abs(both - one * one).max() > 0.01 and (both <= one + 1e-6).all()
     empty = augment(PLAIN.then(Further(0, -1.0, 1.0, 3.0), Shade(1.0)), key, bright, 8)["image"]
     np.testing.assert_allclose(empty[:, :, 0], 114 / 255, atol=1e-5)  # what is filled in keeps its colour
+
+
+def test_targets_move_without_images():
+    """As with them: views of images whose features are cached have none."""
+
+    @dataclass(frozen=True)
+    class Coloured(Operation):
+        def colour(self, chance: Chance, pixels: jax.Array) -> jax.Array:
+            return pixels @ jnp.eye(3)  # three channels alone
+
+    config = Augment(scale=(0.5, 1.6)).then(Window(0.1, 0.2, 0.7, 0.6, flip=True), Coloured())
+    whole, keys, moves = batch(), jax.random.split(jax.random.key(2), 6), {**MOVES, "mask": "mask"}
+    found = move_each(config, keys, {n: v for n, v in whole.items() if n != "image"}, SIDE, moves)
+    wanted = augment_each(config, keys, whole, SIDE, moves)
+    assert set(found) == {"points", "point_valid", "mask"}
+    for name, value in found.items():
+        np.testing.assert_allclose(value, wanted[name], atol=1e-4)
 
 
 def test_whether_things_move():

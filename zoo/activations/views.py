@@ -13,13 +13,12 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 from zoo.activations.cache import PLAIN, ActivationCache, View, open_cache, view_keys
 from zoo.data import Dataset
-from zoo.data.augment import Augment, augment_each
+from zoo.data.augment import Augment, move_each
 from zoo.models.model import FEATURES, MIRRORED, Model
 from zoo.models.prepared import all_targets, frame_numbers
 from zoo.targets.moves import MOVES, Moves, moving
@@ -97,10 +96,9 @@ class CachedViews:
         assert self.random.augmentation is not None
         frame = self.frames[int(self.groups[index[0]])]
         numbers, rows = view - _FURTHER + 1, self.rows_of[index]
-        found = _moved(
-            self.random.augmentation, frame, self.random.seed, numbers, rows, touched, tuple(self.moves.items())
-        )
-        new = {name: np.asarray(found[name]).astype(value.dtype) for name, value in touched.items()}
+        moves = tuple(self.moves.items())
+        found = _moved(self.random.augmentation, frame, self.random.seed, numbers, rows, touched, moves)
+        new = {name: np.asarray(value).astype(targets[name].dtype) for name, value in found.items()}
         return {
             **targets,
             **{n: np.where(where.reshape(-1, *[1] * (v.ndim - 1)), v, targets[n]) for n, v in new.items()},
@@ -117,12 +115,8 @@ def _moved(
     targets: Mapping[str, Any],
     moves: tuple[tuple[str, str], ...],
 ) -> dict[str, jax.Array]:
-    """Targets of a batch as `View.pixels` moves the pixels. The images themselves are not needed, and what is
-    computed of these is left out by the compiler."""
-    channels = len(config.fill) if isinstance(config.fill, tuple) else 1
-    images = jnp.zeros((len(rows), *frame, channels), jnp.uint8)
-    found = augment_each(config, view_keys(seed, numbers, rows), {"image": images, **targets}, frame, dict(moves))
-    return {name: found[name] for name in targets}
+    """Targets of a batch as `View.pixels` moves the pixels."""
+    return move_each(config, view_keys(seed, numbers, rows), targets, frame, dict(moves))
 
 
 def open_views(

@@ -200,20 +200,15 @@ def _augment(config: Augment, key: jax.Array, batch: Batch, size: Size, moves: t
         batch, joined = mosaic(random.fold_in(key, 2), batch, config.mosaic, fill, config.mask_fill, dict(moves))
         full = tuple(side * (1 + joined.astype(jnp.float32)) for side in full)
     image = batch["image"]
-    rows = jnp.arange(image.shape[0])
-    keys = jax.vmap(random.fold_in, (None, 0))(random.fold_in(key, 0), rows)
-    draws = Draws(*jax.vmap(partial(random.uniform, shape=(len(Draws._fields),)))(keys).T)
-    in_axes = (0, 0, 0 if config.mosaic else None)
-    geometry = jax.vmap(partial(_geometry, config, (height, width)), in_axes)(keys, draws, full)
+    keys, draws, geometry = _drawn(config, key, len(image), full, (height, width))
     out = dict(batch)
     one_image = partial(_one_image, config, (height, width), fill.astype(jnp.float32) / 255)
-    out["image"] = jax.vmap(one_image, (0, 0, *in_axes))(image, geometry, keys, draws, full)
-    shown = Shown((height, width), config.beyond, config.mask_fill, config.min_visible)
-    placed = movers(batch, dict(moves))
-    for name, mover in placed:
-        out |= mover.moved(name, batch, geometry, shown)
+    in_axes = (0, 0, 0, 0, 0 if config.mosaic else None)
+    out["image"] = jax.vmap(one_image, in_axes)(image, geometry, keys, draws, full)
+    moved = _moved(config, batch, geometry, (height, width), moves)
+    out |= moved
     if config.mixes:
-        if placed:
+        if moved:
             raise ConfigError(
                 "mixup and cutmix cannot be used with targets that have a place, such as boxes or masks; set both to 0."
             )
@@ -239,6 +234,44 @@ def _augment_each(
         return {name: value[0] for name, value in out.items()}
 
     found: Batch = jax.vmap(one)(keys, batch)
+    return found
+
+
+def move_each(
+    config: Augment, keys: jax.Array, targets: Mapping[str, Any], size: Size, moves: Moves = MOVES
+) -> dict[str, jax.Array]:
+    """What `augment_each` makes of targets that move with images of `size`, which are shown in a frame of this size as
+    well; without the images. Other targets are left out."""
+    height, width = _pair(size)
+    alone = replace(config, mosaic=0.0, mixup=0.0, cutmix=0.0)
+
+    def one(key: jax.Array, row: Batch) -> Batch:
+        _, _, geometry = _drawn(alone, key, 1, (height, width), (height, width))
+        rows = {name: value[None] for name, value in row.items()}
+        moved = _moved(alone, rows, geometry, (height, width), tuple(moves.items()))
+        return {name: value[0] for name, value in moved.items()}
+
+    found: Batch = jax.vmap(one)(keys, dict(targets))
+    return found
+
+
+def _drawn(
+    config: Augment, key: jax.Array, count: int, full: Any, size: tuple[int, int]
+) -> tuple[jax.Array, Draws, Geometry]:
+    """(keys, random numbers, which part is seen) of each of `count` images of size `full`."""
+    keys = jax.vmap(random.fold_in, (None, 0))(random.fold_in(key, 0), jnp.arange(count))
+    draws = Draws(*jax.vmap(partial(random.uniform, shape=(len(Draws._fields),)))(keys).T)
+    in_axes = (0, 0, 0 if config.mosaic else None)
+    return keys, draws, jax.vmap(partial(_geometry, config, size), in_axes)(keys, draws, full)
+
+
+def _moved(
+    config: Augment, batch: Batch, at: Geometry, size: tuple[int, int], moves: tuple[tuple[str, str], ...]
+) -> Batch:
+    """The arrays of a batch that move."""
+    shown, found = Shown(size, config.beyond, config.mask_fill, config.min_visible), Batch()
+    for name, mover in movers(batch, dict(moves)):
+        found |= mover.moved(name, batch, at, shown)
     return found
 
 
@@ -271,7 +304,8 @@ def _fill(config: Augment, channels: int) -> jax.Array:
 
 
 def _chances(config: Augment, key: jax.Array, draws: Draws) -> Iterator[tuple[Operation, Chance]]:
-    """Each operation with what it decides by. Zoo's own share a key and the draws; others have a key each."""
+    """Each operation with what it decides by. Zoo's own share a key and the draws; others have a key each, so that they
+    change nothing of what comes before them."""
     own = len(config.operations) - len(config.further)
     for number, operation in enumerate(config.operations):
         yield operation, Chance(key if number < own else random.fold_in(key, 2 + number - own), draws)
