@@ -76,14 +76,14 @@ OWN: Mapping[str, Decoder] = {
     # A step of Adam moves a weight by the rate at most, and the sum of a few weights less than that of many: its last
     # convolutions have 8 to 16 channels, where others have 64 and more.
     "unet": Decoder(
-        unet.UNet, (1, 2, *PYRAMID), dropout=0.0, auxiliary="levels", recipe={**RECIPE, "lr": 4e-3, "steps": 120}
+        unet.UNet, (1, 2, *PYRAMID), dropout=0.0, auxiliary="levels", recipe={**RECIPE, "lr": 4e-3, "steps": 105}
     ),
     "fpn": Decoder(fpn.FPN, norm="group", dropout=0.2, auxiliary="levels"),
-    "upernet": Decoder(fpn.UPerNet),
+    "upernet": Decoder(fpn.UPerNet, recipe={**RECIPE, "epochs": 9, "steps": 60}),
     "deeplabv3plus": Decoder(
         deeplab.DeepLabV3Plus, (4,), last=True, skip=True, dropout=0.5, output_stride=16, dilated=True
     ),
-    "deeplabv3": Decoder(deeplab.DeepLabV3, (), last=True, skip=True, dropout=0.5, output_stride=8, dilated=True),
+    "deeplabv3": Decoder(deeplab.DeepLabV3, (), last=True, skip=True, dropout=0.5, output_stride=16, dilated=True),
     "fcn": Decoder(deeplab.FCN, (), last=True, skip=True, width=0, output_stride=8),
     "linear": Decoder(light.Linear, (), last=True, width=0, dropout=0.0, auxiliary=""),
     "mlp": Decoder(light.MLP),
