@@ -19,7 +19,7 @@ import zoo
 import zoo.registry
 from zoo.data import Dataset, Sample
 from zoo.data.augment import Augment, unmoved
-from zoo.errors import ConfigError
+from zoo.errors import ConfigError, ZooError
 from zoo.models.model import Model
 from zoo.models.prepared import evaluation_load
 from zoo.registry import registry
@@ -184,7 +184,7 @@ def test_what_is_declared_to_move_must_be_able_to(
     bars: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nature: str, said: str
 ):
     monkeypatch.setattr(registry().adapter("place").adapter, "moves", {"x": nature})
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ZooError, match=said):
         train(bars, tmp_path, augment="auto")
     assert not (tmp_path / "run").exists()
 

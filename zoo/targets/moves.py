@@ -22,7 +22,7 @@ def movers(names: Collection[str], moves: Moves = MOVES) -> list[tuple[str, Spat
     """Return (array, nature) for each array among these that moves.
 
     Raises:
-        ConfigError: a nature is unknown, or lacks an array that it needs beside.
+        UnknownNameError: a nature that nobody added. ConfigError: one lacks an array that it needs beside.
     """
     found = [(name, nature(kind)) for name, kind in moves.items() if name in names]
     for name, mover in found:
