@@ -32,7 +32,7 @@ from zoo.adapters.detector.heads import METHODS, stages_for
 from zoo.data import Dataset, Sample, decode
 from zoo.data.boxes import Boxes
 from zoo.dense.boxes import pairwise_iou
-from zoo.errors import ConfigError, DataError
+from zoo.errors import ConfigError, DataError, UnknownNameError
 from zoo.labels import category_numbers, names
 from zoo.layers.initialisers import shapes_only
 from zoo.models.backbone import feature_shapes
@@ -433,7 +433,6 @@ def test_a_detector_needs_classes_and_a_pyramid() -> None:
         ({"overlap": -0.1}, "overlap is -0.1"),
         ({"shown": 2}, "shown is 2"),
         ({"detections": 0}, "detections is 0"),
-        ({"head": "ssd"}, "ssd"),
         ({"frames": [64, 96]}, r"frames=\[64, 96\] must be a list of \[height, width\]"),
         ({"frames": [[16, 64]]}, "cannot take images of 16x64"),
     ],
@@ -441,6 +440,11 @@ def test_a_detector_needs_classes_and_a_pyramid() -> None:
 def test_options_out_of_range(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         create(**{"head": "fcos", **options})
+
+
+def test_an_unknown_head_is_told_with_those_there_are() -> None:
+    with pytest.raises(UnknownNameError, match="unknown detector head 'ssd'. Accepted: fcos, rcnn, yolox"):
+        create(head="ssd")
 
 
 def test_targets_of_another_kind_are_refused(tmp_path: Path) -> None:

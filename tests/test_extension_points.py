@@ -115,9 +115,9 @@ def test_a_bare_name_goes_on_meaning_zoos_own(tmp_path: Path, monkeypatch: pytes
         "    from zoo.adapters.detector.heads import OWN\n"
         "    return [Part('detector.head', name, OWN['rcnn']) for name in ('fcos', 'mine')]\n"
     )
-    plugin(tmp_path, monkeypatch, "other", source)
-    assert METHODS["fcos"] is own and METHODS["other/fcos"] is METHODS["rcnn"] is METHODS["mine"]
-    assert list(METHODS) == ["fcos", "other/fcos", "mine", "rcnn", "yolox"]
+    plugin(tmp_path, monkeypatch, "foreign", source)
+    assert METHODS["fcos"] is own and METHODS["foreign/fcos"] is METHODS["rcnn"] is METHODS["mine"]
+    assert list(METHODS) == ["fcos", "foreign/fcos", "mine", "rcnn", "yolox"]
 
 
 # The examples --------------------------------------------------------------------------------------------------------

@@ -103,10 +103,10 @@ def test_a_field_is_all_that_an_option_needs():
     ("options", "words"),
     [
         ({"batch_norm": "fixed"}, "batch_norm is 'fixed'; accepted: auto, frozen, batch"),
-        ({"augment": "strong"}, "augment is 'strong'; accepted: auto, none, or a zoo.training.Augment"),
+        ({"augment": "strong"}, "augment is 'strong'; accepted: auto, none, either with"),
         ({"augment": None}, "augment is None"),
         ({"annotations": "ignore"}, "'ignore'; accepted: error, fix, drop"),
-        ({"optimizer": 3}, "optimizer is 3; accepted: adamw, sgd, adam, lion, or a function"),
+        ({"optimizer": 3}, "optimizer is 3; accepted: adam, adamw, lion, sgd, or a function"),
         ({"cache": "no"}, "cache is 'no'; accepted: True or False"),
         ({"val_fraction": None}, "val_fraction is None"),
         ({"seed": float("nan")}, "seed is nan"),

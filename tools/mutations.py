@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-COPIED = ("zoo", "plugins", "adapters", "tests", "pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE")
+COPIED = ("zoo", "plugins", "adapters", "tests", "examples", "registry.toml", "pyproject.toml", "setup.py")
+COPIED += ("MANIFEST.in", "README.md", "LICENSE")
 
 
 @dataclass(frozen=True)
@@ -108,21 +109,21 @@ FAULTS = (
     ),
     Fault(
         "frozen modules in training mode",
-        "zoo/model.py",
+        "zoo/models/model.py",
         "        super().train(**attributes)\n        self._hold_frozen()\n",
         "        super().train(**attributes)\n",
         ("tests/test_freezing.py",),
     ),
     Fault(
         "a rule that misses modules at the top",
-        "zoo/rules.py",
+        "zoo/training/rules.py",
         'yield f"backbone.{module}" if bare else f"backbone.{module}.*"',
         'yield f"backbone.{module}" if bare else f"backbone.{module}.*.*"',
         ("tests/test_every_backbone.py", "-k", "plan and resnet"),
     ),
     Fault(
         "cache key without preprocessing",
-        "zoo/training/cache.py",
+        "zoo/activations/cache.py",
         '        "preprocess": asdict(card.preprocess),\n',
         "",
         ("tests/test_cache.py",),
@@ -157,7 +158,7 @@ FAULTS = (
     ),
     Fault(
         "labels reversed in an export",
-        "zoo/weights/export.py",
+        "zoo/models/export.py",
         '"label_names": list(model.labels)',
         '"label_names": list(model.labels)[::-1]',
         ("tests/test_export.py",),
@@ -227,9 +228,9 @@ FAULTS = (
     ),
     Fault(
         "licence that is not asked for",
-        "zoo/compose.py",
-        'row.commercial_use == "no" and not accept_license',
-        'row.commercial_use == "never" and not accept_license',
+        "zoo/models/request.py",
+        'row.commercial_use == "no" and not request.accept_license',
+        'row.commercial_use == "never" and not request.accept_license',
         ("tests/test_hub_models.py",),
     ),
 )

@@ -58,8 +58,10 @@ def _augment(name: str, value: Any) -> None:
         return
     from zoo.data.augment import Augment, named
 
-    if not isinstance(value, Augment):
-        named(str(value), {})
+    if isinstance(value, str):
+        named(value, {})
+    elif not isinstance(value, Augment):
+        raise ConfigError(f"augment is {value!r}; accepted: auto, none, or a zoo.training.Augment.")
 
 
 def _policy(name: str, value: Any) -> None:
