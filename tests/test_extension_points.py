@@ -183,12 +183,13 @@ class Steps:
 
 
 @pytest.mark.usefixtures("installed")
-def test_an_optimizer_and_an_augmentation_of_others(tmp_path: Path) -> None:
+def test_an_optimizer_and_an_augmentation_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By name, on the command line as well: each makes another training, and none is an unknown name."""
+    plugin(tmp_path, monkeypatch, "tinynet", TINYNET)
     data = read(draw_folder(tmp_path / "data", count=4))["all"]
     losses = []
     for number, how in enumerate(({}, {"optimizer": "adabelief"}, {"augment": "auto+shift"}, {"augment": "auto"})):
-        model = zoo.create("squeezenet1_1", "classifier", labels=data.classes, pretrained=False, image_size=32)
+        model = zoo.create("tinynet", "classifier", labels=data.classes, pretrained=False)
         steps, parts = Steps(), {"train": data, "val": data}
         options = {**FAST, "show": steps, "epochs": 2, "plan": "all", **how}
         zoo.train(model, parts, out=tmp_path / str(number), **options)
