@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import plugin_kit as kit
@@ -24,7 +25,7 @@ from zoo.adapters.detector import Detector
 from zoo.adapters.detector.heads import METHODS
 from zoo.data import read
 from zoo.data.readers import FORMATS
-from zoo.errors import PluginError, UnknownNameError
+from zoo.errors import DataError, PluginError, UnknownNameError
 from zoo.registry import registry
 from zoo.registry.parts import points_of
 
@@ -120,6 +121,32 @@ def test_a_bare_name_goes_on_meaning_zoos_own(tmp_path: Path, monkeypatch: pytes
     assert list(METHODS) == ["fcos", "foreign/fcos", "mine", "rcnn", "yolox"]
 
 
+def test_a_broken_format_of_others_stands_in_nobodys_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = (
+        "import zoo\nfrom zoo.registry.spec import Part\n"
+        "class Broken:\n    NAME, KINDS, LAYOUT = 'broken', ('class',), 'x'\n"
+        "    def detect(self, path):\n        raise OSError('no disk')\n@zoo.hookimpl\ndef zoo_parts():\n"
+        "    return [Part('data.format', 'broken', Broken()), Part('data.format', 'gone', 'nowhere:x')]\n"
+    )
+    plugin(tmp_path, monkeypatch, "brokenformat", source)
+    assert read(draw_folder(tmp_path / "data", count=2))["all"].classes == ("disc", "frame")
+    (tmp_path / "nothing").mkdir()
+    (tmp_path / "nothing" / "a.bin").write_bytes(b"x")
+    with pytest.warns(UserWarning) as said, pytest.raises(DataError, match="no known layout"):
+        read(tmp_path / "nothing")
+    words = " ".join(str(one.message) for one in said)
+    assert "the data format broken failed" in words and "'gone' cannot be loaded from nowhere:x" in words
+
+
+def test_points_are_found_without_a_future_import() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Task:
+        head: Any = "fcos"
+
+    Task.__dataclass_fields__["head"].type = Annotated[str, METHODS]  # type: ignore[attr-defined]
+    assert points_of(Task) == {"head": METHODS}
+
+
 # The examples --------------------------------------------------------------------------------------------------------
 
 
@@ -143,6 +170,8 @@ def test_a_decoder_and_a_head_of_others_train_and_are_recorded(tmp_path: Path) -
     assert np.isfinite(run.metrics["loss"])
     again = zoo.load(tmp_path / "run")
     assert again.adapter.decoder == "zoo-extras/sum"  # type: ignore[attr-defined]
+    more = zoo.create("mobilenetv2_035", "segmenter", weights=str(tmp_path / "run"), labels=data.classes)
+    assert more.adapter.decoder == "zoo-extras/sum"  # type: ignore[attr-defined]
     file = data[0].image
     assert np.array_equal(again.predict(file).mask, run.model.predict(file).mask)
     boxes = drawn_boxes(tmp_path / "boxes", 2)

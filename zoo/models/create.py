@@ -22,7 +22,7 @@ from zoo.models.fill import arrays_for, fill, fill_whole, put
 from zoo.models.model import Model
 from zoo.models.origin import Origin
 from zoo.models.request import Parts, Request, check_license, each_class_has_one, numbered, resolve
-from zoo.models.saved import HEAD, Saved, part_of, parts_of_others
+from zoo.models.saved import HEAD, Saved, part_of, parts_of_others, with_recorded_parts
 from zoo.models.whole import is_whole
 from zoo.registry.spec import ModelSpec, Preprocess
 from zoo.weights.load import LoadReport
@@ -123,8 +123,10 @@ def draft(request: Request, parts: Parts, run: Saved | None) -> Draft:
     names = parts.classes
     if run and parts.labels is None and parts.num_classes in (None, len(run.labels)):
         names = run.labels
-    taken = {**(inherited(run, names) if run else {}), **parts.options.task}
-    adapter = configure(parts.task.adapter, names, taken)
+    adapter_type = parts.task.adapter
+    before = with_recorded_parts(run.card, adapter_type, inherited(run, names)) if run else {}
+    taken = {**before, **parts.options.task}
+    adapter = configure(adapter_type, names, taken)
     build = {**adapter.backbone_options(parts.spec), **parts.options.backbone}
     spec = parts.spec.built_with(build)
     frame = run.card.preprocess if run else adapter.framing(spec, _usual(parts))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, get_args
+from typing import Any
 
 from zoo.errors import ConfigError
+from zoo.registry.annotations import beside_type
 from zoo.registry.catalogue import FIELDS, INHERITED, KINDS, SHARED, Row
 from zoo.registry.loader import Contribution
 from zoo.registry.spec import AdapterSpec, BackboneSpec, ModelSpec, Part, Preprocess, Stage, WeightSpec, defaults
@@ -78,11 +78,9 @@ def _adapter_options(adapter: type) -> dict[str, str]:
 
 def _type_of(adapter: type, option: dataclasses.Field[Any]) -> str:
     """An option's type for people; the name of the extension point where it names a part."""
+    points = [point.name for point in beside_type(adapter, option) if hasattr(point, "name")]
     text = option.type if isinstance(option.type, str) else getattr(option.type, "__name__", str(option.type))
-    if not text.startswith("Annotated["):
-        return text
-    kind, *said = get_args(eval(text, vars(sys.modules[adapter.__module__])))
-    return next((point.name for point in said if hasattr(point, "name")), kind.__name__)
+    return points[0] if points else text
 
 
 def _plain(value: Any) -> Any:

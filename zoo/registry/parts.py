@@ -13,12 +13,12 @@ means zoo's own part, whatever else is installed; `distribution/name` is always 
 from __future__ import annotations
 
 import importlib
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
-from typing import Any, Generic, TypeVar, get_args
+from typing import Any, Generic, TypeVar
 
 from zoo.errors import PluginError, UnknownNameError, unknown_name
+from zoo.registry.annotations import beside_type
 from zoo.registry.lookup import Registry, registry
 from zoo.registry.spec import Part
 
@@ -70,9 +70,14 @@ class Point(Mapping[str, T], Generic[T]):
         value = part.value
         if isinstance(value, str):
             module, _, attribute = value.partition(":")
-            value = importlib.import_module(module)
-            for name in filter(None, attribute.split(".")):
-                value = getattr(value, name)
+            try:
+                value = importlib.import_module(module)
+                for name in filter(None, attribute.split(".")):
+                    value = getattr(value, name)
+            except Exception as error:
+                raise PluginError(
+                    f"the {self.noun} {part.id!r} cannot be loaded from {part.value}: {type(error).__name__}: {error}."
+                ) from error
         if self.kind is not None and not isinstance(value, self.kind):
             raise PluginError(
                 f"the {self.noun} {part.id!r} is {value!r}; the extension point {self.name} takes {self.kind.__name__}."
@@ -96,12 +101,6 @@ class Point(Mapping[str, T], Generic[T]):
 
 def points_of(cls: type) -> dict[str, Point[Any]]:
     """The fields of a dataclass that name a part, `field: Annotated[str, POINT]`, with their points."""
-    found: dict[str, Point[Any]] = {}
-    for option in fields(cls):
-        text = option.type if isinstance(option.type, str) else ""
-        if text.startswith("Annotated["):
-            hint = eval(text, vars(sys.modules[cls.__module__]))
-            for point in get_args(hint)[1:]:
-                if isinstance(point, Point):
-                    found[option.name] = point
-    return found
+    return {
+        option.name: point for option in fields(cls) for point in beside_type(cls, option) if isinstance(point, Point)
+    }

@@ -8,6 +8,7 @@ named). One of zoo's own is one file here.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from zoo.data.files import describe
 from zoo.data.layouts import looks_like
 from zoo.data.left_out import TEXTS, files_of, left_out
 from zoo.data.unique import unified
-from zoo.errors import DataError
+from zoo.errors import DataError, PluginError
 from zoo.labels.spelling import nfc, twins
 from zoo.registry import registry
 from zoo.registry.parts import Point
@@ -30,7 +31,17 @@ FORMATS: Point[Any] = Point("data.format", "data format")
 
 def formats() -> dict[str, Any]:
     """The known formats: name -> what reads them, in the order of their names."""
-    return dict(FORMATS)
+    found = {name: _loaded(name) for name in FORMATS}
+    return {name: module for name, module in found.items() if module is not None}
+
+
+def _loaded(name: str) -> Any:
+    """A format; None, with a warning, for one of a plugin that cannot be loaded."""
+    try:
+        return FORMATS[name]
+    except PluginError as error:
+        warnings.warn(str(error), stacklevel=2)
+        return None
 
 
 def read(path: str | Path, format: str | None = None, kinds: Sequence[str] = ()) -> dict[str, Dataset]:
@@ -86,9 +97,11 @@ def suited(parts: Mapping[str, Dataset], kinds: Sequence[str]) -> dict[str, Data
 
 def _recognise(path: Path, kinds: Sequence[str]) -> Any:
     own = registry().own_names("parts")
-    fits = {name: module for name, module in formats().items() if module.detect(path)}
-    # What zoo reads itself it goes on reading itself, whatever is installed.
-    fitting = [module for name, module in fits.items() if FORMATS.key(name) in own] or [*fits.values()]
+    mine = [name for name in FORMATS if FORMATS.key(name) in own]
+    others = [name for name in FORMATS if name not in mine]
+    # What zoo reads itself it goes on reading itself, whatever is installed: others are asked where none of its fits.
+    fitting = [FORMATS[name] for name in mine if FORMATS[name].detect(path)]
+    fitting = fitting or [module for name in others if (module := _detecting(name, path))]
     fitting = [module for module in fitting if set(module.KINDS) & set(kinds)] or fitting
     if len(fitting) == 1:
         return fitting[0]
@@ -106,6 +119,16 @@ def _recognise(path: Path, kinds: Sequence[str]) -> Any:
             f"layouts: {_layouts({'boxes', 'masks'})}."
         )
     raise DataError(f"{seen}, which is no known layout of data. Known layouts: {_layouts()}.")
+
+
+def _detecting(name: str, path: Path) -> Any:
+    """A format of others where it fits. One that fails is passed over, with a warning."""
+    module = _loaded(name)
+    try:
+        return module if module is not None and module.detect(path) else None
+    except Exception as error:
+        warnings.warn(f"the data format {name} failed to look at {path}: {error!r}", stacklevel=2)
+        return None
 
 
 def _layouts(kinds: Collection[str] = ()) -> str:
