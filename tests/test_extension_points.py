@@ -147,6 +147,18 @@ def test_points_are_found_without_a_future_import() -> None:
     assert points_of(Task) == {"head": METHODS}
 
 
+def test_points_of_a_task_that_extends_another_are_found() -> None:
+    """The names in the annotations are those of the module of the task that is extended."""
+    from zoo.adapters.segmenter import Segmenter
+
+    @dataclasses.dataclass(frozen=True)
+    class Wider(Segmenter):
+        more: int = 1
+
+    assert "decoder" in points_of(Segmenter)
+    assert points_of(Wider) == points_of(Segmenter)
+
+
 # The examples --------------------------------------------------------------------------------------------------------
 
 

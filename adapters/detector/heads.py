@@ -26,7 +26,7 @@ RECIPE: Mapping[str, Any] = {
     "ema": 0.99,  # so small batches leave the parameters restless
     "augment": {"scale": (0.4, 1.6), "ratio": (0.8, 1.25), "min_visible": 0.3},
 }
-"""What a head trains with, unless its row says otherwise; see `zoo.models.adapter.Adapter.recipe`."""
+"""Training defaults of every head; a row may override them. See `zoo.models.adapter.Adapter.recipe`."""
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ RECIPE: Mapping[str, Any] = {
     "ema": 0.99,  # so small batches leave the parameters restless
     "augment": {"scale": (0.4, 1.6), "ratio": (0.8, 1.25), "color": 0.4, "hue": 0.05},
 }
-"""What a decoder trains with, unless its row says otherwise; see `zoo.models.adapter.Adapter.recipe`."""
+"""Training defaults of every decoder; a row may override them. See `zoo.models.adapter.Adapter.recipe`."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from zoo.errors import ConfigError
-from zoo.registry.annotations import beside_type
+from zoo.registry.annotations import annotation
 from zoo.registry.catalogue import FIELDS, INHERITED, KINDS, SHARED, Row
 from zoo.registry.loader import Contribution
 from zoo.registry.spec import AdapterSpec, BackboneSpec, ModelSpec, Part, Preprocess, Stage, WeightSpec, defaults
@@ -78,9 +78,9 @@ def _adapter_options(adapter: type) -> dict[str, str]:
 
 def _type_of(adapter: type, option: dataclasses.Field[Any]) -> str:
     """An option's type for people; the name of the extension point where it names a part."""
-    points = [point.name for point in beside_type(adapter, option) if hasattr(point, "name")]
-    text = option.type if isinstance(option.type, str) else getattr(option.type, "__name__", str(option.type))
-    return points[0] if points else text
+    kind, metadata = annotation(adapter, option)
+    text = kind if isinstance(kind, str) else getattr(kind, "__name__", str(kind))
+    return next((point.name for point in metadata if hasattr(point, "name")), text)
 
 
 def _plain(value: Any) -> Any:

@@ -18,7 +18,7 @@ from dataclasses import fields
 from typing import Any, Generic, TypeVar
 
 from zoo.errors import PluginError, UnknownNameError, unknown_name
-from zoo.registry.annotations import beside_type
+from zoo.registry.annotations import annotation
 from zoo.registry.lookup import Registry, registry
 from zoo.registry.spec import Part
 
@@ -102,5 +102,5 @@ class Point(Mapping[str, T], Generic[T]):
 def points_of(cls: type) -> dict[str, Point[Any]]:
     """The fields of a dataclass that name a part, `field: Annotated[str, POINT]`, with their points."""
     return {
-        option.name: point for option in fields(cls) for point in beside_type(cls, option) if isinstance(point, Point)
+        option.name: point for option in fields(cls) for point in annotation(cls, option)[1] if isinstance(point, Point)
     }

@@ -31,8 +31,7 @@ FORMATS: Point[Any] = Point("data.format", "data format")
 
 def formats() -> dict[str, Any]:
     """The known formats: name -> what reads them, in the order of their names."""
-    found = {name: _loaded(name) for name in FORMATS}
-    return {name: module for name, module in found.items() if module is not None}
+    return {name: module for name in FORMATS if (module := _loaded(name)) is not None}
 
 
 def _loaded(name: str) -> Any:
