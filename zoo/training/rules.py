@@ -53,7 +53,7 @@ class Assignment:
     def labels(self, params: nnx.State) -> nnx.State:
         """For each parameter, the name of the group it is updated with: what `optax.partition` takes."""
         flat = nnx.to_flat_state(params)
-        return nnx.from_flat_state([(path, v.replace(group(self.multipliers[path]))) for path, v in flat])
+        return nnx.from_flat_state([(path, _in_place_of(v, group(self.multipliers[path]))) for path, v in flat])
 
     def transform(self, optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
         """The masked update: `optimizer` on what trains, times each parameter's multiplier; zero on what is frozen.
@@ -67,12 +67,17 @@ class Assignment:
         def trained(params: nnx.State) -> Any:
             flat = nnx.to_flat_state(params)
             pick = ("freeze", "train")
-            return nnx.from_flat_state([(p, v.replace(pick[self.multipliers[p] is not None])) for p, v in flat])
+            return nnx.from_flat_state([(p, _in_place_of(v, pick[self.multipliers[p] is not None])) for p, v in flat])
 
         return optax.chain(
             optax.partition({"train": optimizer, "freeze": optax.set_to_zero()}, trained),
             optax.partition(scales, self.labels),
         )
+
+
+def _in_place_of(leaf: Any, label: str) -> Any:
+    """Return `label` in the structure of `leaf`: `nnx.Optimizer` passes bare arrays, the loop passes variables."""
+    return leaf.replace(label) if isinstance(leaf, nnx.Variable) else label
 
 
 def group(multiplier: float | None) -> str:
