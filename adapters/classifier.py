@@ -267,7 +267,7 @@ class Classifier(Adapter):
     def metrics(self) -> ClassificationMetrics:
         return ClassificationMetrics(self.labels, self.multi_label, self.threshold)
 
-    def figures(self, evaluation: Any, folder: Path) -> list[Path]:
+    def plots(self, evaluation: Any, folder: Path) -> list[Path]:
         from zoo.report import confusion_matrix, photo_grid
 
         drawn = []

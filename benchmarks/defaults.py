@@ -197,7 +197,7 @@ def measure(row: Row, assets: Path, seed: int) -> dict[str, Any]:
         else:
             model = zoo.create(row.backbone, TASKS[row.kind], **how)
             plan = "all" if row.weights == SCRATCH else "head"
-            run = zoo.train(model, given, plan=plan, seed=seed, out=f"{folder}/run", figures=False, show=_silent)
+            run = zoo.train(model, given, plan=plan, seed=seed, out=f"{folder}/run", plots=False, show=_silent)
             found = {**figures(row, run), "epochs": len(run.history), "steps": run.metrics["steps"]}
     return {**found, "seconds": round(time.perf_counter() - began, 1), "cpu": round(sum(os.times()[:4]), 1)}
 

@@ -160,7 +160,7 @@ def zoo_side(args: argparse.Namespace) -> None:
     epochs = {} if args.epochs is None else {"epochs": args.epochs}
     data = {"train": parts["train"], "val": parts["test"]}
     with tempfile.TemporaryDirectory() as folder:
-        zoo.train(model, data, plan="head", out=f"{folder}/run", seed=args.seed, figures=False, show=show, **epochs)
+        zoo.train(model, data, plan="head", out=f"{folder}/run", seed=args.seed, plots=False, show=show, **epochs)
 
 
 def job_of(session: Any, args: argparse.Namespace) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def main() -> None:
                 weights=weights, head=args.head,
             )  # fmt: skip
             run = train(
-                model, parts, plan="head", epochs=args.epochs, seed=seed, out=folder / f"run{seed}", figures=False,
+                model, parts, plan="head", epochs=args.epochs, seed=seed, out=folder / f"run{seed}", plots=False,
                 show=lambda session: lambda event: None,
             )  # fmt: skip
             ap50, last = run.metrics["AP50"], run.history[-1]["AP50"]

@@ -209,7 +209,7 @@ def _fold(args: argparse.Namespace, parts: Mapping[str, Any], epochs: int | None
     options: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
     plan = "all" if args.budget else "head"
     with tempfile.TemporaryDirectory() as folder:
-        zoo.train(model, parts, plan=plan, out=f"{folder}/run", seed=args.seed, figures=False, show=show, **options)
+        zoo.train(model, parts, plan=plan, out=f"{folder}/run", seed=args.seed, plots=False, show=show, **options)
     return {
         "curve": curve,
         "seconds": time.perf_counter() - began,

@@ -69,7 +69,7 @@ COLOURS = {"red": (225, 30, 40), "green": (30, 200, 60), "blue": (40, 70, 230)}
 LABELS = tuple(COLOURS)
 SIDE = 64
 FAST: dict[str, Any] = {
-    "figures": False,
+    "plots": False,
     "augment": "none",
     "batch_size": 8,
     "show": lambda session: lambda event: None,

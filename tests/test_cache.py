@@ -26,7 +26,7 @@ from zoo.training import Augment
 from zoo.training.batches import cached_batches, mirrored_targets
 
 COUNT = 75
-FAST: dict[str, Any] = {"figures": False, "augment": "none", "show": lambda session: lambda event: None}
+FAST: dict[str, Any] = {"plots": False, "augment": "none", "show": lambda session: lambda event: None}
 
 
 class Decoded(list):

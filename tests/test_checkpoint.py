@@ -148,7 +148,7 @@ def test_what_cannot_be_written_is_said(kept: Checkpoints, monkeypatch: pytest.M
 
 # Resuming --------------------------------------------------------------------------------------------------------
 
-OPTIONS: dict[str, Any] = {"epochs": 4, "batch_size": 8, "figures": False, "ema": 0.9, "seed": 1}
+OPTIONS: dict[str, Any] = {"epochs": 4, "batch_size": 8, "plots": False, "ema": 0.9, "seed": 1}
 """Three batches an epoch, the last one not full; two epochs of the head, then two of everything."""
 
 

@@ -99,8 +99,8 @@ def test_from_photos_to_an_export(run, data: Path, tmp_path: Path):
 def test_tables_for_people(run, data: Path, trained: Path):
     evaluated = run("evaluate", trained, data)
     lines = [line.split() for line in evaluated.out.splitlines()]
-    figures = {row[0]: float(row[1]) for row in lines if len(row) == 2 and row[0] != "figure"}
-    assert figures["accuracy"] == pytest.approx(
+    metrics = {row[0]: float(row[1]) for row in lines if len(row) == 2 and row[0] != "metric"}
+    assert metrics["accuracy"] == pytest.approx(
         json.loads((trained / "metrics.json").read_text())["accuracy"], abs=1e-4
     )
     assert [row[0] for row in lines if len(row) == 5] == ["class", "disc", "frame"]

@@ -72,7 +72,7 @@ def run(request: pytest.FixtureRequest, data: Dataset, tmp_path_factory: pytest.
     epochs, rate = RECIPES[request.param]
     out = tmp_path_factory.mktemp(request.param) / "run"
     parts = {"train": data, "val": data}
-    options = {**FAST, "figures": True}
+    options = {**FAST, "plots": True}
     with optimised():
         return zoo.train(
             create(request.param), parts, plan="all", epochs=epochs, lr=rate, weight_decay=0.0, out=out, **options
@@ -92,10 +92,8 @@ def test_the_run_tells_what_was_reached(run: Run) -> None:
     written = json.loads((run.folder / "metrics.json").read_text())
     assert set(written) >= {"AP", "AP50", "AP75", "AR100", "loss", "per_class"} and "curves" not in written
     assert set(written["per_class"]) == set(LABELS)
-    names = {
-        "figures/" + f"{name}.png" for name in ("curves", "precision_recall", "average_precision", "worst", "best")
-    }
-    assert set(written["figures"]) == names and all((run.folder / name).is_file() for name in names)
+    names = {"plots/" + f"{name}.png" for name in ("curves", "precision_recall", "average_precision", "worst", "best")}
+    assert set(written["plots"]) == names and all((run.folder / name).is_file() for name in names)
 
 
 def test_saved_and_loaded_detects_the_same(run: Run, data: Dataset) -> None:
@@ -475,7 +473,7 @@ def test_images_without_boxes_have_a_loss_figures_and_pictures(data: Dataset, tm
     model, empty = create(), Dataset(samples, LABELS, "boxes", "empty", data.root)
     found = zoo.evaluate(model, empty, batch_size=8)
     assert np.isfinite(found.metrics["loss"]) and (found.metrics["AP"], found.metrics["truths"]) == (0.0, 0)
-    assert len(model.adapter.figures(found, tmp_path)) == 4
+    assert len(model.adapter.plots(found, tmp_path)) == 4
 
 
 @pytest.mark.parametrize("head", sorted(METHODS))

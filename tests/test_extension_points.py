@@ -272,7 +272,7 @@ def test_a_task_is_one_plugin(site: Path, tmp_path: Path) -> None:
     assert trained.returncode == 0, trained.stderr
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["r2"] >= 0.9, metrics
-    assert metrics["figures"] and all((run / name).is_file() for name in metrics["figures"])
+    assert metrics["plots"] and all((run / name).is_file() for name in metrics["plots"])
     photo = data / "3.png"
     line = kit.zoo("points", str(run), str(photo), paths=paths).stdout.strip().split(",")
     true = [float(v) for v in (data / "points.csv").read_text().splitlines()[4].split(",")[1:]]

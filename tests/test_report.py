@@ -35,7 +35,7 @@ def history(epochs: int) -> list[dict]:
 
 @pytest.mark.parametrize("epochs", [1, 2, 5, 40])
 def test_curves_of_any_length(tmp_path, epochs):
-    drawn = pixels(report.curves(history(epochs), tmp_path / "figures" / "curves.png"))
+    drawn = pixels(report.curves(history(epochs), tmp_path / "plots" / "curves.png"))
     assert drawn.shape[1] > 1000 and drawn.std() > 5
 
 

@@ -55,7 +55,7 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 def run(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A segmenter that has seen six images only, again and again."""
     out = tmp_path_factory.mktemp("trained") / "run"
-    options = {**FAST, "figures": True, "epochs": 60, "lr": 1e-2, "weight_decay": 0.0}
+    options = {**FAST, "plots": True, "epochs": 60, "lr": 1e-2, "weight_decay": 0.0}
     with optimised():
         return zoo.train(create(), {"train": data, "val": data}, plan="all", out=out, **options)
 
@@ -81,8 +81,8 @@ def test_the_run_tells_what_was_reached(run: Run) -> None:
     assert set(written) >= {"miou", "dice", "pixel_accuracy", "boundary_f1", "loss", "per_class"}
     assert all(set(row) == {"iou", "dice", "boundary_f1", "pixels"} for row in written["per_class"].values())
     assert tuple(written["per_class"]) == LABELS
-    names = {f"figures/{name}.png" for name in ("curves", "classes", "confusion", "worst", "best")}
-    assert set(written["figures"]) == names and all((run.folder / name).is_file() for name in names)
+    names = {f"plots/{name}.png" for name in ("curves", "classes", "confusion", "worst", "best")}
+    assert set(written["plots"]) == names and all((run.folder / name).is_file() for name in names)
 
 
 def test_saved_and_loaded_sees_the_same(run: Run, data: Dataset) -> None:

@@ -188,7 +188,7 @@ def test_what_a_resumed_run_must_have_the_same():
         "out",
         "resume",
         "show",
-        "figures",
+        "plots",
         "checkpoint_seconds",
         "epochs",
         "plan",

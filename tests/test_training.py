@@ -41,7 +41,7 @@ def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def test_the_run_folder(run: Run):
     names = {path.name for path in run.folder.iterdir()}
-    assert names >= {"config.json", "metrics.jsonl", "metrics.json", "model.safetensors", "tensorboard", "figures"}
+    assert names >= {"config.json", "metrics.jsonl", "metrics.json", "model.safetensors", "tensorboard", "plots"}
     config = json.loads((run.folder / "config.json").read_text())
     assert config["asked"]["model"]["card"]["backbone"] == "tinynet"
     assert [phase["name"] for phase in config["asked"]["plan"]] == ["head", "all"]
@@ -50,8 +50,8 @@ def test_the_run_folder(run: Run):
     assert metrics == run.metrics
     assert metrics.keys() >= {"accuracy", "macro_f1", "best_epoch", "epochs", "seconds", "loss", "confusion", "test"}
     assert (metrics["train_images"], metrics["val_images"], metrics["epochs"]) == (24, 12, 5)
-    assert metrics["figures"] == ["figures/curves.png", "figures/confusion.png", "figures/worst.png"]
-    assert all((run.folder / name).stat().st_size > 1000 for name in metrics["figures"])
+    assert metrics["plots"] == ["plots/curves.png", "plots/confusion.png", "plots/worst.png"]
+    assert all((run.folder / name).stat().st_size > 1000 for name in metrics["plots"])
 
 
 def test_the_history(run: Run):

@@ -193,7 +193,7 @@ def test_what_is_not_given_is_the_tasks_own(data: Path, tmp_path: Path, monkeypa
     monkeypatch.setattr(type(model.adapter), "recipe", own)
     asked = []
     for name, given in (("own", {}), ("given", {"epochs": 1, "lr": 1e-3})):
-        run = zoo.train(model, data, out=tmp_path / name, figures=False, **given)
+        run = zoo.train(model, data, out=tmp_path / name, plots=False, **given)
         asked.append(json.loads((run.folder / "config.json").read_text())["asked"])
     assert [[phase["name"], phase["epochs"], phase["rate"]] for a in asked for phase in a["plan"]] == [
         ["head", 2, 2e-3],

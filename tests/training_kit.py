@@ -93,7 +93,7 @@ def optimised() -> Iterator[None]:
 
 CLASSES = ("disc", "frame", "stripe")
 FAST: dict[str, Any] = {
-    "figures": False,
+    "plots": False,
     "augment": "none",
     "batch_size": 8,
     "show": lambda session: lambda event: None,

@@ -44,7 +44,7 @@ def main() -> None:
         )
         run = zoo.train(
             model, data, plan="all", epochs=args.epochs, batch_size=32, lr=1.5e-3, weight_decay=0.02, ema=0.99,
-            seed=SEED, augment=Augment(scale=(0.7, 1.0)), out=Path(name) / "run", figures=False,
+            seed=SEED, augment=Augment(scale=(0.7, 1.0)), out=Path(name) / "run", plots=False,
         )  # fmt: skip
         print(f"accuracy {run.metrics['accuracy']:.3f} on drawings that were not trained on")
         args.out.parent.mkdir(parents=True, exist_ok=True)

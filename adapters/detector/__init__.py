@@ -243,7 +243,7 @@ class Detector(Adapter):
     def next_step(self, run: Path) -> str:
         return f"zoo predict {run} PHOTO --out FOLDER, zoo evaluate {run} DATA"
 
-    def figures(self, evaluation: Any, folder: Path) -> list[Path]:
+    def plots(self, evaluation: Any, folder: Path) -> list[Path]:
         from zoo.adapters.detector.pictures import SHOWN, average_precision, photos, precision_recall
 
         return [

@@ -348,7 +348,7 @@ class Segmenter(Adapter):
     def next_step(self, run: Path) -> str:
         return f"zoo predict {run} PHOTO --out FOLDER, zoo evaluate {run} DATA"
 
-    def figures(self, evaluation: Any, folder: Path) -> list[Path]:
+    def plots(self, evaluation: Any, folder: Path) -> list[Path]:
         from zoo.adapters.segmenter.pictures import SHOWN, class_figures, photos
         from zoo.report import WITH_COUNTS, confusion_matrix
 

@@ -123,7 +123,7 @@ def train(
     if as_json:
         output.print_json(run.metrics)
         return
-    _print_figures(run.metrics, f"best epoch {run.metrics['best_epoch']} of {run.metrics['epochs']}")
+    _print_metrics(run.metrics, f"best epoch {run.metrics['best_epoch']} of {run.metrics['epochs']}")
     verbs = f"zoo predict {out} PHOTO, zoo evaluate {out} DATA, zoo export {out} --format timm"
     print(f"\nrun folder: {out}\nnext: {run.model.adapter.next_step(out) or verbs}")
 
@@ -208,7 +208,7 @@ def evaluate(
     if as_json:
         output.print_json(found.metrics)
         return
-    _print_figures(found.metrics, f"{len(part)} images of {part.name}")
+    _print_metrics(found.metrics, f"{len(part)} images of {part.name}")
 
 
 def predict(
@@ -317,12 +317,12 @@ def export(
     print(write(load(run), target, format=format))
 
 
-def _print_figures(metrics: dict[str, Any], title: str) -> None:
-    """The single figures, then those of each class where there are not too many."""
+def _print_metrics(metrics: dict[str, Any], title: str) -> None:
+    """The single metrics, then those of each class where there are not too many."""
     print(title)
     single = {k: v for k, v in metrics.items() if isinstance(v, float) and k != "seconds"}
     output.print_table(
-        ("figure", "value"), [(name, f"{value:.4f}") for name, value in single.items()], right=("value",)
+        ("metric", "value"), [(name, f"{value:.4f}") for name, value in single.items()], right=("value",)
     )
     classes = metrics.get("per_class", {})
     if 0 < len(classes) <= 20:
@@ -335,7 +335,7 @@ def _print_figures(metrics: dict[str, Any], title: str) -> None:
         output.print_table(("class", *columns), rows, right=tuple(columns))
     if "test" in metrics:
         print()
-        _print_figures(metrics["test"], "test data")
+        _print_metrics(metrics["test"], "test data")
 
 
 def _refuse_occupied(out: Path, resume: bool) -> None:

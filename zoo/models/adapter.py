@@ -247,7 +247,7 @@ class Adapter:
         """Draw what the model makes of a few images of the data, after each epoch; None where that is no picture."""
         return None
 
-    def figures(self, evaluation: Any, folder: Path) -> list[Path]:
+    def plots(self, evaluation: Any, folder: Path) -> list[Path]:
         """Draw what one would rather look at than read. `evaluation` is a `zoo.training.Evaluation`."""
         return []
 

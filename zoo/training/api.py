@@ -101,7 +101,7 @@ def _finish(session: Session, test: Dataset | None, began: float) -> Run:
     write_history(folder, session.history)
     write_tensorboard(folder, session.history)
     run = Run(folder, model, metrics, session.history)
-    drawn = _draw(session, evaluation) if recipe.figures else []
+    drawn = _draw(session, evaluation) if recipe.plots else []
     finish(run, drawn)
     return run
 
@@ -109,8 +109,8 @@ def _finish(session: Session, test: Dataset | None, began: float) -> Run:
 def _draw(session: Session, evaluation: Evaluation) -> list[Path]:
     from zoo.report import curves
 
-    folder = session.folder / "figures"
+    folder = session.folder / "plots"
     folder.mkdir(exist_ok=True)
     primary = session.model.adapter.primary
     drawn = curves(session.history, folder / "curves.png", primary if primary in session.history[0] else "")
-    return [drawn, *session.model.adapter.figures(evaluation, folder)]
+    return [drawn, *session.model.adapter.plots(evaluation, folder)]

@@ -192,7 +192,7 @@ class TrainConfig:
     checkpoint_seconds: float = option(
         60.0, "Seconds between two checkpoints", accepted=Accepted(least=0, infinite=True), fixed=False
     )
-    figures: bool = option(True, "Draw plots of the run", fixed=False)
+    plots: bool = option(True, "Draw plots of the run", fixed=False)
     show: Callable[[Session], Callable[[Event], None]] | None = option(
         None,
         "A function from the session to a display of its events. Without it: plain lines or a progress bar",

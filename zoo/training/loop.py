@@ -113,7 +113,7 @@ def _phase(session: Session, index: int, phase: Phase, resumed: Resumed | None) 
         install(model, state)
         with lenient():
             now = float(rate(state.step // recipe.accumulate))
-        figures, evaluation = validated(session, at)
+        scores, evaluation = validated(session, at)
         row = {
             "epoch": len(session.history) + 1,
             "step": session.step,
@@ -122,7 +122,7 @@ def _phase(session: Session, index: int, phase: Phase, resumed: Resumed | None) 
             "train_loss": float(np.mean(losses)),
             "grad_norm": float(np.mean([*map(float, at.norms)])),
             "images_per_second": round(seen / max(seconds, 1e-9), 1),
-            **figures,
+            **scores,
         }
         session.history.append(row)
         write_history(session.folder, session.history)

@@ -19,8 +19,8 @@ def epoch_line(row: dict[str, Any], primary: str) -> str:
     """One epoch in one line."""
     losses = f"train loss {row['train_loss']:.4f}  val loss {row['val_loss']:.4f}"
     shown = f"  {primary} {row[primary]:.4f}" if primary in row else ""
-    figures = f"{losses}{shown}  {row['images_per_second']:.0f} img/s"
-    return f"epoch {row['epoch']:>3}  {row['phase']:<8} {figures}"
+    metrics = f"{losses}{shown}  {row['images_per_second']:.0f} img/s"
+    return f"epoch {row['epoch']:>3}  {row['phase']:<8} {metrics}"
 
 
 def phase_line(event: dict[str, Any]) -> str:

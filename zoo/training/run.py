@@ -1,8 +1,8 @@
 """The run folder: everything about one training, in files that other programs can read.
 
 `config.json` (what was asked, and the versions that ran it), `metrics.jsonl` (a line an epoch), `tensorboard/`,
-`checkpoints/`, `model.safetensors` (the best model, which `zoo.load` reads), `metrics.json` (the final figures) and
-`figures/`.
+`checkpoints/`, `model.safetensors` (the best model, which `zoo.load` reads), `metrics.json` (the final metrics) and
+`plots/`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Run:
 
     Attributes:
         folder: the run folder. model: the best model, in evaluation mode.
-        metrics: the final figures, as in `metrics.json`. history: a dict for each epoch, as in `metrics.jsonl`.
+        metrics: the final metrics, as in `metrics.json`. history: a dict for each epoch, as in `metrics.jsonl`.
     """
 
     folder: Path
@@ -141,7 +141,7 @@ def read_lines(file: Path) -> list[dict[str, Any]]:
 
 
 def scalars(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """The single numbers among figures."""
+    """The single numbers among metrics."""
     return {k: v for k, v in metrics.items() if isinstance(v, int | float) and not isinstance(v, bool)}
 
 
@@ -165,7 +165,7 @@ def write_tensorboard(folder: Path, history: list[dict[str, Any]]) -> None:
                     writer.add_scalar(name, value, row["step"])
 
 
-def finish(run: Run, figures: list[Path]) -> None:
+def finish(run: Run, plots: list[Path]) -> None:
     """Write what a finished run holds beside its model."""
-    run.metrics["figures"] = [str(path.relative_to(run.folder)) for path in figures]
+    run.metrics["plots"] = [str(path.relative_to(run.folder)) for path in plots]
     write_json(run.folder / "metrics.json", run.metrics)

@@ -125,7 +125,7 @@ class Points(Adapter):
     def metrics(self):
         return Figures()
 
-    def figures(self, evaluation, folder):
+    def plots(self, evaluation, folder):
         """The images with the largest losses, with what was seen (red) and what is true (green)."""
         written = []
         for number, (file, decoded, targets) in enumerate(evaluation.worst(4)):
