@@ -59,21 +59,21 @@ def marked(name: str) -> Callable[[Path], None]:
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (pair("rgb", "seg"), "seg/ holds what looks like a mask for each image in rgb/"),
-        (pair("x", "y"), "y/ holds what looks like a mask"),
-        (pair("input", "target", ".jpg", "_mask.png"), "target/ holds what looks like a mask"),
+        (pair("rgb", "seg"), "seg/ seems to hold a mask for each image in rgb/"),
+        (pair("x", "y"), "y/ seems to hold a mask"),
+        (pair("input", "target", ".jpg", "_mask.png"), "target/ seems to hold a mask"),
         (
             pair("train/scans", "train/truth"),
-            "train/truth/ holds what looks like a mask for each image in train/scans/",
+            "train/truth/ seems to hold a mask for each image in train/scans/",
         ),
         (pair("leftImg8bit/train/u", "gtFine/train/u", "_leftImg8bit.png", "_gtFine_labelIds.png"), "Cityscapes"),
         (pair("imagesTr", "labelsTr", "_0000.png"), "nnU-Net"),
-        (pair("images", "annotations/trimaps"), "folders of annotations stand beside folders of images"),
+        (pair("images", "annotations/trimaps"), "annotation folders lie beside image folders"),
         (beside(".txt"), r"in a/ 3 of 3 images have a \.txt file of the same name"),
         (beside(".xml"), r"in a/ 3 of 3 images have a \.xml file"),
         (beside(".json"), r"in a/ 3 of 3 images have a \.json file"),
-        (marked("dataset.json"), r"dataset\.json is there"),
-        (marked("obj.names"), "Darknet's names for boxes"),
+        (marked("dataset.json"), r"dataset\.json exists"),
+        (marked("obj.names"), "Darknet's class names for boxes"),
         (marked("annotations.xml"), "CVAT"),
     ],
 )

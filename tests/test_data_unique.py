@@ -37,7 +37,7 @@ def test_equal_rows_are_one_sample(folder: Path):
     other = f"../{folder.name}/0.png"
     part = read(table(folder, "image,label", "0.png,a", "./0.png,a", "1.png,b", f"{other},a", "link.png,b"))["all"]
     assert targets(part) == {"0.png": 0, "1.png": 1}
-    assert part.notes == ("data: 3 entries are of files that are there before, e.g. 0.png; each file is one sample.",)
+    assert part.notes == ("data: 3 entries repeat files listed before, e.g. 0.png; each file is one sample.",)
 
 
 def test_contradicting_rows_are_refused(folder: Path):

@@ -132,7 +132,7 @@ def test_a_broken_format_of_others_stands_in_nobodys_way(tmp_path: Path, monkeyp
     assert read(draw_folder(tmp_path / "data", count=2))["all"].classes == ("disc", "frame")
     (tmp_path / "nothing").mkdir()
     (tmp_path / "nothing" / "a.bin").write_bytes(b"x")
-    with pytest.warns(UserWarning) as said, pytest.raises(DataError, match="no known layout"):
+    with pytest.warns(UserWarning) as said, pytest.raises(DataError, match="no known data layout"):
         read(tmp_path / "nothing")
     words = " ".join(str(one.message) for one in said)
     assert "the data format broken failed" in words and "'gone' cannot be loaded from nowhere:x" in words

@@ -451,7 +451,7 @@ def test_instances_faults(tmp_path):
     with pytest.raises(DataError, match="1 of 2 masks are not called like one image.*b.png"):
         read(tmp_path)
     put_mask(tmp_path / "masks" / "c.png")
-    with pytest.raises(DataError, match="no known layout"):
+    with pytest.raises(DataError, match="no known data layout"):
         read(tmp_path)
     with pytest.raises(DataError, match="no mask in .* is called like an image"):
         read(tmp_path, "instances")

@@ -1,4 +1,4 @@
-"""The check of annotations: every fault is named and counted, and a policy says what becomes of it."""
+"""Check annotations: every fault is named and counted, and a policy says how to handle it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,20 @@ __all__ = ["FAULTS", "POLICIES", "BoxReport", "Policy", "check_boxes", "check_ma
 
 
 def checked(parts: Mapping[str, Dataset], policy: Policy = "fix") -> tuple[dict[str, Dataset], tuple[str, ...]]:
-    """All parts of a data set by name, their annotations in order as far as their kind has a check, and a note on each
-    part with faults."""
-    found, notes, remark = dict(parts), [], ""
-    for name, part in parts.items():
-        found[name], report = kind(part.kind).checked(part, policy)
+    """Check the annotations of all splits.
+
+    Kinds of target without a check pass through unchanged.
+
+    Args:
+        parts: split name -> dataset.
+        policy: how to handle faults, one of `POLICIES`.
+
+    Returns:
+        The checked splits by name, and a note for each split with faults.
+    """
+    checked_splits, notes, remark = dict(parts), [], ""
+    for name, dataset in parts.items():
+        checked_splits[name], report = kind(dataset.kind).checked(dataset, policy)
         notes.append(report.text())
         remark = remark or report.remark
-    return found, tuple(filter(None, [*notes, remark]))
+    return checked_splits, tuple(filter(None, [*notes, remark]))

@@ -1,4 +1,4 @@
-"""Samples and data sets: which images there are and what is known about each. No pixel is read here."""
+"""Samples and datasets: the images and their targets. No pixels are read here."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from zoo.targets import TargetKind
 from zoo.targets import kind as kind_of
 
 Kind = str
-"""A name that `zoo.targets.kind` knows. Of another one nothing is known, and its targets are passed on."""
+"""Name of a kind of target, known to `zoo.targets.kind`. Targets of an unknown kind are passed on unchanged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +25,8 @@ class Sample:
         image: path of the image file.
         target: a class index for kind `class`, a tuple of class indexes for kind `classes`, `zoo.data.boxes.Boxes`
             for kind `boxes`, `zoo.data.masks.Mask` for kind `masks`, None for kind `images`.
-        id: unique in the data set and the same on every machine: the path below the data set's root, with `/`.
-        number: what the data's own file calls the image (COCO's `id`), where it has such a name.
+        id: unique in the dataset and the same on every machine: the path relative to the dataset's root, with `/`.
+        number: the image's identifier in the annotation file (COCO's `id`), None if it has none.
     """
 
     image: Path
@@ -40,15 +40,15 @@ class Dataset:
     """Samples in a fixed order, with random access. Small, picklable, and never changed in place.
 
     Attributes:
-        samples: in the order that every index refers to.
-        classes: names; a target's class index points here.
-        kind: what the targets are: `class` (an int), `classes` (a tuple of ints, possibly empty), `boxes`, `masks`,
-            `images` (nothing is known), or one that was added to `zoo.targets`.
-        name: for people, e.g. `ants_bees/train`.
+        samples: in a fixed order; every index refers to it.
+        classes: class names; a class index in a target points here.
+        kind: kind of the targets: `class` (an int), `classes` (a tuple of ints, possibly empty), `boxes`, `masks`,
+            `images` (no targets), or a kind added to `zoo.targets`.
+        name: name shown to the user, e.g. `ants_bees/train`.
         root: folder that the ids are relative to.
-        notes: what whoever read the data has to say about it, for people: files left out, classes that look alike.
-        category_ids: what the data's own file calls each class (COCO's category `id`), None for one that it lacks;
-            empty where it has no such names.
+        notes: remarks of the reader, shown to the user: files left out, class names that are nearly the same.
+        category_ids: identifier of each class in the annotation file (COCO's category `id`), None for a class that
+            the file lacks. Empty if the format has no such identifiers.
     """
 
     samples: tuple[Sample, ...]
@@ -60,15 +60,15 @@ class Dataset:
     category_ids: tuple[int | None, ...] = ()
 
     def __post_init__(self) -> None:
-        """Raise `DataError` when two samples have the same id, or a target names a class that is not there."""
+        """Raise `DataError` if two samples share an id, or a target refers to a class that does not exist."""
         if len({sample.id for sample in self.samples}) < len(self.samples):
             id, count = Counter(sample.id for sample in self.samples).most_common(1)[0]
-            raise DataError(f"{self.name}: {count} samples have the id {id!r}; each sample needs an id of its own.")
+            raise DataError(f"{self.name}: {count} samples have the id {id!r}; each sample needs a unique id.")
         self.targets.check(self)
 
     @property
     def targets(self) -> TargetKind:
-        """What is known about targets of this kind."""
+        """The kind of target, as an object."""
         return kind_of(self.kind)
 
     def __len__(self) -> int:
@@ -81,25 +81,33 @@ class Dataset:
         return iter(self.samples)
 
     def labels(self, sample: Sample) -> tuple[int, ...]:
-        """Class indexes of one sample: one for each box; of masks those that occur, for which the mask
-        is read where nobody has counted them yet; none where targets name no classes."""
+        """Return the class indexes of one sample.
+
+        Boxes give one index per box, masks the classes that occur. For the latter, the mask is read unless its classes
+        are known already. Targets without classes give none.
+        """
         return self.targets.labels(sample.target)
 
     def subset(self, indices: Iterable[int], name: str) -> Dataset:
-        """The samples at `indices`, in that order, under a new name."""
+        """Return a dataset of the samples at `indices`, in that order, under a new name."""
         return replace(self, samples=tuple(self.samples[int(i)] for i in indices), name=name)
 
     def counts(self) -> dict[str, int]:
-        """How many samples (or boxes) each class has, of masks in how many it occurs, in the order of `classes`;
-        classes without any have 0."""
-        found = Counter(index for sample in self.samples for index in self.labels(sample))
-        return {name: found[index] for index, name in enumerate(self.classes)}
+        """Return class name -> count, in the order of `classes`, including classes with a count of 0.
+
+        Counts samples (kinds `class` and `classes`), boxes, or masks in which the class occurs.
+        """
+        counts = Counter(index for sample in self.samples for index in self.labels(sample))
+        return {name: counts[index] for index, name in enumerate(self.classes)}
 
     def fingerprint(self) -> str:
-        """A hex digest that changes with ids, order, targets, class names, sizes or modification times of files
-        (of images, and of masks).
+        """Return a hex digest of the dataset's content.
 
-        Pixels are not read, so it costs one `stat` a file. Raises `DataError` when a file is gone.
+        It changes with ids, order, targets, class names, and the sizes and modification times of image and mask files.
+        Pixels are not read, so it costs one `stat` per file.
+
+        Raises:
+            DataError: a file no longer exists.
         """
         digest = hashlib.sha256(repr((self.kind, self.classes)).encode("utf-8", "surrogateescape"))
         kind = self.targets

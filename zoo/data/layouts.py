@@ -1,4 +1,4 @@
-"""Folders that look like boxes or masks, and whose names are therefore no classes."""
+"""Recognise folders that look like box or mask annotations, whose names must not be taken for classes."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from zoo.errors import DataError
 from zoo.image_header import image_size
 
 _FILES = {
-    "dataset.json": "nnU-Net's and other tools' description of masks or labels",
-    "obj.names": "Darknet's names for boxes",
+    "dataset.json": "a description of masks or labels by nnU-Net and other tools",
+    "obj.names": "Darknet's class names for boxes",
     "obj.data": "Darknet's description of boxes",
-    "annotations.xml": "CVAT's boxes and outlines",
+    "annotations.xml": "CVAT's boxes and polygons",
     "_annotations.csv": "Roboflow's table of boxes",
     "_annotations.coco.json": "Roboflow's COCO file of boxes",
     "_annotations.txt": "Roboflow's list of boxes",
-    "_darknet.labels": "Roboflow's names for boxes",
-    "via_region_data.json": "the VIA annotator's regions",
+    "_darknet.labels": "Roboflow's class names for boxes",
+    "via_region_data.json": "regions drawn in the VIA annotator",
 }
-"""Files that tools write beside images with boxes or masks."""
+"""Files that annotation tools write beside images: name in lower case -> what it is."""
 
 _FOLDERS = {
     "leftimg8bit": "Cityscapes",
@@ -43,34 +43,35 @@ _FOLDERS = {
     "img_dir": "MMSegmentation",
     "ann_dir": "MMSegmentation",
 }
-"""Names of folders, in lower case, that go with boxes or masks, and where they are usual."""
+"""Folder names that go with boxes or masks: name in lower case -> dataset or tool that uses it."""
 
 _MASKS = re.compile(
     r"(.*[^a-z])?(seg|segm|segmented|semantic|instances?|panoptic|trimaps?|mattes?|depths?|disparity)", re.IGNORECASE
 )
-_BESIDE = (".txt", ".xml", ".json")
+_ANNOTATION_SUFFIXES = (".txt", ".xml", ".json")
 _COMMON = 0.8
-"""Share of the stems of one folder that another has, from which on they are taken for pairs."""
-_LOOKED_AT = 4
+"""Two folders are taken for images and masks if at least this share of their file stems match."""
+_COMPARED_PAIRS = 4
+"""Number of image and mask pairs to compare, about evenly spaced; more would only take longer."""
 _FEW, _MANY = 40, 100
-"""Colours that a mask has at most, and a photo at least."""
+"""A mask has at most `_FEW` colours, an image at least `_MANY`."""
 _MOST_FOLDERS = 20
-"""Of more folders, they are not compared with one another: masks are never kept in so many."""
+"""With more folders than this, none are compared with each other: masks are never spread over so many."""
 
 
 def looks_like(path: Path) -> str:
-    """Return what speaks for boxes or masks in a folder of folders, as a sentence; nothing where nothing does.
+    """Return the evidence for boxes or masks in a folder, as a sentence; empty if there is none.
 
-    Looked for: files and folders of the usual tools, folders of annotations beside folders of images, texts beside the
-    images, and folders of which one has a mask for each image of another.
+    Evidence is, in this order: annotation folders beside image folders, files and folders of well-known tools, a text
+    file beside most images, and a folder with a mask for each image of another folder.
     """
     if annotated(path):
-        return "folders of annotations stand beside folders of images"
+        return "annotation folders lie beside image folders"
     for level in (path, *split_folders(path).values()):
         folders = subfolders(level)
         for place in (level, *folders):
             if marks := [name for name in os.listdir(place) if name.lower() in _FILES]:
-                return f"{(place / marks[0]).relative_to(path)} is there, {_FILES[marks[0].lower()]}"
+                return f"{(place / marks[0]).relative_to(path)} exists, {_FILES[marks[0].lower()]}"
         for folder in folders:
             if (tool := _FOLDERS.get(folder.name.lower())) and next(walk_text(folder), None):
                 return f"a folder is called {folder.name}, as in {tool}'s layout"
@@ -81,19 +82,17 @@ def looks_like(path: Path) -> str:
                 if count and 2 * count >= len(stems[folder]):
                     place = folder.relative_to(path)
                     return f"in {place}/ {count} of {len(stems[folder])} images have a {suffix} file of the same name"
-        if len(folders) <= _MOST_FOLDERS and (found := _pair(stems)):
-            images, masks = found
-            return (
-                f"{masks.relative_to(path)}/ holds what looks like a mask for each image in {images.relative_to(path)}/"
-            )
+        if len(folders) <= _MOST_FOLDERS and (pair := _pair(stems)):
+            images, masks = pair
+            return f"{masks.relative_to(path)}/ seems to hold a mask for each image in {images.relative_to(path)}/"
     return ""
 
 
 def _stems(folder: Path) -> tuple[dict[str, str], dict[str, int]]:
-    """(path without suffix -> image, suffix of texts -> how many images have one of their name)."""
+    """Return (path without suffix -> image, suffix -> number of images with an annotation file of that suffix)."""
     start = len(os.path.join(folder, ""))
     images: dict[str, str] = {}
-    texts: dict[str, set[str]] = {suffix: set() for suffix in _BESIDE}
+    texts: dict[str, set[str]] = {suffix: set() for suffix in _ANNOTATION_SUFFIXES}
     for file in walk_text(folder):
         name, suffix = os.path.splitext(file[start:])
         if is_image(os.path.basename(file)):
@@ -104,34 +103,40 @@ def _stems(folder: Path) -> tuple[dict[str, str], dict[str, int]]:
 
 
 def _pair(stems: Mapping[Path, Mapping[str, str]]) -> tuple[Path, Path] | None:
-    """Two folders (of images, of masks) of which the second has a mask for most images of the first."""
+    """Return (image folder, mask folder) if a folder seems to hold the masks of another; else None."""
     for images, masks in permutations(stems, 2):
-        if _named(images):
+        if _named_like_masks(images):
             continue
+        # Cheap test first: most file names must match. Only then are a few pairs opened and compared.
         renamed = {bare(name, stems[images]): file for name, file in stems[masks].items()}
         common = sorted(renamed.keys() & stems[images].keys())
         if len(common) < max(2, _COMMON * max(len(stems[images]), len(stems[masks]))):
             continue
-        chosen = common[:: -(-len(common) // _LOOKED_AT)]
-        if _masked([(stems[images][name], renamed[name]) for name in chosen], named=_named(masks)):
+        chosen = common[:: -(-len(common) // _COMPARED_PAIRS)]
+        pairs = [(stems[images][name], renamed[name]) for name in chosen]
+        if _look_like_masks(pairs, named=_named_like_masks(masks)):
             return images, masks
     return None
 
 
-def _named(folder: Path) -> bool:
-    """Whether a folder is called as masks are."""
+def _named_like_masks(folder: Path) -> bool:
+    """Whether the folder's name suggests masks."""
     return any(pattern.fullmatch(folder.name) for pattern in (SEGMENTED, _MASKS))
 
 
-def _masked(pairs: Sequence[tuple[str, str]], named: bool) -> bool:
-    """Whether all second images look like masks of the first ones: of their size, and of few colours where the first
-    are of many; of fewer than these where the folder is called as masks are."""
+def _look_like_masks(pairs: Sequence[tuple[str, str]], named: bool) -> bool:
+    """Whether in all pairs (image, mask) the second file looks like a mask of the first.
+
+    It must have the image's size and at most `_FEW` colours, and the image at least `_MANY`. If the folder's name
+    suggests masks already (`named`), up to 256 colours will do, with at least twice as many in the image.
+    """
     try:
         for image, mask in pairs:
-            count = _colours(mask, 256 if named else _FEW)
-            if count > (256 if named else _FEW) or image_size(image)[0] != image_size(mask)[0]:
+            most = 256 if named else _FEW
+            mask_colours = _colours(mask, most)
+            if mask_colours > most or image_size(image)[0] != image_size(mask)[0]:
                 return False
-            least = 2 * count if named else _MANY
+            least = 2 * mask_colours if named else _MANY
             if _colours(image, least) < least:
                 return False
     except DataError:
@@ -140,12 +145,15 @@ def _masked(pairs: Sequence[tuple[str, str]], named: bool) -> bool:
 
 
 def _colours(file: str, most: int) -> int:
-    """How many colours an image has; more than `most` are not counted, and numbers of more than 8 bits count as one."""
+    """Return the number of colours of an image, or `most + 1` if it has more than `most`.
+
+    Images with more than 8 bits per channel count as one colour: only masks are stored in this way here.
+    """
     try:
         with Image.open(file) as image:
             if image.mode.startswith(("I", "F")):
                 return 1
             pixels = image.convert("RGB") if image.mode == "P" and most > _FEW else image
             return len(pixels.getcolors(most) or range(most + 1))
-    except Exception as error:  # damaged files make Pillow's parsers raise nearly anything
+    except Exception as error:  # Pillow's parsers raise almost any exception on damaged files
         raise DataError(f"{file} cannot be read: {error}.") from error

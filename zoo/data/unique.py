@@ -1,4 +1,4 @@
-"""A sample is its file: a file that is listed several times is one sample, and no file is in two splits."""
+"""One sample per file: a file that is listed several times is one sample, and no file is in two splits."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ from zoo.targets import kind as kind_of
 
 
 def locator() -> Callable[[str | Path], str]:
-    """Return a function that tells files apart: by the real path, or of files with hard links by their number.
+    """Return a function that maps a path to an identifier of the file: equal for two paths of the same file.
 
-    Links are followed, and `a/../b.png` is `b.png`. It remembers folders, so that a file costs one look at the disk.
+    The identifier is the real path: symbolic links are followed, and `a/../b.png` is `b.png`. Files with several hard
+    links have no single path, so they are identified by device and inode number. Real paths of folders are cached,
+    so that each file costs one `lstat`.
     """
     folders: dict[str, str] = {}
 
@@ -32,7 +34,7 @@ def locator() -> Callable[[str | Path], str]:
             if name in ("", ".", "..") or stat.S_ISLNK(state.st_mode):
                 place = os.path.realpath(place)
                 state = os.stat(place)
-        except OSError:  # it is not there; who reads it says so
+        except OSError:  # the file does not exist; the code that reads it reports that
             return place
         return f"{state.st_dev}:{state.st_ino}" if state.st_nlink > 1 and stat.S_ISREG(state.st_mode) else place
 
@@ -50,35 +52,48 @@ def listed(
     advice: str = "",
     notes: tuple[str, ...] = (),
 ) -> Dataset:
-    """Make a data set of samples that a list gives, in which a file may be several times.
+    """Return a dataset of listed samples, in which a file may occur several times.
 
-    Equal entries are one. Classes of several entries (kind `classes`) and their boxes are put together.
+    Equal entries count once. Different entries of one file are merged if their kind allows it: the classes of kind
+    `classes`, and boxes.
 
     Args:
-        places: where each sample is listed, for errors, e.g. `data.csv, line 3`; its id without it.
-        advice: what else to do about entries that contradict each other.
+        samples: one for each entry.
+        classes: class names.
+        kind: kind of the targets.
+        name: of the dataset.
+        root: folder that the ids are relative to.
+        places: where each sample is listed, for errors, e.g. `data.csv, line 3`; by default its id.
+        advice: a further remedy for contradicting entries, appended to the error.
+        notes: of the dataset, before those on merged entries.
 
     Raises:
         DataError: two entries of one file contradict each other, or two files have the same id.
     """
-    found, said = _once(samples, classes, kind_of(kind), name, places or [sample.id for sample in samples], advice)
-    return Dataset(tuple(found.values()), classes, kind, name, root, (*notes, *said))
+    by_file, merge_notes = _once(
+        samples, classes, kind_of(kind), name, places or [sample.id for sample in samples], advice
+    )
+    return Dataset(tuple(by_file.values()), classes, kind, name, root, (*notes, *merge_notes))
 
 
 def unified(parts: Mapping[str, Dataset], *, deliberate: bool = False) -> dict[str, Dataset]:
-    """Return the parts of a data set with each file once, and in one part only.
+    """Return the splits of a dataset with each file once, and in one split only.
 
     Args:
-        deliberate: two parts of exactly the same files are meant to be that, and it is only said.
+        parts: split name -> dataset.
+        deliberate: accept two splits with exactly the same files, and only add a note.
 
     Raises:
-        DataError: a file is in two parts, or there twice with contradicting targets.
+        DataError: a file is in two splits, or occurs twice with contradicting targets.
     """
-    found, files = {}, {}
-    for split, part in parts.items():
-        files[split], said = _once(part.samples, part.classes, part.targets, part.name, [s.id for s in part])
+    unique, files = {}, {}
+    for split, dataset in parts.items():
+        files[split], merge_notes = _once(
+            dataset.samples, dataset.classes, dataset.targets, dataset.name, [s.id for s in dataset]
+        )
         samples = tuple(files[split].values())
-        found[split] = replace(part, samples=samples, notes=(*part.notes, *said)) if said else part
+        notes = (*dataset.notes, *merge_notes)
+        unique[split] = replace(dataset, samples=samples, notes=notes) if merge_notes else dataset
     for one, other in combinations(files, 2):
         common = [file for file in files[one] if file in files[other]]
         if not common:
@@ -86,28 +101,28 @@ def unified(parts: Mapping[str, Dataset], *, deliberate: bool = False) -> dict[s
         ids = f"{files[one][common[0]].id} and {files[other][common[0]].id}"
         if deliberate and len(common) == len(files[one]) == len(files[other]):
             remark = (
-                f"{one} and {other} are the same {len(common)} files: figures on one tell nothing about new images."
+                f"{one} and {other} are the same {len(common)} files: metrics on {other} say nothing about new images."
             )
-            found[other] = replace(found[other], notes=(*found[other].notes, remark))
+            unique[other] = replace(unique[other], notes=(*unique[other].notes, remark))
             continue
         raise DataError(
-            f"{found[one].name} and {found[other].name} have {len(common)} "
+            f"{unique[one].name} and {unique[other].name} have {len(common)} "
             f"file{'s' * (len(common) > 1)} in common, e.g. {ids} ({files[other][common[0]].image}). A file must be in "
             "one split only: remove it from the others."
         )
-    return found
+    return unique
 
 
 def require_once(dataset: Dataset) -> None:
-    """Raise `DataError` when two samples of a data set are the same file: a split would have it on both sides."""
+    """Raise `DataError` if two samples of a dataset are the same file: a split could then have it on both sides."""
     real = locator()
-    seen: dict[str, Sample] = {}
+    by_file: dict[str, Sample] = {}
     for sample in dataset:
-        other = seen.setdefault(real(sample.image), sample)
+        other = by_file.setdefault(real(sample.image), sample)
         if other is not sample:
             raise DataError(
-                f"{dataset.name}: {other.id} and {sample.id} are the same file, {sample.image}. Put their targets "
-                "together in one sample."
+                f"{dataset.name}: {other.id} and {sample.id} are the same file, {sample.image}. Merge their targets "
+                "into one sample."
             )
 
 
@@ -119,28 +134,31 @@ def _once(
     places: Sequence[str],
     advice: str = "",
 ) -> tuple[dict[str, Sample], tuple[str, ...]]:
-    """Return file (see `locator`) -> sample, in the order of their first entries, and what was put together."""
+    """Return (file -> sample, notes on repeated entries).
+
+    Files are identified as by `locator`, and are in the order of their first entries.
+    """
     real = locator()
-    found: dict[str, Sample] = {}
+    by_file: dict[str, Sample] = {}
     listed_in: dict[str, str] = {}
-    again: list[str] = []
+    repeated: list[str] = []
     for sample, place in zip(samples, places, strict=True):
         file = real(sample.image)
-        if file not in found:
-            found[file], listed_in[file] = sample, place
+        if file not in by_file:
+            by_file[file], listed_in[file] = sample, place
             continue
-        first, earlier = found[file], listed_in[file]
-        again.append(first.id)
+        first, earlier = by_file[file], listed_in[file]
+        repeated.append(first.id)
         if first.target != sample.target:
             target = kind.merged(first.target, sample.target)
             if target is None:
                 raise DataError(
-                    f"{name}: {sample.image} is there twice with different targets: in {earlier} "
+                    f"{name}: {sample.image} occurs twice with different targets: in {earlier} "
                     f"({kind.words(first.target, classes)}) and in {place} "
                     f"({kind.words(sample.target, classes)}). Keep the right one{advice}."
                 )
-            found[file] = replace(first, target=target)
-    if not again:
-        return found, ()
-    count = f"{len(again)} entries are of files that are" if len(again) > 1 else "1 entry is of a file that is"
-    return found, (f"{name}: {count} there before, e.g. {again[0]}; each file is one sample.",)
+            by_file[file] = replace(first, target=target)
+    if not repeated:
+        return by_file, ()
+    count = f"{len(repeated)} entries repeat files" if len(repeated) > 1 else "1 entry repeats a file"
+    return by_file, (f"{name}: {count} listed before, e.g. {repeated[0]}; each file is one sample.",)

@@ -1,9 +1,17 @@
-"""Data on disk to `Dataset`s.
+"""Read data on disk into `Dataset`s.
 
-A format is a part of the extension point `data.format`: a module, or another object, with `NAME`, `KINDS` (of the data
-sets it gives), `LAYOUT` (one line for people), `detect(path)` and `read(path)`. It may have `READS` (suffixes of
-annotations beside the images, where not all texts are) and `doubts(path)` (what speaks against a format that was
-named). One of zoo's own is one file here.
+A format is a part of the extension point `data.format`: a module or another object with these members.
+
+Attributes:
+    NAME: of the format.
+    KINDS: kinds of target of the datasets that it returns.
+    LAYOUT: one line that describes the layout to users.
+    detect: function of a path; whether the format fits.
+    read: function of a path; returns split name -> `Dataset`.
+    READS: optional; suffixes of annotation files beside the images. By default, those of all text files.
+    doubts: optional function of a path; returns the evidence against the format if the user named it.
+
+Each of zoo's formats is one file in this folder.
 """
 
 from __future__ import annotations
@@ -26,16 +34,16 @@ from zoo.registry.parts import Point
 from zoo.targets import converted, kind
 
 FORMATS: Point[Any] = Point("data.format", "data format")
-"""The formats there are, zoo's own and those of other plugins."""
+"""The known formats, zoo's and those of other plugins."""
 
 
 def formats() -> dict[str, Any]:
-    """The known formats: name -> what reads them, in the order of their names."""
+    """Return the known formats: name -> reader, sorted by name."""
     return {name: module for name in FORMATS if (module := _loaded(name)) is not None}
 
 
 def _loaded(name: str) -> Any:
-    """A format; None, with a warning, for one of a plugin that cannot be loaded."""
+    """Return a format; None, with a warning, if its plugin cannot be loaded."""
     try:
         return FORMATS[name]
     except PluginError as error:
@@ -44,48 +52,51 @@ def _loaded(name: str) -> Any:
 
 
 def read(path: str | Path, format: str | None = None, kinds: Sequence[str] = ()) -> dict[str, Dataset]:
-    """The data sets at `path`: split name (`train`, `val`, `test`, as found) -> data set, or the single key `all`.
+    """Read the dataset at `path`: split name (those of `train`, `val`, `test` that exist) -> dataset, or one key `all`.
 
     Args:
         path: a folder or a file.
         format: name of the format; by default it is recognised by the layout.
-        kinds: of data sets (`Dataset.kind`) that will do. They decide where the layout fits several formats, and masks
-            are made from boxes with masks or outlines. Any folder of images will do where nothing but images is needed.
+        kinds: accepted kinds of target (`Dataset.kind`). They decide if the layout fits several formats. Masks are
+            made from boxes with masks or outlines if needed. If only images are needed, any folder of images will do.
 
     Raises:
-        DataError: nothing is there, no known layout fits, or more than one does; a file is in two splits, or is there
+        DataError: `path` does not exist, no known layout or more than one fits, or a file is in two splits or occurs
             twice with contradicting targets.
-        UnknownNameError: `format` is not a known one.
+        UnknownNameError: `format` is unknown.
     """
     path = Path(path).expanduser()
     named = FORMATS[format] if format else None
     if not path.exists():
-        raise DataError(f"{path} does not exist. Give a folder or a file with data.")
+        raise DataError(f"{path} does not exist. Give the folder or file of a dataset.")
     if format is None and len(kinds) == 1:
         format = kind(kinds[0]).format or None
     module = named or (FORMATS[format] if format else _recognise(path, kinds))
-    parts = unified({name: _in_one_form(part) for name, part in module.read(path).items()})
-    against = getattr(module, "doubts", None)
-    if format and against and (said := against(path)):
-        parts = {name: replace(part, notes=(*part.notes, said)) for name, part in parts.items()}
-    if path.is_dir() and (said := left_out(path, files_of(parts.values()), getattr(module, "READS", TEXTS))):
-        parts = {name: replace(part, notes=(*part.notes, said)) for name, part in parts.items()}
-    return suited(parts, kinds)
+    splits = unified({name: _normalised(dataset) for name, dataset in module.read(path).items()})
+    doubts = getattr(module, "doubts", None)
+    if format and doubts and (note := doubts(path)):
+        splits = {name: replace(dataset, notes=(*dataset.notes, note)) for name, dataset in splits.items()}
+    if path.is_dir() and (note := left_out(path, files_of(splits.values()), getattr(module, "READS", TEXTS))):
+        splits = {name: replace(dataset, notes=(*dataset.notes, note)) for name, dataset in splits.items()}
+    return suited(splits, kinds)
 
 
-def _in_one_form(dataset: Dataset) -> Dataset:
-    """The data set with its classes' names in one Unicode form, and a note on those that hardly differ."""
+def _normalised(dataset: Dataset) -> Dataset:
+    """Return the dataset with class names in Unicode NFC, and a note on names that differ only by case or spaces.
+
+    The same name may be composed (NFC) on one system and decomposed (NFD) on another, notably in folder names on macOS.
+    """
     classes = tuple(map(nfc, dataset.classes))
     notes = [
-        f"{dataset.name}: the classes {' and '.join(map(repr, group))} differ by case or spaces alone; they count as "
-        "different classes. Where one is meant, give it one name."
+        f"{dataset.name}: the classes {' and '.join(map(repr, group))} differ only by case or spaces; they count as "
+        "different classes. If they are the same class, give it one name."
         for group in twins(classes)
     ]
     return replace(dataset, classes=classes, notes=(*dataset.notes, *notes))
 
 
 def suited(parts: Mapping[str, Dataset], kinds: Sequence[str]) -> dict[str, Dataset]:
-    """The parts of a data set as one of these kinds, where they can be had from another; else as they are."""
+    """Return the splits of a dataset, converted to an accepted kind where needed and possible; else unchanged."""
 
     def one(dataset: Dataset) -> Dataset:
         makers = [name for name in kinds if dataset.kind in kind(name).made_from]
@@ -95,42 +106,42 @@ def suited(parts: Mapping[str, Dataset], kinds: Sequence[str]) -> dict[str, Data
 
 
 def _recognise(path: Path, kinds: Sequence[str]) -> Any:
-    own = registry().own_names("parts")
-    mine = [name for name in FORMATS if FORMATS.key(name) in own]
-    others = [name for name in FORMATS if name not in mine]
-    # What zoo reads itself it goes on reading itself, whatever is installed: others are asked where none of its fits.
-    fitting = [FORMATS[name] for name in mine if FORMATS[name].detect(path)]
+    """Return the one format that fits the layout. Raise `DataError` if none or several do."""
+    builtin_keys = registry().own_names("parts")
+    builtin = [name for name in FORMATS if FORMATS.key(name) in builtin_keys]
+    others = [name for name in FORMATS if name not in builtin]
+    # Installing a plugin must not change how data is read that zoo can read itself. So formats of other plugins are
+    # tried only if no built-in one fits.
+    fitting = [FORMATS[name] for name in builtin if FORMATS[name].detect(path)]
     fitting = fitting or [module for name in others if (module := _detecting(name, path))]
     fitting = [module for module in fitting if set(module.KINDS) & set(kinds)] or fitting
     if len(fitting) == 1:
         return fitting[0]
-    seen = f"{path} holds {describe(path)}" if path.is_dir() else f"{path} is a single file"
+    content = f"{path} holds {describe(path)}" if path.is_dir() else f"{path} is a single file"
     if fitting:
         names = ", ".join(module.NAME for module in fitting)
+        raise DataError(f"{content}, which fits several formats: {names}. Name the right format, or the task.")
+    evidence = looks_like(path) if path.is_dir() else ""
+    if evidence:
         raise DataError(
-            f"{seen}, which fits several formats: {names}. Name the one that is meant as the format, or the task."
+            f"{content}, which is no known data layout. It looks like boxes or masks: {evidence}. So its folders are "
+            "not taken for classes. If they are classes, name the format: folder. Otherwise arrange the data in one "
+            f"of these layouts: {_layouts({'boxes', 'masks'})}."
         )
-    doubt = looks_like(path) if path.is_dir() else ""
-    if doubt:
-        raise DataError(
-            f"{seen}, which is no known layout of data. It looks like boxes or masks: {doubt}. So its folders are not "
-            "taken for classes. If they are classes, name the format: folder. Else arrange the data in one of these "
-            f"layouts: {_layouts({'boxes', 'masks'})}."
-        )
-    raise DataError(f"{seen}, which is no known layout of data. Known layouts: {_layouts()}.")
+    raise DataError(f"{content}, which is no known data layout. Known layouts: {_layouts()}.")
 
 
 def _detecting(name: str, path: Path) -> Any:
-    """A format of others where it fits. One that fails is passed over, with a warning."""
+    """Return another plugin's format if it fits, else None. If its `detect` fails, warn and return None."""
     module = _loaded(name)
     try:
         return module if module is not None and module.detect(path) else None
     except Exception as error:
-        warnings.warn(f"the data format {name} failed to look at {path}: {error!r}", stacklevel=2)
+        warnings.warn(f"the data format {name} failed to inspect {path}: {error!r}", stacklevel=2)
         return None
 
 
 def _layouts(kinds: Collection[str] = ()) -> str:
-    """The layouts of all formats, or of those that give such data sets."""
+    """Return the layouts of all formats, or of those that return datasets of one of `kinds`."""
     fitting = (module for module in formats().values() if not kinds or set(kinds) & set(module.KINDS))
     return "; ".join(f"{module.NAME}: {module.LAYOUT}" for module in fitting)
