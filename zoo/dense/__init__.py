@@ -1,1 +1,1 @@
-"""What tasks on maps share: boxes, non-maximum suppression, necks."""
+"""Building blocks of dense tasks (detection, segmentation): boxes, NMS, RoIAlign, necks, losses and metrics."""

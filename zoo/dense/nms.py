@@ -1,11 +1,11 @@
-"""From scored boxes to detections, with shapes that do not depend on what is found.
+"""From scored boxes to detections, with static shapes.
 
-Everything works under jit on one image; `jax.vmap` makes it a batch, and `detections` is that for the usual case.
+Every function works under jit on one image. Use `jax.vmap` for a batch, or `detections` for the usual case.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,21 +13,31 @@ from jax import Array, lax
 
 from zoo.dense.boxes import iou, pairwise_iou
 
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Int, Num, Shaped
+
 
 class Candidates(NamedTuple):
-    """The best scores of a level: which point, which class, the score, and whether it is one; all (n,)."""
+    """The best-scoring (point, class) pairs of a level.
 
-    points: Array
-    labels: Array
-    scores: Array
-    valid: Array
+    Attributes:
+        points: index of the point.
+        labels: index of the class.
+        scores: score of the pair.
+        valid: False for the rows that only fill up the array.
+    """
+
+    points: Int[Array, " n"]
+    labels: Int[Array, " n"]
+    scores: Float[Array, " n"]
+    valid: Bool[Array, " n"]
 
 
-def top_candidates(scores: Array, threshold: float, count: int) -> Candidates:
-    """The `count` best of all (point, class) pairs with scores (points, classes) above `threshold`, best first.
+def top_candidates(scores: Float[Array, "points classes"], threshold: float, count: int) -> Candidates:
+    """Return the best (point, class) pairs, best first; equal scores keep their order.
 
-    n is `count`, or all pairs where they are fewer; those not above the threshold are not `valid`. Of equal scores the
-    first comes first.
+    There are `count` of them, or all pairs where they are fewer. Pairs whose score does not exceed `threshold` are not
+    valid.
     """
     points, classes = scores.shape
     flat = scores.astype(jnp.float32).reshape(-1)
@@ -36,45 +46,58 @@ def top_candidates(scores: Array, threshold: float, count: int) -> Candidates:
 
 
 def nms(
-    boxes: Array, scores: Array, labels: Array, valid: Array, *, threshold: float, count: int
-) -> tuple[Array, Array]:
-    """Greedy non-maximum suppression among boxes of the same label.
-
-    The best box is kept, those of its label whose IoU with it is above `threshold` are dropped, and so on until `count`
-    are kept or none is left. Of equal scores the first box wins.
+    boxes: Num[Array, "n 4"],
+    scores: Num[Array, " n"],
+    labels: Int[Array, " n"],
+    valid: Bool[Array, " n"],
+    *,
+    threshold: float,
+    count: int,
+) -> tuple[Int[Array, " count"], Bool[Array, " count"]]:
+    """Apply greedy non-maximum suppression among boxes of the same label.
 
     Args:
-        boxes, scores, labels, valid: (n, 4), (n,), (n,), (n,); boxes that are not valid, or whose score is not a finite
-            number, are never kept and drop nothing.
+        boxes: candidate boxes.
+        scores: their scores. Of equal scores the first box wins; a box with a score that is not finite is never kept
+            and suppresses nothing.
+        labels: their classes.
+        valid: boxes that are not valid are never kept and suppress nothing.
+        threshold: IoU above which a kept box suppresses others of its label.
+        count: most boxes to keep.
     Returns:
-        Index of each kept box in order of score (count,), int32, and whether there is one there (count,).
+        The index of each kept box in order of score, int32, and whether that place holds a box.
     """
     boxes, scores = boxes.astype(jnp.float32), scores.astype(jnp.float32)
+    # Shapes are static under jit, so nothing is removed: a box that was kept or suppressed gets the score -inf, and
+    # each of `count` rounds takes the best that is left. Once only -inf is left, the places stay empty.
     alive = jnp.where(valid & jnp.isfinite(scores), scores, -jnp.inf)
 
     def keep_best(i: Array, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        alive, index, found = state
+        alive, index, filled = state
         best = jnp.argmax(alive).astype(jnp.int32)
-        there = alive[best] > -jnp.inf
+        any_left = alive[best] > -jnp.inf
         overlaps = (iou(boxes[best][None], boxes) > threshold) & (labels == labels[best])
         dropped = overlaps | (jnp.arange(len(alive)) == best)
-        return jnp.where(dropped, -jnp.inf, alive), index.at[i].set(best), found.at[i].set(there)
+        return jnp.where(dropped, -jnp.inf, alive), index.at[i].set(best), filled.at[i].set(any_left)
 
     start = (alive, jnp.zeros(count, jnp.int32), jnp.zeros(count, bool))
-    _, index, found = lax.fori_loop(0, count, keep_best, start)
-    return jnp.where(found, index, 0), found
+    _, index, filled = lax.fori_loop(0, count, keep_best, start)
+    return jnp.where(filled, index, 0), filled
 
 
-def survivors(boxes: Array, valid: Array, *, threshold: float) -> Array:
-    """Which boxes (n, 4), given best first, greedy non-maximum suppression keeps, (n,).
+def survivors(boxes: Num[Array, "n 4"], valid: Bool[Array, " n"], *, threshold: float) -> Bool[Array, " n"]:
+    """Return which boxes greedy non-maximum suppression keeps.
 
-    Equal to `nms` with no limit to what is kept, by other means: a matrix n x n of which box would drop which, then all
-    verdicts at once from those of the round before, until none changes. The first k are final after k rounds, and
-    mostly ten or twenty rounds do: for a thousand boxes eight times as fast as one after the other.
+    The result equals `nms` without a limit on the number of boxes. For a thousand boxes it is eight times as fast.
 
     Args:
-        valid: (n,); boxes that are not valid are not kept and drop nothing.
+        boxes: sorted by score, best first.
+        valid: boxes that are not valid are not kept and suppress nothing.
+        threshold: IoU above which a kept box suppresses later ones.
     """
+    # `drops[i, j]`: box i, if kept, suppresses the later box j. Every round decides all boxes at once from the round
+    # before, until nothing changes. A box depends on earlier ones only, so the first k are final after k rounds and the
+    # fixed point is the greedy result. Chains of suppression are short: ten or twenty rounds are usual.
     order = jnp.arange(len(boxes))
     drops = (pairwise_iou(boxes, boxes) > threshold) & (order[:, None] < order[None])
 
@@ -87,24 +110,35 @@ def survivors(boxes: Array, valid: Array, *, threshold: float) -> Array:
 
 
 def detections(
-    boxes: Array, scores: Array, labels: Array, valid: Array, *, threshold: float, count: int
-) -> dict[str, Array]:
-    """What is left of a batch's candidates after `nms` in each image, best first.
+    boxes: Num[Array, "b n 4"],
+    scores: Num[Array, "b n"],
+    labels: Int[Array, "b n"],
+    valid: Bool[Array, "b n"],
+    *,
+    threshold: float,
+    count: int,
+) -> dict[str, Shaped[Array, "b count *box"]]:
+    """Apply `nms` to the candidates of each image of a batch.
 
     Args:
-        boxes, scores, labels, valid: (b, n, 4), (b, n), (b, n), (b, n).
+        boxes: candidate boxes.
+        scores: their scores.
+        labels: their classes.
+        valid: False for candidates to leave out.
+        threshold: IoU above which a kept box suppresses others of its label.
+        count: most detections of an image.
     Returns:
-        `boxes` (b, count, 4), `scores` (b, count), `labels` (b, count) int32 and `valid` (b, count); zeros where not
-        valid.
+        `boxes` (b, count, 4), `scores` (b, count), `labels` (b, count) int32 and `valid` (b, count), best first, with
+        zeros where not valid.
     """
 
     def one(boxes: Array, scores: Array, labels: Array, valid: Array) -> dict[str, Array]:
-        index, found = nms(boxes, scores, labels, valid, threshold=threshold, count=count)
+        index, filled = nms(boxes, scores, labels, valid, threshold=threshold, count=count)
         return {
-            "boxes": jnp.where(found[:, None], boxes[index].astype(jnp.float32), 0.0),
-            "scores": jnp.where(found, scores[index].astype(jnp.float32), 0.0),
-            "labels": jnp.where(found, labels[index].astype(jnp.int32), 0),
-            "valid": found,
+            "boxes": jnp.where(filled[:, None], boxes[index].astype(jnp.float32), 0.0),
+            "scores": jnp.where(filled, scores[index].astype(jnp.float32), 0.0),
+            "labels": jnp.where(filled, labels[index].astype(jnp.int32), 0),
+            "valid": filled,
         }
 
     return jax.vmap(one)(boxes, scores, labels, valid)

@@ -1,23 +1,27 @@
-"""Where the positions of pyramid levels lie in the image."""
+"""Image coordinates of the positions of pyramid levels."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 Steps = Literal["declared", "floor"]
 
 
 def grid_points(
     sizes: Sequence[tuple[int, int]], steps: Sequence[tuple[float, float]], offset: float = 0.0
-) -> list[np.ndarray]:
-    """For each level the (x, y) in pixels of its positions, row by row: (height * width, 2) float32.
+) -> list[Float[np.ndarray, "height*width 2"]]:
+    """Return the (x, y) in pixels of the positions of each level, float32, row by row.
 
     Args:
-        sizes: (height, width) of the levels' maps. steps: pixels from one position to the next, (down, right).
-        offset: of the first position from the image's corner, in steps.
+        sizes: (height, width) of each level's map.
+        steps: pixels from one position to the next on each level, (down, right).
+        offset: distance of the first position from the corner of the image, in steps.
     """
     levels = []
     for (height, width), (down, right) in zip(sizes, steps, strict=True):
@@ -29,13 +33,15 @@ def grid_points(
 
 
 def map_steps(sizes: Sequence[tuple[int, int]], strides: Sequence[float], steps: Steps) -> list[tuple[float, float]]:
-    """Pixels from one position to the next, (down, right), on each level.
+    """Return the pixels from one position to the next, (down, right), on each level.
 
     Args:
-        sizes: (height, width) of the levels' maps, finest first. strides: declared for them.
-        steps: the `declared` strides, or what torchvision computes, the image's side divided by the map's and rounded
-            down (`floor`): 61 and not 64 pixels at the sixth level of 800. Weights of torchvision were trained with the
-            latter; the two agree where sides are multiples of the coarsest stride.
+        sizes: (height, width) of each level's map, finest first.
+        strides: the strides that the levels declare.
+        steps: `declared` takes the declared strides. `floor` does what torchvision does: the image's side divided by
+            the map's, rounded down, e.g. 61 instead of 64 pixels on the sixth level of an 800-pixel image. Weights from
+            torchvision were trained with `floor`. The two agree where the image's sides are multiples of the coarsest
+            stride.
     """
     if steps == "declared":
         return [(stride, stride) for stride in strides]
