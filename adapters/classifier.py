@@ -25,7 +25,7 @@ from jax import Array
 from zoo.data import Dataset, Sample
 from zoo.errors import ConfigError, DataError
 from zoo.layers import Conv, Linear, Normal, recoverable_relu
-from zoo.models.adapter import Adapter, Table
+from zoo.models.adapter import Adapter, ForwardPass, HeadInputs, Table, Training
 from zoo.numbers import check_class_weights
 from zoo.registry.hookspecs import hookimpl
 from zoo.registry.spec import AdapterSpec, BackboneSpec, Preprocess
@@ -149,8 +149,7 @@ class Classifier(Adapter):
 
     targets_from = ("class", "classes")
     primary = "accuracy"
-    invariant = ("label",)
-    mixes = True
+    training = Training(invariant=("label",), mixup=True)
 
     def __post_init__(self) -> None:
         for name in ("dropout", "label_smoothing"):
@@ -173,17 +172,10 @@ class Classifier(Adapter):
             )
         return (spec.stages[-1].name,)
 
-    def build(
-        self,
-        spec: BackboneSpec,
-        shapes: Mapping[str, jax.ShapeDtypeStruct],
-        *,
-        size: tuple[int, int],
-        rngs: nnx.Rngs,
-    ) -> nnx.Module:
-        (stage, shape) = next(iter(shapes.items()))
+    def build(self, inputs: HeadInputs, *, rngs: nnx.Rngs) -> nnx.Module:
+        (stage, shape) = next(iter(inputs.shapes.items()))
         features, classes = shape.shape[-1], len(self.labels)
-        form = self._form(spec)
+        form = self._form(inputs.spec)
         if not classes:
             return PooledHead(stage, features, 0, self.pool, 0.0, 0, rngs=rngs)
         if form == "conv":
@@ -220,7 +212,11 @@ class Classifier(Adapter):
         hot[list(sample.target) if isinstance(sample.target, tuple) else [sample.target]] = 1
         return {"label": hot}
 
-    def loss(self, outputs: Array, batch: Mapping[str, Any]) -> Array:
+    def loss(self, forward: ForwardPass, batch: Mapping[str, Any]) -> dict[str, Array]:
+        return {"loss": self.cross_entropy(forward.outputs, batch)}
+
+    def cross_entropy(self, outputs: Array, batch: Mapping[str, Any]) -> Array:
+        """Cross-entropy of each image, (b,), for logits (b, classes)."""
         classes = len(self.labels)
         hot = batch["label"] if self.multi_label else jax.nn.one_hot(batch["label"], classes, dtype=outputs.dtype)
         weights = jnp.ones(classes, outputs.dtype)
@@ -235,7 +231,8 @@ class Classifier(Adapter):
         mixed = _mixed(smooth, batch)
         return -jnp.sum(mixed * weights.reshape(1, -1) * jax.nn.log_softmax(outputs), axis=-1)
 
-    def decode(self, outputs: Array, batch: Mapping[str, Any]) -> dict[str, Array]:
+    def decode(self, forward: ForwardPass, batch: Mapping[str, Any]) -> dict[str, Array]:
+        outputs = forward.outputs
         if not self.labels:
             return {"features": outputs}
         probabilities = jax.nn.sigmoid(outputs) if self.multi_label else jax.nn.softmax(outputs)

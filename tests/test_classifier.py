@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +19,7 @@ import zoo
 from zoo.adapters.classifier import Classifier, ConvHead, PooledHead, calibration_error, pool_features
 from zoo.data import Dataset, Sample
 from zoo.errors import ConfigError, DataError, UnknownNameError, ZooError
-from zoo.models.adapter import configure
+from zoo.models.adapter import ForwardPass, HeadInputs, configure
 from zoo.registry import registry
 from zoo.registry.spec import Preprocess
 
@@ -35,6 +37,12 @@ def dataset(targets: list, classes: tuple[str, ...], kind: str = "class") -> Dat
     return Dataset(samples, classes, kind, "drawn", Path())  # type: ignore[arg-type]
 
 
+def given(outputs: Any) -> ForwardPass:
+    """A pass through a model whose head gives these outputs."""
+    model: Any = SimpleNamespace(outputs=lambda reduced: reduced)
+    return ForwardPass(model, jnp.asarray(outputs))  # type: ignore[arg-type]
+
+
 def figures(adapter: Classifier, logits: np.ndarray, truth: np.ndarray, size: int = 16) -> dict:
     """The figures of an accumulator that sees padded batches."""
     metrics = adapter.metrics()
@@ -42,7 +50,7 @@ def figures(adapter: Classifier, logits: np.ndarray, truth: np.ndarray, size: in
         part = [x[start : start + size] for x in (logits, truth)]
         fill = size - len(part[0])
         rows, labels = (np.concatenate([x, x[:1].repeat(fill, 0)]) for x in part)
-        decoded = {k: np.asarray(v) for k, v in adapter.decode(jnp.asarray(rows), {}).items()}
+        decoded = {k: np.asarray(v) for k, v in adapter.decode(given(rows), {}).items()}
         metrics.update(decoded, {"label": labels, "valid": np.arange(size) < size - fill})
     return metrics.compute()
 
@@ -140,12 +148,14 @@ def test_loss_of_one_label(smoothing: float, weighted: bool, mixed: bool):
         partner, share = np.array([1, 0, 3, 2, 5, 4, 7, 6]), np.linspace(0, 1, 8, dtype=np.float32)
         batch["mix"] = (jnp.asarray(partner), jnp.asarray(share))
         target = share[:, None] * target + (1 - share[:, None]) * target[partner]
-    np.testing.assert_allclose(adapter.loss(jnp.asarray(logits), batch), by_hand(logits, target, weights), rtol=2e-5)
+    np.testing.assert_allclose(
+        adapter.cross_entropy(jnp.asarray(logits), batch), by_hand(logits, target, weights), rtol=2e-5
+    )
 
 
 def test_the_plain_loss_is_optax_own():
     logits, truth = drawn(4)
-    found = Classifier(LABELS).loss(jnp.asarray(logits), {"label": jnp.asarray(truth)})
+    found = Classifier(LABELS).cross_entropy(jnp.asarray(logits), {"label": jnp.asarray(truth)})
     expected = optax.softmax_cross_entropy_with_integer_labels(jnp.asarray(logits), jnp.asarray(truth))
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
@@ -160,7 +170,7 @@ def test_loss_of_several_labels():
         for c in range(3):
             p, t = 1 / (1 + math.exp(-float(logits[i, c]))), truth[i, c] * 0.9 + 0.05
             expected[i] += -weights[c] * (t * math.log(p) + (1 - t) * math.log(1 - p)) / 3
-    found = adapter.loss(jnp.asarray(logits), {"label": jnp.asarray(truth)})
+    found = adapter.cross_entropy(jnp.asarray(logits), {"label": jnp.asarray(truth)})
     np.testing.assert_allclose(found, expected, rtol=2e-5)
 
 
@@ -209,7 +219,7 @@ def test_auto_takes_the_form_of_the_checkpoints_own_classifier(name: str):
     last = spec.stages[-1]
     shape = {"map": (1, 2, 2), "tokens": (1, 4), "vector": (1,)}[last.kind]
     shapes = {last.name: jax.ShapeDtypeStruct((*shape, last.channels), jnp.float32)}
-    head = nnx.eval_shape(lambda: Classifier(LABELS).build(spec, shapes, size=(64, 64), rngs=nnx.Rngs(0)))
+    head = nnx.eval_shape(lambda: Classifier(LABELS).build(HeadInputs(spec, shapes, (64, 64)), rngs=nnx.Rngs(0)))
     assert isinstance(head, ConvHead) == (spec.classifier.form == "conv")
     assert list(Classifier(LABELS).checkpoint_paths(spec).values()) == [spec.classifier.path]
     assert Classifier(LABELS, head="mlp").checkpoint_paths(spec) == {}  # another form has nothing to take over
@@ -284,7 +294,9 @@ def test_a_class_whose_logit_is_0_everywhere_is_learned():
 
     @jax.jit
     def step(state):
-        gradient = jax.grad(lambda s: adapter.loss(nnx.merge(graphdef, s)({"last": maps}), batch).mean())(state)
+        gradient = jax.grad(lambda s: adapter.cross_entropy(nnx.merge(graphdef, s)({"last": maps}), batch).mean())(
+            state
+        )
         return jax.tree.map(lambda value, g: value - 0.5 * g, state, gradient)
 
     for _ in range(60):

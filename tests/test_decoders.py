@@ -36,7 +36,7 @@ from zoo.dense.resize import bilinear_weights, pool_to, resize_bilinear
 from zoo.errors import ConfigError, WeightsError
 from zoo.labels import names as label_names
 from zoo.layers.initialisers import shapes_only
-from zoo.models.adapter import configure
+from zoo.models.adapter import HeadInputs, configure
 from zoo.models.backbone import abstract, feature_shapes
 from zoo.models.model import Model
 from zoo.registry.spec import OUTPUT_STRIDE, BackboneSpec
@@ -88,7 +88,7 @@ def shapes_of(name: str, classes: int) -> dict[str, tuple[int, ...]]:
     shapes = feature_shapes(native, size, adapter.taps(spec), **build)
     parts = {
         "backbone": abstract(spec),
-        "head": nnx.eval_shape(lambda: adapter.build(spec, shapes, size=size, rngs=nnx.Rngs(0))),
+        "head": nnx.eval_shape(lambda: adapter.build(HeadInputs(spec, shapes, size), rngs=nnx.Rngs(0))),
     }
     (layout,) = (build() for build in named.layouts.values())
     return {
@@ -166,10 +166,8 @@ Shapes = Mapping[str, jax.ShapeDtypeStruct]
 def build_head(
     spec: BackboneSpec, decoder: str, auxiliary: bool, size: tuple[int, int], shapes: Shapes
 ) -> SegmentationHead:
-    stages = stages_for(spec, decoder)
-    return SegmentationHead(
-        decoder, spec, stages, 3, size=size, shapes=shapes, width=32, auxiliary=auxiliary, rngs=nnx.Rngs(0)
-    )
+    inputs = HeadInputs(spec, shapes, size)
+    return SegmentationHead(decoder, inputs, 3, width=32, auxiliary=auxiliary, rngs=nnx.Rngs(0))
 
 
 def serving(native: BackboneSpec) -> dict[str, tuple[BackboneSpec, tuple[str, ...]]]:
@@ -284,10 +282,8 @@ def test_group_norms_and_widths_are_the_ones_asked_for() -> None:
     size = (64, 64)
     for decoder in (name for name, row in DECODERS.items() if not row.dilated):
         options = {"width": 24, "norm": "group", "dropout": 0.3}
-        stages = stages_for(spec, decoder)
-        shapes = feature_shapes(spec, size, taps_for(spec, decoder))
-        build = partial(SegmentationHead, size=size, shapes=shapes, **options)
-        head = nnx.eval_shape(lambda of=(build, decoder, stages): of[0](of[1], spec, of[2], 3, rngs=nnx.Rngs(0)))
+        inputs = HeadInputs(spec, feature_shapes(spec, size, taps_for(spec, decoder)), size)
+        head = nnx.eval_shape(partial(SegmentationHead, decoder, inputs, 3, **options, rngs=nnx.Rngs(0)))
         kinds = {type(node).__name__ for _, node in nnx.iter_modules(head)}
         assert "GroupNorm" in kinds and "BatchNorm" not in kinds, decoder
         assert [m.rate for _, m in nnx.iter_modules(head) if isinstance(m, nnx.Dropout)] == [0.3], decoder

@@ -35,7 +35,9 @@ from zoo.dense.boxes import pairwise_iou
 from zoo.errors import ConfigError, DataError, UnknownNameError
 from zoo.labels import category_numbers, names
 from zoo.layers.initialisers import shapes_only
+from zoo.models.adapter import ForwardPass, HeadInputs
 from zoo.models.backbone import feature_shapes
+from zoo.models.task.objective import total_loss
 from zoo.registry.spec import Preprocess
 from zoo.training.evaluation import _evaluate
 from zoo.training.run import Run
@@ -237,7 +239,8 @@ def test_what_is_learned_and_what_is_found_are_reverses(size: tuple[int, int]) -
     targets = adapter.targets(sample, preprocess)
     head = Known(targets["boxes"], targets["box_valid"])
     frame = targets["frame"][None]
-    found = adapter.decoded(SimpleNamespace(head=head), {}, {"frame": frame})  # type: ignore[arg-type]
+    model: Any = SimpleNamespace(head=head)
+    found = adapter.decode(ForwardPass(model, {}), {"frame": frame})
     assert targets["box_valid"].tolist() == [True, True] + [False] * 6
     np.testing.assert_allclose(found["boxes"][0, :2], boxes, atol=1e-4 * max(size))
     assert not np.asarray(found["boxes"][0, 2:]).any()
@@ -322,7 +325,8 @@ def test_random_views_are_learned_from_cached_features(
     histories = []
     for number, views in enumerate((2, 2, 0)):
         monkeypatch.setenv("ZOO_CACHE", str(tmp_path / f"cache{number}"))
-        monkeypatch.setattr(Detector, "views", views)
+        training = replace(Detector().training, cached_views=views)
+        monkeypatch.setattr(Detector, "training", training)
         options = {**FAST, "augment": "auto", "epochs": 3, "out": tmp_path / str(number)}
         histories.append(zoo.train(create(), {"train": data, "val": data}, plan="head", **options).history)
         kept = [folder for folder in (tmp_path / f"cache{number}" / "activations").iterdir() if folder.is_dir()]
@@ -375,13 +379,13 @@ def test_every_head_fits_every_family(name: str) -> None:
         shapes = {n: jax.ShapeDtypeStruct((images, *every[n].shape[1:]), every[n].dtype) for n in adapter.taps(spec)}
 
         def both(shapes: Any, targets: Any, adapter: Any = adapter) -> tuple[Any, Any]:
-            head: Any = adapter.build(spec, shapes, size=size, rngs=nnx.Rngs(0))
+            head: Any = adapter.build(HeadInputs(spec, shapes, size), rngs=nnx.Rngs(0))
             reduced = head.reduce(shapes)
             return head.losses(reduced, targets), head.detections(reduced, size, score=None, overlap=None, count=5)
 
         with shapes_only():
             losses, found = jax.eval_shape(both, shapes, targets)
-        assert losses.shape == (images,) and losses.dtype == jnp.float32
+        assert len(losses) > 1 and all(v.shape == (images,) and v.dtype == jnp.float32 for v in losses.values())
         assert {key: value.shape for key, value in found.items()} == {
             "boxes": (images, 5, 4), "scores": (images, 5), "labels": (images, 5), "valid": (images, 5),
         }  # fmt: skip
@@ -486,7 +490,7 @@ def test_batches_of_padding_alone_have_a_finite_loss(head: str, data: Dataset) -
 
     @jax.jit
     def losses(reduced: Any, batch: Any) -> Any:
-        return model.adapter.losses(model, reduced, batch)
+        return total_loss(model.adapter, model.adapter.loss(ForwardPass(model, reduced), batch))
 
     both, none = (losses(reduced, {**batch, "valid": np.full(2, valid)}) for valid in (True, False))
     assert np.isfinite(both).all() and (np.asarray(both) > 0).all()

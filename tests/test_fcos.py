@@ -334,12 +334,13 @@ def test_a_new_head_gives_every_class_its_prior() -> None:
     assert outputs["points"][1].tolist()[:3] == [[0, 0], [16, 0], [0, 16]]
 
 
-def test_the_loss_in_training_is_the_sum_of_the_three() -> None:
+def test_a_head_gives_the_three_terms_of_its_outputs() -> None:
     head, targets = small_head(), truth(([(0.0, 0.0, 20.0, 20.0)], [1]), ([], []))
-    found = head.training_losses(MAPS, targets, (40, 32))
-    wanted = sum(np.asarray(one) for one in fcos.losses(head(MAPS), targets).values())
-    assert found.shape == (2,)
-    np.testing.assert_allclose(found, wanted, rtol=1e-5)
+    terms, expected = head.losses(MAPS, targets, (40, 32)), fcos.losses(head(MAPS), targets)
+    assert list(terms) == ["classification", "bbox_regression", "bbox_ctrness"]
+    for name, term in terms.items():
+        assert term.shape == (2,)
+        np.testing.assert_allclose(term, expected[name], rtol=1e-5)
 
 
 @jax.jit

@@ -20,6 +20,7 @@ import zoo.registry
 from zoo.data import Dataset, Sample
 from zoo.data.augment import Augment, unmoved
 from zoo.errors import ConfigError, ZooError
+from zoo.models.adapter import Training
 from zoo.models.model import Model
 from zoo.models.prepared import evaluation_load
 from zoo.registry import registry
@@ -82,17 +83,17 @@ class Place(Adapter):
     def taps(self, spec):
         return ("body",)
 
-    def build(self, spec, shapes, *, size, rngs):
-        return Places(int(np.prod(shapes["body"].shape[1:])), rngs)
+    def build(self, inputs, *, rngs):
+        return Places(int(np.prod(inputs.shapes["body"].shape[1:])), rngs)
 
     def targets(self, sample, preprocess):
         return {"x": np.array([sample.target], np.float32)}
 
-    def loss(self, outputs, batch):
-        return jnp.mean(jnp.square(outputs - batch["x"]), axis=-1)
+    def loss(self, forward, batch):
+        return {"l2": jnp.mean(jnp.square(forward.outputs - batch["x"]), axis=-1)}
 
-    def decode(self, outputs, batch):
-        return {"x": outputs}
+    def decode(self, forward, batch):
+        return {"x": forward.outputs}
 
     def metrics(self):
         return Squares()
@@ -146,7 +147,7 @@ COLOURS = Augment(hflip=False, scale=(1, 1), ratio=(1, 1), color=0.1)
     ["auto", Augment(), dataclasses.replace(COLOURS, hflip=True), dataclasses.replace(COLOURS, scale=(0.5, 1))],
 )
 def test_moved_images_are_refused_for_a_target_that_stays_where_it_was(bars: Any, tmp_path: Path, augment: Any):
-    with pytest.raises(ConfigError, match=r'targets x of place.*augment="none".*invariant = \(\'x\',\)'):
+    with pytest.raises(ConfigError, match=r'targets x of place.*augment="none".*invariant=\(\'x\',\)'):
         train(bars, tmp_path, augment=augment)
     assert not (tmp_path / "run").exists()
 
@@ -172,7 +173,7 @@ def test_a_head_on_a_frozen_backbone_sees_images_as_they_are(bars: Any, tmp_path
 
 
 def test_what_is_declared_to_be_invariant_is_trusted(bars: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(registry().adapter("place").adapter, "invariant", ("x",))
+    monkeypatch.setattr(registry().adapter("place").adapter, "training", Training(invariant=("x",)))
     assert train(bars, tmp_path, augment="auto").metrics["epochs"] == 1
 
 
@@ -183,7 +184,7 @@ def test_what_is_declared_to_be_invariant_is_trusted(bars: Any, tmp_path: Path, 
 def test_what_is_declared_to_move_must_be_able_to(
     bars: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nature: str, said: str
 ):
-    monkeypatch.setattr(registry().adapter("place").adapter, "moves", {"x": nature})
+    monkeypatch.setattr(registry().adapter("place").adapter, "training", Training(moves={"x": nature}))
     with pytest.raises(ZooError, match=said):
         train(bars, tmp_path, augment="auto")
     assert not (tmp_path / "run").exists()
@@ -197,7 +198,7 @@ def test_mixed_images_need_a_loss_that_mixes(bars: Any, tmp_path: Path):
 def test_every_first_party_task_declares_what_is_not_moved(tmp_path: Path):
     """Class, boxes, masks and images: names and kinds of the targets that each gives are moved, or declared."""
     found = {name: spec.adapter for name, spec in registry().adapters().items()}
-    assert found["classifier"].invariant == ("label",) and found["classifier"].mixes
+    assert found["classifier"].training == Training(invariant=("label",), mixup=True)
     assert unmoved(["label"]) == ["label"]
     assert unmoved(["boxes", "labels", "box_valid", "crowd", "frame"]) == ["frame"]
     assert unmoved(["labels", "crowd"]) == ["crowd", "labels"], "without boxes nothing moves with them"

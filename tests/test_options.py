@@ -52,7 +52,7 @@ class Padder(Adapter):
     def taps(self, spec):
         return ("body",)
 
-    def build(self, spec, shapes, *, size, rngs):
+    def build(self, inputs, *, rngs):
         return Nothing()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from types import MappingProxyType
 from typing import Any
 
 import jax.numpy as jnp
@@ -18,7 +17,7 @@ from zoo.adapters.segmenter import Segmenter
 from zoo.adapters.segmenter.decoders import DECODERS
 from zoo.adapters.style import METHODS, Style
 from zoo.errors import ConfigError
-from zoo.models.adapter import Adapter
+from zoo.models.adapter import Adapter, Training
 from zoo.training.config import Recipe
 from zoo.training.plan import FINE_RATE, HEAD_RATE, SCRATCH_RATE, make_plan
 from zoo.training.step import _averaged
@@ -59,7 +58,7 @@ def test_a_row_tells_its_own() -> None:
 
 
 def test_a_recipe_with_what_is_no_part_of_one_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Adapter, "recipe", MappingProxyType({"epoch": 3}))
+    monkeypatch.setattr(Adapter, "training", Training(recipe={"epoch": 3}))
     with pytest.raises(ConfigError, match="the recipe of Adapter has epoch; accepted: plan, epochs, steps"):
         Recipe.of(Adapter())
 

@@ -29,6 +29,7 @@ from zoo.data.masks import IGNORE, Mask, Regions, read_mask
 from zoo.data.transform import place
 from zoo.dense.originals import labels_of_one
 from zoo.errors import ConfigError, DataError, UnknownNameError
+from zoo.models.adapter import ForwardPass
 from zoo.models.model import Model
 from zoo.registry.spec import Preprocess
 from zoo.targets.outlines import Runs
@@ -169,7 +170,8 @@ def test_what_is_learned_and_what_is_found_are_reverses(size: tuple[int, int]) -
     preprocess = Preprocess(size=(64, 64), crop_mode="letterbox", crop_pct=1.0, frames=FRAMES)
     targets, truth = adapter.targets(sample, preprocess), adapter.truth(sample)
     batch = {"mask": targets["mask"][None], "frame": targets["frame"][None]}
-    found = np.asarray(adapter.decoded(Known(targets["mask"], 3), {}, batch)["mask"][0])  # type: ignore[arg-type]
+    model: Any = Known(targets["mask"], 3)
+    found = np.asarray(adapter.decode(ForwardPass(model, {}), batch)["mask"][0])
     assert found.shape == truth["true_mask"].shape == (140, 140) and found.dtype == np.uint8
     np.testing.assert_array_equal(truth["true_mask"][: size[0], : size[1]], classes)
     assert (truth["true_mask"][size[0] :] == IGNORE).all() and (truth["true_mask"][:, size[1] :] == IGNORE).all()

@@ -19,6 +19,7 @@ import zoo
 from zoo.adapters.style import checkpoints, nets, stylize, tiles
 from zoo.adapters.style.adain import levels
 from zoo.errors import WeightsError
+from zoo.models.adapter import HeadInputs
 from zoo.models.model import Model
 from zoo.registry import registry
 from zoo.weights.file import write
@@ -88,7 +89,7 @@ def test_the_decoder_gives_the_pictures_size(joined: bool, name: str, size: tupl
     options = Style(joined=joined)
     taps = options.taps(spec)
     shapes = feature_shapes(spec, size, taps)
-    head = nnx.eval_shape(lambda: options.build(spec, shapes, size=size, rngs=nnx.Rngs(0)))
+    head = nnx.eval_shape(lambda: options.build(HeadInputs(spec, shapes, size), rngs=nnx.Rngs(0)))
     graphdef, state = nnx.split(head)
     assert taps[0] == PIXELS
     found = jax.eval_shape(lambda s, f: nnx.merge(graphdef, s)(f), state, shapes)

@@ -22,7 +22,7 @@ import zoo
 from zoo.cli.app import app
 from zoo.cli.config import values, with_flags
 from zoo.errors import ConfigError, UnknownNameError
-from zoo.models.adapter import Adapter
+from zoo.models.adapter import Adapter, Training
 from zoo.numbers import Accepted
 from zoo.training import Augment, TrainConfig
 from zoo.training.config import OPTIONS, Recipe
@@ -146,7 +146,9 @@ def test_a_configuration_is_a_value():
 class Own(Adapter):
     """A task with a recipe of its own."""
 
-    recipe = {"plan": "head", "epochs": 4, "steps": 80, "lr": 2e-3, "batch_size": 8, "augment": {"hflip": False}}
+    training = Training(
+        recipe={"plan": "head", "epochs": 4, "steps": 80, "lr": 2e-3, "batch_size": 8, "augment": {"hflip": False}}
+    )
 
 
 def test_a_recipe_is_what_was_given_else_the_tasks_own_else_the_default():
@@ -163,7 +165,7 @@ def test_a_recipe_is_what_was_given_else_the_tasks_own_else_the_default():
 
 def test_a_tasks_own_values_have_ranges_too():
     own = Own()
-    own.recipe = {"batch_size": 0}  # type: ignore[misc]
+    own.training = Training(recipe={"batch_size": 0})  # type: ignore[misc]
     with pytest.raises(ConfigError, match="batch_size is 0"):
         Recipe.of(own)
 

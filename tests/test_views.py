@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def model(tinynet: Path) -> Model:  # noqa: F811
 class Masked(Classifier):
     """A classifier's head, and targets that are the bright shape: its mask, its box, its middle and its corners."""
 
-    moves = {**MOVES, "points": "points"}
+    training = replace(Classifier.training, moves={**MOVES, "points": "points"})
 
     def targets(self, sample: Sample, preprocess: Any) -> dict[str, np.ndarray]:
         mask = prepare_mask(read_mask(sample.target), preprocess)

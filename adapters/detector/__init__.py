@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import jax
 import jax.numpy as jnp
 import msgspec
 import numpy as np
@@ -28,8 +27,7 @@ from zoo.dense.coco import CocoEvaluation, Curve
 from zoo.dense.coco_results import Numbering
 from zoo.dense.framing import whole_image
 from zoo.errors import ConfigError
-from zoo.models.adapter import Adapter, Table
-from zoo.models.model import Model
+from zoo.models.adapter import Adapter, ForwardPass, HeadInputs, Table, Training
 from zoo.registry.hookspecs import hookimpl
 from zoo.registry.spec import AdapterSpec, BackboneSpec, ModelSpec, Part, Preprocess
 
@@ -92,9 +90,7 @@ class Detector(Adapter):
 
     targets_from = ("boxes",)
     primary = "AP"
-    mirrors = True
     adjustable = ("score", "overlap", "detections", "shown", "category_ids")
-    invariant = ("frame", "true_boxes", "true_valid")  # read by evaluations alone
 
     def __post_init__(self) -> None:
         positive = ("width", "depth", "detections", "max_boxes")
@@ -107,8 +103,9 @@ class Detector(Adapter):
                 raise ConfigError(f"{name} is {value}; it must lie in [0, 1).")
 
     @property
-    def recipe(self) -> Mapping[str, Any]:
-        return METHODS[self.head].recipe
+    def training(self) -> Training:
+        only_evaluated = ("frame", "true_boxes", "true_valid")
+        return Training(METHODS[self.head].recipe, cached_mirror=True, invariant=only_evaluated)
 
     # What it needs of a backbone -------------------------------------------------------------------------------
     def taps(self, spec: BackboneSpec) -> tuple[str, ...]:
@@ -118,29 +115,12 @@ class Detector(Adapter):
         """See `zoo.dense.framing.whole_image`."""
         return whole_image(spec, preprocess, stages_for(spec, self.head)[0], SIDE)
 
-    def build(
-        self,
-        spec: BackboneSpec,
-        shapes: Mapping[str, jax.ShapeDtypeStruct],
-        *,
-        size: tuple[int, int],
-        rngs: nnx.Rngs,
-    ) -> nnx.Module:
+    def build(self, inputs: HeadInputs, *, rngs: nnx.Rngs) -> nnx.Module:
         if not self.labels:
             raise ConfigError("a detector needs classes: give labels= or num_classes=.")
         names = ("convs", "depth", "separable", "steps")
         options = {name: getattr(self, name) for name in names}
-        stages = stages_for(spec, self.head)
-        return DetectionHead(
-            self.head,
-            stages,
-            len(self.labels),
-            size=size,
-            shapes=shapes,
-            width=self.width,
-            options=options,
-            rngs=rngs,
-        )
+        return DetectionHead(self.head, inputs, len(self.labels), width=self.width, options=options, rngs=rngs)
 
     # Learning --------------------------------------------------------------------------------------------------
     def fitted(self, dataset: Dataset) -> Self:
@@ -169,19 +149,20 @@ class Detector(Adapter):
             "crowd": found["crowd"],
         }
 
-    def losses(self, model: Model, reduced: Mapping[str, Array], batch: Mapping[str, Any]) -> Array:
-        head: Any = model.head
+    def loss(self, forward: ForwardPass, batch: Mapping[str, Any]) -> dict[str, Array]:
+        head: Any = forward.model.head
         truth = {name: batch[name] for name in ("boxes", "labels", "box_valid", "valid")}
-        return jnp.asarray(head.losses(reduced, truth), jnp.float32)
+        terms = head.losses(forward.reduced, truth)
+        return {f"loss_{name.removeprefix('loss_')}": term.astype(jnp.float32) for name, term in terms.items()}
 
     # Predicting ------------------------------------------------------------------------------------------------
-    def decoded(self, model: Model, reduced: Mapping[str, Array], batch: Mapping[str, Any]) -> dict[str, Array]:
+    def decode(self, forward: ForwardPass, batch: Mapping[str, Any]) -> dict[str, Array]:
         """Detections in pixels of the original images: `boxes` (b, n, 4), `scores`, `labels`, `found` (b, n)."""
-        head: Any = model.head
+        head: Any = forward.model.head
         frame = jnp.asarray(batch["frame"], jnp.float32)
         scale, shift, size = frame[:, 0:2], frame[:, 2:4], frame[:, 4:6]
         seen = size * scale + shift
-        kept = head.detections(reduced, seen, score=self.score, overlap=self.overlap, count=self.detections)
+        kept = head.detections(forward.reduced, seen, score=self.score, overlap=self.overlap, count=self.detections)
         both = jnp.concatenate([shift[:, ::-1]] * 2, axis=1)[:, None], jnp.concatenate([scale[:, ::-1]] * 2, 1)[:, None]
         boxes = jnp.clip((kept["boxes"] - both[0]) / both[1], 0, jnp.concatenate([size[:, ::-1]] * 2, 1)[:, None])
         return {

@@ -7,8 +7,8 @@ the paper; distances are in strides, through a ReLU; and areas are compared as 1
 square pixels, so that of boxes that are nearly as large the first wins.
 
 What heads of the detector have in common: `Head(strides, channels, classes, *, rngs, **options)` is a module;
-`head(maps)` gives a dict of arrays; `head.training_losses(maps, targets, size)` the loss of each image (b,), with the
-parameters at hand for a second stage; and `decode(outputs, size, **options)` the detections, without parameters.
+`head(maps)` gives a dict of arrays; `head.losses(maps, targets, size)` gives the terms of the loss by name, each (b,),
+with the parameters at hand for a second stage; `decode(outputs, size, **options)` gives detections, without parameters.
 """
 
 from __future__ import annotations
@@ -167,10 +167,10 @@ class Head(nnx.Module):
             ],
         }
 
-    def training_losses(self, maps: Sequence[Array], targets: Mapping[str, Array], size: Size) -> Array:
-        """The sum of the three `losses` for each image (b,). The images' size makes no difference."""
+    def losses(self, maps: Sequence[Array], targets: Mapping[str, Array], size: Size | None = None) -> dict[str, Array]:
+        """The three terms of the loss, see `losses`. The images' size makes no difference."""
         del size
-        return sum(losses(self(maps), targets).values(), start=jnp.zeros(()))
+        return losses(self(maps), targets)
 
 
 def _levels(outputs: Outputs) -> tuple[Array, Array, list[int]]:

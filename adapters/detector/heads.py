@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from flax import nnx
-from jax import Array, ShapeDtypeStruct
+from jax import Array
 
 from zoo.adapters.detector import fcos, rcnn, yolox
 from zoo.dense.necks import FPN, SimplePyramid
 from zoo.dense.pyramid import StageMaps, pyramid_stages
+from zoo.models.task.head import HeadInputs
 from zoo.registry.parts import Point
 from zoo.registry.spec import BackboneSpec, Stage
 
@@ -26,7 +27,7 @@ RECIPE: Mapping[str, Any] = {
     "ema": 0.99,  # so small batches leave the parameters restless
     "augment": {"scale": (0.4, 1.6), "ratio": (0.8, 1.25), "min_visible": 0.3},
 }
-"""Training defaults of every head; a row may override them. See `zoo.models.adapter.Adapter.recipe`."""
+"""Training defaults of every head; a row may override them. See `zoo.models.adapter.Training.recipe`."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ class DetectionHead(nnx.Module):
     """A neck and a head on the maps of a backbone.
 
     Args:
-        stages: that are read. size: (height, width) of the images. shapes: of what the stages give for such images.
+        inputs: what it is built for.
         width: channels of the pyramid, of its finest level where they differ. options: those of the method's neck and
             head by name, beside others.
     """
@@ -117,16 +118,15 @@ class DetectionHead(nnx.Module):
     def __init__(
         self,
         method: str,
-        stages: Sequence[Stage],
+        inputs: HeadInputs,
         classes: int,
         *,
-        size: tuple[int, int],
-        shapes: Mapping[str, ShapeDtypeStruct],
         width: int,
         options: Mapping[str, Any],
         rngs: nnx.Rngs,
     ):
-        self.method, self.maps = method, StageMaps.of(stages, size, shapes)
+        self.method = method
+        self.maps = StageMaps.of(stages_for(inputs.spec, method), inputs.size, inputs.shapes)
         chosen = METHODS[method]
         self.neck = _neck(chosen, self.maps.stages, width, {name: options[name] for name in chosen.neck_options}, rngs)
         channels = getattr(self.neck, "channels", None) or self.neck.width
@@ -148,10 +148,12 @@ class DetectionHead(nnx.Module):
         found: dict[str, Any] = self.head(maps, size) if METHODS[self.method].sized else self.head(maps)
         return found
 
-    def losses(self, reduced: Mapping[str, Array], targets: Mapping[str, Array], size: Size | None = None) -> Array:
-        """The loss of each image (b,)."""
-        loss: Array = self.head.training_losses(self.levels(reduced), targets, size)
-        return loss
+    def losses(
+        self, reduced: Mapping[str, Array], targets: Mapping[str, Array], size: Size | None = None
+    ) -> dict[str, Array]:
+        """The terms of the loss of each image by name, each (b,)."""
+        terms: dict[str, Array] = self.head.losses(self.levels(reduced), targets, size)
+        return terms
 
     def detections(
         self, reduced: Mapping[str, Array], size: Size, *, score: float | None, overlap: float | None, count: int

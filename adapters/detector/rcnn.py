@@ -4,7 +4,7 @@ Papers: arXiv:1506.01497; on a feature pyramid arXiv:1612.03144; RoIAlign arXiv:
 are those of torchvision 0.28's `fasterrcnn_resnet50_fpn`. All shapes are fixed: there are always so many proposals,
 samples and detections, with a mask of which are there.
 
-`Head`, `training_losses` and `decode` are called as those of the other heads, see `zoo.adapters.detector.fcos`. Class i
+`Head`, its `losses` and `decode` are called as those of the other heads, see `zoo.adapters.detector.fcos`. Class i
 of zoo is output i + 1 here, as in the checkpoints: output 0 is the background.
 """
 
@@ -260,10 +260,6 @@ class Head(nnx.Module):
         of_anchors, of_proposals = jax.random.split(key, (2, images))
         first = self.rpn.losses(outputs, truth, shown, counted, of_anchors)
         return first | self.roi_heads.losses(maps, proposals, truth, targets["labels"], shown, counted, of_proposals)
-
-    def training_losses(self, maps: Sequence[Array], targets: Mapping[str, Array], size: Size | None = None) -> Array:
-        """The sum of `losses` for each image (b,)."""
-        return sum(self.losses(maps, targets, size).values(), start=jnp.zeros(()))
 
 
 def decode(

@@ -175,10 +175,10 @@ class Head(nnx.Module):
             ],
         }
 
-    def training_losses(self, maps: Sequence[Array], targets: Mapping[str, Array], size: Size) -> Array:
-        """The sum of the `losses` for each image (b,). The images' size makes no difference."""
+    def losses(self, maps: Sequence[Array], targets: Mapping[str, Array], size: Size | None = None) -> dict[str, Array]:
+        """The terms of the loss, see `losses`. The images' size makes no difference."""
         del size
-        return sum(losses(self(maps), targets, l1=self.l1).values(), start=jnp.zeros(()))
+        return losses(self(maps), targets, l1=self.l1)
 
 
 class _Predictions(NamedTuple):

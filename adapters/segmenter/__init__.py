@@ -6,7 +6,7 @@ the originals' resolution. Photos are looked at as a whole, or in overlapping wi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import msgspec
 import numpy as np
 from flax import nnx
-from jax import Array, ShapeDtypeStruct
+from jax import Array
 
 from zoo.adapters.segmenter.decoders import (
     DECODERS,
@@ -39,8 +39,7 @@ from zoo.dense.losses import Shape, parsed, segmentation_losses
 from zoo.dense.originals import batch_labels_at
 from zoo.dense.segmentation import SegmentationEvaluation, has_foreground
 from zoo.errors import ConfigError, DataError
-from zoo.models.adapter import Adapter, Table
-from zoo.models.model import Model
+from zoo.models.adapter import Adapter, ForwardPass, HeadInputs, Inference, Table, Training
 from zoo.numbers import check_class_weights
 from zoo.registry.hookspecs import hookimpl
 from zoo.registry.spec import AdapterSpec, BackboneSpec, ModelSpec, Part, Preprocess
@@ -131,9 +130,6 @@ class Segmenter(Adapter):
     category_ids: tuple[int | None, ...] = ()
 
     targets_from = ("masks",)
-    mirrors = True
-    invariant = ("frame",)  # read by evaluations alone
-    views = 6
     adjustable = ("sliding", "overlap", "scale", "flip", "scales", "category_ids")
     rasters = ("masks",)
 
@@ -170,12 +166,9 @@ class Segmenter(Adapter):
         return self.metric
 
     @property
-    def looks_twice(self) -> bool:
-        return self.flip
-
-    @property
-    def recipe(self) -> Mapping[str, Any]:
-        return decoder_of(self.decoder).recipe
+    def training(self) -> Training:
+        recipe, only_evaluated = decoder_of(self.decoder).recipe, ("frame",)
+        return Training(recipe, cached_mirror=True, cached_views=6, tta=self.flip, invariant=only_evaluated)
 
     # What it needs of a backbone -------------------------------------------------------------------------------
     def backbone_options(self, spec: BackboneSpec) -> Mapping[str, Any]:
@@ -190,14 +183,7 @@ class Segmenter(Adapter):
         side = SIDE if coarsest >= PYRAMID[-1] else FINER_SIDE
         return whole_image(spec, preprocess, stages_for(spec, self.decoder, skip=self.skip)[0], side)
 
-    def build(
-        self,
-        spec: BackboneSpec,
-        shapes: Mapping[str, ShapeDtypeStruct],
-        *,
-        size: tuple[int, int],
-        rngs: nnx.Rngs,
-    ) -> nnx.Module:
+    def build(self, inputs: HeadInputs, *, rngs: nnx.Rngs) -> nnx.Module:
         if len(self.labels) < 2:
             raise ConfigError(
                 f"a segmenter needs at least two classes, one of which may be {BACKGROUND!r}: give labels= or "
@@ -205,11 +191,9 @@ class Segmenter(Adapter):
             )
         return SegmentationHead(
             self.decoder,
-            spec,
-            stages_for(spec, self.decoder, skip=self.skip),
+            inputs,
             len(self.labels),
-            size=size,
-            shapes=shapes,
+            skip=self.skip,
             width=self.width,
             norm=self.norm,
             dropout=self.dropout,
@@ -247,32 +231,24 @@ class Segmenter(Adapter):
         room[: mask.shape[0], : mask.shape[1]] = mask
         return {"true_mask": room}
 
-    def loss_terms(self, outputs: Mapping[str, Any], batch: Mapping[str, Any]) -> dict[str, Array]:
-        """The parts of the loss by name, each (b,) with its factor."""
+    def loss(self, forward: ForwardPass, batch: Mapping[str, Any]) -> dict[str, Array]:
         weights = self.class_weights if isinstance(self.class_weights, tuple) else ()
         shape = Shape(*self.tversky, self.gamma)
 
         def of(logits: Array) -> dict[str, Array]:
             return segmentation_losses(logits, batch["mask"], self.objective, weights=weights, shape=shape)
 
-        found = of(outputs["logits"])
+        terms = {f"loss_{name}": term for name, term in of(forward.outputs["logits"]).items()}
         if self.auxiliary:
-            sums = (reduce(add, of(logits).values()) for logits in outputs["aux"])
-            found["auxiliary"] = self.auxiliary * reduce(add, sums)
-        return found
-
-    def loss(self, outputs: Any, batch: Mapping[str, Any]) -> Array:
-        return reduce(add, self.loss_terms(outputs, batch).values())
-
-    def terms(self, model: Model, reduced: Mapping[str, Array], batch: Mapping[str, Any]) -> dict[str, Array]:
-        found = self.loss_terms(model.outputs(reduced), batch)
-        return {f"loss_{name}": part for name, part in found.items()} if len(found) > 1 else {}
+            sums = (reduce(add, of(logits).values()) for logits in forward.outputs["aux"])
+            terms["loss_auxiliary"] = self.auxiliary * reduce(add, sums)
+        return terms
 
     # Predicting ------------------------------------------------------------------------------------------------
-    def decoded(self, model: Model, reduced: Mapping[str, Array], batch: Mapping[str, Any]) -> dict[str, Array]:
+    def decode(self, forward: ForwardPass, batch: Mapping[str, Any]) -> dict[str, Array]:
         """`mask` (b, height, width), uint8: the class of every pixel of the originals, with the `room` there is; `size`
         (b, 2) of these."""
-        logits = model.outputs(reduced)["logits"]
+        logits, model = forward.outputs["logits"], forward.model
         pixels = batch["mask"] if "mask" in batch else batch["image"]
         if self.flip:
             mirrored = model.outputs(model.mirrored(batch))["logits"]
@@ -280,17 +256,13 @@ class Segmenter(Adapter):
         frames = jnp.asarray(batch["frame"])
         return {"mask": batch_labels_at(logits, frames, pixels.shape[1:3], self.room), "size": frames[:, 4:]}
 
-    def predict(
-        self, model: Model, images: Sequence[Path | np.ndarray], names: Sequence[str], batch_size: int
-    ) -> list[Segmentation]:
-        from zoo.adapters.segmenter.prediction import slide, whole
+    @property
+    def inference(self) -> Inference:
+        from zoo.adapters.segmenter.prediction import MultiScale, SlidingWindow
 
-        masks: Iterable[np.ndarray]
-        if not self.sliding:
-            masks = whole(model, images, batch_size, flip=self.flip, scales=self.scales)
-        else:
-            masks = (slide(model, image, self.overlap, self.scale, flip=self.flip) for image in images)
-        return [self.segmentation(mask, name) for mask, name in zip(masks, names, strict=True)]
+        if self.sliding:
+            return SlidingWindow(self.overlap, self.scale, self.flip)
+        return MultiScale(self.scales, self.flip)
 
     def segmentation(self, mask: np.ndarray, file: str) -> Segmentation:
         """A mask, uint8 (height, width), as a typed value."""

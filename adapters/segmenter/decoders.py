@@ -8,12 +8,12 @@ No decoder reads what an architecture has between its last block and its classif
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from flax import nnx
-from jax import Array, ShapeDtypeStruct
+from jax import Array
 
 from zoo.adapters.segmenter import deeplab, fpn, light, unet
 from zoo.adapters.segmenter.parts import Decoded, Maps, Norm, classifier, fcn_head
@@ -22,6 +22,7 @@ from zoo.dense.necks import SimplePyramid
 from zoo.dense.pyramid import StageMaps, pyramid_stages
 from zoo.errors import ConfigError
 from zoo.layers import Chain, Conv
+from zoo.models.task.head import HeadInputs
 from zoo.registry import registry
 from zoo.registry.parts import Point
 from zoo.registry.spec import OUTPUT_STRIDE, BackboneSpec, Stage
@@ -41,7 +42,7 @@ RECIPE: Mapping[str, Any] = {
     "ema": 0.99,  # so small batches leave the parameters restless
     "augment": {"scale": (0.4, 1.6), "ratio": (0.8, 1.25), "color": 0.4, "hue": 0.05},
 }
-"""Training defaults of every decoder; a row may override them. See `zoo.models.adapter.Adapter.recipe`."""
+"""Training defaults of every decoder; a row may override them. See `zoo.models.adapter.Training.recipe`."""
 
 
 @dataclass(frozen=True)
@@ -173,8 +174,8 @@ class SegmentationHead(nnx.Module):
     """A decoder on the maps or tokens of a backbone.
 
     Args:
-        stages: that the decoder reads, see `stages_for`. Deep supervision may read another, see `taps_for`.
-        size: (height, width) of the images; tokens are a map of it. shapes: of what the stages give for such images.
+        inputs: what it is built for; tokens are a map of images of its size.
+        skip: see `stages_for`. Deep supervision may read another stage, see `taps_for`.
         width: channels of the decoder. norm: of its convolutions. dropout: before the classifier. 0 and None stand for
             the decoder's own.
         auxiliary: whether there are logits of maps on the way as well (deep supervision).
@@ -183,19 +184,18 @@ class SegmentationHead(nnx.Module):
     def __init__(
         self,
         decoder: str,
-        spec: BackboneSpec,
-        stages: Sequence[Stage],
+        inputs: HeadInputs,
         classes: int,
         *,
-        size: tuple[int, int],
-        shapes: Mapping[str, ShapeDtypeStruct],
+        skip: bool = True,
         width: int = 0,
         norm: Norm | None = None,
         dropout: float | None = None,
         auxiliary: bool = False,
         rngs: nnx.Rngs,
     ):
-        chosen = decoder_of(decoder)
+        chosen, spec = decoder_of(decoder), inputs.spec
+        stages = stages_for(spec, decoder, skip=skip)
         channels, norm = width or chosen.width, norm or chosen.norm
         maps = Maps(tuple(s.channels for s in stages), tuple(float(s.stride) for s in stages))
         self.neck: Any = nnx.data(None)
@@ -216,7 +216,7 @@ class SegmentationHead(nnx.Module):
                 if not supervised:
                     raise _nothing_on_the_way(spec, decoder)
         self.auxiliary = nnx.List(supervised)
-        self.maps, self.side = (StageMaps.of(part, size, shapes) for part in (stages, side))
+        self.maps, self.side = (StageMaps.of(part, inputs.size, inputs.shapes) for part in (stages, side))
 
     def reduce(self, features: Mapping[str, Array]) -> dict[str, Array]:
         return self.maps.reduce(features) | self.side.reduce(features)

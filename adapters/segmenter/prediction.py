@@ -7,8 +7,8 @@ pixels, band by band. Logits of several looks are averaged before: a mean of log
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,39 @@ def _labels(logits: Any, frame: np.ndarray, prepared: tuple[int, int], size: tup
     """See `zoo.dense.originals.labels_at`; of exactly this size."""
     room = tuple(-(-side // ROOM) * ROOM for side in size)
     return np.asarray(labels_of_one(logits, frame.astype(np.float32), prepared, room))[: size[0], : size[1]]
+
+
+@dataclass(frozen=True)
+class MultiScale:
+    """Each image as a whole, at the sizes of training and at others; see `whole`."""
+
+    scales: tuple[float, ...]
+    flip: bool
+
+    def __call__(
+        self, model: Model, images: Sequence[Path | np.ndarray], batch_size: int
+    ) -> Iterable[dict[str, np.ndarray]]:
+        return map(_decoded, whole(model, images, batch_size, flip=self.flip, scales=self.scales))
+
+
+@dataclass(frozen=True)
+class SlidingWindow:
+    """Each image by itself, in overlapping windows; see `slide`."""
+
+    overlap: float
+    scale: float
+    flip: bool
+
+    def __call__(
+        self, model: Model, images: Sequence[Path | np.ndarray], batch_size: int
+    ) -> Iterable[dict[str, np.ndarray]]:
+        del batch_size  # windows are batched within an image
+        return (_decoded(slide(model, image, self.overlap, self.scale, flip=self.flip)) for image in images)
+
+
+def _decoded(mask: np.ndarray) -> dict[str, np.ndarray]:
+    """A mask as `Segmenter.decode` gives those of a batch."""
+    return {"mask": mask, "size": np.array(mask.shape, np.float32)}
 
 
 # As a whole ----------------------------------------------------------------------------------------------------

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from zlib import crc32
 
-import jax
 import jax.numpy as jnp
 import msgspec
 import numpy as np
@@ -27,7 +26,7 @@ from zoo.adapters.style.pictures import Picture, contact_sheet, open_picture, st
 from zoo.adapters.style.stylize import stylize
 from zoo.data import Dataset, Sample, decode, prepare
 from zoo.errors import ConfigError
-from zoo.models.adapter import Adapter
+from zoo.models.adapter import Adapter, ForwardPass, HeadInputs, Training
 from zoo.registry.hookspecs import hookimpl
 from zoo.registry.parts import Point
 from zoo.registry.spec import AdapterSpec, BackboneSpec, Part, Preprocess
@@ -39,7 +38,7 @@ __all__ = ["Picture", "Style", "stylize"]
 
 METHODS: Point[Any] = Point("style.method", "style method")
 """The methods there are, zoo's own and those of other plugins: modules with `taps`, `build`, `RECIPE`, `WEIGHTS` and,
-where they learn, `terms`."""
+where they learn, `loss`."""
 PREVIEWS, STYLES = 4, 2
 """Photos, and styles that each is shown in, of a picture that is drawn after each epoch."""
 SIDE = 128
@@ -104,9 +103,7 @@ class Style(Adapter):
     scales: int = 0
 
     targets_from = ("images",)
-    invariant = ("style",)
     classes = False
-    fixed_backbone = True
 
     def __post_init__(self) -> None:
         for name in ("steps", "rate", "eps"):
@@ -123,8 +120,8 @@ class Style(Adapter):
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be 0 or more, or -1 for the method's own.")
 
     @property
-    def recipe(self) -> Mapping[str, Any]:
-        return METHODS[self.method].RECIPE
+    def training(self) -> Training:
+        return Training(METHODS[self.method].RECIPE, backbone="fixed", invariant=("style",))
 
     # What it needs of a backbone -------------------------------------------------------------------------------
     def style_stages(self, spec: BackboneSpec) -> tuple[str, ...]:
@@ -145,15 +142,8 @@ class Style(Adapter):
         side = -(-max(SIDE, spec.min_size) // spec.size_multiple) * spec.size_multiple
         return replace(preprocess, size=(side, side)) if preprocess.size == spec.preprocess.size else preprocess
 
-    def build(
-        self,
-        spec: BackboneSpec,
-        shapes: Mapping[str, jax.ShapeDtypeStruct],
-        *,
-        size: tuple[int, int],
-        rngs: nnx.Rngs,
-    ) -> nnx.Module:
-        return METHODS[self.method].build(self, spec, rngs=rngs)
+    def build(self, inputs: HeadInputs, *, rngs: nnx.Rngs) -> nnx.Module:
+        return METHODS[self.method].build(self, inputs.spec, rngs=rngs)
 
     def own_weights(self, spec: BackboneSpec) -> tuple[Self, Mapping[str, np.ndarray]]:
         if not self.net:
@@ -195,24 +185,20 @@ class Style(Adapter):
             return {"style": style_pixels(file, size)}
         return {"style": style_crop(file, size, number)}
 
-    def terms(self, model: Model, reduced: Mapping[str, Array], batch: Mapping[str, Any]) -> dict[str, Array]:
-        return METHODS[self.method].terms(self, model, reduced, batch)
+    def loss(self, forward: ForwardPass, batch: Mapping[str, Any]) -> dict[str, Array]:
+        return METHODS[self.method].loss(self, forward, batch)
 
-    def losses(self, model: Model, reduced: Mapping[str, Array], batch: Mapping[str, Any]) -> Array:
-        found = self.terms(model, reduced, batch)
-        weighted = [self.weight(name.removesuffix("_loss")) * value for name, value in found.items()]
-        return sum(weighted[1:], weighted[0])
+    @property
+    def loss_weights(self) -> Mapping[str, float]:
+        return {f"{name}_loss": self.weight(name) for name in METHODS[self.method].WEIGHTS}
 
     # Predicting ------------------------------------------------------------------------------------------------
-    def decode(self, outputs: Array, batch: Mapping[str, Any]) -> dict[str, Array]:
-        return {"mean": jnp.mean(jnp.clip(outputs, 0, 1), axis=(1, 2))}
+    def decode(self, forward: ForwardPass, batch: Mapping[str, Any]) -> dict[str, Array]:
+        return {"mean": jnp.mean(jnp.clip(forward.outputs, 0, 1), axis=(1, 2))}
 
     def predictions(self, decoded: Mapping[str, np.ndarray], files: Sequence[str]) -> list[Painted]:
         means = np.asarray(decoded["mean"], np.float64).tolist()
         return [Painted(file, tuple(mean)) for file, mean in zip(files, means, strict=True)]
-
-    def metrics(self) -> Count:
-        return Count()
 
     def preview(self, model: Model, dataset: Dataset, path: Path) -> Path | None:
         """A few photos above what the model makes of them, beside the style; all in one size, so one program."""
@@ -232,19 +218,6 @@ class Style(Adapter):
     def stylize(self, model: Model, *args: Any, **kwargs: Any) -> Picture:
         """See `stylize`; for callers that know the model only, such as the command line."""
         return stylize(model, *args, **kwargs)
-
-
-class Count:
-    """How many images were looked at; the losses are the figures."""
-
-    def __init__(self) -> None:
-        self.images = 0
-
-    def update(self, decoded: Mapping[str, np.ndarray], batch: Mapping[str, np.ndarray]) -> None:
-        self.images += int(np.asarray(batch["valid"]).sum())
-
-    def compute(self) -> dict[str, Any]:
-        return {"images": self.images}
 
 
 CITATION = """@inproceedings{huang2017arbitrary,

@@ -18,6 +18,7 @@ from zoo.adapters.style.nets import Decoder
 from zoo.adapters.style.pictures import as_input, framed, unit
 from zoo.adapters.style.stages import maps
 from zoo.models.backbone import PIXELS
+from zoo.models.task.forward import ForwardPass
 from zoo.registry.spec import BackboneSpec
 
 if TYPE_CHECKING:
@@ -116,9 +117,10 @@ def build(options: Style, spec: BackboneSpec, *, rngs: nnx.Rngs) -> nnx.Module:
     return Painter(read, JoinedDecoder([s.channels for s in stages], widths, BLOCKS, rngs=rngs), options.normalized)
 
 
-def terms(options: Style, model: Model, reduced: Maps, batch: Mapping[str, Any]) -> dict[str, Array]:
+def loss(options: Style, forward: ForwardPass, batch: Mapping[str, Any]) -> dict[str, Array]:
     """arXiv:1703.06868, eq. 11 to 13. Half of the style loss is that of Gram matrices (arXiv:1603.08155), which tell of
     strokes what statistics do not. Styles move on by one row, so that photos meet others' in every epoch."""
+    model, reduced = forward.model, forward.reduced
     names = options.style_stages(model.spec)
     encode = partial(model.features, at=names)
     styles = encode(as_input(model, unit(jnp.roll(batch["style"], 1, axis=0))))

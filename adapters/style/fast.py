@@ -16,6 +16,7 @@ from zoo.adapters.style import losses, tiles
 from zoo.adapters.style.nets import Statistics, TransformNet
 from zoo.adapters.style.pictures import as_input, unit
 from zoo.models.backbone import PIXELS
+from zoo.models.task.forward import ForwardPass
 from zoo.registry.spec import BackboneSpec
 
 if TYPE_CHECKING:
@@ -54,12 +55,12 @@ def build(options: Style, spec: BackboneSpec, *, rngs: nnx.Rngs) -> nnx.Module:
     return Painter(TransformNet(width, options.blocks, *how, rngs=rngs))
 
 
-def terms(options: Style, model: Model, reduced: Mapping[str, Array], batch: Mapping[str, Any]) -> dict[str, Array]:
+def loss(options: Style, forward: ForwardPass, batch: Mapping[str, Any]) -> dict[str, Array]:
     """arXiv:1603.08155, section 3.2: features of the painted picture against the photo's and the style's."""
+    model, picture = forward.model, forward.outputs
     names, content = options.style_stages(model.spec), options.content_stage(model.spec)
-    picture = model.outputs(reduced)
     found = model.features(as_input(model, picture), (*dict.fromkeys((*names, content)),))
-    there = model.features(as_input(model, reduced[PIXELS]), (content,))[content]
+    there = model.features(as_input(model, forward.reduced[PIXELS]), (content,))[content]
     styles = model.features(as_input(model, unit(batch["style"][:1])), names)  # all rows are the same picture
     style = jnp.zeros(picture.shape[0])
     for name in names:

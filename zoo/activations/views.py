@@ -38,7 +38,7 @@ class CachedViews:
         frames: (height, width) of each frame, in pixels.
         targets: the encoded targets of each sample, for the plain view.
         random: how the random views came about.
-        moves: which targets move with the pixels, and how (`Adapter.moves`).
+        moves: which targets move with the pixels, and how (`Training.moves`).
     """
 
     groups: np.ndarray
@@ -158,7 +158,9 @@ def open_views(
     plain, others = caches[PLAIN], [caches[view] for view in views[1:]]
     there = {group: frames[group] for group in plain}
     seen = (others[0], tuple(others[1:])) if mirrored else ({}, tuple(others))
-    return CachedViews(groups, rows_of, plain, *seen, there, all_targets(dataset, model), random, model.adapter.moves)
+    return CachedViews(
+        groups, rows_of, plain, *seen, there, all_targets(dataset, model), random, model.adapter.training.moves
+    )
 
 
 def _framed(model: Model, size: tuple[int, int]) -> Model:

@@ -14,6 +14,7 @@ from zoo.models.adapter import Adapter
 from zoo.models.backbone import abstract, feature_shapes
 from zoo.models.card import Card
 from zoo.models.model import Model
+from zoo.models.task.head import HeadInputs
 from zoo.registry.spec import BackboneSpec, Preprocess
 
 
@@ -51,7 +52,8 @@ class Blueprint:
 
     def head(self) -> nnx.Module:
         """The task's head, initialised."""
-        return self.adapter.build(self.spec, self.shapes, size=self.preprocess.size, rngs=nnx.Rngs(self.seed))
+        inputs = HeadInputs(self.spec, self.shapes, self.preprocess.size)
+        return self.adapter.build(inputs, rngs=nnx.Rngs(self.seed))
 
     def abstract_head(self, adapter: Adapter | None = None) -> nnx.Module:
         """The head with shapes in place of arrays; of another adapter, such as one for other classes."""

@@ -20,6 +20,7 @@ from zoo.models.adapter import Adapter, adjusted
 from zoo.models.backbone import PIXELS, run_stages
 from zoo.models.card import Card
 from zoo.models.predictor import Image, Predictor, as_list, prepare_one
+from zoo.models.task.forward import ForwardPass
 from zoo.numbers import BATCH_SIZE, check_number
 from zoo.registry.spec import BackboneSpec
 
@@ -85,6 +86,10 @@ class Model(nnx.Module):
     def outputs(self, reduced: Mapping[str, Array]) -> Any:
         """The head's outputs, in float32."""
         return jax.tree.map(lambda y: y.astype(jnp.float32), self.head(reduced))  # type: ignore[operator]
+
+    def forward(self, batch: Mapping[str, Any]) -> ForwardPass:
+        """Return the pass of a batch of pixels (`image`), or of cached features, through the model."""
+        return ForwardPass(self, features_of(batch) or self.reduced(self.normalize(batch["image"])))
 
     def __call__(self, x: Array) -> Any:
         return self.outputs(self.reduced(x))

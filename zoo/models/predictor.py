@@ -16,7 +16,7 @@ from jax import Array
 
 from zoo.data import decode, list_images, prepare
 from zoo.data.transform import Frame, frame_of
-from zoo.errors import ConfigError
+from zoo.errors import ConfigError, ZooError
 
 if TYPE_CHECKING:
     from zoo.models.card import Card
@@ -26,27 +26,86 @@ Image = str | Path | np.ndarray
 
 
 @dataclass(frozen=True)
+class WholeImages:
+    """The usual way to predict: each image once, as a whole. Images of one letterbox size share a compiled program."""
+
+    def __call__(
+        self, model: Model, images: Sequence[Path | np.ndarray], batch_size: int
+    ) -> list[Mapping[str, np.ndarray]]:
+        """Return the decoded arrays of each image, see `zoo.models.task.output.Inference`."""
+        arrays: dict[int, Mapping[str, np.ndarray]] = {}
+        for rows, pixels, frames in framed(model.card, images, batch_size):
+            decoded = {name: np.asarray(value) for name, value in decode_pixels(model, pixels, frames).items()}
+            arrays |= {row: {name: value[i] for name, value in decoded.items()} for i, row in enumerate(rows)}
+        return [arrays[i] for i in range(len(images))]
+
+
+@dataclass(frozen=True)
 class Predictor:
-    """What a model sees in photos, a batch after the other.
+    """A model's predictions for images, one batch after the other.
 
     Attributes:
-        model: whose task decides how it looks at a photo, see `Adapter.predict`.
-        batch_size: photos that are computed together. Where there are more, all batches are of this size, so that they
-            share a compiled program.
+        model: The model; its task says how images are looked at (`Output.inference`).
+        batch_size: Images that are computed together. If there are more, all batches are filled up to this size, so
+            that they share a compiled program.
     """
 
     model: Model
     batch_size: int = 32
 
     def __call__(self, images: Sequence[Path | np.ndarray]) -> list[Any]:
-        """One prediction for each image, a file or uint8 (h, w, c), in their order."""
-        found: list[Any] = []
+        """Return one prediction for each image, a file or uint8 (h, w, c), in their order.
+
+        Raises:
+            DataError: A file is no image; the error names it.
+        """
+        return [one for chunk in self._chunks(images) for one in self._predicted(*chunk)]
+
+    def rows(self, images: Sequence[Path | np.ndarray]) -> Iterator[Any]:
+        """Yield for each image its prediction, or the `ZooError` that says what is wrong with it.
+
+        One bad file is one bad row: the images beside it are predicted all the same.
+        """
+        for chunk, names, size in self._chunks(images):
+            try:
+                yield from self._predicted(chunk, names, size)
+            except ZooError:
+                # Only now is it worth finding out which: good files are not read twice.
+                errors = [_error_of(self.model.card, image) for image in chunk]
+                good = [i for i, error in enumerate(errors) if error is None]
+                if len(good) == len(chunk):
+                    raise
+                known = iter(self._predicted([chunk[i] for i in good], [names[i] for i in good], size))
+                yield from (next(known) if error is None else error for error in errors)
+
+    def _chunks(
+        self, images: Sequence[Path | np.ndarray]
+    ) -> Iterator[tuple[Sequence[Path | np.ndarray], list[str], int]]:
+        """(images, their names, size that batches are filled up to) of each batch."""
         size = self.batch_size if len(images) > self.batch_size else 0
         for start in range(0, len(images), self.batch_size):
             chunk = images[start : start + self.batch_size]
-            names = [str(item) if isinstance(item, Path) else f"image {start + i}" for i, item in enumerate(chunk)]
-            found.extend(self.model.adapter.predict(self.model, chunk, names, size))
-        return found
+            yield (
+                chunk,
+                [str(one) if isinstance(one, Path) else f"image {start + i}" for i, one in enumerate(chunk)],
+                size,
+            )
+
+    def _predicted(self, images: Sequence[Path | np.ndarray], names: Sequence[str], size: int) -> list[Any]:
+        adapter, predictions = self.model.adapter, list[Any]()
+        inference = adapter.inference or WholeImages()
+        for name, arrays in zip(names, inference(self.model, images, size), strict=True):
+            predictions += adapter.predictions({key: value[None] for key, value in arrays.items()}, [name])
+        return predictions
+
+
+def _error_of(card: Card, image: Path | np.ndarray) -> ZooError | None:
+    """What is wrong with an image by itself."""
+    try:
+        prepare_one(card, image)
+    except ZooError as error:
+        return error
+    return None
 
 
 def prepare_one(card: Card, image: Path | np.ndarray) -> tuple[np.ndarray, Frame]:
@@ -73,16 +132,6 @@ def framed(
             np.stack([prepared[i][0] for i in filled]),
             np.array([prepared[i][1] for i in filled], np.float32),
         )
-
-
-def predict_framed(model: Model, images: Sequence[Path | np.ndarray], names: Sequence[str], size: int) -> list[Any]:
-    """One prediction for each image. Those of one frame are computed together, in a batch of `size` where that is
-    given."""
-    found: dict[int, Any] = {}
-    for rows, pixels, frames in framed(model.card, images, size):
-        decoded = {k: np.asarray(v)[: len(rows)] for k, v in decode_pixels(model, pixels, frames).items()}
-        found |= dict(zip(rows, model.adapter.predictions(decoded, [names[i] for i in rows]), strict=True))
-    return [found[i] for i in range(len(images))]
 
 
 def check_channels(card: Card, prepared: np.ndarray, image: Path | np.ndarray) -> None:
@@ -112,7 +161,7 @@ def as_list(images: Image | Iterable[Image]) -> list[Path | np.ndarray]:
 @partial(jax.jit, static_argnums=0)
 def _decode(graphdef: nnx.GraphDef[Model], state: nnx.State, batch: Mapping[str, Array]) -> dict[str, Array]:
     model = nnx.merge(graphdef, state)
-    return model.adapter.decoded(model, model.reduced(model.normalize(batch["image"])), batch)
+    return model.adapter.decode(model.forward(batch), batch)
 
 
 def decode_pixels(model: Model, pixels: np.ndarray, frames: np.ndarray | None = None) -> dict[str, Array]:

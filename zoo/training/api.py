@@ -42,7 +42,7 @@ def train(model: Model, data: Data, config: TrainConfig) -> Run:
     read = Splits.read(data, recipe, model)
     # Only for its errors: the model is named after the data once nothing else can fail.
     trial = read.relabelled(model, by_position=True)
-    if model.adapter.fixed_backbone:
+    if model.adapter.training.backbone == "fixed":
         model.adapter.fitted(trial.train)  # what it refuses says more than a plan for a head that cannot train
     phases = make_phases(model, trial.train, recipe)
     fitted = fit_to_data(model, read, phases, recipe)

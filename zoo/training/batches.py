@@ -150,20 +150,21 @@ def mirrored_targets(
 
 def check_moved(model: Model, dataset: Dataset, augmentation: Augment) -> None:
     """Raise `ConfigError` for an augmentation after which the targets of this data would no longer be true."""
-    adapter, task = model.adapter, model.card.adapter
-    if augmentation.mixes and not adapter.mixes:
+    training, task = model.adapter.training, model.card.adapter
+    if augmentation.mixes and not training.mixup:
         raise ConfigError(
             f"mixup and cutmix mix two images, and the loss of {task} does not mix their targets: set both to 0. A "
-            "task whose loss reads `mix` declares `mixes = True`."
+            "task whose loss reads `mix` declares it: training = Training(mixup=True)."
         )
     if not augmentation.geometric:
         return
-    names = adapter.targets(dataset[0], model.card.preprocess)
-    if lost := [name for name in unmoved(names, adapter.moves) if name not in adapter.invariant]:
+    names = model.adapter.targets(dataset[0], model.card.preprocess)
+    if lost := [name for name in unmoved(names, training.moves) if name not in training.invariant]:
         raise ConfigError(
             f"augmentation would crop and mirror images and leave the targets {', '.join(lost)} of {task} where they "
-            f'were: it moves {" and ".join(adapter.moves) or "nothing"} alone. Train with augment="none" (--augment '
+            f'were: it moves {" and ".join(training.moves) or "nothing"} alone. Train with augment="none" (--augment '
             "none), or change colours alone: Augment(hflip=False, scale=(1, 1), ratio=(1, 1)). A task whose targets do "
-            f"not depend on where things are in the image declares so: invariant = {(*adapter.invariant, *lost)!r}. "
-            f"One whose targets lie somewhere says what each is: moves = {{name: nature}} ({', '.join(natures())})."
+            "not depend on where things are in the image declares so: training = "
+            f"Training(invariant={(*training.invariant, *lost)!r}). One whose targets lie somewhere says what each is: "
+            f"Training(moves={{name: nature}}), of the natures {', '.join(natures())}."
         )

@@ -208,7 +208,7 @@ class TrainConfig:
 class Recipe(TrainConfig):
     """A configuration that leaves nothing to the task: what the user gave, else the task's own, else the default here.
 
-    The fields below are what a task may decide (`zoo.models.adapter.Adapter.recipe`), narrowed and with a default.
+    The fields below are what a task may decide (`zoo.models.adapter.Training.recipe`), narrowed and with a default.
 
     Attributes:
         steps: least number of updates; few images would otherwise give too few.
@@ -280,13 +280,14 @@ OPTIONS: tuple[Declared, ...] = tuple(declared(TrainConfig, Recipe))
 
 
 def _own_recipe(adapter: Adapter) -> Mapping[str, Any]:
+    recipe = adapter.training.recipe
     known = ["lr" if name == "head_rate" else name for name in Recipe.__annotations__] + ["augment"]
-    if unknown := sorted(adapter.recipe.keys() - set(known)):
+    if unknown := sorted(recipe.keys() - set(known)):
         raise ConfigError(
             f"the recipe of {type(adapter).__name__} has {', '.join(unknown)}; accepted: {', '.join(known)}. This "
             "is for the author of the task to correct."
         )
-    return adapter.recipe
+    return recipe
 
 
 def _plain(value: Any) -> Any:

@@ -20,9 +20,10 @@ from zoo.data.check import Policy, checked
 from zoo.models.adapter import Metrics
 from zoo.models.model import Model
 from zoo.models.prepared import evaluation_load, frame_numbers
+from zoo.models.task.objective import total_loss
 from zoo.numbers import BATCH_SIZE, check_number
 from zoo.training.batches import Data, evaluation_split, relabelled, splits
-from zoo.training.step import reduced_of, seen_size
+from zoo.training.step import seen_size
 
 KEPT = 16
 """Images with the largest, and with the smallest losses that an evaluation keeps."""
@@ -86,13 +87,12 @@ def _evaluate(
     graphdef: nnx.GraphDef[Model], state: nnx.State, batch: Mapping[str, Any]
 ) -> tuple[dict[str, jax.Array], jax.Array, dict[str, jax.Array]]:
     model = nnx.merge(graphdef, state)
-    if "image" in batch:
-        batch = identity(batch, seen_size(model.card.preprocess, batch["image"].shape), model.adapter.moves)
-    reduced = reduced_of(model, batch)
-    # Outputs and terms are computed several times here and once in the compiled program, which shares what is equal.
     adapter = model.adapter
-    terms = adapter.terms(model, reduced, batch)
-    return adapter.decoded(model, reduced, batch), adapter.losses(model, reduced, batch), terms
+    if "image" in batch:
+        batch = identity(batch, seen_size(model.card.preprocess, batch["image"].shape), adapter.training.moves)
+    forward = model.forward(batch)
+    terms = adapter.loss(forward, batch)
+    return adapter.decode(forward, batch), total_loss(adapter, terms), terms if len(terms) > 1 else {}
 
 
 def evaluate_batches(

@@ -62,7 +62,7 @@ def make_phases(model: Model, train: Dataset, recipe: Recipe) -> tuple[Phase, ..
     phases = make_plan(model, recipe.plan, epochs, recipe.lr, recipe.rules, head_rate=head_rate)
     for phase in phases:
         assignment = assign(model, phase.rules)
-        if model.adapter.fixed_backbone and not assignment.backbone_frozen:
+        if model.adapter.training.backbone == "fixed" and not assignment.backbone_frozen:
             raise ConfigError(
                 f"phase {phase.name} trains the backbone, which {model.card.adapter} must not: use plan head."
             )

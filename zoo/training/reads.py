@@ -72,18 +72,19 @@ def _counts_copies(model: Model, assignment: Assignment, statistics: bool) -> st
 
 def augments(model: Model, assignment: Assignment) -> bool:
     """Whether images may be augmented: where the backbone runs in every epoch anyway."""
-    return model.adapter.fixed_backbone or not assignment.backbone_frozen
+    return model.adapter.training.backbone == "fixed" or not assignment.backbone_frozen
 
 
 def moves_images(model: Model, assignment: Assignment, recipe: Recipe) -> bool:
     """Whether a phase trains on images, or on cached features of them, that augmentation has changed."""
-    viewed = recipe.cache and (model.adapter.mirrors or model.adapter.views > 0)
+    viewed = recipe.cache and model.adapter.training.caches_views
     return recipe.augmentation is not None and (augments(model, assignment) or viewed)
 
 
 def open_caches(session: Session, assignment: Assignment) -> None:
     """Features of a frozen backbone as it is now; those of one that is going to be trained are forgotten."""
-    if not (session.recipe.cache and assignment.backbone_frozen) or session.model.adapter.fixed_backbone:
+    training = session.model.adapter.training
+    if not (session.recipe.cache and assignment.backbone_frozen) or training.backbone == "fixed":
         session.caches.clear()
         return
     if session.caches:
@@ -96,13 +97,13 @@ def open_caches(session: Session, assignment: Assignment) -> None:
             raise Interrupted(session.stop)
 
     for name, dataset in (("train", session.train), ("val", session.val)):
-        adapter, recipe = session.model.adapter, session.recipe
+        recipe = session.recipe
         many = name == "train" and recipe.augmentation is not None
         session.caches[name] = open_views(
             session.model,
             dataset,
-            mirrored=many and adapter.mirrors or name == "val" and adapter.looks_twice,
-            further=min(adapter.views, VIEWED // len(dataset)) if many else 0,
+            mirrored=many and training.cached_mirror or name == "val" and training.tta,
+            further=min(training.cached_views, VIEWED // len(dataset)) if many else 0,
             random=View(augmentation=recipe.augmentation, seed=recipe.seed) if many else PLAIN,
             progress=progress,
         )

@@ -16,7 +16,8 @@ from jax import Array
 
 from zoo.data.augment import Augment, augment, identity
 from zoo.layers import statistics_of
-from zoo.models.model import Model, features_of
+from zoo.models.model import Model
+from zoo.models.task.objective import total_loss
 from zoo.registry.spec import Preprocess
 from zoo.training.optimizers import OPTIMIZERS, OwnOptimizer
 from zoo.training.rules import Assignment
@@ -94,15 +95,10 @@ def seen_size(preprocess: Preprocess, shape: tuple[int, ...]) -> tuple[int, int]
     return shape[1:3] if preprocess.crop_mode == "letterbox" else preprocess.size  # type: ignore[return-value]
 
 
-def reduced_of(model: Model, batch: Batch) -> dict[str, Any]:
-    """What the head computes from, for a batch of images in [0, 1] or of cached features."""
-    return features_of(batch) or model.reduced(model.normalize(batch["image"]))
-
-
 def batch_loss(model: Model, batch: Batch) -> Array:
     """Mean loss over the images of the batch that are valid, (). Batch statistics are of these images alone."""
     with statistics_of(batch["valid"]):
-        losses = model.adapter.losses(model, reduced_of(model, batch), batch)
+        losses = total_loss(model.adapter, model.adapter.loss(model.forward(batch), batch))
     valid = batch["valid"].astype(losses.dtype)
     return jnp.sum(losses * valid) / jnp.maximum(jnp.sum(valid), 1)
 
@@ -135,7 +131,7 @@ def start(
         model.backbone.set_attributes(use_running_average=True, raise_if_not_found=False)
     graphdef, *parts = nnx.split(model, assignment.trains, (nnx.BatchStat, nnx.RngState), ...)
     params, mutable, frozen = parts
-    preprocess, moves = model.card.preprocess, model.adapter.moves
+    preprocess, moves = model.card.preprocess, model.adapter.training.moves
     model.eval()
     model.remat = False
     # The step gives its state's memory away, so it must not be the model's own.

@@ -58,7 +58,7 @@ class Spatial(ABC):
     """
 
     name: str = ""
-    """What `Adapter.moves` calls it."""
+    """What `Training.moves` calls it."""
 
     def companions(self, name: str) -> tuple[str, ...]:
         """Return the names of arrays that belong to the array `name`, where a batch has them."""

@@ -1,8 +1,6 @@
 """The task: an expected place for each point, from a map of how likely each position is (arXiv:1711.08229)."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +12,7 @@ from PIL import Image, ImageDraw
 from zoo.data.transform import frame_of
 from zoo.errors import ConfigError
 from zoo.layers import Conv
-from zoo.models.adapter import Adapter, Table
+from zoo.models.adapter import Adapter, Table, Training
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -60,9 +58,11 @@ class Points(Adapter):
     targets_from = ("points",)
     primary = "r2"
     classes = False
-    moves = {"points": "points"}
-    invariant = ("frame", "true_points")  # read by evaluations alone
-    recipe: ClassVar[Mapping[str, Any]] = {"epochs": 20, "augment": {"scale": (0.7, 1.3), "ratio": (0.9, 1.1)}}
+    training = Training(
+        recipe={"epochs": 20, "augment": {"scale": (0.7, 1.3), "ratio": (0.9, 1.1)}},
+        moves={"points": "points"},
+        invariant=("frame", "true_points"),  # only evaluations read them
+    )
 
     def taps(self, spec):
         maps = [stage for stage in spec.stages if stage.kind == "map"]
@@ -73,9 +73,9 @@ class Points(Adapter):
     def framing(self, spec, preprocess):
         return replace(preprocess, crop_mode="letterbox", crop_pct=1.0)
 
-    def build(self, spec, shapes, *, size, rngs):
-        (stage,) = self.taps(spec)
-        return Head(stage, shapes[stage].shape[-1], self.count, size, rngs)
+    def build(self, inputs, *, rngs):
+        (stage,) = inputs.shapes
+        return Head(stage, inputs.shapes[stage].shape[-1], self.count, inputs.size, rngs)
 
     def fitted(self, dataset):
         counts = {len(sample.target.points) for sample in dataset}
@@ -96,15 +96,15 @@ class Points(Adapter):
             "true_points": true,
         }
 
-    def loss(self, outputs, batch):
-        away = jnp.abs(outputs - batch["points"]).sum(-1)
-        seen = batch["point_valid"]
-        return jnp.sum(jnp.where(seen, away, 0.0), -1) / jnp.maximum(seen.sum(-1), 1)
+    def loss(self, forward, batch):
+        distance = jnp.abs(forward.outputs - batch["points"]).sum(-1)
+        valid = batch["point_valid"]
+        return {"l1": jnp.sum(jnp.where(valid, distance, 0.0), -1) / jnp.maximum(valid.sum(-1), 1)}
 
     # Predicting ------------------------------------------------------------------------------------------------
-    def decode(self, outputs, batch):
+    def decode(self, forward, batch):
         frame = batch["frame"][:, None]
-        return {"points": (outputs - frame[..., 2:4]) / frame[..., :2]}
+        return {"points": (forward.outputs - frame[..., 2:4]) / frame[..., :2]}
 
     def predictions(self, decoded, files):
         rows = decoded["points"].astype(float).round(2).tolist()

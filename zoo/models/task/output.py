@@ -1,0 +1,113 @@
+"""What a task predicts: arrays, typed values, and what people and other programs read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, Self
+
+import msgspec
+
+if TYPE_CHECKING:
+    import numpy as np
+    from jax import Array
+    from PIL import Image
+
+    from zoo.data import Dataset
+    from zoo.models.model import Model
+    from zoo.models.task.forward import ForwardPass
+
+
+class Table(NamedTuple):
+    """Predictions for people.
+
+    Attributes:
+        columns: Their names.
+        rows: A cell for each column.
+        right: Names of the columns that are aligned to the right.
+    """
+
+    columns: tuple[str, ...]
+    rows: list[tuple[Any, ...]]
+    right: tuple[str, ...] = ()
+
+
+class Inference(Protocol):
+    """How the decoded arrays of images are computed, e.g. in sliding windows or at several scales.
+
+    `zoo.models.predictor.WholeImages` is the usual way.
+    """
+
+    def __call__(
+        self, model: Model, images: Sequence[Path | np.ndarray], batch_size: int
+    ) -> Iterable[Mapping[str, np.ndarray]]:
+        """Return the arrays of each image as `Output.decode` gives them, without the batch axis.
+
+        Args:
+            images: Files, or uint8 arrays (h, w, c).
+            batch_size: Size that all batches are filled up to, so that they share a compiled program; 0 for any.
+        """
+
+
+class Output:
+    """The part of a task that turns outputs into predictions."""
+
+    rasters: ClassVar[tuple[str, ...]] = ()
+    """Names of the predictions that are images themselves, see `raster`."""
+
+    def decode(self, forward: ForwardPass, batch: Mapping[str, Any]) -> dict[str, Array]:
+        """Return predictions as arrays, each (b, ...). This is part of the compiled step.
+
+        Args:
+            forward: The head's outputs, what the head computes from, and the model.
+            batch: In an evaluation the targets; where images are predicted, `image` and `frame` (b, 6), which says
+                where the original lies in the prepared image (`zoo.data.transform.Frame`).
+        """
+        raise NotImplementedError
+
+    @property
+    def inference(self) -> Inference | None:
+        """How images are predicted where one look at each whole image is not enough; None where it is."""
+        return None
+
+    def predictions(self, decoded: Mapping[str, np.ndarray], files: Sequence[str]) -> list[Any]:
+        """Return decoded arrays as one typed value (a msgspec.Struct) for each image."""
+        raise NotImplementedError
+
+    def unabridged(self) -> Self:
+        """Return this task with nothing left out of predictions that metrics are computed from."""
+        return self
+
+    def table(self, predictions: Sequence[Any]) -> Table:
+        """Return predictions as a table: the fields of the typed values. Of a long list it has the length only."""
+        rows = [msgspec.to_builtins(one) for one in predictions]
+        columns = tuple(rows[0]) if rows else ()
+        return Table(columns, [tuple(map(_cell, row.values())) for row in rows])
+
+    def results(self, predictions: Sequence[Any], data: Dataset | None = None) -> dict[str, Any]:
+        """Return predictions as files for other programs: name without suffix -> plain values, ready for JSON.
+
+        The format is the field's own where there is one.
+
+        Args:
+            data: The dataset they were made for, if known; it may number images and classes (`Sample.number`,
+                `Dataset.category_ids`).
+        """
+        return {"predictions": msgspec.to_builtins(predictions)}
+
+    def picture(self, pixels: np.ndarray, prediction: Any) -> np.ndarray | None:
+        """Return an image, uint8 (h, w, 3), with its prediction drawn on it; None for a task without pictures."""
+        return None
+
+    def raster(self, name: str, prediction: Any) -> Image.Image:
+        """Return the image that a prediction is itself, under one of the names in `rasters`, for other programs."""
+        raise NotImplementedError
+
+
+def _cell(value: Any) -> Any:
+    """A value as it stands in a table."""
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    if isinstance(value, list | tuple):
+        return ", ".join(str(_cell(one)) for one in value) if len(value) <= 4 else f"{len(value)} values"
+    return value
