@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, Self
 import msgspec
 
 from zoo.errors import ConfigError, unknown_name
-from zoo.models.options import by_owner
+from zoo.models.options import by_owner, refuse_renamed
 from zoo.numbers import check_finite
 from zoo.registry.parts import points_of
 from zoo.registry.spec import BackboneSpec, Preprocess
@@ -95,6 +95,9 @@ class Adapter:
     """Whether the loss takes images that were mixed of two (`mix` in the batch, see `zoo.data.augment.augment`)."""
     adjustable: ClassVar[tuple[str, ...]] = ()
     """Options that change predictions but nothing that is learned: they may be other ones for a trained model."""
+    renamed: ClassVar[Mapping[str, str]] = {}
+    """Former names of options -> their names now. Saved models that have the former ones load; to set them is an error
+    that says the new name."""
     rasters: ClassVar[tuple[str, ...]] = ()
     """Names of what `raster` gives."""
 
@@ -274,6 +277,7 @@ def configure(adapter: type[Adapter], labels: Sequence[str], options: Mapping[st
         ConfigError: for a value of the wrong type or out of range.
     """
     known = option_fields(adapter)
+    refuse_renamed(options, known, adapter.renamed)
     for key in options:
         if key not in known:
             raise unknown_name(f"option of {adapter.__name__}", key, known)
@@ -291,6 +295,7 @@ def configure(adapter: type[Adapter], labels: Sequence[str], options: Mapping[st
 def adjusted(adapter: Adapter, options: Mapping[str, Any]) -> Adapter:
     """An adapter with other values of options that are `adjustable`. Raises `ConfigError` for others."""
     kind = type(adapter)
+    refuse_renamed([key.removeprefix("task.") for key in options], option_fields(kind), kind.renamed)
     for key in options:
         if key.removeprefix("task.") not in kind.adjustable:
             accepted = ", ".join(kind.adjustable) or "none"
