@@ -212,7 +212,7 @@ class Classifier(Adapter):
         hot[list(sample.target) if isinstance(sample.target, tuple) else [sample.target]] = 1
         return {"label": hot}
 
-    def loss(self, forward: ForwardPass, batch: Mapping[str, Any]) -> dict[str, Array]:
+    def loss_terms(self, forward: ForwardPass, batch: Mapping[str, Any]) -> dict[str, Array]:
         return {"loss": self.cross_entropy(forward.outputs, batch)}
 
     def cross_entropy(self, outputs: Array, batch: Mapping[str, Any]) -> Array:

@@ -233,7 +233,7 @@ def job_of(session: Any, args: argparse.Namespace) -> dict[str, Any]:
         "zoo": {
             "decoder": adapter.decoder,
             "size": preprocess.size,
-            "objective": adapter.objective,
+            "loss": adapter.loss,
             "batch_size": recipe.batch_size,
             "lr": session.plan[0].rate,
             "epochs": session.plan[0].epochs,

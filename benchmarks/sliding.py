@@ -45,7 +45,7 @@ def main() -> None:
         model = zoo.create(BACKBONE, "segmenter", labels=labels, weights=str(WEIGHTS[BACKBONE]))
         Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
         loaded, began, used = memory("VmRSS"), time.perf_counter(), time.process_time()
-        found = model.predict(photo, sliding=True)
+        found = model.predict(photo, sliding_window=True)
         seconds, cpu = time.perf_counter() - began, time.process_time() - used
         assert found.size == (args.height, args.width)
         above = memory("VmHWM") - loaded

@@ -107,7 +107,7 @@ def zoo_gatys(args: argparse.Namespace) -> dict[str, float]:
 
     model = zoo.create(
         "squeezenet1_0", "style", weights=str(args.weights), method="gatys", optimizer=args.optimizer,
-        steps=args.steps, content_layer="fire2", style_weight=STYLE_WEIGHT, tv_weight=TV_WEIGHT, scales=1,
+        steps=args.steps, content_layer="fire2", style_weight=STYLE_WEIGHT, tv_weight=TV_WEIGHT, pyramid_levels=1,
     )  # fmt: skip
     content, style = pictures(args.size)
     options: Any = model.adapter

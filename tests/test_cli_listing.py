@@ -29,7 +29,7 @@ HEAVY = ("jax", "flax", "numpy", "orbax", "grain", "optax", "matplotlib")
         ("list", "--help"),
         ("list", "backbones"),
         ("list", "weights", "resnet*", "--json"),
-        ("list", "adapters"),
+        ("list", "tasks"),
         ("list", "models"),
         ("list", "plugins"),
         ("show", "resnet18"),
@@ -69,7 +69,7 @@ def test_import_zoo_from_a_bare_checkout_says_what_to_do(tmp_path: Path):
 def test_the_summary_counts_every_kind():
     result = kit.zoo("list")
     counts = {line.split()[1]: int(line.split()[0]) for line in result.stdout.split("\n\n")[0].splitlines()}
-    assert list(counts)[:5] == ["backbones", "weights", "adapters", "models", "plugins"]
+    assert list(counts)[:5] == ["backbones", "weights", "tasks", "models", "plugins"]
     assert set(counts) >= {"data.format", "detector.head", "segmenter.decoder", "style.method", "zoo.command"}
     assert counts == json.loads(kit.zoo("list", "--json").stdout)
     assert counts["backbones"] == len(json.loads(kit.zoo("list", "backbones", "--json").stdout)) > 25
@@ -84,7 +84,7 @@ def test_patterns_are_parts_of_names_or_globs():
     assert names("backbones", "squeezenet?_1") == ["squeezenet1_1"]
     assert names("backbones", "net1_1") == ["squeezenet1_1"]
     assert names("backbones", "nothing-like-it") == []
-    assert {"classifier", "style"} <= set(names("adapters"))
+    assert {"classifier", "style"} <= set(names("tasks"))
 
 
 def test_listing_in_columns():
@@ -114,7 +114,7 @@ def test_show_says_all_about_a_backbone():
     assert "resnet18.a1_in1k" in [weights["name"] for weights in entry["weights"]]
 
 
-def test_show_weights_and_adapters():
+def test_show_weights_and_tasks():
     page = kit.zoo("show", "mobilenetv2_100.coral_in1k").stdout
     for part in ("padding = same", "mean (0.5, 0.5, 0.5)", "apache-2.0, commercial use: yes", "(its backbone)"):
         assert part in page, part
@@ -128,6 +128,7 @@ def test_show_weights_and_adapters():
     ("args", "said"),
     [
         (("show", "resnet1888"), "unknown name 'resnet1888'. Nearest: resnet18"),
+        (("list", "adapters"), "`zoo list adapters` is now `zoo list tasks`"),
         (("list", "backbone"), "unknown kind 'backbone'. Nearest: backbones"),
         (("list", "backbones", "resnet1888"), "unknown backbone 'resnet1888'. Nearest: resnet18"),
         (("plugins", "check", "resnett"), "unknown plugin 'resnett'. Nearest: resnet"),

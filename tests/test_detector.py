@@ -156,7 +156,9 @@ def test_pycocotools_gets_the_figures_that_zoo_gets(run: Run, tmp_path: Path) ->
     shown = run.model.predict([sample.image for sample in found.dataset])
     fewer = run.model.adapter.results(shown)["predictions"]
     assert 0 < len(fewer) < len(rows)
-    assert len(run.model.predict([found.dataset[0].image], shown=0.0)[0].boxes) == len(found.predictions[0].boxes)
+    assert len(run.model.predict([found.dataset[0].image], score_threshold=0.0)[0].boxes) == len(
+        found.predictions[0].boxes
+    )
 
 
 def detection(file: Path | str, *labels: str) -> Detection:
@@ -381,7 +383,9 @@ def test_every_head_fits_every_family(name: str) -> None:
         def both(shapes: Any, targets: Any, adapter: Any = adapter) -> tuple[Any, Any]:
             head: Any = adapter.build(HeadInputs(spec, shapes, size), rngs=nnx.Rngs(0))
             reduced = head.reduce(shapes)
-            return head.losses(reduced, targets), head.detections(reduced, size, score=None, overlap=None, count=5)
+            return head.losses(reduced, targets), head.detections(
+                reduced, size, pre_nms_threshold=None, nms_iou=None, max_detections=5
+            )
 
         with shapes_only():
             losses, found = jax.eval_shape(both, shapes, targets)
@@ -431,10 +435,10 @@ def test_a_detector_needs_classes_and_a_pyramid() -> None:
     [
         ({"width": 0}, "width is 0"),
         ({"convs": -1}, "convs is -1"),
-        ({"score": 1.0}, "score is 1.0"),
-        ({"overlap": -0.1}, "overlap is -0.1"),
-        ({"shown": 2}, "shown is 2"),
-        ({"detections": 0}, "detections is 0"),
+        ({"pre_nms_threshold": 1.0}, "pre_nms_threshold is 1.0"),
+        ({"nms_iou": -0.1}, "nms_iou is -0.1"),
+        ({"score_threshold": 2}, "score_threshold is 2"),
+        ({"max_detections": 0}, "max_detections is 0"),
         ({"frames": [64, 96]}, r"frames=\[64, 96\] must be a list of \[height, width\]"),
         ({"frames": [[16, 64]]}, "cannot take images of 16x64"),
     ],
@@ -490,7 +494,7 @@ def test_batches_of_padding_alone_have_a_finite_loss(head: str, data: Dataset) -
 
     @jax.jit
     def losses(reduced: Any, batch: Any) -> Any:
-        return total_loss(model.adapter, model.adapter.loss(ForwardPass(model, reduced), batch))
+        return total_loss(model.adapter, model.adapter.loss_terms(ForwardPass(model, reduced), batch))
 
     both, none = (losses(reduced, {**batch, "valid": np.full(2, valid)}) for valid in (True, False))
     assert np.isfinite(both).all() and (np.asarray(both) > 0).all()
@@ -519,7 +523,18 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 
 def test_from_annotated_photos_to_pictures(command: Any, tmp_path: Path) -> None:
     folder = write_coco(drawn(tmp_path / "photos", 10), tmp_path / "photos")
-    small = ("--image-size", SIDE, "--set", "width=32", "--set", "convs=1", "--set", "frames=[]", "--set", "shown=0")
+    small = (
+        "--image-size",
+        SIDE,
+        "--set",
+        "width=32",
+        "--set",
+        "convs=1",
+        "--set",
+        "frames=[]",
+        "--set",
+        "score_threshold=0",
+    )
     train = ("train", folder, "--backbone", "pyramidnet", "--scratch", "--plan", "all", "--epochs", 2, *small)
     code, out, err = command(*train, "--augment", "none", "--annotations", "error", "--out", tmp_path / "run")
     assert code == 0, err

@@ -100,7 +100,7 @@ def test_captions_count_what_was_found(photo: Path, tmp_path: Path, monkeypatch:
         return path
 
     monkeypatch.setattr("zoo.adapters.detector.pictures.photo_grid", grid)
-    adapter = Detector(labels=("a", "b", "c"), shown=0.5)
+    adapter = Detector(labels=("a", "b", "c"), score_threshold=0.5)
     entries = [entry(photo, 4, 2), entry(photo, 2, 4), entry(photo, 0, 1), entry(photo, 0, 0), entry(photo, 6, 6)]
     entries += [entry(photo, 3, 3, crowd=1)]
     other = entry(photo, 2, 2)

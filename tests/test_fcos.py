@@ -382,11 +382,13 @@ def test_what_raises_a_dead_side_changes_no_loss() -> None:
     np.testing.assert_allclose(np.asarray(found) / 2, wanted, rtol=2e-4)
 
 
-decoded = jax.jit(fcos.decode, static_argnums=1, static_argnames=("score", "candidates", "overlap", "count"))
+decoded = jax.jit(
+    fcos.decode, static_argnums=1, static_argnames=("pre_nms_threshold", "candidates", "nms_iou", "max_detections")
+)
 
 
 def test_nothing_is_found_where_no_score_is_high_enough() -> None:
-    found = decoded(OUTPUTS | {"cls_logits": OUTPUTS["cls_logits"] - 50}, SIZE, count=7)
+    found = decoded(OUTPUTS | {"cls_logits": OUTPUTS["cls_logits"] - 50}, SIZE, max_detections=7)
     assert found["boxes"].shape == (2, 7, 4) and not any(np.any(value) for value in found.values())
 
 
@@ -410,12 +412,12 @@ def test_detections_follow_the_options() -> None:
     assert seen([(wide, 1, 0.9), (less, 1, 0.8)]) == [(1, 0.9), (1, 0.8)]
     assert seen([(wide, 1, 0.9), (more, 1, 0.8)]) == [(1, 0.9)]
     assert seen([(more, 1, 0.8), (wide, 1, 0.9), (wide, 2, 0.7)]) == [(1, 0.9), (2, 0.7)]
-    assert seen([(wide, 1, 0.9), (less, 1, 0.8)], overlap=0.5) == [(1, 0.9)]
+    assert seen([(wide, 1, 0.9), (less, 1, 0.8)], nms_iou=0.5) == [(1, 0.9)]
     assert seen([(wide, 1, 0.19), (wide, 0, 0.21)]) == [(0, 0.21)]
-    assert seen([(wide, 1, 0.19)], score=0.1) == [(1, 0.19)]
+    assert seen([(wide, 1, 0.19)], pre_nms_threshold=0.1) == [(1, 0.19)]
     many = [(wide, 0, 0.3), (wide, 1, 0.4), (wide, 2, 0.5)]
     assert seen(many, candidates=2) == [(2, 0.5), (1, 0.4)]
-    assert seen(many, count=1) == [(2, 0.5)]
+    assert seen(many, max_detections=1) == [(2, 0.5)]
 
 
 def test_boxes_are_cut_at_each_images_border() -> None:

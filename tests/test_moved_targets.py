@@ -89,7 +89,7 @@ class Place(Adapter):
     def targets(self, sample, preprocess):
         return {"x": np.array([sample.target], np.float32)}
 
-    def loss(self, forward, batch):
+    def loss_terms(self, forward, batch):
         return {"l2": jnp.mean(jnp.square(forward.outputs - batch["x"]), axis=-1)}
 
     def decode(self, forward, batch):

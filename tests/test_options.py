@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,11 +20,14 @@ import zoo.training.plan
 from zoo.cli.app import app
 from zoo.data.augment import Augment
 from zoo.errors import ConfigError, UnknownNameError
+from zoo.models.adapter import option_fields
 from zoo.models.model import Model
 from zoo.models.options import by_owner
 from zoo.numbers import Accepted, check_class_weights
+from zoo.registry import registry
 from zoo.training import Phase
 from zoo.training.config import OPTIONS
+from zoo.weights.file import DESCRIPTION, read, write
 
 PLUGIN = (
     training_kit.TINYNET.replace("tinynet", "padnet")
@@ -48,6 +52,7 @@ class Padder(Adapter):
 
     targets_from = ("class",)
     adjustable = ("depth",)
+    renamed = {"deep": "depth"}
 
     def taps(self, spec):
         return ("body",)
@@ -135,6 +140,29 @@ def test_a_trained_models_option_may_name_its_owner():
         model.adjusted(**{"backbone.padding": "same"})
 
 
+def test_a_saved_model_with_a_former_name_of_an_option_loads(tmp_path: Path):
+    model = create(depth=2.0)
+    file = zoo.save(model, tmp_path / "now.safetensors")
+    tensors = read(file)
+    said = json.loads(tensors.metadata[DESCRIPTION])
+    said["adapter"]["deep"] = said["adapter"].pop("depth")
+    before = tmp_path / "before.safetensors"
+    write(before, tensors.load(), {DESCRIPTION: json.dumps(said)})
+    assert zoo.load(before).adapter == model.adapter
+    more = zoo.create("padnet", "padder", weights=str(before))
+    assert more.adapter == model.adapter and "options of the saved model: depth=2.0" in more.card.notes
+    for key in ("deep", "task.deep"):
+        with pytest.raises(UnknownNameError, match="the option `deep` is now `depth`"):
+            model.adjusted(**{key: 3.0})
+
+
+def test_former_names_of_options_stand_for_options_there_are():
+    for spec in registry().adapters().values():
+        names = option_fields(spec.adapter)
+        assert names.keys() >= set(spec.adapter.renamed.values())
+        assert not names.keys() & spec.adapter.renamed.keys()
+
+
 def test_keys_that_first_party_tasks_and_backbones_share():
     """Style transfer's network and MobileNet's backbone both pad: no bare key may choose between them in silence."""
     with pytest.raises(ConfigError, match=r"task\.padding or backbone\.padding"):
@@ -203,6 +231,9 @@ def test_a_number_out_of_its_range_is_refused_before_data_are_read(name: str):
         (["--task", "classifier", "--set", "padding=valid"], "padding='valid' is not accepted"),
         (["--task", "padder", "--set", "padding=same"], "task.padding or backbone.padding"),
         (["--task", "padder", "--set", "task.depth=Infinity"], "depth is inf"),
+        (["--task", "padder", "--set", "deep=2"], "the option `deep` is now `depth`."),
+        (["--task", "detector", "--set", "overlap=0.5"], "the option `overlap` is now `nms_iou`."),
+        (["--task", "segmenter", "--set", "task.objective=ce"], "the option `objective` is now `loss`."),
         (["--task", "classifier", "--set", "std=[1,NaN,1]"], "std"),
     ],
 )

@@ -102,7 +102,7 @@ def test_the_installed_wheel_lists_what_the_checkout_lists(python: Path, tmp_pat
     for path in command(python, "-c", program, cwd=tmp_path).split():
         assert path.startswith(prefix)
     zoo = python.parent / "zoo"
-    for kind in ("backbones", "weights", "adapters", "models"):
+    for kind in ("backbones", "weights", "tasks", "models"):
         listed = command(zoo, "list", kind, "--json", cwd=tmp_path)
         assert listed == kit.zoo("list", kind, "--json").stdout
     assert len(json.loads(command(zoo, "list", "weights", "--json", cwd=tmp_path))) > 50

@@ -528,7 +528,7 @@ def test_another_truth_needs_no_other_program() -> None:
 @partial(jax.jit, static_argnums=0)
 def predicted(graphdef: Any, state: nnx.State, maps: list[Array], size: Array) -> tuple[dict[str, Any], dict[str, Any]]:
     outputs = nnx.merge(graphdef, state)(maps, size)
-    return outputs, rcnn.decode(outputs, size, count=7)
+    return outputs, rcnn.decode(outputs, size, max_detections=7)
 
 
 def test_boxes_are_cut_at_each_images_border() -> None:
@@ -558,7 +558,7 @@ def test_slivers_are_not_detected() -> None:
         "class_logits": jnp.zeros((1, 3, 2)),
         "box_regression": jnp.zeros((1, 3, 2, 4)),
     }
-    found = jax.jit(partial(rcnn.decode, size=SIZE, count=3))(outputs)
+    found = jax.jit(partial(rcnn.decode, size=SIZE, max_detections=3))(outputs)
     assert found["valid"].tolist() == [[True, True, False]]
     np.testing.assert_allclose(found["boxes"][0, :2], corner[jnp.array([0, 2])], atol=1e-5)
 

@@ -273,7 +273,7 @@ def test_one_distribution_that_gives_a_name_twice_is_told_apart_by_plugin(site: 
 def test_an_unknown_name_says_the_nearest(site: Path):
     with pytest.raises(UnknownNameError, match=r"unknown backbone 'resnet19'\. Nearest: .*resnet18"):
         Registry().backbone("resnet19")
-    with pytest.raises(UnknownNameError, match="unknown adapter 'clasifier'. Nearest: classifier"):
+    with pytest.raises(UnknownNameError, match="unknown task 'clasifier'. Nearest: classifier"):
         Registry().adapter("clasifier")
 
 

@@ -119,7 +119,7 @@ def test_nothing_is_compiled_after_the_first_step_of_each_frame(
 
 
 def test_a_frozen_backbone_trains_from_the_cache_and_stays_the_same(mixed: Dataset, tmp_path: Path) -> None:
-    learning = {"auxiliary": 0.4, "class_weights": "balanced", "objective": "focal+lovasz", "metric": "dice"}
+    learning = {"auxiliary": 0.4, "class_weights": "balanced", "loss": "focal+lovasz", "metric": "dice"}
     model = create(frames=FRAMES, decoder="fcn", width=16, **learning)
     before = [np.asarray(leaf) for leaf in jax.tree.leaves(nnx.state(model.backbone))]
     options = {**FAST, "augment": "auto", "batch_size": 2, "epochs": 2}
@@ -133,7 +133,7 @@ def test_a_frozen_backbone_trains_from_the_cache_and_stays_the_same(mixed: Datas
     shares = [row["pixels"] for row in found.metrics["per_class"].values()]
     assert np.dot(weights, shares) / sum(shares) == pytest.approx(1.0)
     # Cached features of the images and their mirror images tell what the photos do.
-    assert model.adapter.flip
+    assert model.adapter.tta_flip
     again = zoo.evaluate(found.folder, mixed).metrics
     assert [again[name] for name in ("dice", "boundary_f1")] == pytest.approx(
         [found.metrics[name] for name in ("dice", "boundary_f1")], abs=1e-6
@@ -166,7 +166,7 @@ def test_what_is_learned_and_what_is_found_are_reverses(size: tuple[int, int]) -
     target = Mask(size, Regions(tuple(map(Runs, runs)), (0, 1, 2), size))
     sample = Sample(Path("x.png"), target, "x.png")
     np.testing.assert_array_equal(read_mask(target), classes)
-    adapter = Segmenter(labels=LABELS, room=(140, 140), flip=False)
+    adapter = Segmenter(labels=LABELS, room=(140, 140), tta_flip=False)
     preprocess = Preprocess(size=(64, 64), crop_mode="letterbox", crop_pct=1.0, frames=FRAMES)
     targets, truth = adapter.targets(sample, preprocess), adapter.truth(sample)
     batch = {"mask": targets["mask"][None], "frame": targets["frame"][None]}
@@ -200,15 +200,15 @@ def test_a_prediction_is_that_of_the_evaluation(run: Run, data: Dataset) -> None
     evaluation = zoo.evaluate(run.model, data, batch_size=2)
     for file, decoded, _ in evaluation.worst(2):
         np.testing.assert_array_equal(run.model.predict(file).mask, decoded["mask"])
-    once = run.model.adjusted(flip=False)
+    once = run.model.adjusted(tta_flip=False)
     file, decoded, _ = zoo.evaluate(once, data, batch_size=2).worst(1)[0]
     np.testing.assert_array_equal(once.predict(file).mask, decoded["mask"])
-    assert run.model.predict(file, flip=False) == once.predict(file)
+    assert run.model.predict(file, tta_flip=False) == once.predict(file)
 
 
 def test_mirror_images_and_further_sizes_are_looked_at_too(run: Run, data: Dataset) -> None:
     files, trues = [s.image for s in data], [read_mask(s.target) for s in data]
-    for options in ({"flip": False}, {"scales": (0.75, 1.5)}, {"flip": False, "scales": (0.5,)}):
+    for options in ({"tta_flip": False}, {"tta_scales": (0.75, 1.5)}, {"tta_flip": False, "tta_scales": (0.5,)}):
         found = run.model.predict(files, **options)
         assert np.mean([(one.mask == true).mean() for one, true in zip(found, trues, strict=True)]) > 0.9, options
 
@@ -283,7 +283,7 @@ def test_windows_at_a_scale_put_classes_where_they_are(run: Run, scale: float) -
     side = round(1 / scale * SIDE)
     rows, columns = (np.arange(n * side) * SIDE // side for n in (2, 3))
     photo, true = photo[rows][:, columns], true[rows][:, columns]
-    found = run.model.predict(photo, sliding=True, overlap=0.5, scale=SIDE / side)
+    found = run.model.predict(photo, sliding_window=True, window_overlap=0.5, scale=SIDE / side)
     assert found.size == true.shape and (found.mask == true).mean() > 0.9
 
 
@@ -291,12 +291,12 @@ def test_windows_of_nets_that_do_not_pad_lie_side_by_side() -> None:
     """Their maps are short of positions, which the segmenter gives back."""
     model = zoo.create("squeezenet1_1", "segmenter", labels=LABELS, pretrained=False, image_size=64, width=8)
     photo = np.asarray(scene(2, (70, 150))[0])
-    assert model.predict(photo, sliding=True).size == (70, 150)
+    assert model.predict(photo, sliding_window=True).size == (70, 150)
 
 
 def test_a_photo_smaller_than_a_window_is_seen(run: Run) -> None:
     photo = np.asarray(scene(2, (30, 20))[0])
-    assert run.model.predict(photo, sliding=True).size == (30, 20)
+    assert run.model.predict(photo, sliding_window=True).size == (30, 20)
 
 
 # Results -----------------------------------------------------------------------------------------------------------
@@ -383,13 +383,13 @@ def test_the_command_line_trains_predicts_and_evaluates(
     run: Run, data: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     photo, out = str(data[0].image), tmp_path / "out"
-    app(["predict", str(run.folder), photo, "--out", str(out), "--set", "flip=false"], standalone_mode=False)
+    app(["predict", str(run.folder), photo, "--out", str(out), "--set", "tta_flip=false"], standalone_mode=False)
     printed = capsys.readouterr().out
     assert "disc" in printed and f"{SIDE}x{SIDE}" in printed
     assert {str(p.relative_to(out)) for p in out.rglob("*") if p.is_file()} == {
         "predictions.json", "categories.json", "0.png", "masks/0.png"
     }  # fmt: skip
-    expected = run.model.predict(data[0].image, flip=False)
+    expected = run.model.predict(data[0].image, tta_flip=False)
     np.testing.assert_array_equal(np.asarray(Image.open(out / "masks" / "0.png")), expected.mask)
     with pytest.raises(ConfigError, match="width cannot be another"):
         app(["predict", str(run.folder), photo, "--set", "width=8"], standalone_mode=False)
@@ -408,13 +408,13 @@ def test_the_command_line_trains_predicts_and_evaluates(
         ({"auxiliary": -0.4}, "auxiliary"),
         ({"tversky": (0.0, 0.0)}, "tversky"),
         ({"gamma": -1.0}, "gamma"),
-        ({"overlap": 1.0}, "overlap"),
+        ({"window_overlap": 1.0}, "window_overlap"),
         ({"scale": 0.0}, "scale"),
-        ({"scales": (1.0, -1.0)}, "scales"),
-        ({"sliding": True, "scales": (0.5,)}, "sliding windows have one scale"),
+        ({"tta_scales": (1.0, -1.0)}, "tta_scales"),
+        ({"sliding_window": True, "tta_scales": (0.5,)}, "sliding_window uses one scale"),
         ({"class_weights": (1.0, 2.0)}, "2 class_weights for 3 classes"),
         ({"class_weights": (0.0, 0.0, 0.0)}, "class_weights"),
-        ({"objective": "ce+0*dice"}, "no weight above 0"),
+        ({"loss": "ce+0*dice"}, "no weight above 0"),
         ({"metric": "foreground_dice"}, "two classes of which the first"),
     ],
 )
@@ -425,7 +425,7 @@ def test_bad_options_are_refused(options: dict[str, Any], match: str) -> None:
 
 def test_unknown_names_are_refused_with_the_nearest() -> None:
     with pytest.raises(UnknownNameError, match="dice"):
-        create(objective="ce+dise")
+        create(loss="ce+dise")
     with pytest.raises(UnknownNameError, match="unet"):
         create(decoder="unett")
 

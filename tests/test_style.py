@@ -121,7 +121,7 @@ def test_previews_come_as_asked(optimiser: Model) -> None:
 def test_large_pictures_are_painted_coarse_to_fine() -> None:
     assert gatys.sizes(Style(method="gatys"), (512, 384)) == [(256, 192), (512, 384)]
     assert gatys.sizes(Style(method="gatys"), (200, 300)) == [(200, 300)]
-    assert gatys.sizes(Style(method="gatys", scales=3), (200, 300)) == [(50, 75), (100, 150), (200, 300)]
+    assert gatys.sizes(Style(method="gatys", pyramid_levels=3), (200, 300)) == [(50, 75), (100, 150), (200, 300)]
 
 
 def test_a_mask_leaves_the_rest_alone(optimiser: Model) -> None:

@@ -95,7 +95,7 @@ def arrays_of(name: str, dtype: Any) -> dict[str, np.ndarray]:
     return {key: np.asarray(arrays[key]) for key in VARIANTS[name]["outputs"]}
 
 
-decode = jax.jit(yolox.decode, static_argnames=("score", "overlap", "count"))
+decode = jax.jit(yolox.decode, static_argnames=("pre_nms_threshold", "nms_iou", "max_detections"))
 losses = jax.jit(yolox.losses, static_argnames="l1")
 
 
@@ -149,7 +149,7 @@ def test_losses_equal_the_published_ones(name: str) -> None:
 
 @pytest.mark.parametrize("name", COMPUTED)
 def test_detections_equal_the_reference(name: str) -> None:
-    found = decode(on_formula(name)[1], tuple(RUN["size"]), score=RUN["score"], overlap=RUN["overlap"])
+    found = decode(on_formula(name)[1], tuple(RUN["size"]), pre_nms_threshold=RUN["score"], nms_iou=RUN["overlap"])
     for row, wanted in enumerate(VARIANTS[name]["detections"]):
         assert_detections(found, wanted, row)
 
@@ -162,7 +162,7 @@ def test_detections_on_a_photo_equal_the_reference(assets: Path) -> None:
     frame = np.full((1, *wanted["frame"], 3), 114, np.float32)
     frame[0, :height, :width] = pixels
     _, outputs = run(*loaded("yolox_nano"), jnp.asarray(frame))
-    found = decode(outputs, jnp.asarray([[height, width]]), score=RUN["score"], overlap=RUN["overlap"])
+    found = decode(outputs, jnp.asarray([[height, width]]), pre_nms_threshold=RUN["score"], nms_iou=RUN["overlap"])
     assert_detections(found, wanted["detections"], 0)
 
 
@@ -178,7 +178,7 @@ def test_a_box_is_read_from_its_cell_and_cut_at_the_border() -> None:
         outputs["reg_preds"] = outputs["reg_preds"].at[0, at].set(jnp.array(raw))
         outputs["obj_preds"] = outputs["obj_preds"].at[0, at].set(20.0 - at)
         outputs["cls_preds"] = outputs["cls_preds"].at[0, at].set(jnp.array([3.0, 4.0, -9.0]))
-    found = decode(outputs, jnp.array([[30, 28]]), count=4)
+    found = decode(outputs, jnp.array([[30, 28]]), max_detections=4)
     assert found["valid"][0].tolist() == [True, True, False, False] and found["labels"][0, :2].tolist() == [1, 1]
     # The last cell of the second level begins at 16, 16; its box is 24 wide and 8 high around 32, 16.
     wanted = [[0, 0, 12, 8], [20, 12, 28, 20], [0] * 4, [0] * 4]

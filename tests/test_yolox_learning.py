@@ -242,7 +242,7 @@ def test_the_least_loss_is_where_the_truth_is_detected() -> None:
     for step in range(300):
         _, gradients = learn(outputs, targets)
         outputs |= {name: outputs[name] - 0.5 / (1 + 0.1 * step) * g for name, g in gradients.items()}
-    found = jax.jit(partial(yolox.decode, size=(32, 32), score=0.3))(outputs)
+    found = jax.jit(partial(yolox.decode, size=(32, 32), pre_nms_threshold=0.3))(outputs)
     for kept, labels, rows in zip(*(np.asarray(found[name]) for name in ("valid", "labels", "boxes")), strict=True):
         best = {int(label): box for label, box in zip(labels[kept][::-1], rows[kept][::-1], strict=True)}
         assert best.keys() == {0, 2}

@@ -68,9 +68,11 @@ class Detector(Adapter):
         convs: depth of the towers of fcos; 4 in the paper, which small data sets learn no better.
         depth, separable: bottlenecks in a block of yolox's neck; its 3x3 convolutions as a depthwise and a 1x1 one.
         steps: see `zoo.adapters.detector.fcos.Head`; `floor` for weights of torchvision.
-        score: what a detection must be above, None for the method's own. overlap: IoU above which the lesser box of a
-            class is dropped, None for the method's own. detections: at most so many in an image.
-        shown: score from which a detection is drawn and listed.
+        pre_nms_threshold: boxes with a lower score are dropped before NMS. None for the head's own.
+        nms_iou: of two boxes of a class that overlap by more than this IoU, NMS drops the lower-scoring. None for the
+            head's own.
+        max_detections: detections per image.
+        score_threshold: detections with at least this score are listed and drawn. Metrics use all detections.
         max_boxes: true boxes of an image that there is room for; set by the data.
         category_ids: what results call each class, where the data that a model learned from have numbers for them.
     """
@@ -81,23 +83,29 @@ class Detector(Adapter):
     depth: int = 1
     separable: bool = False
     steps: Literal["declared", "floor"] = "declared"
-    score: float | None = None
-    overlap: float | None = None
-    detections: int = 100
-    shown: float = 0.5
+    pre_nms_threshold: float | None = None
+    nms_iou: float | None = None
+    max_detections: int = 100
+    score_threshold: float = 0.5
     max_boxes: int = 8
     category_ids: tuple[int | None, ...] = ()
 
     targets_from = ("boxes",)
     primary = "AP"
-    adjustable = ("score", "overlap", "detections", "shown", "category_ids")
+    adjustable = ("pre_nms_threshold", "nms_iou", "max_detections", "score_threshold", "category_ids")
+    renamed = {
+        "score": "pre_nms_threshold",
+        "overlap": "nms_iou",
+        "detections": "max_detections",
+        "shown": "score_threshold",
+    }
 
     def __post_init__(self) -> None:
-        positive = ("width", "depth", "detections", "max_boxes")
+        positive = ("width", "depth", "max_detections", "max_boxes")
         for name, low in (*((name, 1) for name in positive), ("convs", 0)):
             if getattr(self, name) < low:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least {low}.")
-        for name in ("score", "overlap", "shown"):
+        for name in ("pre_nms_threshold", "nms_iou", "score_threshold"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < 1:
                 raise ConfigError(f"{name} is {value}; it must lie in [0, 1).")
@@ -149,7 +157,7 @@ class Detector(Adapter):
             "crowd": found["crowd"],
         }
 
-    def loss(self, forward: ForwardPass, batch: Mapping[str, Any]) -> dict[str, Array]:
+    def loss_terms(self, forward: ForwardPass, batch: Mapping[str, Any]) -> dict[str, Array]:
         head: Any = forward.model.head
         truth = {name: batch[name] for name in ("boxes", "labels", "box_valid", "valid")}
         terms = head.losses(forward.reduced, truth)
@@ -162,7 +170,13 @@ class Detector(Adapter):
         frame = jnp.asarray(batch["frame"], jnp.float32)
         scale, shift, size = frame[:, 0:2], frame[:, 2:4], frame[:, 4:6]
         seen = size * scale + shift
-        kept = head.detections(forward.reduced, seen, score=self.score, overlap=self.overlap, count=self.detections)
+        kept = head.detections(
+            forward.reduced,
+            seen,
+            pre_nms_threshold=self.pre_nms_threshold,
+            nms_iou=self.nms_iou,
+            max_detections=self.max_detections,
+        )
         both = jnp.concatenate([shift[:, ::-1]] * 2, axis=1)[:, None], jnp.concatenate([scale[:, ::-1]] * 2, 1)[:, None]
         boxes = jnp.clip((kept["boxes"] - both[0]) / both[1], 0, jnp.concatenate([size[:, ::-1]] * 2, 1)[:, None])
         return {
@@ -176,7 +190,7 @@ class Detector(Adapter):
         rows = zip(files, *(decoded[name] for name in ("boxes", "scores", "labels", "found")), strict=True)
         found = []
         for file, boxes, scores, labels, there in rows:
-            kept = there & (scores >= self.shown)
+            kept = there & (scores >= self.score_threshold)
             each = zip(boxes[kept].tolist(), scores[kept].tolist(), labels[kept].tolist(), strict=True)
             found.append(Detection(file, [Box(self.labels[k], score, tuple(box)) for box, score, k in each]))
         return found
@@ -191,7 +205,7 @@ class Detector(Adapter):
         return Table(("file", "objects", "surest", "classes"), rows, right=("objects", "surest"))
 
     def unabridged(self) -> Self:
-        return replace(self, shown=0.0)
+        return replace(self, score_threshold=0.0)
 
     def results(self, predictions: Sequence[Detection], data: Dataset | None = None) -> dict[str, Any]:
         """COCO's result format, and the categories that its numbers stand for; see `zoo.dense.coco_results`."""

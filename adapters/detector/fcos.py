@@ -247,19 +247,21 @@ def decode(
     outputs: Outputs,
     size: Size,
     *,
-    score: float = 0.2,
+    pre_nms_threshold: float = 0.2,
     candidates: int = 1000,
-    overlap: float = 0.6,
-    count: int = 100,
+    nms_iou: float = 0.6,
+    max_detections: int = 100,
 ) -> dict[str, Array]:
     """Detections of each image, best first, cut at its border; a score is sqrt(class probability * centerness).
 
     Args:
         size: of the images; (b, 2) where they are padded to one size.
-        score: detections are above it. candidates: the best (position, class) pairs that are kept of each level.
-        overlap: IoU above which the lesser box of a class is dropped. count: detections in the result.
+        pre_nms_threshold: boxes with a score at or below it are dropped before NMS.
+        candidates: how many of the best (position, class) pairs of each level go into NMS.
+        nms_iou: of two boxes of a class with a higher IoU, the lower-scoring is dropped.
+        max_detections: detections per image.
     Returns:
-        As `zoo.dense.nms.detections`: `boxes` (b, count, 4), `scores`, `labels` and `valid` (b, count).
+        As `zoo.dense.nms.detections`: `boxes` (b, n, 4), `scores`, `labels` and `valid` (b, n), n = max_detections.
     """
     points, strides, counts = _levels(outputs)
     logits, regression, central = (
@@ -269,11 +271,11 @@ def decode(
     boxes = clip(from_distances(points[None], regression * strides[None, :, None]), size)
 
     def of_image(scores: Array, boxes: Array) -> tuple[Array, ...]:
-        best = top_candidates(scores, score, candidates)
+        best = top_candidates(scores, pre_nms_threshold, candidates)
         return boxes[best.points], best.scores, best.labels, best.valid
 
     cuts = np.cumsum(counts)[:-1]
     pairs = zip(jnp.split(scores, cuts, axis=1), jnp.split(boxes, cuts, axis=1), strict=True)
     levels = [jax.vmap(of_image)(*pair) for pair in pairs]
     best = (jnp.concatenate(parts, axis=1) for parts in zip(*levels, strict=True))
-    return detections(*best, threshold=overlap, count=count)
+    return detections(*best, threshold=nms_iou, count=max_detections)

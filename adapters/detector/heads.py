@@ -36,8 +36,9 @@ class Method:
 
     Attributes:
         strides: of the levels that the neck makes from the backbone's.
-        head: `head(strides, channels, classes, rngs=)`. decode: `decode(outputs, size, score=, overlap=, count=)`.
-        score, overlap: what detections must be above, and IoU above which the lesser of two is dropped.
+        head: `head(strides, channels, classes, rngs=)`.
+        decode: `decode(outputs, size, pre_nms_threshold=, nms_iou=, max_detections=)`.
+        pre_nms_threshold, nms_iou: defaults of the options of the same names, see `Detector`.
         extra: coarser levels on top. source: what they are made of, see `zoo.dense.necks.FPN`.
         path: the neck is a path aggregation network in place of a feature pyramid.
         sized: whether the head must know the images' size.
@@ -48,8 +49,8 @@ class Method:
     strides: tuple[int, ...]
     head: Callable[..., Any]
     decode: Callable[..., dict[str, Array]]
-    score: float
-    overlap: float
+    pre_nms_threshold: float
+    nms_iou: float
     extra: int = 0
     source: Source = "pyramid"
     path: bool = False
@@ -156,16 +157,22 @@ class DetectionHead(nnx.Module):
         return terms
 
     def detections(
-        self, reduced: Mapping[str, Array], size: Size, *, score: float | None, overlap: float | None, count: int
+        self,
+        reduced: Mapping[str, Array],
+        size: Size,
+        *,
+        pre_nms_threshold: float | None,
+        nms_iou: float | None,
+        max_detections: int,
     ) -> dict[str, Array]:
         """What is found in each image, in pixels of the prepared images. See `zoo.dense.nms.detections`."""
         method = METHODS[self.method]
         return method.decode(
             self(reduced, size),
             size,
-            score=method.score if score is None else score,
-            overlap=method.overlap if overlap is None else overlap,
-            count=count,
+            pre_nms_threshold=method.pre_nms_threshold if pre_nms_threshold is None else pre_nms_threshold,
+            nms_iou=method.nms_iou if nms_iou is None else nms_iou,
+            max_detections=max_detections,
         )
 
 

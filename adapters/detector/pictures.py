@@ -167,7 +167,7 @@ def photos(adapter: Detector, entries: Sequence[Entry], path: Path) -> list[Path
     panels, captions, seen = [], [], set()
     for file, decoded, targets in entries:
         there = np.asarray(targets["true_valid"], bool)
-        shown = np.asarray(decoded["found"], bool) & (decoded["scores"] >= adapter.shown)
+        shown = np.asarray(decoded["found"], bool) & (decoded["scores"] >= adapter.score_threshold)
         truths, labels, crowd = (np.asarray(targets[name])[there] for name in ("true_boxes", "labels", "crowd"))
         boxes, found, scores = (np.asarray(decoded[name])[shown] for name in ("boxes", "labels", "scores"))
         seen |= {*labels[~crowd].tolist(), *found.tolist()}
@@ -180,7 +180,7 @@ def photos(adapter: Detector, entries: Sequence[Entry], path: Path) -> list[Path
     key: dict[str, tuple[str, Any]] = {} if named else {adapter.labels[k]: (colour_of(k), "-") for k in sorted(seen)}
     key |= {
         "true": ("#2b2d31", (0, (2, 1))),
-        f"found, score \N{GREATER-THAN OR EQUAL TO} {adapter.shown:g}": ("#2b2d31", "-"),
+        f"found, score \N{GREATER-THAN OR EQUAL TO} {adapter.score_threshold:g}": ("#2b2d31", "-"),
     }
     return [photo_grid(panels, captions, path, columns=3, inches=SIDE / 120, key=key)]
 

@@ -56,7 +56,7 @@ MODELS = (
         "fcos_resnet50_fpn",
         "resnet50",
         "detector",
-        {"head": "fcos", "width": 256, "convs": 4, "steps": "floor", "score": 0.2},
+        {"head": "fcos", "width": 256, "convs": 4, "steps": "floor", "pre_nms_threshold": 0.2},
         "FCOS with a feature pyramid on COCO.",
         _PHOTO,
         "coco-91",

@@ -266,18 +266,20 @@ def decode(
     outputs: Outputs,
     size: Size,
     *,
-    score: float = 0.05,
-    overlap: float = 0.5,
+    pre_nms_threshold: float = 0.05,
+    nms_iou: float = 0.5,
     candidates: int = 1000,
-    count: int = 100,
+    max_detections: int = 100,
 ) -> dict[str, Array]:
     """Detections of each image, best first, cut at its border. See `zoo.dense.nms.detections` for what is returned.
 
     Args:
         outputs: of `Head`. size: of the images in pixels.
-        score: detections are above it. overlap: IoU above which the lesser box of a class is dropped.
+        pre_nms_threshold: boxes with a score at or below it are dropped before NMS.
+        nms_iou: of two boxes of a class with a higher IoU, the lower-scoring is dropped.
         candidates: (proposal, class) pairs that compete, the best. torchvision has no such limit, and the result is the
-            same unless fewer than `count` of them are left.
+            same unless fewer than `max_detections` of them are left.
+        max_detections: detections per image.
     """
     logits = outputs["class_logits"].astype(jnp.float32)
     codes = outputs["box_regression"][:, :, 1:]
@@ -288,7 +290,7 @@ def decode(
     scores = jnp.where(there, jax.nn.softmax(logits)[..., 1:], 0.0)
 
     def of_image(scores: Array, boxes: Array) -> tuple[Array, Array, Array, Array]:
-        best = top_candidates(scores, score, candidates)
+        best = top_candidates(scores, pre_nms_threshold, candidates)
         return boxes[best.points, best.labels], best.scores, best.labels, best.valid
 
-    return detections(*jax.vmap(of_image)(scores, boxes), threshold=overlap, count=count)
+    return detections(*jax.vmap(of_image)(scores, boxes), threshold=nms_iou, count=max_detections)

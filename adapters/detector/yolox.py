@@ -276,21 +276,22 @@ def losses(outputs: Outputs, targets: Mapping[str, Array], *, l1: bool = False) 
 
 
 def decode(
-    outputs: Outputs, size: Size, *, score: float = 0.01, overlap: float = 0.65, count: int = 100
+    outputs: Outputs, size: Size, *, pre_nms_threshold: float = 0.01, nms_iou: float = 0.65, max_detections: int = 100
 ) -> dict[str, Array]:
     """Detections of each image, best first, at last cut at its border. Each position gives the likeliest class at most;
     a score is probability of the class * of an object.
 
     Args:
         size: of the images; (b, 2) where they are padded to one size.
-        score: detections are above it: 0.01 where the reference evaluates on COCO, 0.25 where it shows pictures.
-        overlap: IoU above which the lesser box of a class is dropped. count: detections in the result; the reference
-            keeps all, of which COCO's evaluation takes 100.
+        pre_nms_threshold: boxes with a score at or below it are dropped before NMS. The reference uses 0.01 to evaluate
+            on COCO and 0.25 to draw.
+        nms_iou: of two boxes of a class with a higher IoU, the lower-scoring is dropped.
+        max_detections: detections per image. The reference returns all; COCO's evaluation uses 100.
     Returns:
-        As `zoo.dense.nms.detections`: `boxes` (b, count, 4), `scores`, `labels` and `valid` (b, count).
+        As `zoo.dense.nms.detections`: `boxes` (b, n, 4), `scores`, `labels` and `valid` (b, n), n = max_detections.
     """
     found = _predictions(outputs)
     labels = jnp.argmax(found.logits, axis=-1)
     scores = jax.nn.sigmoid(jnp.max(found.logits, axis=-1)) * jax.nn.sigmoid(found.objectness)
-    kept = detections(found.boxes, scores, labels, scores > score, threshold=overlap, count=count)
+    kept = detections(found.boxes, scores, labels, scores > pre_nms_threshold, threshold=nms_iou, count=max_detections)
     return kept | {"boxes": clip(kept["boxes"], size)}

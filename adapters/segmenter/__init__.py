@@ -97,15 +97,17 @@ class Segmenter(Adapter):
         skip: `fcn`, `deeplabv3` and `deeplabv3plus` read the map of half the last one's detail beside the last, which
             tells better where things are; torchvision's do not.
         auxiliary: weight of the losses of maps on the way (deep supervision), e.g. 0.4; 0 for none.
-        objective: the loss, a sum of `ce`, `focal`, `dice`, `tversky` and `lovasz` with factors, e.g. `ce+0.5*dice`.
+        loss: a sum of `ce`, `focal`, `dice`, `tversky` and `lovasz` with factors, e.g. `ce+0.5*dice`.
         class_weights: a factor for each class in `ce` and `focal`, or `balanced`: inversely to its share of the pixels.
         tversky: what a false positive and a false negative count in Tversky's loss. gamma: power of the focal loss.
         metric: the figure that tells the best epoch; `foreground_*` where there are a background and one class.
-        sliding: photos are seen in windows of the images' size, in place of as a whole.
-        overlap: share of a window that it has in common with the next. scale: photos are resized by it before.
-        flip: mirror images are looked at as well, and logits averaged: better figures in twice the time. So does
-            nnU-Net (doi:10.1038/s41592-020-01008-z).
-        scales: further sizes that photos are looked at as a whole, as factors of the images' size, e.g. `[0.75, 1.25]`.
+        sliding_window: predict in overlapping windows of the model's image size, instead of the image as a whole.
+        window_overlap: share of a window that it has in common with the next.
+        scale: factor by which images are resized before they are cut into windows.
+        tta_flip: test-time augmentation: average the logits of the image and its mirror image. Better metrics in twice
+            the time, as in nnU-Net (doi:10.1038/s41592-020-01008-z).
+        tta_scales: test-time augmentation: further sizes whose logits are averaged, as factors of the model's image
+            size, e.g. `[0.75, 1.25]`.
         room: height and width of the largest image whose mask there is room for in an evaluation; set by the data.
         category_ids: what results call each class, where the data that a model learned from have numbers for them.
     """
@@ -116,25 +118,32 @@ class Segmenter(Adapter):
     dropout: float | None = None
     skip: bool = True
     auxiliary: float = 0.0
-    objective: str = "ce+dice"
+    loss: str = "ce+dice"
     class_weights: Literal["balanced"] | tuple[float, ...] | None = None
     tversky: tuple[float, float] = (0.3, 0.7)
     gamma: float = 2.0
     metric: Literal["miou", "dice", "foreground_iou", "foreground_dice", "pixel_accuracy", "boundary_f1"] = "miou"
-    sliding: bool = False
-    overlap: float = 0.25
+    sliding_window: bool = False
+    window_overlap: float = 0.25
     scale: float = 1.0
-    flip: bool = True
-    scales: tuple[float, ...] = ()
+    tta_flip: bool = True
+    tta_scales: tuple[float, ...] = ()
     room: tuple[int, int] = (1, 1)
     category_ids: tuple[int | None, ...] = ()
 
     targets_from = ("masks",)
-    adjustable = ("sliding", "overlap", "scale", "flip", "scales", "category_ids")
+    adjustable = ("sliding_window", "window_overlap", "scale", "tta_flip", "tta_scales", "category_ids")
+    renamed = {
+        "objective": "loss",
+        "sliding": "sliding_window",
+        "overlap": "window_overlap",
+        "flip": "tta_flip",
+        "scales": "tta_scales",
+    }
     rasters = ("masks",)
 
     def __post_init__(self) -> None:
-        parsed(self.objective)
+        parsed(self.loss)
         if len(self.labels) > MOST_CLASSES:
             raise ConfigError(f"{len(self.labels)} classes; a mask has room for {MOST_CLASSES}, 0 to 254.")
         rows = (
@@ -143,9 +152,9 @@ class Segmenter(Adapter):
             ("auxiliary", self.auxiliary >= 0, "at least 0"),
             ("tversky", min(self.tversky) >= 0 and max(self.tversky) > 0, "two numbers, at least 0 and not both 0"),
             ("gamma", self.gamma >= 0, "at least 0"),
-            ("overlap", 0 <= self.overlap < 1, "in [0, 1)"),
+            ("window_overlap", 0 <= self.window_overlap < 1, "in [0, 1)"),
             ("scale", self.scale > 0, "above 0"),
-            ("scales", all(scale > 0 for scale in self.scales), "above 0, each"),
+            ("tta_scales", all(scale > 0 for scale in self.tta_scales), "above 0, each"),
             ("room", min(self.room) >= 1, "at least 1, each"),
         )
         for name, good, accepted in rows:
@@ -156,8 +165,8 @@ class Segmenter(Adapter):
                 f"metric is {self.metric!r}, for two classes of which the first is {BACKGROUND!r}; the classes are "
                 f"{', '.join(map(repr, self.labels))}. Choose miou or dice."
             )
-        if self.sliding and self.scales:
-            raise ConfigError("sliding windows have one scale: set scale, and leave scales out.")
+        if self.sliding_window and self.tta_scales:
+            raise ConfigError("sliding_window uses one scale: set scale, and leave tta_scales out.")
         if isinstance(self.class_weights, tuple):
             check_class_weights(self.class_weights, self.labels)
 
@@ -168,7 +177,7 @@ class Segmenter(Adapter):
     @property
     def training(self) -> Training:
         recipe, only_evaluated = decoder_of(self.decoder).recipe, ("frame",)
-        return Training(recipe, cached_mirror=True, cached_views=6, tta=self.flip, invariant=only_evaluated)
+        return Training(recipe, cached_mirror=True, cached_views=6, tta=self.tta_flip, invariant=only_evaluated)
 
     # What it needs of a backbone -------------------------------------------------------------------------------
     def backbone_options(self, spec: BackboneSpec) -> Mapping[str, Any]:
@@ -231,12 +240,12 @@ class Segmenter(Adapter):
         room[: mask.shape[0], : mask.shape[1]] = mask
         return {"true_mask": room}
 
-    def loss(self, forward: ForwardPass, batch: Mapping[str, Any]) -> dict[str, Array]:
+    def loss_terms(self, forward: ForwardPass, batch: Mapping[str, Any]) -> dict[str, Array]:
         weights = self.class_weights if isinstance(self.class_weights, tuple) else ()
         shape = Shape(*self.tversky, self.gamma)
 
         def of(logits: Array) -> dict[str, Array]:
-            return segmentation_losses(logits, batch["mask"], self.objective, weights=weights, shape=shape)
+            return segmentation_losses(logits, batch["mask"], self.loss, weights=weights, shape=shape)
 
         terms = {f"loss_{name}": term for name, term in of(forward.outputs["logits"]).items()}
         if self.auxiliary:
@@ -250,7 +259,7 @@ class Segmenter(Adapter):
         (b, 2) of these."""
         logits, model = forward.outputs["logits"], forward.model
         pixels = batch["mask"] if "mask" in batch else batch["image"]
-        if self.flip:
+        if self.tta_flip:
             mirrored = model.outputs(model.mirrored(batch))["logits"]
             logits = (logits + mirrored[:, :, ::-1]) / 2
         frames = jnp.asarray(batch["frame"])
@@ -260,9 +269,9 @@ class Segmenter(Adapter):
     def inference(self) -> Inference:
         from zoo.adapters.segmenter.prediction import MultiScale, SlidingWindow
 
-        if self.sliding:
-            return SlidingWindow(self.overlap, self.scale, self.flip)
-        return MultiScale(self.scales, self.flip)
+        if self.sliding_window:
+            return SlidingWindow(self.window_overlap, self.scale, self.tta_flip)
+        return MultiScale(self.tta_scales, self.tta_flip)
 
     def segmentation(self, mask: np.ndarray, file: str) -> Segmentation:
         """A mask, uint8 (height, width), as a typed value."""

@@ -121,7 +121,7 @@ def whole(
 def _scaled(model: Model, scales: Sequence[float]) -> tuple[float, ...]:
     """The scales. Raises `ConfigError` where the backbone takes images of one size only."""
     if scales and any(model.spec.stage(name).kind == "tokens" for name in model.adapter.taps(model.spec)):
-        raise ConfigError(f"{model.spec.name} was built for images of one size: leave scales out, or use flip.")
+        raise ConfigError(f"{model.spec.name} was built for images of one size: leave tta_scales out, or use tta_flip.")
     return tuple(scales)
 
 
@@ -256,7 +256,7 @@ def _bands(
     if (sides[0] * step, sides[1] * step) != window:
         raise ConfigError(
             f"{model.spec.name} gives maps of {sides[0]}x{sides[1]} for windows of {window[0]}x{window[1]}, which "
-            "cannot be put side by side: choose another image_size, or leave sliding out."
+            "cannot be put side by side: choose another image_size, or leave sliding_window out."
         )
     multiple = int(np.lcm(_coarsest(model), step))
     down, across = (starts(image.shape[axis], window[axis], overlap, multiple) for axis in (0, 1))

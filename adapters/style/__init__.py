@@ -75,8 +75,10 @@ class Style(Adapter):
         blocks: residual blocks of `fast`. padding, upsample, output, eps: see `nets.TransformNet`.
         normalized: whether the decoder of `adain` gets features of mean square 1: backbones differ in their size by
             factors of a hundred, which no initialisation could suit. Published ones do not.
-        steps: of `gatys`. optimizer: `lbfgs` or `adam`. rate: of Adam, in pixel values. init: what it starts from.
-        scales: sizes that `gatys` goes through, each twice the one before; 0 for as many as the picture's size asks.
+        steps: of `gatys`. optimizer: `lbfgs` or `adam`. learning_rate: of Adam, in pixel values.
+        init: what `gatys` starts from.
+        pyramid_levels: sizes that `gatys` goes through, each twice the one before; 0 for as many as the picture's size
+            asks.
     """
 
     method: Annotated[str, METHODS] = "adain"
@@ -98,23 +100,23 @@ class Style(Adapter):
     normalized: bool = True
     steps: int = 200
     optimizer: Literal["lbfgs", "adam"] = "lbfgs"
-    rate: float = 0.02
+    learning_rate: float = 0.02
     init: Literal["content", "noise"] = "content"
-    scales: int = 0
+    pyramid_levels: int = 0
 
     targets_from = ("images",)
+    renamed = {"rate": "learning_rate", "scales": "pyramid_levels"}
     classes = False
 
     def __post_init__(self) -> None:
-        for name in ("steps", "rate", "eps"):
+        for name in ("steps", "learning_rate", "eps"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be above 0.")
         if self.style_size and self.style_size < 16:
             raise ConfigError(f"style_size is {self.style_size}; it must be at least 16, or 0 for the photos' size.")
-        if min(self.width, self.scales) < 0 or self.blocks < 1:
-            raise ConfigError(
-                f"width {self.width} and scales {self.scales} must be 0 or more, blocks {self.blocks} at least 1."
-            )
+        for name, least in (("width", 0), ("pyramid_levels", 0), ("blocks", 1)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least {least}.")
         for name in ("content_weight", "style_weight", "tv_weight"):
             if getattr(self, name) < 0 and getattr(self, name) != -1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be 0 or more, or -1 for the method's own.")
@@ -185,7 +187,7 @@ class Style(Adapter):
             return {"style": style_pixels(file, size)}
         return {"style": style_crop(file, size, number)}
 
-    def loss(self, forward: ForwardPass, batch: Mapping[str, Any]) -> dict[str, Array]:
+    def loss_terms(self, forward: ForwardPass, batch: Mapping[str, Any]) -> dict[str, Array]:
         return METHODS[self.method].loss(self, forward, batch)
 
     @property

@@ -126,7 +126,7 @@ def _targets(
 
 
 def _transform(options: Style) -> optax.GradientTransformationExtraArgs:
-    return optax.lbfgs() if options.optimizer == "lbfgs" else optax.adam(options.rate)
+    return optax.lbfgs() if options.optimizer == "lbfgs" else optax.adam(options.learning_rate)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -158,7 +158,7 @@ def _advance(
 
 def sizes(options: Style, size: tuple[int, int]) -> list[tuple[int, int]]:
     """The sizes (height, width) that a picture goes through, its own last."""
-    count = options.scales or 1 + max(int(math.log2(max(size) / COARSEST)), 0)
+    count = options.pyramid_levels or 1 + max(int(math.log2(max(size) / COARSEST)), 0)
     scaled = [(max(size[0] >> i, 1), max(size[1] >> i, 1)) for i in reversed(range(count))]
     return [s for s in scaled if min(s) >= 32] or [size]
 

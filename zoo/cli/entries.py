@@ -9,14 +9,16 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from zoo.cli import output
-from zoo.errors import ConfigError, unknown_name
+from zoo.errors import ConfigError, UnknownNameError, unknown_name
 from zoo.registry.spec import BackboneSpec, Preprocess, WeightSpec, defaults
 
 if TYPE_CHECKING:
     from zoo.registry.catalogue import Row
 
-KINDS = ("backbones", "weights", "adapters", "models", "plugins")
+KINDS = ("backbones", "weights", "tasks", "models", "plugins")
 """What is listed beside the parts of extension points."""
+_CATALOGUE: Mapping[str, str] = {"tasks": "adapters"}
+"""Kinds that the catalogue calls by another name: a task is given by a task adapter."""
 _PREPROCESS = defaults(Preprocess)
 _BACKBONE = defaults(BackboneSpec)
 _WEIGHTS = {name: value for name, value in defaults(WeightSpec).items() if name != "preprocess"}
@@ -52,6 +54,8 @@ def _kind(asked: str) -> str:
     """A kind of entry, or an extension point. Of a point the plural of its second word will do, such as `heads`."""
     from zoo.registry import registry
 
+    if asked == "adapters":
+        raise UnknownNameError("`zoo list adapters` is now `zoo list tasks`.")
     points = registry().points()
     plurals = {f"{point.partition('.')[2]}s": point for point in points}
     if asked in KINDS or asked in points:
@@ -64,7 +68,7 @@ def _kind(asked: str) -> str:
 def _counts() -> dict[str, int]:
     from zoo.registry import registry
 
-    counts = {kind: len(registry().rows(kind)) for kind in KINDS if kind != "plugins"}
+    counts = {kind: len(_rows(kind)) for kind in KINDS if kind != "plugins"}
     return {**counts, "plugins": len(registry().records(load=False)), **registry().points()}
 
 
@@ -99,7 +103,7 @@ def _entries(kind: str) -> list[dict[str, Any]]:
     if kind not in KINDS:
         rows = registry().part_rows(kind)
         return [{**_plain(row), "name": name} for row, name in zip(rows, registry().part_names(kind), strict=True)]
-    rows = registry().rows(kind)
+    rows = _rows(kind)
     if kind == "weights":
         rows = _with_preprocessing(rows)
     entries = [_ENTRY[kind](row) for row in rows]
@@ -113,6 +117,12 @@ def _entries(kind: str) -> list[dict[str, Any]]:
         for row, entry in zip(rows, entries, strict=True):
             entry["weights"] = weights[row.name]
     return entries
+
+
+def _rows(kind: str) -> list[Row]:
+    from zoo.registry import registry
+
+    return registry().rows(_CATALOGUE.get(kind, kind))
 
 
 def _with_preprocessing(rows: list[Row]) -> list[Row]:
@@ -182,7 +192,7 @@ def _origin(row: Row) -> dict[str, str]:
 _ENTRY: Mapping[str, Callable[[Row], dict[str, Any]]] = {
     "backbones": _backbone,
     "weights": _weights,
-    "adapters": _plain,
+    "tasks": _plain,
     "models": _plain,
 }
 
@@ -217,9 +227,9 @@ _COLUMNS: Mapping[str, tuple[Sequence[str], Callable[[Mapping[str, Any]], Sequen
             e["source"] or "a file of yours",
         ),
     ),
-    "adapters": (("name", "summary"), lambda e: (e["name"], e.get("summary", ""))),
+    "tasks": (("name", "summary"), lambda e: (e["name"], e.get("summary", ""))),
     "models": (
-        ("name", "backbone", "adapter", "summary"),
+        ("name", "backbone", "task", "summary"),
         lambda e: (e["name"], e["backbone"], e["adapter"], e.get("summary", "")),
     ),
     "parts": (("name", "summary"), lambda e: (e["name"], e.get("summary", ""))),
@@ -233,7 +243,7 @@ _COLUMNS: Mapping[str, tuple[Sequence[str], Callable[[Mapping[str, Any]], Sequen
 def show_entry(name: str, as_json: bool = False) -> None:
     """Print all about the entry called `name`. Raises `UnknownNameError`, or `ConfigError` when two are called so."""
     with output.plugins_may_print():
-        entries = {kind: _entries(kind) for kind in ("backbones", "weights", "adapters", "models")}
+        entries = {kind: _entries(kind) for kind in ("backbones", "weights", "tasks", "models")}
     found = [
         (kind, entry) for kind, some in entries.items() for entry in some if name in (entry["name"], _qualified(entry))
     ]

@@ -22,13 +22,13 @@ def list_(
     pattern: Annotated[str, typer.Argument(help="Part of a name, or a pattern with * and ?.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Strict JSON.")] = False,
 ) -> None:
-    """What there is: backbones, weights, adapters, models, plugins."""
+    """List backbones, weights, tasks, models, plugins or the parts of an extension point."""
     entries.list_entries(kind, pattern, as_json)
 
 
 def show(
-    name: Annotated[str, typer.Argument(help="A backbone, weights (arch.tag), an adapter or a model.")],
+    name: Annotated[str, typer.Argument(help="A backbone, weights (arch.tag), a task or a model.")],
     as_json: Annotated[bool, typer.Option("--json", help="Strict JSON.")] = False,
 ) -> None:
-    """All about one backbone, set of weights, adapter or model."""
+    """Show everything about a backbone, a set of weights, a task or a model."""
     entries.show_entry(name, as_json)

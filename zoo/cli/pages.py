@@ -100,10 +100,10 @@ def weights(entry: Entry, entries: Entries) -> None:
             _citation(found)
 
 
-def adapter(entry: Entry, entries: Entries) -> None:
+def task(entry: Entry, entries: Entries) -> None:
     """A task and its options."""
     facts = {"summary": entry.get("summary"), "paper": entry.get("paper")}
-    _facts(f"{entry['name']} (adapter)", {**facts, "plugin": f"{entry['module']} ({entry['distribution']})"})
+    _facts(f"{entry['name']} (task)", {**facts, "plugin": f"{entry['module']} ({entry['distribution']})"})
     if entry.get("options"):
         print("\nOptions")
         output.print_table(("option", "type and default"), [(k, _accepted(v)) for k, v in entry["options"].items()])
@@ -121,7 +121,7 @@ def _accepted(text: str) -> str:
 
 def model(entry: Entry, entries: Entries) -> None:
     """A published composition."""
-    facts = {key: entry.get(key) for key in ("summary", "backbone", "adapter")}
+    facts = {"summary": entry.get("summary"), "backbone": entry["backbone"], "task": entry["adapter"]}
     plugin = f"{entry['module']} ({entry['distribution']})"
     _facts(f"{entry['name']} (model)", {**facts, "config": _options(entry.get("config", {})), "plugin": plugin})
 
@@ -129,6 +129,6 @@ def model(entry: Entry, entries: Entries) -> None:
 PAGES: Mapping[str, Callable[[Entry, Entries], None]] = {
     "backbones": backbone,
     "weights": weights,
-    "adapters": adapter,
+    "tasks": task,
     "models": model,
 }

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from zoo.errors import ConfigError, unknown_name
-from zoo.models.options import by_owner
+from zoo.models.options import by_owner, refuse_renamed
 from zoo.models.task.backbone import OnBackbone
 from zoo.models.task.forward import ForwardPass
 from zoo.models.task.head import Head, HeadInputs
@@ -57,6 +57,9 @@ class Adapter(OnBackbone, Objective, Output, Report):
     """Whether the outputs stand for classes. A task without classes takes no labels."""
     adjustable: ClassVar[tuple[str, ...]] = ()
     """Options that change predictions but nothing that is learned. They can be changed on a trained model."""
+    renamed: ClassVar[Mapping[str, str]] = {}
+    """Former names of options -> their names now. Saved models that have the former ones load; to set them is an error
+    that says the new name."""
 
     @property
     def training(self) -> Training:
@@ -77,6 +80,7 @@ def configure(adapter: type[Adapter], labels: Sequence[str], options: Mapping[st
         ConfigError: for a value of the wrong type or out of range.
     """
     known = option_fields(adapter)
+    refuse_renamed(options, known, adapter.renamed)
     for key in options:
         if key not in known:
             raise unknown_name(f"option of {adapter.__name__}", key, known)
@@ -94,6 +98,7 @@ def configure(adapter: type[Adapter], labels: Sequence[str], options: Mapping[st
 def adjusted(adapter: Adapter, options: Mapping[str, Any]) -> Adapter:
     """An adapter with other values of options that are `adjustable`. Raises `ConfigError` for others."""
     kind = type(adapter)
+    refuse_renamed([key.removeprefix("task.") for key in options], option_fields(kind), kind.renamed)
     for key in options:
         if key.removeprefix("task.") not in kind.adjustable:
             accepted = ", ".join(kind.adjustable) or "none"

@@ -59,7 +59,9 @@ class Checkpoint:
                 f"{self.fetched.path} was made with {self.saved.card.qualified('backbone')}, and "
                 f"{now.distribution}/{parts.spec.name} is other code of the same name: name the former."
             )
-        return self.saved if self.saved.is_for(parts.task, parts.plugins["adapter"].distribution) else None
+        if not self.saved.is_for(parts.task, parts.plugins["adapter"].distribution):
+            return None
+        return self.saved.renamed(parts.task.adapter)
 
 
 def is_near(source: str | None) -> bool:

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
-from zoo.errors import ConfigError, unknown_name
+from zoo.errors import ConfigError, UnknownNameError, unknown_name
 
 OWNERS = ("task", "backbone", "preprocess")
 """What an option may belong to. A key names its owner as `owner.key`, which it must where several have the key."""
+
+
+def refuse_renamed(keys: Iterable[str], known: Container[str], renamed: Mapping[str, str]) -> None:
+    """Raise `UnknownNameError` with the new name for a key that is a former name of an option.
+
+    Args:
+        known: names of options now.
+        renamed: former name -> name now.
+    """
+    for key in keys:
+        if key in renamed and key not in known:
+            raise UnknownNameError(f"the option `{key}` is now `{renamed[key]}`.")
 
 
 def by_owner(

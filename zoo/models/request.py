@@ -11,7 +11,7 @@ from zoo.labels import names as label_names
 from zoo.labels.spelling import nfc
 from zoo.models.adapter import option_fields
 from zoo.models.card import DTYPES, Provider
-from zoo.models.options import OWNERS, by_owner
+from zoo.models.options import OWNERS, by_owner, refuse_renamed
 from zoo.numbers import SEED, Accepted, check_number
 from zoo.registry import registry
 from zoo.registry.spec import AdapterSpec, BackboneSpec, ModelSpec, Preprocess, WeightSpec
@@ -165,6 +165,8 @@ def numbered(count: int) -> tuple[str, ...]:
 def _sorted(spec: BackboneSpec, task: AdapterSpec, *configs: Mapping[str, Any]) -> Options:
     """Each option below its owner, see `zoo.models.options`; of several configurations the later one counts."""
     tables = (tuple(option_fields(task.adapter)), tuple(spec.options), PREPROCESS_OPTIONS)
+    bare = [key.removeprefix("task.") for config in configs for key in config]
+    refuse_renamed(bare, {name for table in tables for name in table}, task.adapter.renamed)
     found = by_owner(f"{task.name} on {spec.name}", dict(zip(OWNERS, tables, strict=True)), *configs)
     spec.check_options(found["backbone"])
     preprocess = found["preprocess"]

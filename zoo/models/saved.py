@@ -40,6 +40,11 @@ class Saved:
     labels: tuple[str, ...]
     options: Mapping[str, Any]
 
+    def renamed(self, adapter: type[Adapter]) -> Saved:
+        """This description with the names that the options of its task have now, see `Adapter.renamed`."""
+        names = {old: new for old, new in adapter.renamed.items() if old not in option_fields(adapter)}
+        return replace(self, options={names.get(name, name): value for name, value in self.options.items()})
+
     def is_for(self, adapter: AdapterSpec, distribution: str) -> bool:
         """Whether its head is one of this task, of this distribution."""
         known = self.card.plugins.get("adapter")

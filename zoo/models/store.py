@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,9 @@ from flax import nnx
 from zoo.errors import WeightsError
 from zoo.models.adapter import configure
 from zoo.models.assemble import Blueprint, assemble
-from zoo.models.card import Card
 from zoo.models.fill import put
 from zoo.models.model import Model
-from zoo.models.saved import brought_up_to_date, describe, saved, spec_of, with_recorded_parts
+from zoo.models.saved import Saved, brought_up_to_date, describe, saved, spec_of, with_recorded_parts
 from zoo.weights.fetch import fetch
 from zoo.weights.file import DESCRIPTION, TensorFile
 from zoo.weights.file import read as read_tensors
@@ -73,15 +71,16 @@ def load(source: str | Path) -> Model:
         raise WeightsError(
             f"{source} holds weights, not a model saved by zoo: use zoo.create(NAME, TASK, weights={str(source)!r})."
         )
-    return _rebuild(found.card, found.labels, found.options, file)
+    return _rebuild(found, file)
 
 
-def _rebuild(card: Card, labels: tuple[str, ...], options: Mapping[str, Any], file: TensorFile) -> Model:
+def _rebuild(described: Saved, file: TensorFile) -> Model:
     tensors = file.load()  # first of all: it verifies the description as well
+    card = described.card
     spec, adapter_spec = spec_of(card, "backbone").built_with(card.options), spec_of(card, "adapter")
     card = brought_up_to_date(card)
-    options = with_recorded_parts(card, adapter_spec.adapter, options)
-    adapter = configure(adapter_spec.adapter, labels, options)
+    options = with_recorded_parts(card, adapter_spec.adapter, described.renamed(adapter_spec.adapter).options)
+    adapter = configure(adapter_spec.adapter, described.labels, options)
     model = assemble(Blueprint(spec, adapter, card.preprocess, card.in_channels, card.options), card)
     expected = named_slots(model)
     if expected.keys() != tensors.keys():

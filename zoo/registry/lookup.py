@@ -25,11 +25,13 @@ from zoo.registry.spec import AdapterSpec, BackboneSpec, ModelSpec, Part, Prepro
 
 _SINGULAR = {
     "backbones": "backbone",
-    "adapters": "adapter",
+    "adapters": "task",
     "weights": "weights",
     "models": "model",
     "parts": "part",
 }
+_LISTED = {"adapters": "tasks"}
+"""Kinds that users know by another name than the catalogue's."""
 
 
 class Registry:
@@ -422,7 +424,7 @@ class Registry:
                 )
         names = [known for known, _ in self._all_given(kind)]
         broken = [plugin.qualified for plugin in self._plugins if plugin.state in ("failed", "incompatible")]
-        hint = f"`zoo list {kind}` lists all."
+        hint = f"`zoo list {_LISTED.get(kind, kind)}` lists all."
         if broken:
             hint += f" Set aside: {', '.join(broken)}; `zoo plugins` says why."
         return unknown_name(_SINGULAR[kind], name, names, hint)

@@ -91,7 +91,7 @@ def _evaluate(
     if "image" in batch:
         batch = identity(batch, seen_size(model.card.preprocess, batch["image"].shape), adapter.training.moves)
     forward = model.forward(batch)
-    terms = adapter.loss(forward, batch)
+    terms = adapter.loss_terms(forward, batch)
     return adapter.decode(forward, batch), total_loss(adapter, terms), terms if len(terms) > 1 else {}
 
 

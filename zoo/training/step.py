@@ -98,7 +98,7 @@ def seen_size(preprocess: Preprocess, shape: tuple[int, ...]) -> tuple[int, int]
 def batch_loss(model: Model, batch: Batch) -> Array:
     """Mean loss over the images of the batch that are valid, (). Batch statistics are of these images alone."""
     with statistics_of(batch["valid"]):
-        losses = total_loss(model.adapter, model.adapter.loss(model.forward(batch), batch))
+        losses = total_loss(model.adapter, model.adapter.loss_terms(model.forward(batch), batch))
     valid = batch["valid"].astype(losses.dtype)
     return jnp.sum(losses * valid) / jnp.maximum(jnp.sum(valid), 1)
 

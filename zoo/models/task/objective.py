@@ -42,7 +42,7 @@ class Objective:
         """
         return {}
 
-    def loss(self, forward: ForwardPass, batch: Mapping[str, Any]) -> dict[str, Array]:
+    def loss_terms(self, forward: ForwardPass, batch: Mapping[str, Any]) -> dict[str, Array]:
         """Return the terms of the loss of each image by name, each (b,).
 
         The training loss is their sum in the order of this dict, each times its factor in `loss_weights`. Evaluations

@@ -96,7 +96,7 @@ class Points(Adapter):
             "true_points": true,
         }
 
-    def loss(self, forward, batch):
+    def loss_terms(self, forward, batch):
         distance = jnp.abs(forward.outputs - batch["points"]).sum(-1)
         valid = batch["point_valid"]
         return {"l1": jnp.sum(jnp.where(valid, distance, 0.0), -1) / jnp.maximum(valid.sum(-1), 1)}
