@@ -82,7 +82,7 @@ class Adapter:
     backbone is frozen. The targets in `moves` are mirrored with them."""
     views: ClassVar[int] = 0
     """How many further, randomly augmented views of each image have their features cached there as well, with the
-    targets in `moves` moved along. Fewer for data of many images: `zoo.training.reads.VIEWED` of all together."""
+    targets in `moves` moved along. Fewer for data of many images, see `zoo.training.phase_sources.VIEWED`."""
     invariant: ClassVar[tuple[str, ...]] = ()
     """Names of `targets` that stay true when the image is cropped or mirrored, such as a class, or that training does
     not read. With a target that is neither here nor in `moves`, training on moved images is refused."""
