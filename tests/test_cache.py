@@ -23,7 +23,7 @@ from zoo.models.card import Provider
 from zoo.models.model import FEATURES, Model
 from zoo.models.prepared import frame_numbers
 from zoo.training import Augment
-from zoo.training.batches import cached_batches, mirrored_targets
+from zoo.training.sources import CachedFeatures, mirrored_targets
 
 COUNT = 75
 FAST: dict[str, Any] = {"plots": False, "augment": "none", "show": lambda session: lambda event: None}
@@ -380,10 +380,11 @@ def test_half_of_the_images_of_an_epoch_are_mirrored_with_their_targets(framed: 
     groups = frame_numbers(framed, model.card.preprocess)
     loader = Loader(framed, lambda sample: {}, 2, seed=5, shuffle=True, groups=groups)
     targets = [{"boxes": np.array([[1.0, 2.0, 4.0, 6.0], [0, 0, 0, 0]], np.float32)}] * 11
+    source = CachedFeatures(loader, replace(views, targets=targets), varied=mirror)
     turned = 0
     for epoch in range(6):
-        batches = list(cached_batches(views, loader, targets, epoch, mirror=mirror))
-        again = list(cached_batches(views, loader, targets, epoch, 2, mirror=mirror))
+        batches = list(source.epoch(epoch))
+        again = list(source.epoch(epoch, 2))
         assert len(batches) == len(loader)
         for batch, other in zip(batches[2:], again, strict=True):
             assert all(np.array_equal(batch[name], other[name]) for name in batch)

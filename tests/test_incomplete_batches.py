@@ -20,11 +20,11 @@ from zoo.errors import ConfigError
 from zoo.layers import BatchNorm, statistics_of
 from zoo.models.model import Model
 from zoo.models.prepared import evaluation_load
-from zoo.training.batches import relabelled
 from zoo.training.config import Recipe
+from zoo.training.data import relabelled
 from zoo.training.evaluation import evaluate_batches
+from zoo.training.phase_sources import training_images
 from zoo.training.plan import make_plan
-from zoo.training.reads import training_loader
 from zoo.training.rules import assign, preset
 from zoo.training.session import Session
 from zoo.training.step import install, start
@@ -115,7 +115,7 @@ def test_figures_are_those_without_copies(five: Dataset, monkeypatch: pytest.Mon
 def test_a_data_set_smaller_than_a_batch_has_no_copies(five: Dataset, tmp_path: Path):
     model = create()
     session = Session(model, five, five, make_plan(model, "all", 1, None, None), Recipe(batch_size=32), tmp_path)
-    (batch,) = training_loader(session, assign(model, preset(model, "all"))).epoch(0)
+    (batch,) = training_images(session, assign(model, preset(model, "all"))).epoch(0)
     assert batch["valid"].tolist() == [True] * 5
 
 
@@ -127,7 +127,7 @@ def test_batches_are_full_for_a_layer_that_cannot_tell_copies(five: Dataset, tmp
     def batches(plan: str, statistics: bool, size: int = 4) -> Loader:
         recipe = Recipe(batch_size=size, batch_norm="batch" if statistics else "frozen")
         session = Session(model, five, five, make_plan(model, plan, 1, None, None), recipe, tmp_path)
-        return training_loader(session, assign(model, preset(model, plan)))
+        return training_images(session, assign(model, preset(model, plan))).loader
 
     full = batches("all", True)
     assert len(full) == 1 and all(batch["valid"].all() for batch in full.epoch(0))
@@ -139,8 +139,8 @@ def test_batches_are_full_for_a_layer_that_cannot_tell_copies(five: Dataset, tmp
 def test_a_batch_too_large_for_a_frame_is_refused(five: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     model = create()
     model.backbone.bn2 = nnx.BatchNorm(16, rngs=nnx.Rngs(0))  # type: ignore[attr-defined]
-    monkeypatch.setattr("zoo.training.reads.frame_numbers", lambda *_: np.array([0, 0, 0, 1, 1]))
+    monkeypatch.setattr("zoo.training.phase_sources.frame_numbers", lambda *_: np.array([0, 0, 0, 1, 1]))
     recipe = Recipe(batch_size=3, batch_norm="batch")
     session = Session(model, five, five, make_plan(model, "all", 1, None, None), recipe, tmp_path)
     with pytest.raises(ConfigError, match="backbone.bn2 .*batch_size of at most 2"):
-        training_loader(session, assign(model, preset(model, "all")))
+        training_images(session, assign(model, preset(model, "all")))

@@ -25,8 +25,8 @@ from zoo.models.model import Model
 from zoo.models.prepared import evaluation_load
 from zoo.registry import registry
 from zoo.training.config import Recipe
+from zoo.training.phase_sources import training_images
 from zoo.training.plan import make_plan
-from zoo.training.reads import training_loader
 from zoo.training.rules import assign, preset
 from zoo.training.session import Session
 
@@ -161,7 +161,7 @@ def test_images_that_are_only_coloured_show_what_an_evaluation_shows(bars: Any, 
     model = create()
     recipe = Recipe(batch_size=4, augment=COLOURS)
     session = Session(model, bars["train"], bars["val"], make_plan(model, "all", 1, None, None), recipe, tmp_path)
-    batch = next(iter(training_loader(session, assign(model, preset(model, "all"))).epoch(0)))
+    batch = next(iter(training_images(session, assign(model, preset(model, "all"))).epoch(0)))
     as_evaluated = evaluation_load(model)
     for row, index in enumerate(batch["index"]):
         assert np.array_equal(batch["image"][row], as_evaluated(bars["train"][int(index)])["image"])

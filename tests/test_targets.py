@@ -22,7 +22,7 @@ from zoo.errors import ConfigError, DataError, UnknownNameError
 from zoo.targets.base import Opaque, TargetKind
 from zoo.targets.faults import Report
 from zoo.targets.spatial.base import Geometry, Shown, Spatial
-from zoo.training.batches import mirrored_targets
+from zoo.training.sources import mirrored_targets
 
 
 @pytest.fixture(autouse=True)

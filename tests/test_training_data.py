@@ -15,7 +15,7 @@ import zoo
 from zoo.data import Dataset, read, split
 from zoo.errors import ConfigError, DataError, RunError, WeightsError
 from zoo.models.export import native_tensors
-from zoo.training.batches import named_after, relabelled, splits
+from zoo.training.data import named_after, relabelled, splits
 from zoo.training.session import Session
 from zoo.weights.file import write
 

@@ -24,7 +24,7 @@ from zoo.models.adapter import option_fields
 from zoo.models.model import FEATURES, Model
 from zoo.models.prepared import evaluation_load
 from zoo.targets.moves import MOVES
-from zoo.training.batches import cached_batches
+from zoo.training.sources import CachedFeatures
 
 SIDE = 64
 COUNT = 7
@@ -145,7 +145,7 @@ def test_targets_move_with_the_pixels(model: Model, dataset: Dataset, views: Cac
     moved = points = 0
     for epoch in range(5):
         turns = views.turns(1, epoch)
-        for batch in cached_batches(views, loader, views.targets, epoch, mirror=True):
+        for batch in CachedFeatures(loader, views, varied=True).epoch(epoch):
             for i in np.flatnonzero(batch["valid"]):
                 row = int(batch["index"][i])
                 pixels = seen(model, dataset, views, row, int(turns[row]))[..., 0]
@@ -182,12 +182,12 @@ def test_each_sample_has_all_its_views_in_turn(views: CachedViews):
 
 def test_batches_go_on_where_they_stopped(model: Model, dataset: Dataset, views: CachedViews):
     loader = Loader(dataset, evaluation_load(model), 2, seed=1, shuffle=True, groups=views.groups)
-    whole = list(cached_batches(views, loader, views.targets, 2, mirror=True))
-    rest = list(cached_batches(views, loader, views.targets, 2, 2, mirror=True))
+    whole = list(CachedFeatures(loader, views, varied=True).epoch(2))
+    rest = list(CachedFeatures(loader, views, varied=True).epoch(2, 2))
     for one, other in zip(whole[2:], rest, strict=True):
         assert all(np.array_equal(one[name], other[name]) for name in one)
     # An evaluation sees images as they are.
-    for batch in cached_batches(views, loader, views.targets, 0):
+    for batch in CachedFeatures(loader, views).epoch(0):
         np.testing.assert_array_equal(batch[FEATURES + "body"], views.rows(batch["index"])[FEATURES + "body"])
         np.testing.assert_array_equal(batch["mask"], [views.targets[i]["mask"] for i in batch["index"]])
 
@@ -196,7 +196,7 @@ def test_truths_are_in_batches_of_evaluations_alone(model: Model, dataset: Datas
     """Each with its sample, from images and from cached features; what only fills up repeats the last."""
     for load, there in ((evaluation_load(model), False), (evaluation_load(model, truth=True), True)):
         loader = Loader(dataset, load, 2, groups=views.groups)
-        cached = cached_batches(views, loader, views.targets, 0, truth=model.adapter.truth if there else None)
+        cached = CachedFeatures(loader, views, truth=model.adapter.truth if there else None).epoch(0)
         for one, other in zip(loader.epoch(0), cached, strict=True):
             assert ("true" in one) == ("true" in other) == there
             if there:

@@ -135,7 +135,7 @@ def _model_for_data(
     import zoo
     from zoo.data import read
     from zoo.models.create import check_options
-    from zoo.training.batches import training_splits
+    from zoo.training.data import training_splits
 
     if task:
         check_options(backbone, task, creation)
@@ -183,7 +183,7 @@ def evaluate(
     places = [place for place in (run, data) if place]
     if len(places) != (1 if backbone else 2):
         raise ConfigError("give RUN and DATA, or --backbone NAME [--weights SOURCE] and DATA.")
-    from zoo.training.batches import evaluation_split
+    from zoo.training.data import evaluation_split
 
     common = (set_, dtype, image_size, accept_license)
     before = _saved(weights) if backbone else None

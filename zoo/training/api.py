@@ -10,15 +10,15 @@ from pathlib import Path
 from zoo.data import Dataset
 from zoo.models.model import Model
 from zoo.models.store import save
-from zoo.training.batches import Data
 from zoo.training.config import OPTIONS, Recipe, TrainConfig
-from zoo.training.evaluation import Evaluation
+from zoo.training.data import Data
+from zoo.training.evaluation import Evaluation, evaluate_source
 from zoo.training.loop import fit, stopping
 from zoo.training.options import configured
 from zoo.training.prepare import Splits, fit_to_data, make_phases, run_folder
-from zoo.training.reads import validate
 from zoo.training.run import Run, abandon, finish, write_history, write_tensorboard
 from zoo.training.session import Event, Session
+from zoo.training.sources import evaluation_source
 
 
 @configured(TrainConfig, OPTIONS)
@@ -83,7 +83,7 @@ def _finish(session: Session, test: Dataset | None, began: float) -> Run:
     assert session.best is not None
     # The caches hold features of the backbone as it is now; the best epoch's may be an earlier one.
     cache = session.caches.get("val") if session.best[0]["epoch"] > session.cached_after else None
-    evaluation = validate(model, session.val, cache, recipe.batch_size)
+    evaluation = evaluate_source(model, evaluation_source(model, session.val, recipe.batch_size, cache))
     metrics = {
         **evaluation.metrics,
         "best_epoch": session.best[0]["epoch"],
@@ -94,7 +94,7 @@ def _finish(session: Session, test: Dataset | None, began: float) -> Run:
         "val_images": len(session.val),
     }
     if test is not None:
-        metrics["test"] = validate(model, test, None, recipe.batch_size).metrics
+        metrics["test"] = evaluate_source(model, evaluation_source(model, test, recipe.batch_size)).metrics
     # Only now: a model of another card is another program to JAX, and would be compiled anew to be evaluated.
     model.card = replace(model.card, new_head=False)
     save(model, folder)

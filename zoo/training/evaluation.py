@@ -14,15 +14,15 @@ import jax
 import numpy as np
 from flax import nnx
 
-from zoo.data import Dataset, Loader
+from zoo.data import Dataset
 from zoo.data.augment import identity
 from zoo.data.check import Policy, checked
 from zoo.models.adapter import Metrics
 from zoo.models.model import Model
-from zoo.models.prepared import evaluation_load, frame_numbers
 from zoo.models.task.objective import total_loss
 from zoo.numbers import BATCH_SIZE, check_number
-from zoo.training.batches import Data, evaluation_split, relabelled, splits
+from zoo.training.data import Data, evaluation_split, relabelled, splits
+from zoo.training.sources import Source, evaluation_source
 from zoo.training.step import seen_size
 
 KEPT = 16
@@ -139,6 +139,11 @@ def evaluate_batches(
     return replace(found, predictions=[predicted[row] for row in sorted(predicted)])
 
 
+def evaluate_source(model: Model, source: Source) -> Evaluation:
+    """Return the metrics of a model over one epoch of a source."""
+    return evaluate_batches(model, source.dataset, source.epoch(0))
+
+
 def evaluate(
     model: Any,
     data: Data,
@@ -170,12 +175,11 @@ def evaluate(
     part, notes = checked({"": evaluation_split(parts, split)}, annotations)
     dataset = relabelled(part[""], model)
     model, cut = _with_room(model, dataset)
-    groups = frame_numbers(dataset, model.card.preprocess)
-    loader = Loader(dataset, evaluation_load(model, truth=True), min(batch_size, len(dataset)), groups=groups)
+    source = evaluation_source(model, dataset, batch_size)
 
     def counted() -> Iterable[dict[str, np.ndarray]]:
         done = 0
-        for batch in loader.epoch(0):
+        for batch in source.epoch(0):
             yield batch
             done += int(batch["valid"].sum())
             if progress:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,52 +17,49 @@ import numpy as np
 import optax
 from flax import nnx
 
-from zoo.data import Loader
 from zoo.models.model import Model
-from zoo.training.evaluation import Evaluation
-from zoo.training.kept import keep_if_best, restore, save_checkpoint
+from zoo.training.evaluation import Evaluation, evaluate_source
+from zoo.training.phase_sources import Sources, augments, open_sources, training_images
 from zoo.training.plan import Phase
-from zoo.training.precondition import precondition, started, with_statistics
-from zoo.training.reads import (
-    affine_maps,
-    augments,
-    open_caches,
-    sample_features,
-    train_batches,
-    training_loader,
-    validated,
-)
+from zoo.training.precondition import affine_maps, precondition, started, with_statistics
 from zoo.training.remarks import never_predicted, slow_average, still_figure, unpredicted_text
 from zoo.training.rules import Assignment, assign
-from zoo.training.run import write_history
+from zoo.training.run import scalars, write_history
+from zoo.training.saving import keep_if_best, restore, save_checkpoint
 from zoo.training.schedules import schedule
-from zoo.training.session import Event, Interrupted, Place, Session, finite_losses
+from zoo.training.session import Event, Interrupted, Place, Session, diverged, finite_losses
+from zoo.training.sources import Source, joined
 from zoo.training.step import Program, TrainState, install, lenient, optimizer, start
 from zoo.weights.mapping import Path as ModulePath
 
 Resumed = tuple[Path, dict[str, Any]]
+"""The folder of a checkpoint, and where training stood."""
+STREAM = 100_003
+"""Numbers of epochs that a phase has for itself; more than a phase has epochs."""
+SAMPLE = 1024
+"""Training images that the statistics of features are taken from."""
 
 
 def fit(session: Session, *, resume: bool = False) -> Iterator[Event]:
-    """Train. Afterwards the model holds the best epoch's parameters.
+    """Train, phase after phase. Afterwards the model holds the best epoch's parameters.
 
     Yields:
-        (step, event); an event has `kind`: `note` (text), `phase` (name, epochs, batches, trained, parameters),
+        (step, event). An event has a `kind`: `note` (text), `phase` (name, epochs, batches, trained, parameters),
         `step` (loss and grad_norm, on the device) or `epoch` (a row of the history).
     Raises:
         RunError: when the loss is no longer finite, or a checkpoint cannot be written or read.
     """
-    found = session.checkpoints.latest() if resume else None
-    if resume and found is None:
+    checkpoint = session.checkpoints.latest() if resume else None
+    if resume and checkpoint is None:
         yield 0, {"kind": "note", "text": "there is no checkpoint yet: training starts from the beginning"}
     for text in session.notes:
         yield 0, {"kind": "note", "text": text}
-    for text in found[2] if found else ():
+    for text in checkpoint[2] if checkpoint else ():
         yield 0, {"kind": "note", "text": f"{text}: an earlier one is used"}
-    at = found[1]["at"]["phase"] if found else 0
+    reached = checkpoint[1]["at"]["phase"] if checkpoint else 0
     for index, phase in enumerate(session.plan):
-        if index >= at:
-            yield from _phase(session, index, phase, found[:2] if found and index == at else None)
+        if index >= reached:
+            yield from _phase(session, index, phase, checkpoint[:2] if checkpoint and index == reached else None)
     if session.best is not None:
         nnx.update(session.model, session.best[1])
     session.model.eval()
@@ -70,8 +68,8 @@ def fit(session: Session, *, resume: bool = False) -> Iterator[Event]:
 def _phase(session: Session, index: int, phase: Phase, resumed: Resumed | None) -> Iterator[Event]:
     model, recipe = session.model, session.recipe
     assignment = assign(model, phase.rules)
-    loader = training_loader(session, assignment)
-    rate = schedule(recipe.schedule, phase.rate, phase.epochs, max(len(loader) // recipe.accumulate, 1))
+    images = training_images(session, assignment)
+    rate = schedule(recipe.schedule, phase.rate, phase.epochs, max(len(images) // recipe.accumulate, 1))
     maps = affine_maps(model, assignment) if assignment.backbone_frozen else {}
     state, program = _start(session, assignment, rate, maps)
     at = Place(index)
@@ -80,45 +78,30 @@ def _phase(session: Session, index: int, phase: Phase, resumed: Resumed | None) 
         at = Place(**resumed[1]["at"])
         text = f"resumed at step {session.step}, in epoch {len(session.history) + 1}"
         yield session.step, {"kind": "note", "text": text}
-    # Only now is the backbone what this phase trains on.
-    open_caches(session, assignment)
+    # Features may be cached only now: a checkpoint has just put its backbone into the model.
+    sources = open_sources(session, assignment, images)
     if maps and not resumed:
-        statistics = with_statistics(state.opt_state, sample_features(session, maps))
-        fresh = model.card.new_head and not session.history
-        state = replace(state, opt_state=statistics)
-        if fresh:
-            params = started(state.params, statistics, maps)
-            average = None if state.ema is None else jax.tree.map(jnp.copy, params)
-            state = replace(state, params=params, ema=average)
-    yield session.step, _announcement(phase, index, loader, assignment, bool(session.caches), model)
-    updates = max(phase.epochs * len(loader) // recipe.accumulate, 1)
+        state = _standardised(session, state, maps, sources)
+    yield session.step, _announcement(phase, index, sources, assignment, model)
+    updates = max(phase.epochs * len(images) // recipe.accumulate, 1)
     if not resumed and (text := slow_average(phase, updates, recipe.ema)):
         yield session.step, {"kind": "note", "text": text}
+    # Randomness of a step follows from (seed, phase, step), so that a resumed run draws what it would have drawn.
     key = jax.random.fold_in(jax.random.key(recipe.seed), index)
     while at.epoch < phase.epochs and not _patience_lost(session, at):
-        began, seen = time.monotonic(), 0
-        number = index * 100_003 + at.epoch  # a stream of orders for each phase
-        for batch in train_batches(session, loader, number, at.batch):
-            state, metrics = program.run(state, program.frozen, batch, key)
-            session.step += 1
-            seen += int(np.sum(batch["valid"]))
-            at.add(metrics)
-            yield session.step, {"kind": "step", **metrics}
-            if session.stop or time.monotonic() - session.saved > recipe.checkpoint_seconds:
-                save_checkpoint(session, state, program, at)
-                if session.stop:
-                    raise Interrupted(session.stop)
+        began = time.monotonic()
+        state, seen = yield from _steps(session, sources, state, program, key, at)
         losses = finite_losses(session, at)
         seconds = time.monotonic() - began
         install(model, state)
         with lenient():
-            now = float(rate(state.step // recipe.accumulate))
-        scores, evaluation = validated(session, at)
+            rate_now = float(rate(state.step // recipe.accumulate))
+        scores, evaluation = _validated(session, sources.val, at)
         row = {
             "epoch": len(session.history) + 1,
             "step": session.step,
             "phase": phase.name,
-            "rate": now,
+            "rate": rate_now,
             "train_loss": float(np.mean(losses)),
             "grad_norm": float(np.mean([*map(float, at.norms)])),
             "images_per_second": round(seen / max(seconds, 1e-9), 1),
@@ -133,8 +116,52 @@ def _phase(session: Session, index: int, phase: Phase, resumed: Resumed | None) 
         for text in _remarks(session, evaluation):
             yield session.step, {"kind": "note", "text": text}
     if at.epoch < phase.epochs:
-        text = f"no better epoch in {at.waited}: phase {phase.name} ends early"
+        text = f"early stopping: no better epoch in {at.waited}, phase {phase.name} ends"
         yield session.step, {"kind": "note", "text": text}
+
+
+def _steps(
+    session: Session, sources: Sources, state: TrainState, program: Program, key: jax.Array, at: Place
+) -> Generator[Event, None, tuple[TrainState, int]]:
+    """Take the steps of an epoch, or what is left of it. Returns the state and the number of images trained on."""
+    images = 0
+    # Each phase has a stream of orders of its own; epochs are fewer than its length.
+    number = at.phase * STREAM + at.epoch
+    for batch in joined(sources.train, number, at.batch):
+        # The step donates the state: the old one must not be read again.
+        state, metrics = program.run(state, program.frozen, batch, key)
+        session.step += 1
+        images += int(np.sum(batch["valid"]))
+        at.add(metrics)
+        yield session.step, {"kind": "step", **metrics}
+        if session.stop or time.monotonic() - session.saved > session.recipe.checkpoint_seconds:
+            save_checkpoint(session, state, program, at)
+            if session.stop:
+                raise Interrupted(session.stop)
+    return state, images
+
+
+def _standardised(session: Session, state: TrainState, maps: Mapping[str, ModulePath], sources: Sources) -> TrainState:
+    """Return the state with the statistics of the features that the head's maps read; a new head starts small."""
+    first = next(iter(sources.train.values()))
+    features, reads = first.sample(session.model, SAMPLE), session.model.head.reads()  # type: ignore[attr-defined]
+    statistics = with_statistics(state.opt_state, {name: features[reads[name]] for name in maps})
+    state = replace(state, opt_state=statistics)
+    if not session.model.card.new_head or session.history:
+        return state
+    params = started(state.params, statistics, maps)
+    # A copy, because the step donates the state: one buffer cannot be donated twice.
+    return replace(state, params=params, ema=None if state.ema is None else jax.tree.map(jnp.copy, params))
+
+
+def _validated(session: Session, source: Source, at: Place) -> tuple[dict[str, float], Evaluation]:
+    """Evaluate the model as it is: (the single metrics as they stand in a row of the history, all of them)."""
+    evaluation = evaluate_source(session.model, source)
+    metrics = evaluation.metrics
+    if not math.isfinite(metrics["loss"]):
+        raise diverged(session, at, "validation loss", metrics["loss"])
+    row = {("val_loss" if name == "loss" else name): v for name, v in scalars(metrics).items() if name != "images"}
+    return row, evaluation
 
 
 def _start(
@@ -163,7 +190,7 @@ def _start(
 
 
 def _remarks(session: Session, evaluation: Evaluation) -> Iterator[str]:
-    """What should be said after an epoch. Of classes that are never predicted only what is new."""
+    """Remarks after an epoch. Classes that are never predicted are named when they change."""
     adapter, history = session.model.adapter, session.history
     if counted := getattr(evaluation.accumulated, "class_counts", None):
         counts = counted()
@@ -179,26 +206,24 @@ def _patience_lost(session: Session, at: Place) -> bool:
     return session.recipe.patience is not None and at.waited >= session.recipe.patience
 
 
-def _announcement(
-    phase: Phase, index: int, loader: Loader, assignment: Assignment, cached: bool, model: Model
-) -> dict[str, Any]:
+def _announcement(phase: Phase, index: int, sources: Sources, assignment: Assignment, model: Model) -> dict[str, Any]:
+    """The event that a phase begins with."""
     sizes = {path: int(np.prod(v.shape)) for path, v in nnx.to_flat_state(nnx.state(model, nnx.Param))}
     return {
         "kind": "phase",
         "index": index,
         "name": phase.name,
         "epochs": phase.epochs,
-        "batches": len(loader),
+        "batches": len(next(iter(sources.train.values()))),
         "trained": sum(size for path, size in sizes.items() if assignment.trains(path)),
         "parameters": sum(sizes.values()),
-        "cached": cached,
+        "cached": any(source.cached for source in sources.train.values()),
     }
 
 
 @contextmanager
 def stopping(session: Session) -> Iterator[None]:
-    """While it lasts, SIGTERM and Ctrl-C stop the training at the next step, with a checkpoint; the second time at
-    once."""
+    """Let SIGTERM and Ctrl-C stop the training after the current step, with a checkpoint; the second time at once."""
     before: dict[int, Any] = {}
 
     def note(number: int, _: Any) -> None:

@@ -19,7 +19,7 @@ from zoo.numbers import Accepted, check_number
 
 if TYPE_CHECKING:
     from zoo.models.model import Model
-    from zoo.training.batches import Data
+    from zoo.training.data import Data
     from zoo.training.run import Run
 
 P = ParamSpec("P")

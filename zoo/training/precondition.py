@@ -17,6 +17,8 @@ import optax
 from flax import nnx
 from jax import Array
 
+from zoo.models.model import Model
+from zoo.training.rules import Assignment
 from zoo.weights.mapping import Path
 
 START = 0.2
@@ -30,6 +32,12 @@ class Preconditioned(NamedTuple):
 
     inner: Any
     statistics: dict[str, tuple[Array, Array]]
+
+
+def affine_maps(model: Model, assignment: Assignment) -> dict[str, Path]:
+    """Return the head's affine maps that read a reduced feature and train: path in the head -> path in the model."""
+    paths = {name: ("head", *name.split(".")) for name in model.head.reads()}  # type: ignore[attr-defined]
+    return {name: path for name, path in paths.items() if assignment.trains((*path, "kernel"))}
 
 
 def precondition(

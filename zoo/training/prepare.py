@@ -12,10 +12,10 @@ from zoo.data.check import checked
 from zoo.errors import ConfigError
 from zoo.models.model import Model
 from zoo.models.saved import identity
-from zoo.training.batches import Data, check_moved, named_after, relabelled, splits, training_splits
 from zoo.training.config import Recipe
+from zoo.training.data import Data, check_moved, named_after, relabelled, splits, training_splits
+from zoo.training.phase_sources import moves_images
 from zoo.training.plan import HEAD_RATE, Phase, make_plan
-from zoo.training.reads import moves_images
 from zoo.training.rules import assign
 from zoo.training.run import prepare_folder, stamp, versions
 
@@ -49,7 +49,7 @@ class Splits:
         return (self.train, self.val) if self.test is None else (self.train, self.val, self.test)
 
     def relabelled(self, model: Model, *, by_position: bool = False) -> Splits:
-        """The same with targets as indexes of the model's labels, see `zoo.training.batches.relabelled`."""
+        """The same with targets as indexes of the model's labels, see `zoo.training.data.relabelled`."""
         train, val, *test = (relabelled(one, model, by_position=by_position) for one in self.all)
         return Splits(train, val, test[0] if test else None, self.notes)
 

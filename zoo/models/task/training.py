@@ -21,7 +21,7 @@ class Training:
             the head trains, on images that may be augmented, and no features are cached.
         cached_mirror: Cache the features of mirror images as well, where the backbone is frozen and augmentation is on.
         cached_views: Randomly augmented views of each image whose features are cached there as well. Large datasets get
-            fewer: `zoo.training.reads.VIEWED` in all.
+            fewer: `zoo.training.phase_sources.VIEWED` in all.
         mixup: The loss accepts images mixed of two (mixup, CutMix): `mix` in the batch, see `zoo.data.augment.augment`.
         tta: `decode` uses test-time augmentation, mirror images (`Model.mirrored`). With a frozen backbone, the
             features of mirrored validation images are cached.

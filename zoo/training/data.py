@@ -1,25 +1,19 @@
-"""From a data set to what the model learns from: labels in the model's order, splits, and how a sample is prepared."""
+"""The data of a training: its splits, and targets in the order of the model's labels."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from zoo.data import Dataset, Loader, Sample, read, split, suited
+from zoo.data import Dataset, read, split, suited
 from zoo.data.augment import Augment
 from zoo.data.unique import unified
 from zoo.errors import ConfigError, DataError
 from zoo.labels import Alignment, align, numbered, shown
 from zoo.models.model import Model
 from zoo.targets import natures
-from zoo.targets.moves import MOVES, Moves, movers, unmoved
-
-if TYPE_CHECKING:
-    from zoo.activations.views import CachedViews
+from zoo.targets.moves import unmoved
 
 Data = str | Path | Dataset | Mapping[str, Dataset]
 
@@ -98,54 +92,6 @@ def named_after(model: Model, dataset: Dataset) -> None:
         model.adapter = replace(
             model.adapter, labels=tuple(dataset.classes[indexes.index(i)] for i in range(len(indexes)))
         )
-
-
-def cached_batches(
-    cache: CachedViews,
-    loader: Loader,
-    targets: Sequence[Mapping[str, np.ndarray]],
-    epoch: int,
-    start: int = 0,
-    *,
-    mirror: bool = False,
-    truth: Callable[[Sample], Mapping[str, np.ndarray]] | None = None,
-) -> Iterator[dict[str, Any]]:
-    """The batches that `loader` would give for an epoch, with cached features in place of images. With `mirror`, half
-    of the images are mirrored where the cache has them; which ones depends on the loader's seed, epoch and batch.
-    Where the cache has random views, each image has all its views in turn. Without `mirror`, features of the
-    mirror images, where there are any, are put beside those of the images. `targets` are those of each sample, and
-    `truth` gives further arrays for one, which are read for each batch anew."""
-    turns = cache.turns(loader.seed, epoch) if mirror else None
-    for number, (index, valid) in enumerate(loader.batches(epoch)[start:], start):
-        truths = _stacked([targets[i] for i in index])
-        if truth:
-            rows = [truth(loader.dataset[int(i)]) for i in index[valid]]
-            truths |= _stacked(rows + rows[-1:] * (len(index) - len(rows)))
-        view = None
-        if turns is not None:
-            view = turns[index]
-            truths = cache.moved(mirrored_targets(truths, view == 1, cache.width(index), cache.moves), index, view)
-        elif mirror and cache.mirrored:
-            draws = np.random.Generator(np.random.PCG64([loader.seed, epoch, number, 2]))
-            view = draws.random(len(index)) < 0.5
-            truths = mirrored_targets(truths, view, cache.width(index), cache.moves)
-        beside = {} if mirror else cache.mirror_rows(index)
-        yield {**cache.rows(index, view), **beside, **truths, "index": index, "valid": valid}
-
-
-def _stacked(rows: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Any]:
-    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-
-
-def mirrored_targets(
-    targets: Mapping[str, Any], mirror: np.ndarray, width: int, moves: Moves = MOVES
-) -> dict[str, Any]:
-    """The targets of a batch where images are mirrored as `mirror` (b,) says, in frames of `width` pixels: what `moves`
-    names is mirrored with them."""
-    found = dict(targets)
-    for name, mover in movers(targets, moves):
-        found |= mover.mirrored(name, targets, mirror, width)
-    return found
 
 
 def check_moved(model: Model, dataset: Dataset, augmentation: Augment) -> None:
