@@ -72,7 +72,7 @@ def test_folder_faults_are_named(tmp_path):
     with pytest.raises(DataError, match="wasps has no image; it holds nothing"):
         read(tmp_path / "hollow")
     folders(tmp_path / "differ", "train/a", "train/b", "val/a", "val/c")
-    with pytest.raises(DataError, match="val lacks b and has also c"):
+    with pytest.raises(DataError, match="val lacks b and also has c"):
         read(tmp_path / "differ")
     folders(tmp_path / "twice", "train/a", "train/b", "val/a", "val/b", "valid/a", "valid/b")
     with pytest.raises(DataError, match="val/ and valid/"):
@@ -164,14 +164,15 @@ def test_csv_files_named_by_split(tmp_path):
         ("image,label,split\nx/0.png,a,later\n", r"line 2: the split 'later' is unknown; accepted: train"),
         ('image,label\n"x/0.png,a\nx/1.png,b\n', r"line 2: .*quotation mark opens a cell here"),
         ('image,label\nx/0.png,a\n"x/1.png,b\n"x/0.png",a\n', r"line 3: .*quotation mark opens a cell here"),
-        ('image,label\nx/0.png,"a\nx/1.png,b"\n', r"line 2: the cell of the column 'label' goes over 2 lines"),
-        ('image,label,text\nx/0.png,a,"one\nx/1.png,b,two"\n', r"line 2: the cell of the column 'text' goes over 2"),
-        ("image,label\nx/0.png,a,b\nx/1.png,b\n", r"line 2 has 3 cells and the first line 2"),
+        ('image,label\nx/0.png,"a\nx/1.png,b"\n', r"line 2: the cell in column 'label' spans 2 lines"),
+        ('image,label,text\nx/0.png,a,"one\nx/1.png,b,two"\n', r"line 2: the cell in column 'text' spans 2"),
+        ("image,label\nx/0.png,a,b\nx/1.png,b\n", r"line 2 has 3 cells, but the header has 2"),
         ("image,label,label\nx/0.png,a,b\nx/1.png,b,a\n", r"several columns called 'label'"),
         ("x/0.png,a\nx/1.png,b\n", r"columns \['x/0.png', 'a'\]; its first line must name"),
         ("image;label\nx/0.png;a\n", r"columns \['image;label'\].*separated by commas"),
         ("image,label\n", "no line with an image"),
-        ("image,label\nx/0.png,a\nx/1.png,a\n", "needs two classes"),
+        ("image,label\nx/0.png,a\nx/1.png,a\n", "needs at least two classes"),
+        ("image,labels\nx/0.png,\n", "none of the 1 lines has a label"),
     ],
 )
 def test_csv_faults_name_the_line(tmp_path, text, said):

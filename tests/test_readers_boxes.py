@@ -153,15 +153,15 @@ OUTSIDE = '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/hostname">]>'
         (VOC_TEXT[:-5], "cannot be read as XML"),
         ("<annotation>&undefined;</annotation>", "cannot be read as XML"),
         ('<?xml version="1.0" encoding="none"?>' + VOC_TEXT, "cannot be read as XML"),
-        ("<other><annotation></annotation></other>", "outermost"),
+        ("<other><annotation></annotation></other>", "root element"),
         (VOC_TEXT.replace("<xmin>11</xmin>", "<xmin>left</xmin>"), "<xmin> is 'left'"),
         (VOC_TEXT.replace("<ymax>40</ymax>", ""), "<ymax> is None"),
         (VOC_TEXT.replace("bndbox", "polygon"), "object 0 has no <bndbox>"),
         (
             VOC_TEXT.replace("<object>", "<all><object>", 1).replace("</annotation>", "</all></annotation>"),
-            "not directly",
+            "direct children",
         ),
-        (xml(), "no object in any"),
+        (xml(), "none of them has an object"),
     ],
 )
 def test_voc_faults_name_the_file(tmp_path, text, said):
@@ -169,7 +169,7 @@ def test_voc_faults_name_the_file(tmp_path, text, said):
     write(tmp_path / "a.xml", text)
     with pytest.raises(DataError, match=said) as caught:
         read(tmp_path)
-    assert "a.xml" in str(caught.value) or said == "no object in any"
+    assert "a.xml" in str(caught.value) or said == "none of them has an object"
 
 
 def test_voc_files_without_a_partner(tmp_path):
@@ -242,8 +242,8 @@ def test_coco_other_ids_in_another_split_mean_the_same(tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (coco("z.png"), r"images\[0\]: the image 'z.png' is not there \(looked in"),
-        (coco("a.png", "a.png").replace('"id": 51', '"id": 50'), r"images\[1\]: the id 50 is there twice"),
+        (coco("z.png"), r"images\[0\]: the image 'z.png' does not exist \(looked in"),
+        (coco("a.png", "a.png").replace('"id": 51', '"id": 50'), r"images\[1\]: the id 50 occurs twice"),
         (
             coco("a.png").replace('"image_id": 50', '"image_id": 9'),
             r"annotations\[0\]: there is no image with the id 9",
@@ -255,7 +255,7 @@ def test_coco_other_ids_in_another_split_mean_the_same(tmp_path):
         (coco("a.png", categories=()), "has no categories"),
         (coco("a.png").replace('"categories": [', '"categories": [3, '), r"categories\[0\] is 3"),
         (coco("a.png")[:-2], "cannot be read as JSON"),
-        ('{"images": {}, "annotations": [], "categories": []}', "must be an object with the lists"),
+        ('{"images": {}, "annotations": [], "categories": []}', "must hold a JSON object with the lists"),
     ],
 )
 def test_coco_faults_name_the_entry(tmp_path, text, said):
@@ -279,7 +279,7 @@ def test_coco_faults_that_the_check_finds(tmp_path):
 def test_coco_ambiguous_files(tmp_path):
     draw(tmp_path / "a.png")
     write(tmp_path / "x.json", coco("a.png")), write(tmp_path / "y.json", coco("a.png"))
-    with pytest.raises(DataError, match="x.json and y.json, both for all. Give one"):
+    with pytest.raises(DataError, match="x.json and y.json, both for all. Give the path of one"):
         read(tmp_path)
     assert [s.id for s in read(tmp_path / "x.json")["all"]] == ["a.png"]
     (tmp_path / "y.json").rename(tmp_path / "train.json")
@@ -333,12 +333,12 @@ def test_yolo_without_names_and_with_polygons(tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("0 0.5 0.5 0.2\n", "line 1 is '0 0.5 0.5 0.2'; needed"),
+        ("0 0.5 0.5 0.2\n", "line 1 is '0 0.5 0.5 0.2'; it must be"),
         ("0 0.5 0.5 0.2 0.2\n0 0.5 0.5 0.2 0.2 0.9\n", "line 2"),
         ("0.5 0.5 0.5 0.2 0.2\n", "line 1"),
         ("cat 0.5 0.5 0.2 0.2\n", "line 1 is 'cat.*only numbers"),
         ("nan 0.5 0.5 0.2 0.2\n", "line 1"),
-        ("", "no box in any"),
+        ("", "no boxes in any"),
     ],
 )
 def test_yolo_faults_name_the_line(tmp_path, text, said):
@@ -453,7 +453,7 @@ def test_instances_faults(tmp_path):
     put_mask(tmp_path / "masks" / "c.png")
     with pytest.raises(DataError, match="no known data layout"):
         read(tmp_path)
-    with pytest.raises(DataError, match="no mask in .* is called like an image"):
+    with pytest.raises(DataError, match="no mask in .* has the same name as an image"):
         read(tmp_path, "instances")
     write(tmp_path / "classes.txt", "a\nb\n")
     with pytest.raises(DataError, match="names 2 classes"):

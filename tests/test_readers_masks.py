@@ -189,7 +189,7 @@ def test_values_of_objects_are_no_classes(tmp_path):
     assert only(read(tmp_path)).kind == "boxes" and len(only(read(tmp_path, None, ("boxes",)))[0].target) == 2
     data = only(read(tmp_path, None, ("masks",)))
     assert data.classes == ("background", "object") and (read_mask(data[0].target) == (WANTED > 0)).all()
-    with pytest.raises(DataError, match="other than 0, 1 and 255, e.g. 2, and no list"):
+    with pytest.raises(DataError, match="besides 0, 1 and 255, e.g. 2, and no list"):
         read(tmp_path, "masks")
 
 
@@ -226,7 +226,7 @@ def test_faulty_folders(tmp_path):
     with pytest.raises(DataError, match="1 images have no mask in .*b.jpg"):
         read(tmp_path, "masks")
     put(tmp_path / "masks/c.png"), put(tmp_path / "masks/d.png")
-    with pytest.raises(DataError, match="not called like the images"):
+    with pytest.raises(DataError, match="do not have the names of the images"):
         read(tmp_path, "masks")
     (tmp_path / "masks/d.png").unlink()
     (tmp_path / "masks/c.png").rename(tmp_path / "masks/b.jpg")
@@ -274,7 +274,7 @@ def test_pascal_voc(tmp_path, kind):
         "JPEGImages/a.jpg",
         "JPEGImages/b.jpg",
     ]
-    assert all("test.txt lists 1 images, none of which has a mask" in part.notes[0] for part in found.values())
+    assert all("test.txt lists 1 images without masks" in part.notes[0] for part in found.values())
     data, _ = check_masks(found["train"], "error")
     assert data.counts() == {**dict.fromkeys(voc_masks.CLASSES, 0), "background": 1, "aeroplane": 1, "person": 1}
     assert (read_mask(data[0].target)[0] == IGNORE).all()

@@ -1,4 +1,4 @@
-"""CSV files: one line an image, with its label or labels and optionally its split."""
+"""CSV files: one line per image, with its label or labels and optionally its split."""
 
 from __future__ import annotations
 
@@ -26,6 +26,17 @@ LABEL_COLUMNS = ("label", "labels")
 
 @dataclass(frozen=True, slots=True)
 class _Row:
+    """One line of a CSV file.
+
+    Attributes:
+        place: file and line, for errors.
+        image: path of the image file.
+        id: of the sample.
+        labels: class names.
+        split: name of the split, or `all`.
+        joined: whether the cell holds several labels, separated by `|`.
+    """
+
     place: str
     image: Path
     id: str
@@ -35,7 +46,7 @@ class _Row:
 
 
 def detect(path: Path) -> bool:
-    """A .csv file, or a folder with such files, whose header has an image column and a label column."""
+    """Whether `path` is a .csv file with an image column and a label column, or a folder with such files."""
     try:
         tables = _tables(path)
         return bool(tables) and all(_columns(table, _header(table)) for table in tables.values())
@@ -44,14 +55,15 @@ def detect(path: Path) -> bool:
 
 
 def read(path: Path) -> dict[str, Dataset]:
-    """The splits that the files' names or the column `split` tell, or `all`. Paths are relative to the CSV file.
+    """Read CSV files: split name -> dataset, or one key `all`.
 
-    A column `labels` holds any number of class names, separated by `|` or `;`; a column `label` holds one, or several
-    separated by `|`. A file that is listed several times is one sample.
+    Splits are named by the files or by the column `split`. Image paths are relative to the CSV file. A column `labels`
+    holds any number of class names, separated by `|` or `;`. A column `label` holds one, or several separated by `|`.
+    A file that is listed several times is one sample.
 
     Raises:
-        DataError: names the file and line of a missing image, an empty label, an unknown split, a quotation mark that
-            does not close, cells without a column, or a line that contradicts another.
+        DataError: an image is missing, a label empty, a split unknown, a quotation mark not closed, a cell without a
+            column, or a line contradicts another; names the file and line.
     """
     tables = _tables(path)
     if not tables:
@@ -66,29 +78,29 @@ def read(path: Path) -> dict[str, Dataset]:
 
 
 def _tables(path: Path) -> dict[str, Path]:
-    """Split name (empty when the file does not tell) -> CSV file."""
+    """Return split name (empty if the file name gives none) -> CSV file."""
     if path.is_file():
         return {"": path} if path.suffix.lower() == ".csv" else {}
-    found = [file for file in files(path) if file.suffix.lower() == ".csv"]
-    splits = split_names(file.stem for file in found)
-    named = {splits[file.stem]: file for file in found if file.stem in splits}
-    if named and len(named) == len(found):
+    tables = [file for file in files(path) if file.suffix.lower() == ".csv"]
+    splits = split_names(file.stem for file in tables)
+    named = {splits[file.stem]: file for file in tables if file.stem in splits}
+    if named and len(named) == len(tables):
         return named
-    if len(found) > 1:
-        names = ", ".join(file.name for file in found)
-        raise DataError(f"{path} holds several CSV files ({names}). Give the one that is meant, or name them by split.")
-    return {"": found[0]} if found else {}
+    if len(tables) > 1:
+        names = ", ".join(file.name for file in tables)
+        raise DataError(f"{path} holds several CSV files ({names}). Give the path of one, or name them after splits.")
+    return {"": tables[0]} if tables else {}
 
 
 def _header(table: Path) -> list[str]:
-    """Column names, in lower case."""
+    """Return the column names, in lower case."""
     return [name.strip().lower() for name in next(_lines(table), (1, []))[1]]
 
 
 def _lines(table: Path) -> Iterator[tuple[int, list[str]]]:
-    """(number of its first line, cells) of each row of a CSV file, the header's first; empty rows are left out.
+    """Yield (number of the first line, cells) of each row of a CSV file, header first. Empty rows are skipped.
 
-    Strict, because an open quotation mark would make one cell of all lines up to the next mark.
+    Parsing is strict: otherwise an unclosed quotation mark would turn all lines up to the next mark into one cell.
     """
     start = 1
     try:
@@ -100,15 +112,15 @@ def _lines(table: Path) -> Iterator[tuple[int, list[str]]]:
                 start = reader.line_num + 1
     except csv.Error as error:
         raise DataError(
-            f"{table}, line {start}: {error}. A quotation mark opens a cell here that is not closed as it must be: a "
-            'cell in quotation marks ends with one before the next comma, and a mark in it is written twice ("").'
+            f"{table}, line {start}: {error}. A quotation mark opens a cell here and is not closed correctly. A quoted "
+            'cell must end with a quotation mark before the next comma; a mark inside it is written twice ("").'
         ) from error
     except (UnicodeDecodeError, OSError) as error:
         raise DataError(f"{table} cannot be read as a CSV file in UTF-8: {error}.") from error
 
 
 def _columns(table: Path, header: list[str]) -> tuple[str, str]:
-    """The image column and the label column. Raises `DataError`, saying the columns there are."""
+    """Return the names of the image column and the label column. Raise `DataError` if one is missing or repeated."""
     image = next((name for name in IMAGE_COLUMNS if name in header), None)
     label = next((name for name in LABEL_COLUMNS if name in header), None)
     if image is None or label is None:
@@ -122,34 +134,39 @@ def _columns(table: Path, header: list[str]) -> tuple[str, str]:
 
 
 def _rows(table: Path, split: str) -> list[_Row]:
+    """Return the rows of a CSV file; `split` is the split in its name, or empty."""
     header = _header(table)
     image, label = _columns(table, header)
     lines = list(_lines(table))[1:]
     column = header.index("split") if "split" in header else len(header)
     splits = split_names({cells[column].strip() for _, cells in lines if len(cells) > column})
-    found = []
+    rows = []
     for number, cells in lines:
         place = f"{table}, line {number}"
         if any(cells[len(header) :]):
             raise DataError(
-                f"{place} has {len(cells)} cells and the first line {len(header)}: {cells}. A comma in a cell needs "
-                "quotation marks around the cell."
+                f"{place} has {len(cells)} cells, but the header has {len(header)}: {cells}. A cell with a comma needs "
+                "quotation marks around it."
             )
         named = dict(zip(header, [*cells, *[""] * (len(header) - len(cells))], strict=False))
-        _check_marks(table, place, named, header.index(image), (image, label, "split"))
-        found.append(_row(table, place, named, image, label, split, splits))
-    return found
+        _check_quotes(table, place, named, header.index(image), (image, label, "split"))
+        rows.append(_row(table, place, named, image, label, split, splits))
+    return rows
 
 
-def _check_marks(table: Path, place: str, cells: dict[str, str], image: int, bare: Sequence[str]) -> None:
-    """Raise `DataError` for a cell over several lines that cannot be meant: a name, or text that holds whole lines."""
+def _check_quotes(table: Path, place: str, cells: dict[str, str], image: int, one_line: Sequence[str]) -> None:
+    """Raise `DataError` for a cell that spans several lines because of a misplaced quotation mark.
+
+    Such a file may still be valid CSV, so the parser does not complain. A line break is an error in the columns
+    `one_line`, and in other columns if one of the swallowed lines is a row: it has an existing file in column `image`.
+    """
     for name, cell in cells.items():
-        first, *lines = cell.splitlines() or [""]
-        held = [line.split(",") for line in lines]
-        if lines and (name in bare or any(len(row) > image and _is_file(table, row[image]) for row in held)):
+        _, *lines = cell.splitlines() or [""]
+        swallowed = [line.split(",") for line in lines]
+        if lines and (name in one_line or any(len(row) > image and _is_file(table, row[image]) for row in swallowed)):
             raise DataError(
-                f"{place}: the cell of the column {name!r} goes over {len(held) + 1} lines, {cell[:80]!r}: its "
-                "quotation mark is not closed where it should be."
+                f"{place}: the cell in column {name!r} spans {len(swallowed) + 1} lines, {cell[:80]!r}: its quotation "
+                "mark is not closed where it should be."
             )
 
 
@@ -160,6 +177,7 @@ def _is_file(table: Path, name: str) -> bool:
 def _row(
     table: Path, place: str, cells: dict[str, str], image: str, label: str, split: str, splits: dict[str, str]
 ) -> _Row:
+    """Return one row, checked: the image exists, it has a label, and its split is known."""
     name = cells[image].strip()
     file = table.parent / name
     if not name or not file.is_file():
@@ -172,7 +190,7 @@ def _row(
         split = splits.get(cells["split"].strip(), "")
         if not split:
             raise DataError(
-                f"{place}: the split {cells['split']!r} is unknown; accepted: train, val, test and their usual names."
+                f"{place}: the split {cells['split']!r} is unknown; accepted: train, val, test and common variants."
             )
     id = os.path.normpath(name).replace("\\", "/")
     return _Row(place, file, id, labels, split or "all", "|" in cells[label])
@@ -186,16 +204,20 @@ def _datasets(path: Path, rows: list[_Row], several: bool) -> dict[str, Dataset]
         several = True
         notes = (
             f"{path.name}: {len(joined)} of {len(rows)} lines have several labels, separated by | (e.g. line "
-            f"{joined[0].place.rpartition(' ')[2]}): images are taken to have any number of labels each.",
+            f"{joined[0].place.rpartition(' ')[2]}), so this is read as a multi-label dataset.",
         )
     if len(classes) < (1 if several else 2):
-        raise DataError(f"{path}: all {len(rows)} lines have the label {classes}; a classifier needs two classes.")
+        if several:
+            raise DataError(f"{path}: none of the {len(rows)} lines has a label; at least one class is needed.")
+        raise DataError(
+            f"{path}: all {len(rows)} lines have the label {classes[0]!r}; a classifier needs at least two classes."
+        )
     index = {name: i for i, name in enumerate(classes)}
     _check_trained(path, rows)
     root = path if path.is_dir() else path.parent
     kind: Kind = "classes" if several else "class"
     name = path.stem if path.is_file() else path.name
-    found = {}
+    datasets = {}
     for split in (*SPLITS, "all"):
         chosen = [row for row in rows if row.split == split]
         samples = []
@@ -203,21 +225,21 @@ def _datasets(path: Path, rows: list[_Row], several: bool) -> dict[str, Dataset]
             targets = tuple(sorted({index[label] for label in row.labels}))
             samples.append(Sample(row.image, targets if several else targets[0], row.id))
         if samples:
-            found[split] = listed(
+            datasets[split] = listed(
                 samples,
                 classes,
                 kind,
                 f"{name}/{split}" if split != "all" else name,
                 root,
                 places=[row.place for row in chosen],
-                advice="" if several else ", or call the column 'labels' where images have several",
+                advice="" if several else ", or call the column 'labels' if images have several labels",
                 notes=notes,
             )
-    return found
+    return datasets
 
 
 def _check_trained(path: Path, rows: list[_Row]) -> None:
-    """Raise when a class occurs outside the training split only: no model could learn it."""
+    """Raise `DataError` if a class of another split does not occur in `train`: no model could learn it."""
     trained = {name for row in rows if row.split == "train" for name in row.labels}
     for row in rows:
         unseen = sorted(set(row.labels) - trained)

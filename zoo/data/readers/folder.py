@@ -1,4 +1,4 @@
-"""Image folders: one sub-folder a class, with or without ready splits above them."""
+"""Image folders: one sub-folder per class, perhaps inside folders of splits."""
 
 from __future__ import annotations
 
@@ -27,15 +27,16 @@ NAME = "folder"
 KINDS = ("class",)
 LAYOUT = (
     "one sub-folder of images for each class, directly, perhaps with lists of the splits beside them (train.txt, "
-    "test.txt), or below train/, val/ and test/ (also valid/, validation/, dev/, eval/, Training/, test_set/ or alike)"
+    "test.txt), or in train/, val/ and test/ (also valid/, validation/, dev/, eval/, Training/, test_set/ and the like)"
 )
 READS: tuple[str, ...] = ()
 
 
 def detect(path: Path) -> bool:
-    """Sub-folders with images and none with anything else; a single one only where no list of labels is beside it.
+    """Whether `path` has sub-folders with images, and none with anything else.
 
-    Never what looks like boxes or masks: there the names of folders are no classes.
+    A single sub-folder counts only without a file of labels beside it. Folders that look like boxes or masks never fit:
+    their names are not classes.
     """
     if not path.is_dir() or looks_like(path):
         return False
@@ -45,24 +46,26 @@ def detect(path: Path) -> bool:
     filled = [folder for folder in folders if has_images(folder)]
     named = [folder for folder in folders if split_name(folder.name)]
     if named and not (len(named) == 1 and named[0] in filled and len(filled) > 2):
-        return False  # splits of something else; one among others is a class called `train`
+        return False  # splits of another format; a single such folder among several is a class called `train`
     foreign = any(next(walk(folder), None) for folder in folders if folder not in filled)
     listed = any(file.suffix.lower() in {".csv", ".json"} for file in files(path))
     return bool(filled) and not foreign and (len(filled) > 1 or not listed)
 
 
 def doubts(path: Path) -> str:
-    """What speaks against class folders, for people, where the format was named all the same."""
-    found = looks_like(path)
-    return f"{path.name} is read as class folders, although {found}." if found else ""
+    """Return the evidence against class folders, as a note for users who named this format; empty if there is none."""
+    evidence = looks_like(path)
+    return f"{path.name} is read as class folders, although {evidence}." if evidence else ""
 
 
 def read(path: Path) -> dict[str, Dataset]:
-    """The splits that folders or lists beside them tell, or `all`. Images lie at any depth below the class folders.
+    """Read image folders: split name -> dataset, or one key `all`.
 
-    Classes are the sub-folders' names, numbers in the order of numbers, the rest as text.
+    Splits are folders, or lists beside the class folders. Images may lie at any depth inside a class folder. Classes
+    are the names of the sub-folders: numbers sorted as numbers, the rest as text.
 
-    Raises `DataError` for an empty folder, an empty class, a single class, or splits that differ in their classes.
+    Raises:
+        DataError: the folder or a class is empty, there is a single class, or splits differ in their classes.
     """
     if not path.is_dir():
         raise DataError(f"{path} is not a folder; the format 'folder' needs {LAYOUT}.")
@@ -75,37 +78,37 @@ def read(path: Path) -> dict[str, Dataset]:
                 f"{path} holds splits ({', '.join(f.name for f in splits.values())}) and beside them images in "
                 f"{folder.name}/. Move that folder away, or into one of the splits."
             )
-    found = {split: _classes(folder, path, f"{path.name}/{split}") for split, folder in splits.items()}
-    _check_equal(path, found)
-    return found
+    datasets = {split: _classes(folder, path, f"{path.name}/{split}") for split, folder in splits.items()}
+    _check_equal(path, datasets)
+    return datasets
 
 
 def _class_folders(path: Path) -> list[Path]:
-    """The sub-folders, without those of lists of splits."""
+    """Return the sub-folders, except those with only lists of splits."""
     return [f for f in subfolders(path) if f.name.lower() not in FOLDERS or has_images(f)]
 
 
 def _splits(path: Path) -> dict[str, Path]:
-    """Split name -> folder, for the sub-folders that are named as a split and hold folders of images."""
+    """Return split name -> folder, for the sub-folders that are named after a split and hold folders of images."""
     folders = {folder.name: folder for folder in subfolders(path)}
-    found: dict[str, Path] = {}
+    by_split: dict[str, Path] = {}
     for name, split in split_names(folders).items():
         if not any(has_images(inner) for inner in subfolders(folders[name])):
             continue
-        if split in found:
-            raise DataError(f"{path} holds {found[split].name}/ and {name}/, both for {split}. Keep one.")
-        found[split] = folders[name]
-    return {split: found[split] for split in SPLITS if split in found}
+        if split in by_split:
+            raise DataError(f"{path} holds {by_split[split].name}/ and {name}/, both for {split}. Keep one.")
+        by_split[split] = folders[name]
+    return {split: by_split[split] for split in SPLITS if split in by_split}
 
 
 def _classes(folder: Path, root: Path, name: str) -> Dataset:
-    """The data set of one folder of class folders."""
+    """Return the dataset of one folder of class folders."""
     folders: dict[str, list[Path]] = {}
     for inner in _class_folders(folder):
         folders.setdefault(nfc(inner.name), []).append(inner)
     if not folders:
         loose = sum(is_image(file.name) for file in files(folder))
-        advice = "Sort the images into one sub-folder for each class." if loose else f"Needed is {LAYOUT}."
+        advice = "Sort the images into one sub-folder for each class." if loose else f"Expected: {LAYOUT}."
         raise DataError(f"{folder} has no class folder; it holds {describe(folder)}. {advice}")
     if len(folders) == 1:
         raise DataError(
@@ -121,15 +124,16 @@ def _classes(folder: Path, root: Path, name: str) -> Dataset:
     return Dataset(tuple(samples), tuple(classes), "class", name, root)
 
 
-def _check_equal(path: Path, found: dict[str, Dataset]) -> None:
-    """Raise unless all splits have the same classes: their indexes would mean different things."""
-    (first, reference), *others = found.items()
+def _check_equal(path: Path, datasets: dict[str, Dataset]) -> None:
+    """Raise `DataError` unless all splits have the same classes: otherwise equal indexes would be different classes."""
+    (first, reference), *others = datasets.items()
     for split, dataset in others:
         missing = sorted(set(reference.classes) - set(dataset.classes))
         extra = sorted(set(dataset.classes) - set(reference.classes))
         if missing or extra:
-            said = [f"lacks {', '.join(missing)}"] * bool(missing) + [f"has also {', '.join(extra)}"] * bool(extra)
+            differences = [f"lacks {', '.join(missing)}"] * bool(missing)
+            differences += [f"also has {', '.join(extra)}"] * bool(extra)
             raise DataError(
-                f"{path}: the splits differ in their classes: {split} {' and '.join(said)}, compared with {first}. "
-                "Every split needs the same class folders."
+                f"{path}: the splits differ in their classes: compared with {first}, {split} "
+                f"{' and '.join(differences)}. Every split needs the same class folders."
             )

@@ -1,4 +1,4 @@
-"""Photos of which nothing is known: any folder of images, sorted or not."""
+"""Images without annotations: any folder of images."""
 
 from __future__ import annotations
 
@@ -12,19 +12,21 @@ from zoo.errors import DataError
 NAME = "images"
 KINDS = ("images",)
 LAYOUT = (
-    "any folder of images, perhaps with train/, val/ and test/ (or Training/, dev/, ...); only where it is asked for"
+    "any folder of images, perhaps with train/, val/ and test/ (or Training/, dev/, ...); only if named explicitly or "
+    "if the task needs images alone"
 )
 
 
 def detect(path: Path) -> bool:
-    """Never: every folder of images would fit, and in most of them the folders' names mean something."""
+    """Return False: every folder of images would fit, and in most of them the folder names are classes or splits."""
     return False
 
 
 def read(path: Path) -> dict[str, Dataset]:
-    """The splits found, or `all`: every image at any depth, without targets.
+    """Read all images at any depth, without targets: split name -> dataset, or one key `all`.
 
-    Raises `DataError` for what is no folder, or a folder without images.
+    Raises:
+        DataError: `path` is not a folder, or holds no images.
     """
     if not path.is_dir():
         raise DataError(f"{path} is not a folder; the format 'images' needs {LAYOUT}.")
@@ -37,5 +39,5 @@ def read(path: Path) -> dict[str, Dataset]:
 def _dataset(folder: Path, root: Path, name: str) -> Dataset:
     samples = tuple(Sample(image, None, image.relative_to(root).as_posix()) for image in images_below(folder))
     if not samples:
-        raise DataError(f"{folder} holds no image; it holds {describe(folder)}.")
+        raise DataError(f"{folder} holds no images; it holds {describe(folder)}.")
     return Dataset(samples, (), "images", name, root)

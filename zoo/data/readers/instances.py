@@ -1,4 +1,4 @@
-"""Folders of instance masks: an image file beside each photo, in which every value but 0 is one object."""
+"""Folders of instance masks: a mask file for each image, in which every value except 0 is one object."""
 
 from __future__ import annotations
 
@@ -18,41 +18,43 @@ from zoo.targets.mask_file import mask_values
 NAME = "instances"
 KINDS = ("boxes",)
 LAYOUT = (
-    "instance masks: a folder of images (images/, PNGImages/) and one of masks (masks/, PedMasks/) called the same, or "
-    "with _mask appended, in which each value but 0 is one object (not all of them 255); perhaps classes.txt with the "
-    "name of their one class"
+    "instance masks: a folder of images (images/, PNGImages/) and one of masks (masks/, PedMasks/) with the same file "
+    "names, or with _mask appended, in which each value except 0 is one object (not only 0 and 255); perhaps "
+    "classes.txt with the name of the single class"
 )
 
 
 def detect(path: Path) -> bool:
-    """Images and masks with the same names, no list of several classes, which the values would stand for, and more
-    than black and white."""
+    """Whether images and masks have the same names, and the values of the masks are objects, not classes.
+
+    Values are classes if a list names several classes, or if the masks are black and white only.
+    """
     if not path.is_dir() or len(listed(path)) > 1:
         return False
-    found = pairs(path, MASKS)
-    return bool(found) and all(matched(*pair) for pair in found.values()) and not black_and_white(path)
+    folders = pairs(path, MASKS)
+    return bool(folders) and all(matched(*pair) for pair in folders.values()) and not black_and_white(path)
 
 
 def read(path: Path) -> dict[str, Dataset]:
-    """The splits that folders tell, or `all`: the box around each object, all of one class.
+    """Read the box around each object, all of one class: split name -> dataset, or one key `all`.
 
-    The class is named by `classes.txt`, or `object`. An image without a mask has no objects. Masks are decoded, some
-    milliseconds each.
+    Splits are named by folders. The class is named by `classes.txt`, or `object`. An image without a mask has no
+    objects. All masks are decoded, which takes some milliseconds each.
 
     Raises:
-        DataError: names the mask that cannot be read or was compressed with loss.
+        DataError: a mask cannot be read or is a JPEG; names the file.
     """
-    found = pairs(path, MASKS) if path.is_dir() else {}
-    if not found:
+    folders = pairs(path, MASKS) if path.is_dir() else {}
+    if not folders:
         raise DataError(f"{path} is not {LAYOUT}.")
     classes = listed(path) or ("object",)
     if len(classes) > 1:
-        raise DataError(f"{find_table(path)} names {len(classes)} classes; objects in masks are of one class.")
+        raise DataError(f"{find_table(path)} names {len(classes)} classes; the objects in masks must be of one class.")
     datasets = {}
-    for split, (images, masks) in found.items():
+    for split, (images, masks) in folders.items():
         both = matched(images, masks)
         if not both:
-            raise DataError(f"no mask in {masks} is called like an image in {images}.")
+            raise DataError(f"no mask in {masks} has the same name as an image in {images}.")
         samples = tuple(_sample(image, mask, path) for image, mask in both)
         name, bare = title(path, split), [image for image, mask in both if mask is None]
         notes = unmatched(images, masks, name)
@@ -64,12 +66,12 @@ def read(path: Path) -> dict[str, Dataset]:
         values = [sample.target.masks.values for sample in samples if sample.target.masks]
         if bordered := sum(255 in one and 254 not in one and len(one) > 1 for one in values):
             notes.append(
-                f"{name}: the value 255 counts as an object in {bordered} masks; where it is a border or does not "
-                "count, write 0 for it."
+                f"{name}: the value 255 counts as an object in {bordered} masks; if it marks a border or ignored "
+                "pixels, replace it by 0."
             )
         datasets[split] = Dataset(samples, classes, "boxes", name, path, tuple(notes))
     if not any(len(sample.target) for dataset in datasets.values() for sample in dataset):
-        raise DataError(f"{path} has no object in any mask: all their values are 0.")
+        raise DataError(f"{path} has no object in any mask: all values are 0.")
     return datasets
 
 
@@ -85,12 +87,16 @@ def _sample(image: Path, mask: Path | None, root: Path) -> Sample:
 
 
 def object_boxes(pixels: np.ndarray) -> tuple[tuple[int, ...], tuple[tuple[float, float, float, float], ...]]:
-    """(values, boxes) of the objects in a mask (height, width), by rising value."""
+    """Return (values, boxes) of the objects in a mask (height, width), sorted by value.
+
+    The pixels are sorted by value, so that each object is one run of them. The smallest and largest coordinates of all
+    runs are then reduced in one pass, which does not depend on the number of objects.
+    """
     y, x = np.nonzero(pixels)
     order = np.argsort(pixels[y, x], kind="stable")
     values, starts = np.unique(pixels[y, x][order], return_index=True)
     if not len(values):
         return (), ()
-    ends = [reduce.reduceat(part[order], starts) for reduce in (np.minimum, np.maximum) for part in (x, y)]
+    ends = [reduce.reduceat(axis[order], starts) for reduce in (np.minimum, np.maximum) for axis in (x, y)]
     boxes = tuple((float(a), float(b), float(c) + 1, float(d) + 1) for a, b, c, d in zip(*ends, strict=True))
     return tuple(values.tolist()), boxes

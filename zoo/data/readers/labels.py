@@ -17,41 +17,43 @@ LAYOUT = "labels.json (file name -> class index) beside the images or an images/
 
 
 def detect(path: Path) -> bool:
-    """A folder with `labels.json`."""
+    """Whether `path` is a folder with `labels.json`."""
     return path.is_dir() and (path / "labels.json").is_file()
 
 
 def read(path: Path) -> dict[str, Dataset]:
-    """The images that `labels.json` lists, as `all`, sorted by name.
+    """Read the images that `labels.json` lists, as the single key `all`, sorted by name.
 
-    Without `class_names.json` the classes are called by their index. Raises `DataError` for a listed image that is
-    not there, an index that is not one, or a file with two of them.
+    Without `class_names.json`, class names are the indexes.
+
+    Raises:
+        DataError: a listed image does not exist, an index is invalid, or a file has two different ones.
     """
     if not detect(path):
         raise DataError(f"{path} has no labels.json; the format 'labels' needs {LAYOUT}.")
     file = path / "labels.json"
     labels = load_json(file, pairs=_once(file))
     if not isinstance(labels, dict) or not labels:
-        raise DataError(f"{file} must be an object that gives each file name its class index.")
+        raise DataError(f"{file} must hold a JSON object that maps each file name to its class index.")
     for name, index in labels.items():
         if type(index) is not int or index < 0:
-            raise DataError(f"{file}: {name!r} has {index!r}; a class index is an integer from 0.")
+            raise DataError(f"{file}: {name!r} has {index!r}; a class index must be an integer, 0 or larger.")
     samples = [Sample(_find(path, name), labels[name], name) for name in sorted(labels)]
     return {"all": listed(samples, _classes(path, max(labels.values())), "class", path.name, path)}
 
 
 def _once(file: Path) -> Any:
-    """A hook for JSON that refuses a name with two values: Python would take the last one."""
+    """Return a hook for `json.loads` that refuses a key with two values, of which Python would keep the last."""
 
     def hook(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+        values: dict[str, Any] = {}
         for name, value in pairs:
-            if found.setdefault(name, value) != value:
+            if values.setdefault(name, value) != value:
                 raise DataError(
-                    f"{file} lists {name!r} twice, with {json.dumps(found[name])} and {json.dumps(value)}. Keep the "
+                    f"{file} lists {name!r} twice, with {json.dumps(values[name])} and {json.dumps(value)}. Keep the "
                     "right one."
                 )
-        return found
+        return values
 
     return hook
 
@@ -62,7 +64,7 @@ def _find(path: Path, name: str) -> Path:
             return file
     raise DataError(
         f"{path / 'labels.json'} lists {name!r}, which is neither in {path} nor in its images/ folder "
-        f"(there is {describe(path)})."
+        f"({path.name} holds {describe(path)})."
     )
 
 
@@ -72,7 +74,7 @@ def _classes(path: Path, highest: int) -> tuple[str, ...]:
         return tuple(str(index) for index in range(highest + 1))
     names = load_json(file)
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise DataError(f"{file} must be a list of class names.")
+        raise DataError(f"{file} must hold a JSON list of class names.")
     if highest >= len(names):
         raise DataError(f"{file} has {len(names)} names, but labels.json goes up to class {highest}.")
     return tuple(names)

@@ -1,4 +1,4 @@
-"""Pascal VOC's masks: a class for every pixel, 255 or white-ish where nobody decided. Everingham et al., 2010."""
+"""Pascal VOC masks: a class for every pixel, 255 or off-white for ignored pixels. Everingham et al., 2010."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NAME = "voc_masks"
 KINDS = ("masks",)
 LAYOUT = (
     "Pascal VOC masks: SegmentationClass/ with a .png for each image and JPEGImages/ (or images/), perhaps "
-    "ImageSets/Segmentation/train.txt and val.txt; labelmap.txt or class_names.txt where classes are not Pascal's 20"
+    "ImageSets/Segmentation/train.txt and val.txt; labelmap.txt or class_names.txt if the classes are not Pascal's 20"
 )
 CLASSES = (
     *(BACKGROUND, "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
@@ -28,35 +28,40 @@ _BORDER = code(224, 224, 192)
 
 
 def colour(index: int) -> int:
-    """The colour of a class: its number's bits in turn go to red, green and blue, the lowest to the highest bit."""
-    parts = [0, 0, 0]
+    """Return the colour of a class in Pascal VOC's palette.
+
+    The bits of the class number, lowest first, go to red, green and blue in turn, filling each from its highest bit.
+    So neighbouring numbers get very different colours.
+    """
+    channels = [0, 0, 0]
     for place in range(8):
         for channel in range(3):
-            parts[channel] |= (index >> (3 * place + channel) & 1) << (7 - place)
-    return code(*parts)
+            channels[channel] |= (index >> (3 * place + channel) & 1) << (7 - place)
+    return code(*channels)
 
 
 def detect(path: Path) -> bool:
-    """A folder of masks called as in Pascal VOC, beside one of images."""
+    """Whether there is a mask folder named as in Pascal VOC beside an image folder."""
     return path.is_dir() and _folders(path) is not None
 
 
 def read(path: Path) -> dict[str, Dataset]:
-    """The splits of `ImageSets/Segmentation` (`trainval` for a missing `train`), or `all`.
+    """Read Pascal VOC masks: split name -> dataset, or one key `all`.
 
-    Masks may hold class numbers, with or without a palette, or the colours.
+    Splits are the lists in `ImageSets/Segmentation` (`trainval` replaces `train` if neither `train` nor `val` exists).
+    Masks may hold class numbers, with or without a palette, or colours.
 
     Raises:
-        DataError: names the file that is broken or missing.
+        DataError: a file is broken or missing; names the file.
     """
-    found = _folders(path) if path.is_dir() else None
-    if found is None:
+    folders = _folders(path) if path.is_dir() else None
+    if folders is None:
         raise DataError(f"{path} is not {LAYOUT}.")
-    images, folder = found
+    images, folder = folders
     by_stem = images_by_stem(images)
     masks = {name: files[0] for name, files in images_by_stem(folder).items()}
     if not masks:
-        raise DataError(f"{folder} holds no mask.")
+        raise DataError(f"{folder} holds no masks.")
     table = find_table(path)
     if table:
         rows = read_table(table)
@@ -81,29 +86,31 @@ def read(path: Path) -> dict[str, Dataset]:
 
 
 def _folders(path: Path) -> tuple[Path, Path] | None:
-    """(folder of images, folder of masks)."""
+    """Return (image folder, mask folder); None unless there is one of each."""
     masks = next((path / name for name in reversed(_MASKS) if (path / name).is_dir()), None)
     named = [folder for folder in subfolders(path) if folder.name.lower() in ("jpegimages", "pngimages", "images")]
     return (named[0], masks) if masks and has_images(masks) and len(named) == 1 else None
 
 
 def _lists(path: Path, masks: dict[str, Path]) -> tuple[dict[str, list[str]], tuple[str, ...]]:
-    """(the names by split; empty without lists; what is passed over: lists of images that all have no mask, as those of
-    a test set)."""
+    """Return (split -> image names, notes).
+
+    A list is skipped with a note if none of its images has a mask: test sets are often published without masks.
+    """
     folder = path / "ImageSets" / "Segmentation"
     files = {name: folder / f"{name}.txt" for name in ("train", "val", "test", "trainval")}
     files = {name: file for name, file in files.items() if file.is_file()}
     both = files.pop("trainval", None)
     if both and not {"train", "val"} & set(files):
         files = {"train": both, **files}
-    found, notes = {}, []
+    by_split, notes = {}, []
     for split, file in files.items():
         names = [line.strip() for line in read_lines(file) if line.strip()]
-        bare = [name for name in names if name not in masks]
-        if len(bare) == len(names):
-            notes.append(f"{file.name} lists {len(names)} images, none of which has a mask: there is no {split} set.")
+        missing = [name for name in names if name not in masks]
+        if len(missing) == len(names):
+            notes.append(f"{file.name} lists {len(names)} images without masks: there is no {split} split.")
             continue
-        if bare:
-            raise DataError(f"{file} lists {bare[0]!r}, which has no mask.")
-        found[split] = names
-    return found, tuple(notes)
+        if missing:
+            raise DataError(f"{file} lists {missing[0]!r}, which has no mask.")
+        by_split[split] = names
+    return by_split, tuple(notes)

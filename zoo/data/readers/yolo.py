@@ -1,4 +1,4 @@
-"""YOLO text: one .txt file an image, one line a box: class number, centre and size as shares of the image."""
+"""YOLO: a .txt file per image, a line per box: class number, centre and size as shares of the image."""
 
 from __future__ import annotations
 
@@ -21,23 +21,24 @@ NAME = "yolo"
 KINDS = ("boxes",)
 LAYOUT = (
     "YOLO: images/ and labels/ with a .txt for each image (lines of class, centre x, centre y, width, height as shares "
-    "of the image), perhaps with train/, val/ and test/ above or in them, or all in one folder; names of the classes "
-    "in data.yaml or classes.txt, and where data.yaml says it (train, val, test), the images of each split"
+    "of the image), perhaps with train/, val/ and test/ above or in them, or all in one folder; class names in "
+    "data.yaml or classes.txt; perhaps the images of each split in data.yaml (train, val, test)"
 )
 _LISTS = ("classes.txt", "obj.names", "classes.names")
 _SURE = 2
-"""Lines that must look like key points before they are taken for such."""
+"""Smallest number of lines that must look like key points before all lines are taken for such."""
 
 Files = dict[str, list[tuple[Path, Path | None]]]
-"""Split -> each image and the .txt file that belongs to it."""
+"""Split -> images, each with its .txt file or None."""
 
 
 class _Line(NamedTuple):
     """One object.
 
     Attributes:
-        number: of its class. box, ring: x1, y1, x2, y2 and the corners of its polygon, x and y in turn, or nothing; as
-            shares of the image.
+        number: class number.
+        box: x1, y1, x2, y2 as shares of the image.
+        ring: corners of the polygon, x and y in turn, as shares of the image; empty for a plain box.
     """
 
     number: int
@@ -46,8 +47,7 @@ class _Line(NamedTuple):
 
 
 def detect(path: Path) -> bool:
-    """Images with .txt files of the same names, the first of which reads as boxes, or a `data.yaml` that says where the
-    images are."""
+    """Whether images have .txt files of the same names, the first of which holds boxes, or `data.yaml` lists images."""
     if path.is_file():
         return find_yaml(path) is not None
     if describes_boxes(path):
@@ -61,43 +61,43 @@ def detect(path: Path) -> bool:
 
 
 def read(path: Path) -> dict[str, Dataset]:
-    """The splits that `data.yaml` or folders tell, or `all`.
+    """Read a YOLO dataset: split name -> dataset, or one key `all`.
 
-    Splits are those of `data.yaml` (see `zoo.data.data_yaml`), of the lists `train.txt`, `val.txt` and `test.txt`, or
-    of the folders. Names come from `data.yaml` or the lines of `classes.txt` or `obj.names`, else classes are called by
-    their number. An image without a file, or with an empty one, has no boxes. Lines of polygons (class, then x and y in
-    turn) give the box around them, and outlines; of lines with key points (`kpt_shape`) the box is read.
+    Splits come from `data.yaml` (see `zoo.data.data_yaml`), from the lists `train.txt`, `val.txt` and `test.txt`, or
+    from folders. Class names come from `data.yaml` or the lines of `classes.txt` or `obj.names`; without them, they are
+    the class numbers. An image with an empty .txt file or none has no boxes. A line with a polygon (class, then x and
+    y in turn) gives the box around it, and an outline. Of a line with key points (`kpt_shape`) only the box is read.
 
     Raises:
-        DataError: names the file and line that is broken, or the field of `data.yaml` that cannot be followed.
+        DataError: a line or a field of `data.yaml` is broken; names the file and the line or field.
     """
-    described = find_yaml(path)
-    said = read_yaml(described) if described else DataYaml(path)
+    yaml_file = find_yaml(path)
+    described = read_yaml(yaml_file) if yaml_file else DataYaml(path)
     root = path if path.is_dir() else path.parent
-    if not said.splits and path.is_dir():
+    if not described.splits and path.is_dir():
         splits, notes = listed_splits(path)
-        said = replace(said, splits=splits, notes=(*said.notes, *notes))
-    found = _listed(said) if said.splits else _beside(root)
-    if not found:
+        described = replace(described, splits=splits, notes=(*described.notes, *notes))
+    by_split = _listed(described) if described.splits else _beside(root)
+    if not by_split:
         raise DataError(f"{path} is not {LAYOUT}.")
-    names = _names(root, found, said)
+    names = _names(root, by_split, described)
     rows = {
-        split: [(image, _lines(label, said.key_points) if label else []) for image, label in both]
-        for split, both in found.items()
+        split: [(image, _lines(label, described.key_points) if label else []) for image, label in both]
+        for split, both in by_split.items()
     }
     lines = [line for both in rows.values() for _, one in both for line in one]
     if not lines:
-        raise DataError(f"{path} has no box in any of its files.")
-    if not said.polygons and (points := _as_key_points([line for line in lines if line.ring])):
+        raise DataError(f"{path} has no boxes in any of its files.")
+    if not described.polygons and (points := _as_key_points([line for line in lines if line.ring])):
         raise DataError(
-            f"{path}: all lines of more than a box look like a box and {points} points in it: key points, and no "
-            f"polygons. Write 'kpt_shape: [{points}, 2]' (or 3 values each) into data.yaml to have the boxes read, or "
-            "'task: segment' where they are polygons."
+            f"{path}: all lines with more than a box seem to be a box and {points} key points in it, not polygons. "
+            f"Write 'kpt_shape: [{points}, 2]' (or 3 values each) into data.yaml to read the boxes, or "
+            "'task: segment' if they are polygons."
         )
     numbers = sorted({line.number for line in lines})
     known = {number for number, name in enumerate(names) if name is not None} or set(range(max(numbers) + 1))
-    if other := counted_otherwise(numbers, sorted(known)):
-        raise DataError(f"{path}: the class numbers seem to be {other}. Correct the numbers, or the list of names.")
+    if mismatch := counted_otherwise(numbers, sorted(known)):
+        raise DataError(f"{path}: the class numbers seem to be {mismatch}. Correct the numbers or the list of names.")
     classes = tuple(name or f"unused {number}" for number, name in enumerate(names)) or tuple(
         str(number) for number in range(max(numbers) + 1)
     )
@@ -108,45 +108,48 @@ def read(path: Path) -> dict[str, Dataset]:
             "boxes",
             title(root, split),
             root,
-            (*said.notes, *_bare(found[split], title(root, split))),
+            (*described.notes, *_unannotated(by_split[split], title(root, split))),
         )
         for split, both in rows.items()
     }
 
 
-def _bare(both: Sequence[tuple[Path, Path | None]], name: str) -> list[str]:
-    """A note on images without a file."""
-    bare = [image for image, label in both if label is None]
-    if not bare:
+def _unannotated(both: Sequence[tuple[Path, Path | None]], name: str) -> list[str]:
+    """Return a note on images without a .txt file, if there are any."""
+    missing = [image for image, label in both if label is None]
+    if not missing:
         return []
     return [
-        f"{name}: {len(bare)} of {len(both)} images have no .txt file and count as images without objects, e.g. "
-        f"{bare[0].name}."
+        f"{name}: {len(missing)} of {len(both)} images have no .txt file and count as images without objects, e.g. "
+        f"{missing[0].name}."
     ]
 
 
-def _listed(said: DataYaml) -> Files:
-    """The images that `data.yaml` names, with their files."""
-    found = {split: [(image, label_file(image)) for image in images] for split, images in said.splits.items()}
+def _listed(described: DataYaml) -> Files:
+    """Return the images that `data.yaml` lists, with their .txt files."""
+    by_split = {split: [(image, label_file(image)) for image in images] for split, images in described.splits.items()}
     owners: dict[Path, Path] = {}
-    for image, label in (row for both in found.values() for row in both):
+    for image, label in (row for both in by_split.values() for row in both):
         if label and owners.setdefault(label, image) != image:
-            raise DataError(f"{label} is about one of {owners[label].name}, {image.name}. Keep one of them.")
-    if over := strays(said.folders, [image for images in said.splits.values() for image in images], _LISTS):
-        raise DataError(f"{over[0]} has no image, as {len(over) - 1} others. Add them or remove the files.")
-    return found
+            raise DataError(f"{label} could belong to {owners[label].name} or {image.name}. Keep one of these images.")
+    if over := strays(described.folders, [image for images in described.splits.values() for image in images], _LISTS):
+        raise DataError(
+            f"{len(over)} .txt file{'s have no image' if len(over) > 1 else ' has no image'}, e.g. {over[0]}. Add the "
+            "images or remove the files."
+        )
+    return by_split
 
 
 def _beside(path: Path) -> Files:
-    """The images that folders tell, with their files."""
+    """Return the images that lie in folders, with their .txt files."""
     return {split: _rows(*pair) for split, pair in _folders(path).items()}
 
 
 def _folders(path: Path) -> dict[str, tuple[Path, Path]]:
-    """Split -> (folder of images, folder of .txt files)."""
-    found = pairs(path, LABELS)
-    if found:
-        return found
+    """Return split name (or `all`) -> (image folder, folder of .txt files)."""
+    by_split = pairs(path, LABELS)
+    if by_split:
+        return by_split
     if _holds_both(path):
         return {"all": (path, path)}
     return {split: (folder, folder) for split, folder in split_folders(path).items() if _holds_both(folder)}
@@ -159,7 +162,7 @@ def _holds_both(folder: Path) -> bool:
 
 
 def _reads(file: Path) -> bool:
-    """Whether the lines are class numbers and at least four values each; what is wrong with them `read` says."""
+    """Whether each line is a class number and at least four values. `read` checks the values in detail."""
     try:
         rows = [[float(word) for word in line.split()] for line in read_lines(file) if line.strip()]
     except (DataError, ValueError):
@@ -167,24 +170,27 @@ def _reads(file: Path) -> bool:
     return all(len(row) > 4 and row[0].is_integer() for row in rows)
 
 
-def _names(path: Path, found: Files, said: DataYaml) -> tuple[str | None, ...]:
-    """Class names by number, or nothing where none are given."""
-    folders = {label.parent for both in found.values() for _, label in both if label}
+def _names(path: Path, by_split: Files, described: DataYaml) -> tuple[str | None, ...]:
+    """Return the class names by number; empty if none are given."""
+    folders = {label.parent for both in by_split.values() for _, label in both if label}
     places = list(dict.fromkeys([path, *sorted(folders), *sorted(folder.parent for folder in folders)]))
     for file in (place / name for place in places for name in _LISTS):
         if not file.is_file():
             continue
         names = tuple(line.strip() for line in read_lines(file) if line.strip())
         if twice := next((name for name in names if names.count(name) > 1), None):
-            raise DataError(f"{file}: two classes are called {twice!r}; each needs a name of its own.")
-        if said.names and said.names != names:
-            raise DataError(f"{file} and {said.file} name the classes otherwise: {names} and {said.names}. Keep one.")
+            raise DataError(f"{file}: two classes are called {twice!r}; each class needs a unique name.")
+        if described.names and described.names != names:
+            raise DataError(
+                f"{file} and {described.file} disagree on the class names: {names} and {described.names}. Keep one of "
+                "the files."
+            )
         return names
-    return said.names
+    return described.names
 
 
 def _rows(images: Path, labels: Path) -> list[tuple[Path, Path | None]]:
-    """Each image with its file."""
+    """Return each image with its .txt file or None. Raise `DataError` for a .txt file without an image."""
     by_stem, notes = images_by_stem(images), notes_by_stem(labels, ".txt")
     notes = {name: file for name, file in notes.items() if name in by_stem or file.name not in _LISTS}
     for name, file in notes.items():
@@ -203,13 +209,13 @@ def _line(line: str, place: str, key_points: tuple[int, int] | None = None) -> _
     except ValueError:
         raise DataError(f"{place} is {line.strip()[:80]!r}; only numbers are accepted.") from None
     if key_points:
-        fits, due = len(values) in (4, 4 + key_points[0] * key_points[1]), f"perhaps {key_points[0]} key points"
+        fits, more = len(values) in (4, 4 + key_points[0] * key_points[1]), f"perhaps {key_points[0]} key points"
     else:
         fits = len(values) == 4 or len(values) >= 6 and len(values) % 2 == 0
-        due = "or a class number and the corners of a polygon (for key points, data.yaml must have kpt_shape)"
+        more = "or a class number and the corners of a polygon (for key points, data.yaml must have kpt_shape)"
     if not fits or not number.is_integer():
         raise DataError(
-            f"{place} is {line.strip()[:80]!r}; needed are a class number, centre x and y, width and height, {due}."
+            f"{place} is {line.strip()[:80]!r}; it must be a class number, centre x and y, width and height, {more}."
         )
     if len(values) > 4 and not key_points:
         box = (min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2]))
@@ -219,7 +225,11 @@ def _line(line: str, place: str, key_points: tuple[int, int] | None = None) -> _
 
 
 def _as_key_points(lines: Sequence[_Line]) -> int:
-    """How many key points each line has, where all look like a box and as many points in it; else 0."""
+    """Return the number of key points per line if all lines look like a box and points inside it; else 0.
+
+    Key points and polygons cannot be told apart by the number of values. Key points are recognised by equally long
+    lines whose first four values are a box around the rest, which is next to impossible for polygons.
+    """
     counts = {len(line.ring) for line in lines}
     if len(lines) < _SURE or len(counts) > 1:
         return 0
@@ -231,13 +241,14 @@ def _as_key_points(lines: Sequence[_Line]) -> int:
 
 
 def _points_inside(values: Sequence[float], size: int) -> bool:
-    """Whether values are a centre, a size, and points of `size` values in that box; points that are not seen are 0."""
+    """Whether values are the centre and size of a box, then points of `size` values in it; unlabelled points are 0."""
     x, y, width, height = values[:4]
     points = [values[i : i + size] for i in range(4, len(values), size)]
-    seen = [point for point in points if any(point[:2])]
+    labelled = [point for point in points if any(point[:2])]
     if size == 3 and any(point[2] not in (0, 1, 2) for point in points):
         return False
-    return bool(seen) and all(abs(p[0] - x) <= 0.55 * width and abs(p[1] - y) <= 0.55 * height for p in seen)
+    # Half the size reaches to the border; the rest allows for rounding and points slightly outside.
+    return bool(labelled) and all(abs(p[0] - x) <= 0.55 * width and abs(p[1] - y) <= 0.55 * height for p in labelled)
 
 
 def _sample(image: Path, lines: Sequence[_Line], known: set[int], root: Path) -> Sample:
