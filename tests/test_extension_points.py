@@ -191,7 +191,7 @@ def test_a_decoder_and_a_head_of_others_train_and_are_recorded(tmp_path: Path) -
     assert type(head.head.head).__module__ == "zoo_extras.head"  # type: ignore[attr-defined]
     sys.path[:] = [path for path in sys.path if not (Path(path) / "zoo_extras").is_dir()]
     zoo.registry.reset()
-    with pytest.raises(PluginError, match="zoo-extras 0.1.0 is needed, which is not installed: `pip install zoo-ex"):
+    with pytest.raises(PluginError, match="zoo-extras 0.1.0 is needed, but it is not installed: `pip install zoo-ex"):
         zoo.load(tmp_path / "run")
 
 

@@ -110,7 +110,7 @@ def test_a_plugin_for_another_interface_is_incompatible(site: Path):
     found = record(registry, "future")
     assert found.state == "incompatible"
     assert "version 99" in found.reason
-    with pytest.raises(UnknownNameError, match="Set aside: future/future"):
+    with pytest.raises(UnknownNameError, match="set aside: future/future"):
         registry.weights("net.future")
 
 
@@ -183,7 +183,7 @@ def test_two_plugins_with_one_name_are_an_error_that_names_both(site: Path):
         registry.backbone("net")
     for part in ("mine/mine", "other/other", "mine/net", "other/net", "[prefer]"):
         assert part in str(error.value)
-    with pytest.raises(PluginError, match=r"weights 'net.a' is given by two plugins"):
+    with pytest.raises(PluginError, match=r"two plugins give the weights 'net.a'"):
         registry.weights("net.a")
     assert (registry.backbone("mine/net").family, registry.backbone("other/net").family) == ("Test", "Other")
     assert {"mine/net", "other/net"} <= set(registry.backbones()) and "net" not in registry.backbones()
@@ -419,7 +419,7 @@ def test_what_a_saved_model_was_made_with_is_of_that_distribution_or_an_error(si
         registry.recorded("backbones", "net", "theirs", "1.0")
     for part in ("'net' of the distribution theirs 1.0", "pip install theirs", "mine/net has the same name"):
         assert part in str(error.value)
-    with pytest.raises(PluginError, match=r"mine 2.0, which is installed, does not give it: `pip install 'mine==1.0'`"):
+    with pytest.raises(PluginError, match=r"installed mine 2.0 does not give it: `pip install 'mine==1.0'`"):
         registry.recorded("backbones", "old", "mine", "1.0")
     with pytest.raises(PluginError, match="mine/mine is disabled: disabled by argument"):
         Registry(disable=["mine"]).recorded("backbones", "net", "mine", "1.0")

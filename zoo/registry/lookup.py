@@ -1,9 +1,7 @@
-"""The registry: names to specs, over every plugin that is installed.
+"""The registry: names to specs, over all installed plugins.
 
-A single look-up loads only the plugin that the catalogue names for it; plugins without a catalogue are loaded first,
-because only they themselves know what they give. A bare name that one of zoo's own plugins gives means that one,
-whatever else is installed, unless the user's registry.toml prefers another distribution: installing a plugin changes no
-default. Two third-party plugins that give one name are never resolved silently.
+A single look-up loads only the plugin that the catalogue names for it. Plugins without a catalogue are loaded first,
+because nothing else says what they give. `zoo.registry.resolve` has the rules for names that several plugins give.
 """
 
 from __future__ import annotations
@@ -16,35 +14,26 @@ from pathlib import Path
 from typing import Any, cast
 
 from zoo import settings
-from zoo.errors import FetchError, PluginError, UnknownNameError, ZooError, unknown_name
+from zoo.errors import FetchError, PluginError, UnknownNameError, ZooError
 from zoo.registry import catalogue, loader
-from zoo.registry.catalogue import KINDS, Overlay, Row
+from zoo.registry.catalogue import Overlay, Row
 from zoo.registry.installed import Plugin, Selection, installed
 from zoo.registry.loader import PluginRecord
+from zoo.registry.resolve import SINGULAR, Resolver, split
 from zoo.registry.spec import AdapterSpec, BackboneSpec, ModelSpec, Part, Preprocess, WeightSpec
-
-_SINGULAR = {
-    "backbones": "backbone",
-    "adapters": "task",
-    "weights": "weights",
-    "models": "model",
-    "parts": "part",
-}
-_LISTED = {"adapters": "tasks"}
-"""Kinds that users know by another name than the catalogue's."""
 
 
 class Registry:
-    """Every backbone, adapter, set of weights and model that the installed plugins give.
+    """All backbones, task adapters, weights, models and parts that the installed plugins give.
+
+    Three places say which plugins are used: the arguments, then the environment (`ZOO_PLUGINS`,
+    `ZOO_DISABLE_PLUGINS`, comma-separated), then the user's registry.toml (`[plugins] disable`). The first of the
+    three that mentions a plugin decides. A disabled plugin is not imported.
 
     Args:
-        plugins: only these plugins, by name, module or `distribution/name`.
-        disable: all plugins but these.
-        strict: raise `PluginError` for a plugin that is broken, instead of setting it aside.
-
-    What is not given comes from the environment (`ZOO_PLUGINS`, `ZOO_DISABLE_PLUGINS`, comma-separated;
-    `ZOO_STRICT_PLUGINS`), then from the user's registry.toml (`[plugins] disable`). The first of the three that says
-    something about a plugin decides; a disabled plugin is not imported.
+        plugins: use only these plugins, given by name, module or `distribution/name`; None for all.
+        disable: use all plugins except these.
+        strict: raise `PluginError` for a broken plugin instead of setting it aside; None for `ZOO_STRICT_PLUGINS`.
     """
 
     def __init__(
@@ -61,160 +50,165 @@ class Registry:
     # -- single look-ups ------------------------------------------------------------------------------------------
 
     def backbone(self, name: str) -> BackboneSpec:
-        """The backbone called `name` (or `distribution/name`).
+        """Return the backbone called `name` (or `distribution/name`).
 
-        Raises `UnknownNameError` with the nearest names; `PluginError` when its plugin is broken or two give it.
+        Raises:
+            UnknownNameError: no plugin gives it; the message has the nearest names.
+            PluginError: its plugin is broken, or two plugins give it.
         """
-        return cast(BackboneSpec, self._find("backbones", name))
+        return cast(BackboneSpec, self._names.spec("backbones", name))
 
     def adapter(self, name: str) -> AdapterSpec:
-        """The task adapter called `name`; raises as `backbone` does."""
-        return cast(AdapterSpec, self._find("adapters", name))
+        """Return the task adapter called `name`. Raises as `backbone` does."""
+        return cast(AdapterSpec, self._names.spec("adapters", name))
 
     def model(self, name: str) -> ModelSpec:
-        """The named composition called `name`; raises as `backbone` does."""
-        return cast(ModelSpec, self._find("models", name))
+        """Return the named model called `name`. Raises as `backbone` does."""
+        return cast(ModelSpec, self._names.spec("models", name))
 
     def weights(self, name: str) -> WeightSpec:
-        """The weights called `name` (`arch.tag`), with the user's own row and pin for them; raises as `backbone` does.
+        """Return the weights called `name` (`arch.tag`). Raises as `backbone` does.
 
-        Those that say nothing about preprocessing take the backbone's, whoever gives them.
+        Three sources are merged: the plugin's spec, then the user's own row in registry.toml, then the user's pin.
+        Weights without preprocessing get the backbone's.
         """
-        own = self._overlay.weights.get(name)
+        private = self.overlay.weights.get(name)
         try:
-            found = cast(WeightSpec, self._find("weights", name))
+            spec = cast(WeightSpec, self._names.spec("weights", name))
         except UnknownNameError:
-            if own is None:
+            if private is None:
                 raise
-            found = WeightSpec(name, preprocess=None)
-        if found.preprocess is None:
-            found = replace(found, preprocess=self._usual_preprocess(name))
-        if own is not None:
-            found = catalogue.weight_spec(own, found)
-        pin = self._overlay.pins.get(found.name)
-        return replace(found, **pin) if pin else found  # type: ignore[arg-type]
+            spec = WeightSpec(name, preprocess=None)
+        if spec.preprocess is None:
+            spec = replace(spec, preprocess=self._usual_preprocess(name))
+        if private is not None:
+            spec = catalogue.weight_spec(private, spec)
+        pin = self.overlay.pins.get(spec.name)
+        return replace(spec, **pin) if pin else spec  # type: ignore[arg-type]
 
     def _usual_preprocess(self, weights: str) -> Preprocess:
-        """That of the backbone that weights are for; the default where no plugin gives it."""
+        """Return the preprocessing of the backbone that weights are for; the default if no plugin gives it."""
         try:
             return self.backbone(self.backbone_of(weights)).preprocess
         except UnknownNameError:
             return Preprocess()
 
     def part(self, name: str) -> Part:
-        """The part called `point:name` (or `distribution/point:name`); raises as `backbone` does. See
-        `zoo.registry.parts.Point`, which is what others use."""
-        return cast(Part, self._find("parts", name))
+        """Return the part called `point:name` (or `distribution/point:name`). Raises as `backbone` does.
+
+        Other code uses `zoo.registry.parts.Point` instead.
+        """
+        return cast(Part, self._names.spec("parts", name))
 
     def part_rows(self, point: str) -> list[Row]:
-        """Catalogue rows of the parts of an extension point, by name."""
+        """Return the catalogue rows of the parts of an extension point, by name."""
         return [row for row in self.rows("parts") if row.name.startswith(f"{point}:")]
 
     def part_names(self, point: str) -> list[str]:
-        """What the parts of an extension point are called, in the order of `part_rows`."""
+        """Return the names of the parts of an extension point, in the order of `part_rows`."""
         return [name.replace(f"{point}:", "") for name in self.names_of(self.part_rows(point))]
 
     def points(self) -> dict[str, int]:
-        """The extension points that have parts, with how many there are."""
+        """Return the extension points that have parts, each with the number of its parts."""
         return dict(Counter(row.name.partition(":")[0] for row in self.rows("parts")))
 
     def backbone_of(self, weights: str) -> str:
-        """The name, perhaps qualified, of the backbone that weights are for."""
-        distribution, bare = _split(weights)
+        """Return the name of the backbone that weights are for; it may be qualified."""
+        distribution, bare = split(weights)
         arch = bare.split(".", 1)[0]
         if not distribution:
             try:
-                distribution = self._plugin_of("weights", weights).candidate.distribution
-            except UnknownNameError:  # the user's own
+                distribution = self._names.plugin_of("weights", weights).candidate.distribution
+            except UnknownNameError:  # weights of the user's registry.toml
                 return arch
-        return self._beside("backbones", arch, distribution)
+        return self._names.beside("backbones", arch, distribution)
 
     def parts_of(self, model: str) -> tuple[str, str]:
-        """The names, perhaps qualified, of the backbone and the adapter of a named composition."""
-        plugin, spec = self._plugin_of("models", model), self.model(model)
+        """Return the names of the backbone and of the task adapter of a named model; they may be qualified."""
+        plugin, spec = self._names.plugin_of("models", model), self.model(model)
         distribution, arch = plugin.candidate.distribution, spec.backbone.split(".", 1)[0]
-        backbone = self._beside("backbones", arch, distribution) + spec.backbone[len(arch) :]
-        return backbone, self._beside("adapters", spec.adapter, distribution)
-
-    def _beside(self, kind: str, name: str, distribution: str) -> str:
-        """What a plugin means by a bare name: that of its own distribution, where that gives one and another one has
-        the bare name."""
-        own = self._given(kind, name, distribution) or self._lists(kind, name, distribution)
-        if own and not loader.same_distribution(self._plugin_of(kind, name).candidate.distribution, distribution):
-            return f"{distribution}/{name}"
-        return name
+        backbone = self._names.beside("backbones", arch, distribution) + spec.backbone[len(arch) :]
+        return backbone, self._names.beside("adapters", spec.adapter, distribution)
 
     def means_model(self, name: str) -> bool:
-        """Whether a name means a named composition: not where it is also a backbone of zoo's own and the composition
-        is another distribution's, which would change what the name has always meant."""
+        """Return whether a name means a named model.
+
+        A name that is also one of zoo's own backbones means that backbone, unless the named model is zoo's own as
+        well: installing a plugin must not change what a name means.
+        """
         if not any(name in (row.name, row.qualified) for row in self.rows("models")):
             return False
         return name not in self.own_names("backbones") or name in self.own_names("models")
 
     def provider(self, kind: str, name: str) -> tuple[str, str]:
-        """(distribution, version) of the plugin that gives what is called `name`; raises as `backbone` does."""
-        candidate = self._plugin_of(kind, name).candidate
+        """Return (distribution, version) of the plugin that gives `name`. Raises as `backbone` does."""
+        candidate = self._names.plugin_of(kind, name).candidate
         return candidate.distribution, candidate.version
 
     def recorded(self, kind: str, name: str, distribution: str, version: str) -> Any:
-        """What a saved model was made with: the spec called `name` of that distribution and of no other.
+        """Return the spec that a saved model was made with: `name` of that distribution, never another's.
 
-        Raises `PluginError`, which says what to install, where it is not to be had.
+        Raises:
+            PluginError: the distribution or the spec is missing; the message says what to install.
         """
         own = [p for p in self._plugins if loader.same_distribution(p.candidate.distribution, distribution)]
-        needed = f"the {_SINGULAR[kind]} {name!r} of the distribution {distribution} {version} is needed"
+        needed = f"the {SINGULAR[kind]} {name!r} of the distribution {distribution} {version} is needed"
         try:
-            return self._find(kind, f"{distribution}/{name}")
+            return self._names.spec(kind, f"{distribution}/{name}")
         except (UnknownNameError, PluginError):
-            if self._given(kind, name, distribution):
+            if self._names.givers(kind, name, distribution):
                 raise
             if broken := [plugin for plugin in own if plugin.given is None]:
-                raise PluginError(f"{needed}, and its plugin {broken[0].qualified} {broken[0].fate()}") from None
-        others = [plugin for plugin in self._plugins if plugin.gives(kind, name)]
+                raise PluginError(f"{needed}, but its plugin {broken[0].qualified} {broken[0].fate()}") from None
         taken = "".join(
-            f" {plugin.candidate.distribution}/{name} has the same name, but is other code, and is not used instead."
-            for plugin in others
+            f" {plugin.candidate.distribution}/{name} has the same name but is other code, so it is not used instead."
+            for plugin in self._names.givers(kind, name)
         )
         if own:
             raise PluginError(
-                f"{needed}, and {distribution} {own[0].candidate.version}, which is installed, does not give it: "
+                f"{needed}, but the installed {distribution} {own[0].candidate.version} does not give it: "
                 f"`pip install '{distribution}=={version}'`.{taken}"
             )
-        raise PluginError(f"{needed}, which is not installed: `pip install {distribution}`.{taken}")
+        raise PluginError(f"{needed}, but it is not installed: `pip install {distribution}`.{taken}")
 
     def own_names(self, kind: str) -> frozenset[str]:
-        """The names of `kind` that zoo's own plugins give, disabled ones left out."""
+        """Return the names of `kind` that zoo's own plugins give, without those of disabled plugins."""
         own = [plugin for plugin in self._plugins if plugin.candidate.first_party and plugin.state != "disabled"]
         return frozenset(row.name for plugin in own for row in plugin.rows_of(kind))
 
     def recognised(self, backbone: str, sha256: str) -> WeightSpec | None:
-        """The weights of a backbone whose file has this hash, zoo's own before others'; None for an unknown file."""
+        """Return the weights of a backbone whose file has this hash; None for an unknown file.
+
+        zoo's own weights come before those of other distributions.
+        """
         own = self.own_names("weights")
         same = [spec for spec in self.weights_for(backbone) if sha256 and spec.sha256 == sha256]
         return min(same, key=lambda spec: spec.name not in own, default=None)
 
     def weights_for(self, backbone: str) -> list[WeightSpec]:
-        """All weights of a backbone, by name; an empty list where there are none."""
-        distribution, arch = _split(backbone)
+        """Return all weights of a backbone, by name; an empty list if there are none."""
+        distribution, arch = split(backbone)
         prefix = f"{arch}."
         for plugin in self._plugins:
             if plugin.rows is None or any(r.kind == "weights" and r.name.startswith(prefix) for r in plugin.rows):
                 plugin.load(self._strict)
-        names = {name for name, _ in self._all_given("weights") if name.startswith(prefix)}
-        names |= {name for name in self._overlay.weights if name.startswith(prefix)}
+        names = {name for name, _ in self._names.all_givers("weights") if name.startswith(prefix)}
+        names |= {name for name in self.overlay.weights if name.startswith(prefix)}
         return [self._preferring(name, distribution) for name in sorted(names)]
 
     def _preferring(self, name: str, distribution: str) -> WeightSpec:
-        given = [plugin for plugin in self._plugins if plugin.gives("weights", name)]
-        if any(loader.same_distribution(plugin.candidate.distribution, distribution) for plugin in given):
+        if distribution and self._names.givers("weights", name, distribution):
             return self.weights(f"{distribution}/{name}")
         return self.weights(name)
 
     def fetch(self, source: str, file: str, revision: str, offline: bool) -> Path | None:
-        """A local path for `file` at `source`, from the first plugin that knows the scheme; None when none does.
+        """Return a local path for `file` at `source`, from the first plugin that knows the scheme; None if none does.
 
-        Every plugin is asked on its own. One that fails is passed over; where no other one answers, its error is
-        raised: a `ZooError` as it is, anything else as a `FetchError` naming the plugin.
+        Each plugin is asked separately, so that one that fails does not hide the others.
+
+        Raises:
+            ZooError: no plugin answered, and the first that failed raised this.
+            FetchError: the same for any other error; the message names the plugin.
         """
         self.load_all()
         errors: list[Exception] = []
@@ -222,12 +216,12 @@ class Registry:
             if plugin.given is None or plugin.given.fetch is None:
                 continue
             try:
-                found = plugin.given.fetch(source=source, file=file, revision=revision, offline=offline)
+                path = plugin.given.fetch(source=source, file=file, revision=revision, offline=offline)
             except (Exception, SystemExit) as error:
                 errors.append(error if isinstance(error, ZooError) else _fetch_error(plugin, source, error))
                 continue
-            if found is not None:
-                return Path(found)
+            if path is not None:
+                return Path(path)
         if errors:
             raise errors[0]
         return None
@@ -235,41 +229,47 @@ class Registry:
     # -- everything -----------------------------------------------------------------------------------------------
 
     def backbones(self) -> dict[str, BackboneSpec]:
-        """Every backbone by name. Where several plugins give a name, only the one that is meant by the bare name has
-        it; the others are `distribution/name`."""
-        return self._everything("backbones")
+        """Return every backbone by name.
+
+        If several plugins give a name, the bare name is the one that it means; the others are `distribution/name`.
+        """
+        return self._names.everything("backbones")
 
     def adapters(self) -> dict[str, AdapterSpec]:
-        """Every task adapter by name, as `backbones` does."""
-        return self._everything("adapters")
+        """Return every task adapter by name, as `backbones` does."""
+        return self._names.everything("adapters")
 
     def models(self) -> dict[str, ModelSpec]:
-        """Every named composition by name, as `backbones` does."""
-        return self._everything("models")
+        """Return every named model by name, as `backbones` does."""
+        return self._names.everything("models")
 
     def rows(self, kind: str) -> list[Row]:
-        """Catalogue rows of `kind` for every plugin that is not disabled, by name.
+        """Return the catalogue rows of `kind` for every plugin that is not disabled, by name.
 
-        Reads catalogues. A plugin is imported only when no catalogue describes it.
+        Only catalogues are read. A plugin is imported only if no catalogue describes it.
         """
-        found = []
+        rows = []
         for plugin in self._plugins:
             if plugin.rows is None:
                 plugin.load(self._strict)
             if plugin.state not in ("disabled", "failed", "incompatible"):
-                found += plugin.rows_of(kind)
+                rows += plugin.rows_of(kind)
         if kind == "weights":
-            own = self._overlay.weights
-            listed = {row.name for row in found}
-            found = [_overlaid(row, own.get(row.name)) for row in found]
-            found += [row for name, row in own.items() if name not in listed]
-        return sorted(found, key=lambda row: (row.name, row.distribution))
+            private = self.overlay.weights
+            listed = {row.name for row in rows}
+            rows = [_overlaid(row, private.get(row.name)) for row in rows]
+            rows += [row for name, row in private.items() if name not in listed]
+        return sorted(rows, key=lambda row: (row.name, row.distribution))
+
+    def names_of(self, rows: Iterable[Row]) -> list[str]:
+        """Return the name of each row of one kind: bare if that means this row, otherwise `distribution/name`."""
+        return self._names.names_of(rows)
 
     def records(self, *, load: bool = True) -> list[PluginRecord]:
-        """How every plugin fared. Without `load`, plugins that were not needed yet stay `unloaded`."""
+        """Return the state of every plugin. Without `load`, plugins that were not needed yet stay `unloaded`."""
         if load:
             self.load_all()
-        shadowed = self._shadowed()
+        shadowed = self._names.shadowed()
         records = []
         for plugin in self._plugins:
             record = plugin.record()
@@ -280,164 +280,30 @@ class Registry:
 
     def load_all(self) -> None:
         """Load every plugin that is not disabled."""
-        for _ in self.loading():
-            pass
+        self._names.load_all()
 
     def loading(self) -> Iterator[str]:
-        """`load_all` step by step: yields `distribution/name` of each plugin before it is loaded."""
-        for plugin in self._plugins:
-            yield plugin.qualified
-            plugin.load(self._strict)
-
-    @property
-    def overlay(self) -> Overlay:
-        """What the user's own registry.toml files say."""
-        return self._overlay
-
-    # -- how ------------------------------------------------------------------------------------------------------
+        """Load every plugin that is not disabled; yield `distribution/name` of each before it is loaded."""
+        yield from self._names.loading()
 
     @cached_property
-    def _overlay(self) -> Overlay:
+    def overlay(self) -> Overlay:
+        """The merged content of the user's own registry.toml files."""
         return catalogue.read_overlay()
+
+    # -- shared by the look-ups -----------------------------------------------------------------------------------
 
     @cached_property
     def _plugins(self) -> list[Plugin]:
-        return installed(Selection(self._only, self._disable, self._overlay))
+        return installed(Selection(self._only, self._disable, self.overlay))
 
-    def _find(self, kind: str, name: str) -> Any:
-        given = self._plugin_of(kind, name).given
-        assert given is not None
-        return given.specs[kind][_split(name)[1]]
-
-    def _plugin_of(self, kind: str, name: str) -> Plugin:
-        """The plugin that a name is taken from, loaded; raises as `backbone` does."""
-        distribution, bare = _split(name)
-        listing = [plugin for plugin in self._plugins if plugin.rows is None or plugin.lists(kind, bare)]
-        for plugin in listing:
-            plugin.load(self._strict)
-        found = self._given(kind, bare, distribution)
-        if not found and not any(plugin.lists(kind, bare) for plugin in listing):
-            self.load_all()
-            found = self._given(kind, bare, distribution)
-        if not found:
-            raise self._missing(kind, name)
-        return self._choose(kind, bare, found)
-
-    def _lists(self, kind: str, name: str, distribution: str) -> bool:
-        return any(
-            plugin.lists(kind, name) and loader.same_distribution(plugin.candidate.distribution, distribution)
-            for plugin in self._plugins
-        )
-
-    def _given(self, kind: str, name: str, distribution: str) -> list[Plugin]:
-        found = [plugin for plugin in self._plugins if plugin.gives(kind, name)]
-        if distribution:
-            found = [p for p in found if loader.same_distribution(p.candidate.distribution, distribution)]
-        return found
-
-    def _choose(self, kind: str, name: str, found: list[Plugin]) -> Plugin:
-        if len(found) > 1:
-            found = self._preferred(name, found) or found
-        if len(found) == 1:
-            return found[0]
-        plugins = " and ".join(f"{plugin.qualified} ({plugin.candidate.module})" for plugin in found)
-        names = sorted({f"{plugin.candidate.distribution}/{name}" for plugin in found})
-        if len(names) < len(found):
-            advice = "Disable one of them."
-        else:
-            advice = (
-                f"Say {' or '.join(names)}, or prefer one in registry.toml: "
-                f'[prefer] "{name}" = "{found[0].candidate.distribution}".'
-            )
-        raise PluginError(f"the {_SINGULAR[kind]} {name!r} is given by two plugins, {plugins}. {advice}")
-
-    def _preferred(self, name: str, found: list[Plugin]) -> list[Plugin]:
-        """Those that the bare name means: of the distribution that the user prefers for `name`, or for the backbone it
-        is weights for; else zoo's own."""
-        chosen = self._meant(name, [plugin.candidate.distribution for plugin in found])
-        return [plugin for plugin in found if plugin.candidate.distribution in chosen]
-
-    def _meant(self, name: str, distributions: Iterable[str]) -> set[str]:
-        """Which of the distributions that give `name` its bare form means; none where that is not clear."""
-        wanted = self._overlay.prefer.get(name) or self._overlay.prefer.get(name.split(".", 1)[0])
-        for one in (wanted, loader.FIRST_PARTY):
-            if one and (chosen := {other for other in distributions if loader.same_distribution(other, one)}):
-                return chosen
-        return set()
-
-    def names_of(self, rows: Iterable[Row]) -> list[str]:
-        """What each row of one kind is called: by its bare name where that means it, else `distribution/name`."""
-        rows = list(rows)
-        givers: dict[str, list[str]] = {}
-        for row in rows:
-            givers.setdefault(row.name, []).append(row.distribution)
-        return [
-            row.name
-            if len(others := givers[row.name]) == 1 or self._meant(row.name, others) == {row.distribution}
-            else row.qualified
-            for row in rows
-        ]
-
-    def _shadowed(self) -> dict[str, list[str]]:
-        """For each plugin that lost names to a preferred distribution, one phrase a name."""
-        lost: dict[str, list[str]] = {}
-        for kind in KINDS:
-            for name, found in self._all_given(kind):
-                chosen = self._preferred(name, found) if len(found) > 1 else []
-                for plugin in found if len(chosen) == 1 else ():
-                    if plugin is not chosen[0]:
-                        phrase = f"{_SINGULAR[kind]} {name} is taken from {chosen[0].qualified}"
-                        lost.setdefault(plugin.qualified, []).append(phrase)
-        return lost
-
-    def _all_given(self, kind: str) -> list[tuple[str, list[Plugin]]]:
-        """Every name of `kind` that a loaded plugin gives, with those that give it."""
-        givers: dict[str, list[Plugin]] = {}
-        for plugin in self._plugins:
-            for name in plugin.given.specs[kind] if plugin.given else ():
-                givers.setdefault(name, []).append(plugin)
-        return sorted(givers.items())
-
-    def _everything(self, kind: str) -> dict[str, Any]:
-        self.load_all()
-        specs = {}
-        for name, found in self._all_given(kind):
-            chosen = self._preferred(name, found) if len(found) > 1 else found
-            for plugin in found:
-                assert plugin.given is not None
-                key = name if chosen == [plugin] else f"{plugin.candidate.distribution}/{name}"
-                specs[key] = plugin.given.specs[kind][name]
-        return specs
-
-    def _missing(self, kind: str, name: str) -> ZooError:
-        """The error for a name that no working plugin gives: its plugin's fate where a catalogue lists it."""
-        bare = _split(name)[1]
-        for plugin in self._plugins:
-            if plugin.lists(kind, bare) and plugin.given is None:
-                return PluginError(
-                    f"{_SINGULAR[kind]} {name!r} comes from plugin {plugin.qualified}, which {plugin.fate()}"
-                )
-            if plugin.lists(kind, bare) and not plugin.gives(kind, bare):
-                return PluginError(
-                    f"{_SINGULAR[kind]} {name!r} is in the catalogue of plugin {plugin.qualified}, which does not "
-                    "give it; the catalogue is out of date."
-                )
-        names = [known for known, _ in self._all_given(kind)]
-        broken = [plugin.qualified for plugin in self._plugins if plugin.state in ("failed", "incompatible")]
-        hint = f"`zoo list {_LISTED.get(kind, kind)}` lists all."
-        if broken:
-            hint += f" Set aside: {', '.join(broken)}; `zoo plugins` says why."
-        return unknown_name(_SINGULAR[kind], name, names, hint)
+    @cached_property
+    def _names(self) -> Resolver:
+        return Resolver(self._plugins, self.overlay.prefer, self._strict)
 
 
-def _split(name: str) -> tuple[str, str]:
-    """(distribution or nothing, name) of a name that may be qualified."""
-    distribution, _, bare = name.rpartition("/")
-    return distribution, bare
-
-
-def _overlaid(row: Row, own: Row | None) -> Row:
-    return row if own is None else replace(own, module=row.module, data={**row.data, **own.data})
+def _overlaid(row: Row, private: Row | None) -> Row:
+    return row if private is None else replace(private, module=row.module, data={**row.data, **private.data})
 
 
 def _fetch_error(plugin: Plugin, source: str, error: BaseException) -> FetchError:
@@ -448,7 +314,7 @@ _default: Registry | None = None
 
 
 def registry() -> Registry:
-    """The process's registry, made at the first call."""
+    """Return the registry of this process; the first call makes it."""
     global _default
     if _default is None:
         _default = Registry()
@@ -456,6 +322,6 @@ def registry() -> Registry:
 
 
 def reset() -> None:
-    """Forget the process's registry: the next call makes one from the settings as they are then."""
+    """Forget the registry of this process; the next call of `registry` makes one with the settings of that moment."""
     global _default
     _default = None
