@@ -55,7 +55,7 @@ def test_group_norm_keeps_its_statistics_in_float32_and_refuses_what_does_not_di
     assert layer(x).dtype == jnp.bfloat16
     wanted = layer(x.astype(jnp.float32))
     np.testing.assert_allclose(layer(x).astype(jnp.float32), wanted, atol=0.02)
-    with pytest.raises(ConfigError, match="6 channels cannot be parted into 4 groups"):
+    with pytest.raises(ConfigError, match="6 channels cannot be divided into 4 groups"):
         GroupNorm(4, 6, rngs=nnx.Rngs(0))
 
 
