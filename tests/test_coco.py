@@ -158,8 +158,8 @@ def test_detections_that_are_not_finite_are_counted():
     ("given", "said"),
     [
         ((np.zeros((2, 4)), np.zeros(1), np.zeros(1, int), *TRUTH), r"detections: boxes \(2, 4\)"),
-        ((np.zeros((1, 4)), np.zeros(1), np.array([3]), *TRUTH), "there are 3 classes"),
-        ((*NONE, TRUTH[0], np.array([-1]), TRUTH[2]), "truths: a label is -1"),
+        ((np.zeros((1, 4)), np.zeros(1), np.array([3]), *TRUTH), "accepted: 0 to 2, for 3 classes"),
+        ((*NONE, TRUTH[0], np.array([-1]), TRUTH[2]), "truths: class indices go from -1"),
         ((*NONE, TRUTH[0] * np.nan, *TRUTH[1:]), "not finite"),
     ],
 )

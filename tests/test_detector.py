@@ -424,7 +424,7 @@ def test_a_step_and_a_prediction_on_real_architectures(
 def test_a_detector_needs_classes_and_a_pyramid() -> None:
     with pytest.raises(ConfigError, match=r"a detector needs classes: give labels= or num_classes="):
         create(labels=None, num_classes=0)
-    with pytest.raises(ConfigError, match=r"resnet20 cannot serve a pyramid: it needs maps at strides"):
+    with pytest.raises(ConfigError, match=r"resnet20 cannot feed a feature pyramid, which needs maps at strides"):
         zoo.create("resnet20", "detector", labels=LABELS, pretrained=False)
     with pytest.raises(ConfigError, match="33 channels"):
         create(width=33)
@@ -588,7 +588,7 @@ def test_pictures_that_cannot_be_written(command: Any, tmp_path: Path) -> None:
 def test_data_with_boxes_choose_the_detector(command: Any, tmp_path: Path) -> None:
     folder = write_coco(drawn(tmp_path / "photos", 4), tmp_path / "photos")
     code, _, err = command("train", folder, "--backbone", "resnet20", "--scratch", "--out", tmp_path / "run")
-    assert code == 2 and "resnet20 cannot serve a pyramid" in err
+    assert code == 2 and "resnet20 cannot feed a feature pyramid" in err
     code, _, err = command(
         "train", folder, "--backbone", "pyramidnet", "--scratch", "--out", tmp_path / "run", "--annotations", "mend"
     )

@@ -429,5 +429,5 @@ def test_boxes_are_cut_at_each_images_border() -> None:
 
 
 def test_groups_that_do_not_divide_the_channels_are_refused() -> None:
-    with pytest.raises(ConfigError, match="20 channels cannot be parted into 32 groups"):
+    with pytest.raises(ConfigError, match="20 channels cannot be divided into 32 groups"):
         fcos.Head((8,), 20, 2, rngs=nnx.Rngs(0))

@@ -55,7 +55,7 @@ def test_group_norm_keeps_its_statistics_in_float32_and_refuses_what_does_not_di
     assert layer(x).dtype == jnp.bfloat16
     wanted = layer(x.astype(jnp.float32))
     np.testing.assert_allclose(layer(x).astype(jnp.float32), wanted, atol=0.02)
-    with pytest.raises(ConfigError, match="6 channels cannot be parted into 4 groups"):
+    with pytest.raises(ConfigError, match="6 channels cannot be divided into 4 groups"):
         GroupNorm(4, 6, rngs=nnx.Rngs(0))
 
 
@@ -85,7 +85,7 @@ def test_every_backbone_gives_a_pyramid_or_says_what_is_missing(name: str) -> No
     kinds = {stage.kind for stage in spec.stages}
     coarsest = max((stage.stride for stage in spec.stages if stage.kind == "map"), default=0)
     if coarsest < 8 and "tokens" not in kinds:
-        with pytest.raises(ConfigError, match=f"{name} cannot serve a pyramid.*strides of its maps are 1, 2, 4"):
+        with pytest.raises(ConfigError, match=f"{name} cannot feed a feature pyramid.*strides of its maps are 1, 2, 4"):
             pyramid_stages(spec)
         return
     chosen = pyramid_stages(spec)
@@ -154,7 +154,7 @@ def test_tokens_become_a_map_without_those_of_no_place() -> None:
     tokens = jnp.arange(2 * 8 * 3, dtype=jnp.float32).reshape(2, 8, 3)
     found = tokens_to_map(tokens, stage, (28, 42))
     assert found.shape == (2, 2, 3, 3) and np.array_equal(found[0, 1, 0], tokens[0, 2 + 3])
-    with pytest.raises(ConfigError, match="6 tokens beside its 2 leading ones; images of 28x28 have 2x2"):
+    with pytest.raises(ConfigError, match="6 patch tokens after its 2 leading tokens, but images of 28x28 have 2x2"):
         tokens_to_map(tokens, stage, (28, 28))
 
 
@@ -222,7 +222,7 @@ def test_extra_levels_come_from_the_pyramid_the_map_or_by_leaving_out() -> None:
 
 
 def test_a_pyramid_needs_a_stride_for_each_map() -> None:
-    with pytest.raises(ConfigError, match="2 maps with 1 strides"):
+    with pytest.raises(ConfigError, match="2 maps and 1 strides"):
         FPN([4, 6], [8], 8, rngs=nnx.Rngs(0))
 
 
@@ -253,7 +253,7 @@ def test_a_simple_pyramid_is_built_as_the_published_one() -> None:
     wanted |= {"simfp_5.1.weight": (6, 8, 1, 1), "simfp_5.2.norm.bias": (6,)}
     assert {name: found.get(name) for name in wanted} == wanted
     assert "simfp_4.0.bias" not in found and neck.strides == (4, 8, 16, 32, 64)
-    with pytest.raises(ConfigError, match="cannot be told apart on tokens of 16 pixels"):
+    with pytest.raises(ConfigError, match="do not give different levels, finest first, on tokens of 16 pixels"):
         SimplePyramid(8, 16, (8, 9), 6, rngs=nnx.Rngs(0))
 
 

@@ -414,7 +414,7 @@ def test_the_command_line_trains_predicts_and_evaluates(
         ({"sliding_window": True, "tta_scales": (0.5,)}, "sliding_window uses one scale"),
         ({"class_weights": (1.0, 2.0)}, "2 class_weights for 3 classes"),
         ({"class_weights": (0.0, 0.0, 0.0)}, "class_weights"),
-        ({"loss": "ce+0*dice"}, "no weight above 0"),
+        ({"loss": "ce+0*dice"}, "not a number above 0"),
         ({"metric": "foreground_dice"}, "two classes of which the first"),
     ],
 )

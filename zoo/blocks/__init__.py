@@ -1,1 +1,1 @@
-"""Blocks that several families are built of, with the attribute names of the checkpoints they read."""
+"""Blocks shared by several backbone families, with the attribute names of the checkpoints they read."""

@@ -1,8 +1,9 @@
-"""A convolution with its norm and activation, called `conv` and `bn` as in the checkpoints of many families."""
+"""A convolution with batch norm and activation, named `conv` and `bn` as in the checkpoints of many families."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import jax
 from flax import nnx
@@ -10,9 +11,12 @@ from jax import Array
 
 from zoo.layers import BatchNorm, Conv, Padding
 
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
 
 class ConvNormAct(nnx.Module):
-    """act(bn(conv(x))), the convolution without bias."""
+    """act(bn(conv(x))), where the convolution has no bias."""
 
     def __init__(
         self,
@@ -33,5 +37,5 @@ class ConvNormAct(nnx.Module):
         self.bn = BatchNorm(outputs, eps=eps, momentum=momentum, scale_init=scale_init, rngs=rngs)
         self.act = act
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Float[Array, "b h w inputs"]) -> Float[Array, "b _h _w outputs"]:
         return self.act(self.bn(self.conv(x)))

@@ -1,4 +1,4 @@
-"""What families say of themselves that can be dilated: capability, build option, and the option in timm's words."""
+"""Declarations shared by families that can be dilated: capability, build option, and timm's name for the option."""
 
 from __future__ import annotations
 

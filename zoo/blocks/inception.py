@@ -1,8 +1,9 @@
-"""Branches of convolutions side by side, from which the Inception nets are made (arXiv:1512.00567, figures 5 to 10)."""
+"""Parallel branches of convolutions, the blocks of the Inception networks (arXiv:1512.00567, figures 5 to 10)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import jax.numpy as jnp
 from flax import nnx
@@ -11,19 +12,22 @@ from jax import Array
 from zoo.blocks.conv import ConvNormAct
 from zoo.layers import Chain, Padding, pair
 
-EPS = 1e-3  # of every batch norm in these nets
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+EPS = 1e-3  # of every batch norm in these networks
 
 Kernel = int | tuple[int, int]
 Convolution = tuple[int, Kernel] | tuple[int, Kernel, int]
-"""(channels, kernel), padded to keep the map's size, or (channels, kernel, stride), without padding."""
+"""(channels, kernel) pads to keep the size of the map; (channels, kernel, stride) does not pad."""
 Pool = Callable[[Array], Array]
 Step = Mapping[str, Convolution | list[Convolution | Pool]] | Pool
-"""Attribute name -> a convolution, or a list of layers that are numbered below it. Several names split what comes in
-between them. A pool has no parameters, so it may stand alone."""
+"""Attribute name -> a convolution, or a list of layers numbered below that name. Several names are parallel layers with
+the same input. A pool has no parameters, so it needs no name."""
 
 
 def convolution(inputs: int, spec: Convolution, *, rngs: nnx.Rngs) -> ConvNormAct:
-    """Convolution, batch norm and ReLU."""
+    """Return a convolution with batch norm and ReLU."""
     rows, columns = pair(spec[1])
     same: Padding = (rows // 2, columns // 2)
     stride, padding = (spec[2], 0) if len(spec) == 3 else (1, same)
@@ -31,7 +35,7 @@ def convolution(inputs: int, spec: Convolution, *, rngs: nnx.Rngs) -> ConvNormAc
 
 
 def sequence(inputs: int, layers: Sequence[Convolution | Pool], *, rngs: nnx.Rngs) -> tuple[Chain, int]:
-    """The layers one after the other, and the channels of their output."""
+    """Return the layers as a chain, and the number of channels of its output."""
     made: list[Pool] = []
     for layer in layers:
         if isinstance(layer, tuple):
@@ -43,9 +47,11 @@ def sequence(inputs: int, layers: Sequence[Convolution | Pool], *, rngs: nnx.Rng
 
 
 class Branches(nnx.Module):
-    """Branches that all take the module's input; their outputs are joined along the channels in the order given.
+    """Branches with the same input, whose outputs are concatenated along the channels in the given order.
 
-    `channels` is the number of them.
+    Attributes:
+        channels: of the output.
+        plan: the steps of each branch, as pools and names of attributes.
     """
 
     def __init__(self, inputs: int, *branches: Sequence[Step], rngs: nnx.Rngs):
@@ -61,7 +67,7 @@ class Branches(nnx.Module):
         self.plan = tuple(plan)
 
     def _add(self, name: str, inputs: int, layers: Convolution | list[Convolution | Pool], rngs: nnx.Rngs) -> int:
-        """Makes what goes by that name. Returns the channels of its output."""
+        """Build the layers and set them as the attribute `name`. Return the number of channels of their output."""
         if isinstance(layers, list):
             module, outputs = sequence(inputs, layers, rngs=rngs)
             setattr(self, name, module)
@@ -69,11 +75,11 @@ class Branches(nnx.Module):
         setattr(self, name, convolution(inputs, layers, rngs=rngs))
         return layers[0]
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Float[Array, "b h w inputs"]) -> Float[Array, "b _h _w channels"]:
         joined = []
         for steps in self.plan:
-            found = [x]
+            maps = [x]
             for step in steps:
-                found = [step(found[0])] if callable(step) else [getattr(self, name)(found[0]) for name in step]
-            joined += found
+                maps = [step(maps[0])] if callable(step) else [getattr(self, name)(maps[0]) for name in step]
+            joined += maps
         return jnp.concatenate(joined, axis=-1)

@@ -1,15 +1,15 @@
-"""Blocks around a depthwise convolution, and the net that rows of them make.
+"""Blocks around a depthwise convolution, and the network that rows of them make.
 
 An inverted residual (arXiv:1801.04381) widens a map by a 1x1 convolution, filters each channel of the wide map, and
-projects it back without an activation. The other blocks leave steps out or merge them. What all blocks of a net have in
-common is its `Style`; a line of a paper's table is a `Row`.
+projects it back without an activation. The other blocks leave steps out or merge them. `Style` holds what all blocks of
+a network share; a `Row` is one line of a paper's table.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 from flax import nnx
@@ -19,29 +19,36 @@ from zoo.layers import BatchNorm, Chain, Conv, DropPath
 from zoo.models.backbone import Backbone, StageFunction
 from zoo.registry.spec import Stage
 
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
 Activation = Callable[[Array], Array]
 
 
 def round_channels(channels: float, divisor: int = 8, *, least: float = 0.9) -> int:
-    """The nearest multiple of `divisor`, never less than `least` of `channels` (MobileNetV2's reference code)."""
+    """Round to the nearest multiple of `divisor` that is at least `least` times `channels`.
+
+    As in MobileNetV2's reference code.
+    """
     rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < least * channels else rounded
 
 
 def identity(x: Array) -> Array:
-    """x itself."""
+    """Return x."""
     return x
 
 
 @dataclass(frozen=True)
 class Style:
-    """What all blocks of a net have in common.
+    """What all blocks of a network share.
 
     Attributes:
-        act: the activation. eps: of every batch norm.
+        act: the activation.
+        eps: of every batch norm.
         padding: `torch` pads by half the kernel, `same` by TensorFlow's rule.
-        squeeze: (channels of a block's input, of its wide map, rngs) -> what weighs the wide map's channels.
-        pool: halves a map after the activation, in place of the stride of a block's convolution.
+        squeeze: builds squeeze-and-excitation from (channels of the block's input, channels of its wide map, rngs).
+        pool: halves a map after the activation, instead of a stride in the convolution.
         dilation: of every kernel.
     """
 
@@ -55,30 +62,30 @@ class Style:
     def conv(
         self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, *, groups: int = 1, rngs: nnx.Rngs
     ) -> Conv:
-        """A convolution without bias."""
+        """Return a convolution without bias."""
         padding: Literal["same"] | int = "same" if self.padding == "same" else kernel // 2 * self.dilation
         return Conv(
             inputs, outputs, kernel, stride, padding, dilation=self.dilation, groups=groups, bias=False, rngs=rngs
         )
 
     def step(self, stride: int) -> tuple[int, Activation]:
-        """(stride of the convolution, what follows its activation)."""
+        """Return the stride of the convolution, and the function that follows its activation."""
         return (1, self.pool) if self.pool is not None and stride > 1 else (stride, identity)
 
     def norm(self, channels: int, rngs: nnx.Rngs) -> BatchNorm:
-        """The batch norm after a convolution."""
+        """Return the batch norm after a convolution."""
         return BatchNorm(channels, eps=self.eps, rngs=rngs)
 
-    def weigh(self, wanted: bool, inputs: int, wide: int, rngs: nnx.Rngs) -> nnx.Module | None:
-        """Squeeze-and-excitation of a wide map, where a row wants it."""
-        if not wanted:
+    def weigh(self, enabled: bool, inputs: int, wide: int, rngs: nnx.Rngs) -> nnx.Module | None:
+        """Return the squeeze-and-excitation of a wide map, or None where it is not enabled."""
+        if not enabled:
             return None
         assert self.squeeze is not None
         return self.squeeze(inputs, wide, rngs)
 
 
 class ConvBnAct(nnx.Module):
-    """One convolution, norm and activation; with `skip` the input is added where shapes allow it."""
+    """One convolution, norm and activation; with `skip`, the input is added if the shapes are equal."""
 
     def __init__(
         self,
@@ -98,13 +105,16 @@ class ConvBnAct(nnx.Module):
         self.drop_path = DropPath(drop_path, rngs=rngs)
         self.act, self.residual = style.act, skip and stride == 1 and inputs == outputs
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Float[Array, "b h w inputs"]) -> Float[Array, "b _h _w outputs"]:
         y = self.pool(self.act(self.bn1(self.conv(x))))
         return x + self.drop_path(y) if self.residual else y
 
 
 class DepthwiseSeparable(nnx.Module):
-    """Depthwise convolution, then a 1x1 (arXiv:1704.04861): linear with a shortcut, or `last_act` and none."""
+    """A depthwise convolution, then a 1x1 convolution (arXiv:1704.04861).
+
+    The last layer is linear with a shortcut, or, with `last_act`, has an activation and no shortcut.
+    """
 
     def __init__(
         self,
@@ -131,7 +141,7 @@ class DepthwiseSeparable(nnx.Module):
         self.last_act = self.act if last_act else identity
         self.residual = stride == 1 and inputs == outputs and not last_act
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Float[Array, "b h w inputs"]) -> Float[Array, "b _h _w outputs"]:
         y = self.pool(self.act(self.bn1(self.conv_dw(x))))
         y = y if self.se is None else self.se(y)
         y = self.last_act(self.bn2(self.conv_pw(y)))
@@ -167,7 +177,7 @@ class InvertedResidual(nnx.Module):
         self.drop_path = DropPath(drop_path, rngs=rngs)
         self.act, self.residual = act or style.act, stride == 1 and inputs == outputs
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Float[Array, "b h w inputs"]) -> Float[Array, "b _h _w outputs"]:
         y = self.act(self.bn1(self.conv_pw(x)))
         y = self.pool(self.act(self.bn2(self.conv_dw(y))))
         y = y if self.se is None else self.se(y)
@@ -176,7 +186,7 @@ class InvertedResidual(nnx.Module):
 
 
 class EdgeResidual(nnx.Module):
-    """An inverted residual whose expansion and depthwise convolution are one full convolution (`fused`)."""
+    """An inverted residual with one full convolution for expansion and depthwise convolution (`fused`)."""
 
     def __init__(
         self,
@@ -201,7 +211,7 @@ class EdgeResidual(nnx.Module):
         self.drop_path = DropPath(drop_path, rngs=rngs)
         self.act, self.residual = style.act, stride == 1 and inputs == outputs
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Float[Array, "b h w inputs"]) -> Float[Array, "b _h _w outputs"]:
         y = self.pool(self.act(self.bn1(self.conv_exp(x))))
         y = y if self.se is None else self.se(y)
         y = self.bn2(self.conv_pwl(y))
@@ -209,7 +219,7 @@ class EdgeResidual(nnx.Module):
 
 
 class ConvNorm(nnx.Module):
-    """Convolution and norm, `conv` and `bn`, and where given an activation."""
+    """A convolution and batch norm, `conv` and `bn`, with an optional activation."""
 
     def __init__(
         self,
@@ -228,13 +238,16 @@ class ConvNorm(nnx.Module):
         self.bn = style.norm(outputs, rngs)
         self.act = act
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Float[Array, "b h w inputs"]) -> Float[Array, "b _h _w outputs"]:
         return self.pool(self.act(self.bn(self.conv(x))))
 
 
 class UniversalInvertedResidual(nnx.Module):
-    """An inverted residual with an optional depthwise convolution before the expansion (size `start`) and an optional
-    one between expansion and projection (size `kernel`); 0 leaves it out (arXiv:2404.10518, figure 4)."""
+    """An inverted residual with two optional depthwise convolutions (arXiv:2404.10518, figure 4).
+
+    One of size `start` precedes the expansion, one of size `kernel` stands between expansion and projection; a size of
+    0 leaves it out.
+    """
 
     def __init__(
         self,
@@ -250,7 +263,7 @@ class UniversalInvertedResidual(nnx.Module):
         rngs: nnx.Rngs,
     ):
         wide = round_channels(inputs * expansion)
-        first = 1 if kernel else stride  # the later of the two has the stride
+        first = 1 if kernel else stride  # the last depthwise convolution has the stride
         self.dw_start = ConvNorm(inputs, inputs, start, first, style, depthwise=True, rngs=rngs) if start else identity
         self.pw_exp = ConvNorm(inputs, wide, 1, 1, style, act=style.act, rngs=rngs)
         self.dw_mid = (
@@ -262,16 +275,22 @@ class UniversalInvertedResidual(nnx.Module):
         self.drop_path = DropPath(drop_path, rngs=rngs)
         self.residual = stride == 1 and inputs == outputs
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Float[Array, "b h w inputs"]) -> Float[Array, "b _h _w outputs"]:
         y = self.pw_proj(self.dw_mid(self.pw_exp(self.dw_start(x))))
         return x + self.drop_path(y) if self.residual else y
 
 
 @dataclass(frozen=True)
 class Row:
-    """`repeats` blocks with `channels` outputs, as a line of a paper's table says them; the first has the stride.
+    """One line of a paper's table: equal blocks, of which the first has the stride.
 
-    `block(inputs, outputs, kernel, stride, style, drop_path=, rngs=, **args)` makes one of them.
+    Attributes:
+        block: builds a block from (inputs, outputs, kernel, stride, style, drop_path=, rngs=, **args).
+        repeats: number of blocks.
+        kernel: side of the kernels.
+        stride: of the first block.
+        channels: of each block's output.
+        args: further keyword arguments of `block`.
     """
 
     block: Callable[..., nnx.Module]
@@ -287,29 +306,42 @@ Rows = Sequence[Sequence[Row]]
 
 
 def blocks_of(stages: Rows) -> Iterator[tuple[str, Row]]:
-    """(path below the backbone, row) of every block, in order."""
+    """Yield (path below the backbone, row) of every block, in order."""
     for index, rows in enumerate(stages):
         flat = [row for row in rows for _ in range(row.repeats)]
         yield from ((f"blocks.{index}.{i}", row) for i, row in enumerate(flat))
 
 
 def declared(stages: Rows, stem: int, head: int = 0) -> tuple[Stage, ...]:
-    """What `InvertedNet` says of itself: channels of the stem, of the rows, and of the head, if it has one."""
-    found, stride = [Stage("stem", stem, 2, modules=("conv_stem", "bn1"))], 2
+    """Return the stages of an `InvertedNet`.
+
+    Args:
+        stages: rows of each stage.
+        stem: channels of the stem.
+        head: channels of the head; 0 for none.
+    """
+    declared_stages, stride = [Stage("stem", stem, 2, modules=("conv_stem", "bn1"))], 2
     for index, rows in enumerate(stages):
         for row in rows:
             stride *= row.stride
-        found.append(Stage(f"blocks.{index}", rows[-1].channels, stride, modules=(f"blocks.{index}",)))
+        declared_stages.append(Stage(f"blocks.{index}", rows[-1].channels, stride, modules=(f"blocks.{index}",)))
     if head:
-        found.append(Stage("head", head, stride, modules=("conv_head", "bn2")))
-    return tuple(found)
+        declared_stages.append(Stage("head", head, stride, modules=("conv_head", "bn2")))
+    return tuple(declared_stages)
 
 
 class InvertedNet(Backbone):
-    """A 3x3 stem of stride 2, stages of rows of blocks, and, with `head`, a 1x1 convolution that widens the last map.
+    """A 3x3 stem of stride 2, stages of rows of blocks, and optionally a 1x1 convolution that widens the last map.
 
-    The rate of stochastic depth grows with the blocks from 0 towards `drop_path_rate`. No stage goes beyond
-    `output_stride`, see `zoo.registry.spec.OUTPUT_STRIDE`.
+    Args:
+        stages: rows of each stage.
+        stem: channels of the stem.
+        head: channels of the last 1x1 convolution; 0 for none.
+        style: what all blocks share.
+        in_channels: channels of the images.
+        drop_path_rate: rate of stochastic depth, which grows with the blocks from 0 towards this value.
+        output_stride: largest stride of a stage, see `zoo.registry.spec.OUTPUT_STRIDE`.
+        rngs: random keys of the parameters.
     """
 
     def __init__(
@@ -333,7 +365,9 @@ class InvertedNet(Backbone):
                 for i in range(row.repeats):
                     rate, stride, here = drop_path_rate * done / total, row.stride if i == 0 else 1, dilation
                     at *= stride
-                    if at > output_stride and stride > 1:  # what follows is dilated, but not yet this kernel
+                    # A stride beyond the limit becomes a dilation of the kernels that follow. The kernel at that place
+                    # still sees the finer map at its old spacing, so it keeps the dilation from before.
+                    if at > output_stride and stride > 1:
                         stride, dilation = 1, dilation * stride
                     dilated = replace(style, dilation=here)
                     chain.append(
@@ -350,8 +384,8 @@ class InvertedNet(Backbone):
             self.bn2 = style.norm(head, rngs)
 
     def stages(self) -> Mapping[str, StageFunction]:
-        found: dict[str, StageFunction] = {"stem": lambda x: self.act(self.bn1(self.conv_stem(x)))}
-        found |= {f"blocks.{i}": chain for i, chain in enumerate(self.blocks)}
+        functions: dict[str, StageFunction] = {"stem": lambda x: self.act(self.bn1(self.conv_stem(x)))}
+        functions |= {f"blocks.{i}": chain for i, chain in enumerate(self.blocks)}
         if self.widens:
-            found["head"] = lambda x: self.act(self.bn2(self.conv_head(x)))
-        return found
+            functions["head"] = lambda x: self.act(self.bn2(self.conv_head(x)))
+        return functions

@@ -1,15 +1,15 @@
-"""Residual nets: the two blocks, stages of them, and the net of four stages that families fill with numbers.
+"""Residual networks: the two blocks, stages of them, and the network of four stages that families configure.
 
 Papers: Deep Residual Learning, arXiv:1512.03385; Aggregated Residual Transformations, arXiv:1611.05431; Bag of Tricks
-(the deep stem and averaged shortcut), arXiv:1812.01187. The stride of a bottleneck is on its 3x3 convolution, as in
-torchvision and timm, whose names these are.
+(the deep stem and averaged shortcut), arXiv:1812.01187. Names are those of torchvision and timm, and as there, the
+stride of a bottleneck is on its 3x3 convolution.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 from flax import nnx
@@ -21,17 +21,36 @@ from zoo.layers import AvgPool, BatchNorm, Chain, Conv, DropPath, MaxPool
 from zoo.models.backbone import Backbone, StageFunction
 from zoo.registry.spec import Stage
 
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
 Shortcut = Callable[[Array], Array]
 
 
 def squeeze_excite(channels: int, ratio: float, rngs: nnx.Rngs) -> SqueezeExciteFc | None:
-    """Squeeze-and-excitation to `ratio` of the channels, rounded to a multiple of 8; None for a ratio of 0."""
+    """Return squeeze-and-excitation to `ratio` of the channels, rounded to a multiple of 8, or None for ratio 0."""
     return SqueezeExciteFc(channels, max(8, int(channels * ratio + 4) // 8 * 8), rngs=rngs) if ratio else None
 
 
 class BasicBlock(nnx.Module):
-    """Two 3x3 convolutions, each with a dilation, and a shortcut. With a `last_scale` of 0 the block starts as its
-    shortcut (arXiv:1706.02677, section 5.1). As in torchvision, it has neither groups nor another base width."""
+    """Two 3x3 convolutions and a shortcut.
+
+    As in torchvision, it supports neither groups nor another base width.
+
+    Args:
+        inputs: channels of the input.
+        width: channels of the output.
+        stride: of the first convolution.
+        shortcut: changes the input to the shape of the output; None adds the input as it is.
+        groups: must be 1; here so that both blocks are built alike.
+        base_width: must be 64; here so that both blocks are built alike.
+        rate: of stochastic depth.
+        squeeze: fraction of the channels that squeeze-and-excitation keeps, 0 for none.
+        last_scale: initial scale of the last norm. With 0 the block starts as its shortcut (arXiv:1706.02677,
+            section 5.1).
+        dilations: of the two convolutions.
+        rngs: random keys of the parameters.
+    """
 
     expansion = 1
 
@@ -51,7 +70,10 @@ class BasicBlock(nnx.Module):
         rngs: nnx.Rngs,
     ):
         if (groups, base_width) != (1, 64):
-            raise ValueError(f"a basic block has groups 1 and base width 64, not {groups} and {base_width}.")
+            raise ValueError(
+                f"got groups {groups} and base width {base_width}; a basic block accepts only groups 1 and base width "
+                "64. Use Bottleneck for others."
+            )
         first, second = dilations
         self.conv1 = Conv(inputs, width, 3, stride, first, dilation=first, bias=False, rngs=rngs)
         self.bn1 = BatchNorm(width, rngs=rngs)
@@ -61,7 +83,7 @@ class BasicBlock(nnx.Module):
         self.downsample = shortcut
         self.drop_path = DropPath(rate, rngs=rngs)
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Float[Array, "b h w inputs"]) -> Float[Array, "b _h _w outputs"]:
         y = jax.nn.relu(self.bn1(self.conv1(x)))
         y = self.bn2(self.conv2(y))
         y = self.drop_path(y if self.se is None else self.se(y))
@@ -69,7 +91,22 @@ class BasicBlock(nnx.Module):
 
 
 class Bottleneck(nnx.Module):
-    """1x1 down, 3x3, which may be grouped, 1x1 up by four, and a shortcut; it starts as its shortcut."""
+    """A 1x1, an optionally grouped 3x3 and a widening 1x1 convolution, and a shortcut.
+
+    The last norm starts at 0, so the block starts as its shortcut (arXiv:1706.02677, section 5.1).
+
+    Args:
+        inputs: channels of the input.
+        width: a quarter of the channels of the output.
+        stride: of the 3x3 convolution.
+        shortcut: changes the input to the shape of the output; None adds the input as it is.
+        groups: of the 3x3 convolution.
+        base_width: channels of a group at a `width` of 64.
+        rate: of stochastic depth.
+        squeeze: fraction of the channels that squeeze-and-excitation keeps, 0 for none.
+        dilations: the first is that of the 3x3 convolution.
+        rngs: random keys of the parameters.
+    """
 
     expansion = 4
 
@@ -98,7 +135,7 @@ class Bottleneck(nnx.Module):
         self.downsample = shortcut
         self.drop_path = DropPath(rate, rngs=rngs)
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Float[Array, "b h w inputs"]) -> Float[Array, "b _h _w outputs"]:
         y = jax.nn.relu(self.bn1(self.conv1(x)))
         y = jax.nn.relu(self.bn2(self.conv2(y)))
         y = self.bn3(self.conv3(y))
@@ -112,8 +149,17 @@ Block = type[BasicBlock] | type[Bottleneck]
 def projection(
     inputs: int, outputs: int, stride: int, averaged: bool, rngs: nnx.Rngs, *, dilated: bool = False
 ) -> Chain:
-    """The shortcut that changes shape. `averaged` pools first and then convolves at stride 1 (the `d` shortcut); where
-    the stage is dilated, over the same windows at every place, with zeros beyond the border, as timm does."""
+    """Return the shortcut that changes the shape.
+
+    Args:
+        inputs: channels of the input.
+        outputs: channels of the output.
+        stride: of the shortcut.
+        averaged: pool first and convolve at stride 1 (the shortcut of ResNet-D).
+        rngs: random keys of the parameters.
+        dilated: whether the stage has dilation instead of a stride. Then the pool has stride 1 and pads with zeros, as
+            in timm.
+    """
     conv = Conv(inputs, outputs, 1, 1 if averaged else stride, bias=False, rngs=rngs)
     layers = [conv, BatchNorm(outputs, rngs=rngs)]
     if not averaged:
@@ -133,11 +179,18 @@ def residual_stage(
     dilations: tuple[int, int] = (1, 1),
     **kwargs: Any,
 ) -> Chain:
-    """A block for each of `rates`; the first changes stride and channels, and takes a shortcut that does so too.
+    """Return a chain of blocks, of which the first changes stride and channels.
 
     Args:
-        dilations: of what comes before the place where a stride was left out, which is inside of the first block, and
-            of what comes after it.
+        block: type of the blocks.
+        inputs: channels of the input.
+        width: of the blocks.
+        stride: of the first block.
+        shortcut: builds the first block's shortcut from (inputs, outputs, stride).
+        rates: of stochastic depth, one for each block.
+        rngs: random keys of the parameters.
+        dilations: before and after the place, inside the first block, where a stride was replaced by dilation.
+        **kwargs: further arguments of every block.
     """
     outputs = width * block.expansion
     first, *rest = rates
@@ -151,11 +204,17 @@ class ResidualNet(Backbone):
     """Four stages of residual blocks after a stem of stride 2.
 
     Args:
-        groups, base_width: of the bottlenecks' 3x3 convolutions.
-        squeeze: share of the channels that squeeze-and-excitation keeps, 0 for none.
-        deep_stem: three 3x3 convolutions for one of 7x7, and averaged shortcuts.
-        learned_pool: a 3x3 convolution opens the first stage; otherwise it is pooling. Either halves the sides.
-        output_stride: that no stage goes beyond, see `zoo.registry.spec.OUTPUT_STRIDE`.
+        block: type of the blocks.
+        depths: number of blocks in each stage.
+        groups: of the bottlenecks' 3x3 convolutions.
+        base_width: channels of a group at a width of 64.
+        squeeze: fraction of the channels that squeeze-and-excitation keeps, 0 for none.
+        deep_stem: three 3x3 convolutions instead of one of 7x7, and averaged shortcuts.
+        learned_pool: start the first stage with a 3x3 convolution of stride 2 instead of max pooling.
+        in_channels: channels of the images.
+        drop_path_rate: rate of stochastic depth of the last block.
+        output_stride: largest stride of a stage, see `zoo.registry.spec.OUTPUT_STRIDE`.
+        rngs: random keys of the parameters.
     """
 
     conv1: Chain | Conv
@@ -197,6 +256,7 @@ class ResidualNet(Backbone):
         for index, depth in enumerate(depths):
             width, stride = 64 * 2**index, 1 if index == 0 else 2
             before, at = dilation, at * 2
+            # A stride beyond the limit becomes a dilation of everything after it.
             if at > output_stride:
                 dilation, stride = dilation * stride, 1
             shortcut = partial(projection, averaged=deep_stem, dilated=dilation > 1, rngs=rngs)
@@ -217,7 +277,7 @@ class ResidualNet(Backbone):
 
 
 def residual_stages(block: Block, *, learned_pool: bool = False) -> tuple[Stage, ...]:
-    """The stages of a `ResidualNet`."""
+    """Return the stages of a `ResidualNet`."""
     opening = ("maxpool",) if learned_pool else ()
     layers = [(f"layer{i + 1}", 64 * 2**i * block.expansion, 4 * 2**i) for i in range(4)]
     return (

@@ -1,8 +1,8 @@
-"""The plain vision transformer: patches, position embeddings, equal blocks, and one vector at the end.
+"""The plain vision transformer: patch and position embeddings, equal blocks, and one vector at the end.
 
 Paper: An Image is Worth 16x16 Words, arXiv:2010.11929. Families that differ from it in numbers only are rows of
 `TransformerConfig`. Attribute names are those of timm's VisionTransformer. Tokens are (b, n, c): the prefix (class
-token, registers), then the map's rows one after the other.
+token, registers) first, then the patches row by row.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -24,15 +24,18 @@ from zoo.layers import Conv, DropPath, LayerNorm, Linear, Normal
 from zoo.models.backbone import Backbone, StageFunction
 from zoo.registry.spec import BackboneSpec, ClassifierLayout, Range, Stage, WeightSpec
 
+if TYPE_CHECKING:
+    from jaxtyping import Float, Shaped
 
-def gelu(x: Array) -> Array:
-    """x times the normal distribution function (arXiv:1606.08415), by erf, which XLA's CPU backend computes nearly
-    three times as fast as the erfc of `jax.nn.gelu`."""
+
+def gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Return x times the normal distribution function of x (arXiv:1606.08415)."""
+    # By erf, which XLA's CPU backend computes nearly three times as fast as the erfc of `jax.nn.gelu`.
     return x * (lax.erf(x * x.dtype.type(math.sqrt(0.5))) + 1) / 2
 
 
-def quick_gelu(x: Array) -> Array:
-    """x sigmoid(1.702 x), the approximation that the first published CLIP weights were trained with."""
+def quick_gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Return x sigmoid(1.702 x), the approximation that the first published CLIP weights were trained with."""
     return x * jax.nn.sigmoid(x.dtype.type(1.702) * x)
 
 
@@ -43,24 +46,30 @@ ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
 }
 # arXiv:2010.11929, table 1, and arXiv:2012.12877, table 1: (dim, depth, heads).
 SIZES = {"tiny": (192, 12, 3), "small": (384, 12, 6), "base": (768, 12, 12), "large": (1024, 24, 16)}
-# arXiv:2103.17239, section 2, for nets of this depth. From the much smaller values of later work an untrained net gives
-# all images the same vector.
+# arXiv:2103.17239, section 2, for networks of this depth. With the much smaller values of later work, an untrained
+# network gives all images the same vector.
 LAYER_SCALE = 0.1
 
 
 @dataclass(frozen=True)
 class TransformerConfig:
-    """A plain vision transformer in numbers.
+    """Configuration of a plain vision transformer.
 
     Attributes:
-        patch: side of a patch in pixels. grid: rows and columns of the checkpoint's position embedding.
-        dim, depth, heads, mlp_ratio: of the blocks.
-        class_token: whether one leads the tokens. registers: further leading tokens (arXiv:2309.16588).
+        patch: side of a patch in pixels.
+        grid: side of the checkpoint's grid of position embeddings, in patches.
+        dim: width of the tokens.
+        depth: number of blocks.
+        heads: attention heads of a block.
+        mlp_ratio: hidden width of the MLP divided by `dim`.
+        class_token: whether a class token leads the tokens.
+        registers: number of further leading tokens (arXiv:2309.16588).
         embed_prefix: whether the leading tokens have position embeddings too.
-        pre_norm: a norm before the blocks, and patches without bias (arXiv:2103.00020).
+        pre_norm: a norm before the blocks, and a patch embedding without bias (arXiv:2103.00020).
         layer_scale: initial value of the factors on each residual branch (arXiv:2103.17239), None for no factors.
-        act: a name of `ACTIVATIONS`. eps: of the norms.
-        pool: what stands for the image: the class `token`, the `avg` of the patches, or attention pooling (`map`).
+        act: activation of the MLP, a name in `ACTIVATIONS`.
+        eps: of the norms.
+        pool: what represents the image: the class `token`, the `avg` of the patches, or attention pooling (`map`).
         fc_norm: the last norm comes after pooling, under this name.
     """
 
@@ -82,11 +91,11 @@ class TransformerConfig:
 
     @property
     def prefix(self) -> int:
-        """Tokens before those of the patches."""
+        """Number of tokens before those of the patches."""
         return int(self.class_token) + self.registers
 
     def stages(self) -> tuple[Stage, ...]:
-        """The stages of `PlainTransformer` and its kin."""
+        """Return the stages of `PlainTransformer` and its subclasses."""
         embed = {
             "cls_token": self.class_token,
             "reg_token": self.registers,
@@ -96,19 +105,29 @@ class TransformerConfig:
         }
         head = ("fc_norm" if self.fc_norm else "norm", *(["attn_pool"] if self.pool == "map" else []))
         owners = {
-            "embed": tuple(name for name, there in embed.items() if there),
+            "embed": tuple(name for name, present in embed.items() if present),
             **{f"blocks.{i}": (f"blocks.{i}",) for i in range(self.depth)},
         }
         tokens = (Stage(n, self.dim, self.patch, "tokens", owned, self.prefix) for n, owned in owners.items())
         return (*tokens, Stage("head", self.dim, 1, "vector", head))
 
 
-def attend(q: Array, k: Array, v: Array, bias: Array | None = None) -> Array:
-    """softmax(q k' / sqrt(d) + bias) v over the last two axes, (b, heads, n, d) each; the softmax in float32.
+def attend(
+    q: Float[Array, "b heads n d"],
+    k: Float[Array, "b heads m d"],
+    v: Float[Array, "b heads m d"],
+    bias: Float[Array, "*#bias"] | None = None,
+) -> Float[Array, "b heads n d"]:
+    """Return softmax(q k' / sqrt(d) + bias) v, with the softmax in float32.
 
-    The sum of the exponentials divides the result and not the weights, which are n times as many: on CPU that takes
-    two fifths of `jax.nn.dot_product_attention`'s time.
+    Args:
+        q: queries.
+        k: keys.
+        v: values.
+        bias: added to the scores; it broadcasts to (b, heads, n, m).
     """
+    # Normalise the result instead of the weights, which are m / d times as many: on CPU this takes two fifths of the
+    # time of `jax.nn.dot_product_attention`. The maximum only prevents overflow, so it needs no gradient.
     q = q * q.dtype.type(1 / math.sqrt(q.shape[-1]))
     scores = jnp.matmul(q, k.swapaxes(-1, -2), preferred_element_type=jnp.float32)
     if bias is not None:
@@ -118,39 +137,39 @@ def attend(q: Array, k: Array, v: Array, bias: Array | None = None) -> Array:
     return (mixed / weights.sum(-1, keepdims=True)).astype(v.dtype)
 
 
-def split_heads(x: Array, heads: int) -> Array:
-    """(b, n, heads * d) -> (b, heads, n, d)."""
+def split_heads(x: Float[Array, "b n c"], heads: int) -> Float[Array, "b heads n d"]:
+    """Split the c = heads * d channels of tokens into attention heads."""
     return x.reshape(*x.shape[:2], heads, -1).swapaxes(1, 2)
 
 
-def join_heads(x: Array) -> Array:
-    """(b, heads, n, d) -> (b, n, heads * d)."""
+def join_heads(x: Float[Array, "b heads n d"]) -> Float[Array, "b n c"]:
+    """Concatenate attention heads to c = heads * d channels: the inverse of `split_heads`."""
     x = x.swapaxes(1, 2)
     return x.reshape(*x.shape[:2], -1)
 
 
 class Attention(nnx.Module):
-    """Multi-head self-attention (arXiv:1706.03762, section 3.2) with one map for queries, keys and values."""
+    """Multi-head self-attention (arXiv:1706.03762, section 3.2) with one layer for queries, keys and values."""
 
     def __init__(self, dim: int, heads: int, *, rngs: nnx.Rngs):
         self.qkv = Linear(dim, 3 * dim, rngs=rngs)
         self.proj = Linear(dim, dim, rngs=rngs)
         self.heads = heads
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Float[Array, "b n dim"]) -> Float[Array, "b n dim"]:
         q, k, v = (split_heads(part, self.heads) for part in jnp.split(self.qkv(x), 3, axis=-1))
         return self.proj(join_heads(attend(q, k, v)))
 
 
 class Mlp(nnx.Module):
-    """Two affine maps with an activation between them."""
+    """Two linear layers with an activation between them."""
 
     def __init__(self, dim: int, hidden: int, act: str, *, rngs: nnx.Rngs):
         self.fc1 = Linear(dim, hidden, rngs=rngs)
         self.fc2 = Linear(hidden, dim, rngs=rngs)
         self.act = act
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Float[Array, "*n dim"]) -> Float[Array, "*n dim"]:
         return self.fc2(ACTIVATIONS[self.act](self.fc1(x)))
 
 
@@ -161,17 +180,17 @@ class LayerScale(nnx.Module):
         del rngs  # taken so that every layer is built alike
         self.gamma = nnx.Param(jnp.full((dim,), value, jnp.float32))
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Float[Array, "*n dim"]) -> Float[Array, "*n dim"]:
         return x * self.gamma[...].astype(x.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
 
 
 def drop_path_rates(last: float, depth: int) -> list[float]:
-    """Rates that grow evenly from 0 at the first block to `last` (arXiv:1603.09382, eq. 4)."""
+    """Return rates that grow linearly from 0 at the first block to `last` (arXiv:1603.09382, eq. 4)."""
     return [last * i / max(depth - 1, 1) for i in range(depth)]
 
 
 class Block(nnx.Module):
-    """x + attention(norm(x)), then the same with the MLP: (b, n, c) -> (b, n, c)."""
+    """x + attention(norm(x)), then the same with the MLP."""
 
     def __init__(self, config: TransformerConfig, drop_path: float, *, rngs: nnx.Rngs):
         dim, eps, scale = config.dim, config.eps, config.layer_scale
@@ -184,7 +203,7 @@ class Block(nnx.Module):
         self.ls2 = None if scale is None else LayerScale(dim, scale, rngs=rngs)
         self.drop_path2 = DropPath(drop_path, rngs=rngs)
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Float[Array, "b n dim"]) -> Float[Array, "b n dim"]:
         y = self.attn(self.norm1(x))
         x = x + self.drop_path1(y if self.ls1 is None else self.ls1(y))
         y = self.mlp(self.norm2(x))
@@ -192,7 +211,7 @@ class Block(nnx.Module):
 
 
 class AttentionPoolLatent(nnx.Module):
-    """Attention of one learned query over all tokens, then a residual MLP: (b, n, c) -> (b, c) (arXiv:2106.04560)."""
+    """Attention pooling: one learned query attends to all tokens, then a residual MLP (arXiv:2106.04560)."""
 
     def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs):
         dim, self.heads = config.dim, config.heads
@@ -203,7 +222,7 @@ class AttentionPoolLatent(nnx.Module):
         self.norm = LayerNorm(dim, eps=config.eps, rngs=rngs)
         self.mlp = Mlp(dim, int(dim * config.mlp_ratio), config.act, rngs=rngs)
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Float[Array, "b n dim"]) -> Float[Array, "b dim"]:
         query = jnp.broadcast_to(self.q(self.latent[...].astype(x.dtype)), (x.shape[0], 1, x.shape[2]))
         key, value = jnp.split(self.kv(x), 2, axis=-1)
         y = self.proj(join_heads(attend(*(split_heads(part, self.heads) for part in (query, key, value)))))
@@ -212,19 +231,27 @@ class AttentionPoolLatent(nnx.Module):
 
 
 class PatchEmbed(nnx.Module):
-    """One token for each patch: (b, h, w, in) -> (b, h / patch, w / patch, dim)."""
+    """Embeds each patch: (b, h, w, in) -> (b, h / patch, w / patch, dim)."""
 
     def __init__(self, in_channels: int, dim: int, patch: int, *, bias: bool = True, rngs: nnx.Rngs):
         init = Normal(1 / (patch * math.sqrt(in_channels)), truncated=True)
         self.proj = Conv(in_channels, dim, patch, patch, bias=bias, kernel_init=init, rngs=rngs)
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Float[Array, "b h w in_channels"]) -> Float[Array, "b _rows _columns dim"]:
         return self.proj(x)
 
 
-def resample_positions(embedding: Array, old: tuple[int, int], new: tuple[int, int], prefix: int) -> Array:
-    """Position embeddings (1, prefix + rows * columns, c) of an `old` grid for a `new` one: bicubic with antialiasing,
-    in float32; those of the prefix are kept."""
+def resample_positions(
+    embedding: Float[Array, "1 n c"], old: tuple[int, int], new: tuple[int, int], prefix: int
+) -> Float[Array, "1 m c"]:
+    """Resample position embeddings to another grid, bicubic with antialiasing, in float32.
+
+    Args:
+        embedding: (1, prefix + rows * columns, c).
+        old: (rows, columns) of the embedding.
+        new: (rows, columns) of the result.
+        prefix: number of leading tokens, whose embeddings stay unchanged.
+    """
     if old == new:
         return embedding
     channels = embedding.shape[-1]
@@ -234,10 +261,14 @@ def resample_positions(embedding: Array, old: tuple[int, int], new: tuple[int, i
 
 
 class PlainTransformer(Backbone):
-    """Stages `embed` and `blocks.0` on give tokens, `head` the vector that the classifier reads.
+    """The plain vision transformer. Stages `embed` and `blocks.i` give tokens, `head` the vector for the classifier.
 
     Args:
+        config: sizes and choices of the architecture.
         block: builds a block from (config, rate of stochastic depth, rngs=).
+        drop_path_rate: rate of stochastic depth of the last block.
+        in_channels: channels of the images.
+        rngs: random keys of the parameters.
     """
 
     def __init__(
@@ -265,8 +296,8 @@ class PlainTransformer(Backbone):
         self.fc_norm = LayerNorm(dim, eps=eps, rngs=rngs) if config.fc_norm else None
         self.attn_pool = AttentionPoolLatent(config, rngs=rngs) if config.pool == "map" else None
 
-    def embed(self, x: Array) -> Array:
-        """Images (b, h, w, c) -> tokens with their positions."""
+    def embed(self, x: Float[Array, "b h w c"]) -> Float[Array, "b n dim"]:
+        """Return the tokens of images, with position embeddings added."""
         x = self.patch_embed(x)
         batch, rows, columns, dim = x.shape
         config, x = self.config, x.reshape(batch, rows * columns, dim)
@@ -284,9 +315,9 @@ class PlainTransformer(Backbone):
             x = x + positions
         return x if self.norm_pre is None else self.norm_pre(x)
 
-    def pooled(self, x: Array) -> Array:
-        """Tokens (b, n, c) -> the vector (b, c) that the classifier reads."""
-        if self.config.pool == "token":  # norms act on each token alone, so the others need none
+    def pooled(self, x: Float[Array, "b n dim"]) -> Float[Array, "b dim"]:
+        """Return the vector that the classifier reads."""
+        if self.config.pool == "token":  # norms act on each token separately, so the others can be dropped first
             x = x[:, :1]
         x = x if self.norm is None else self.norm(x)
         patches = x[:, self.config.prefix :]
@@ -301,11 +332,24 @@ class PlainTransformer(Backbone):
         return {"embed": self.embed, **blocks, "head": self.pooled}
 
 
-def resample_checkpoint(embedding: np.ndarray, shape: tuple[int, ...], *, prefix: int) -> np.ndarray:
-    """A checkpoint's position embeddings, of a square grid, for a model with another one."""
+def resample_checkpoint(
+    embedding: Shaped[np.ndarray, "1 n c"], shape: tuple[int, ...], *, prefix: int
+) -> Float[np.ndarray, "1 m c"]:
+    """Resample the position embeddings of a checkpoint from one square grid to another.
+
+    Args:
+        embedding: (1, prefix + old side², c).
+        shape: (1, prefix + new side², c), as the model has it.
+        prefix: number of leading tokens.
+    Raises:
+        WeightsError: if a number of embeddings is not `prefix` plus a square.
+    """
     sides = [math.isqrt(n - prefix) for n in (embedding.shape[1], shape[1])]
     if [prefix + side**2 for side in sides] != [embedding.shape[1], shape[1]]:
-        raise WeightsError(f"{embedding.shape[1]} position embeddings are not {prefix} and a square grid.")
+        raise WeightsError(
+            f"{embedding.shape[1]} position embeddings cannot become {shape[1]}: both must be {prefix} leading tokens "
+            "and a square grid."
+        )
     old, new = ((side, side) for side in sides)
     return np.asarray(resample_positions(jnp.asarray(embedding), old, new, prefix))
 
@@ -317,8 +361,14 @@ def plain_spec(
     build: Callable[..., nnx.Module] = PlainTransformer,
     **fields: Any,
 ) -> BackboneSpec:
-    """The spec of a transformer with what follows from its numbers and its default `weights` filled in; `fields` say
-    the rest."""
+    """Return the spec of a plain transformer.
+
+    Args:
+        config: sizes and choices of the architecture.
+        weights: default weights; name, labels and preprocessing come from here.
+        build: the network.
+        **fields: further fields of the spec; they override those derived here.
+    """
     prefix = config.prefix if config.embed_prefix else 0
     given: dict[str, Any] = {
         "build": partial(build, config),

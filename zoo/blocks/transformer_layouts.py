@@ -1,4 +1,4 @@
-"""Other libraries' names for the parts of the plain transformer."""
+"""Key layouts of other libraries for the plain transformer."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ Layout = dict[str, str | Stored]
 
 
 def block_layout(depth: int, there: str, names: Mapping[str, str], qkv: tuple[str, str, str]) -> Layout:
-    """What another key layout calls the parts of the blocks.
+    """Return where another key layout stores the tensors of the blocks.
 
     Args:
-        there: path of the list of blocks. names: path in our block -> path in theirs.
-        qkv: their paths of the three maps to queries, keys and values.
+        depth: number of blocks.
+        there: path of the list of blocks in the other layout.
+        names: path inside our block -> path inside theirs.
+        qkv: their paths of the layers for queries, keys and values, which are one layer here.
     """
     layout: Layout = {}
     for i in range(depth):
@@ -25,10 +27,11 @@ def block_layout(depth: int, there: str, names: Mapping[str, str], qkv: tuple[st
 
 
 def transformers_layout(depth: int, names: Mapping[str, str] | None = None) -> Layout:
-    """The names in the files of the library transformers for a model that it calls ViT, below `vit`.
+    """Return the key layout of Hugging Face transformers' ViT, without the prefix `vit`.
 
     Args:
-        names: path in our block -> path in theirs, where they differ from ViT's.
+        depth: number of blocks.
+        names: path inside our block -> path inside theirs, for models that differ from ViT there.
     """
     vit = {
         "norm1": "layernorm_before",

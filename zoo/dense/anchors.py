@@ -40,8 +40,10 @@ def grid_anchors(
     steps: Sequence[tuple[float, float]],
     sides: Sequence[float],
     ratios: Sequence[float],
-) -> list[Float[np.ndarray, "height*width*ratios 4"]]:
-    """Return the anchors of each pyramid level, float32, row by row, with all ratios of one position together.
+) -> list[Float[np.ndarray, "_n 4"]]:
+    """Return the height * width * ratios anchors of each pyramid level, float32.
+
+    They are ordered row by row, with all ratios of one position together.
 
     Args:
         sizes: (height, width) of each level's map.

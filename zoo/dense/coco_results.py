@@ -1,6 +1,6 @@
-"""What COCO's result format calls images and classes: the numbers of the data's own file, else of the label set.
+"""Image ids and category ids for results in COCO's format (https://cocodataset.org/#format-results).
 
-https://cocodataset.org/#format-results; pycocotools' `loadRes` takes the results where the numbers are the data's.
+pycocotools' `loadRes` accepts results only if they use the ids of the dataset's annotation file.
 """
 
 from __future__ import annotations
@@ -18,15 +18,20 @@ from zoo.targets.masks import BACKGROUND
 
 
 class Numbering:
-    """The numbers of images and classes in results.
+    """Ids of images and categories for a results file.
 
-    Those of the data are used where they have any: of `data`, else of the data in COCO's format that the files belong
-    to. A class that these lack gets a number that they do not use. Other files are called by their names, and classes
-    by `own`, else by the numbers of COCO's categories where the labels are its, else from `first` on.
+    The dataset's ids are used if it has any: those of `data`, else those of the COCO annotation file that lists the
+    images. A class without an id there gets an unused one. Without such ids, an image's id is its file name. Class ids
+    are then `own`, or COCO's category ids if the labels are COCO's, or numbers counted from `first`.
 
     Args:
-        labels: the model's. files: the images. data: what they are from, with the model's classes, where it is known.
-        own: a number for each label, or nothing.
+        labels: class names of the model.
+        files: image files.
+        data: dataset that the images come from, with the model's classes, if it is known.
+        own: an id for each label, or empty.
+        first: lowest id where ids are counted.
+    Raises:
+        ConfigError: if `own` does not have one id for each label.
     """
 
     def __init__(
@@ -39,7 +44,9 @@ class Numbering:
         first: int = 1,
     ) -> None:
         if own and len(own) != len(labels):
-            raise ConfigError(f"{len(own)} category_ids for {len(labels)} labels; give one for each, or none.")
+            raise ConfigError(
+                f"got {len(own)} category_ids for {len(labels)} labels. Give one for each label, or none."
+            )
         images: dict[str, int | str]
         known: Mapping[str, int | None]
         if data is not None:
@@ -54,26 +61,28 @@ class Numbering:
         )
 
     def image(self, file: str) -> int | str:
-        """What an image is called."""
+        """Return the id of an image file."""
         return self._images.get(file, Path(file).name)
 
     def category(self, label: str) -> int:
-        """The number of a class."""
+        """Return the category id of a class."""
         return self._numbers[label]
 
     @property
     def categories(self) -> list[dict[str, Any]]:
-        """The classes with their numbers, as COCO's files list them."""
+        """The classes and their ids, as in the `categories` of a COCO file."""
         return [{"id": number, "name": label} for label, number in self._numbers.items()]
 
 
 def _numbered(
     labels: Sequence[str], known: Mapping[str, int | None], published: Sequence[int], first: int
 ) -> dict[str, int]:
-    """A number for each label, all different."""
+    """Return a category id for each label, all different."""
     taken = {number for number in known.values() if number is not None}
     if not taken:
         return dict(zip(labels, published or range(first, first + len(labels)), strict=True))
+    # COCO numbers categories from 1 and leaves 0 to the background; other labels that the file lacks get ids above all
+    # of its own, so that they cannot be taken for one of its categories.
     given = {label: number for label in labels if (number := known.get(label)) is not None}
     if BACKGROUND in labels and BACKGROUND not in given and 0 not in taken:
         given[BACKGROUND] = 0

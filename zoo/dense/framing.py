@@ -1,4 +1,4 @@
-"""How tasks on maps want images prepared: whole, in one of a few frames."""
+"""Preprocessing for dense tasks: the whole image, letterboxed."""
 
 from __future__ import annotations
 
@@ -9,16 +9,20 @@ import numpy as np
 from zoo.registry.spec import BackboneSpec, Preprocess, Stage
 
 STRIDE = 32
-"""Sides are multiples of this many pixels where maps are read, so that the levels of a pyramid are halves."""
+"""Image sides are multiples of this many pixels where maps are read, so that each pyramid level halves the last."""
 
 
 def whole_image(spec: BackboneSpec, preprocess: Preprocess, stage: Stage, wanted: int) -> Preprocess:
-    """The whole image, in a square or in one of two frames of 4:3. Classifiers' weights are made for sizes at which
-    small things are lost, so the side is the `wanted` one, or the next that the backbone takes, unless a user names
-    another. What is a letterbox already stays as it is.
+    """Return the preprocessing that shows the whole image: a square letterbox, or one of two of 4:3 and 3:4.
+
+    Classification weights come with sizes at which small objects are lost. So the side is `wanted`, or the nearest one
+    that the backbone accepts, unless the user chose a size. Preprocessing that already letterboxes is returned as is.
 
     Args:
-        stage: the finest that is read. Tokens have one frame, as their number is fixed.
+        spec: the backbone.
+        preprocess: its preprocessing, possibly with a size that the user chose.
+        stage: the finest stage that the task reads. Tokens get the square letterbox only, as their number is fixed.
+        wanted: side in pixels that the task prefers.
     """
     if preprocess.crop_mode == "letterbox":
         return preprocess

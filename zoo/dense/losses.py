@@ -1,14 +1,14 @@
-"""Losses of a class for every pixel, each for every image; a pixel of `IGNORE` counts in none of them.
+"""Semantic segmentation losses, one value for each image. Pixels of class `IGNORE` do not count.
 
 Cross-entropy; focal loss, arXiv:1708.02002; soft Dice, arXiv:1606.04797; Tversky, arXiv:1706.05721; Lovász-softmax,
-arXiv:1705.08790. All are computed in float32, and are 0 for an image of which no pixel counts.
+arXiv:1705.08790. All are computed in float32, and are 0 for an image without a pixel that counts.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,30 +18,38 @@ from zoo.dense.resize import bilinear_weights
 from zoo.errors import ConfigError, unknown_name
 from zoo.targets.masks import IGNORE
 
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int, Num
+
+    PerImage = Float[Array, " b"]
+
 SMOOTH = 0.5
-"""Pixels added to what is right, so that the overlap of two empty sets is a number, and one."""
+"""Pixels added to the true positives of the overlap losses, so that two empty sets overlap perfectly."""
 
 
 class Scene(NamedTuple):
-    """What every loss is computed from; n is the number of pixels.
+    """The inputs of every loss, for n pixels.
 
     Attributes:
-        log_p: logarithm of the probabilities, (b, c, n). true: one-hot classes, (b, c, n), 0 where no pixel counts.
-        counted: which pixels count, float (b, n). weights: of the classes, (c,).
+        log_p: logarithm of the predicted probabilities.
+        true: one-hot true classes, all 0 where a pixel does not count.
+        counted: 1 for pixels that count, else 0.
+        weights: class weights.
     """
 
-    log_p: Array
-    true: Array
-    counted: Array
-    weights: Array
+    log_p: Float[Array, "b c n"]
+    true: Float[Array, "b c n"]
+    counted: Float[Array, "b n"]
+    weights: Float[Array, " c"]
 
 
 class Shape(NamedTuple):
-    """Numbers that losses have beside their name.
+    """Parameters of the losses.
 
     Attributes:
-        alpha, beta: what Tversky takes a false positive and a false negative for; Dice takes both for a half.
-        gamma: power of the focal loss.
+        alpha: weight of false positives in the Tversky loss; Dice has 0.5.
+        beta: weight of false negatives in the Tversky loss; Dice has 0.5.
+        gamma: exponent of the focal loss.
     """
 
     alpha: float = 0.3
@@ -52,59 +60,67 @@ class Shape(NamedTuple):
 PLAIN = Shape()
 
 
-def _mean(per_pixel: Array, scene: Scene) -> Array:
-    """The mean over the pixels that count, (b, n) -> (b,)."""
+def _mean(per_pixel: Float[Array, "b n"], scene: Scene) -> PerImage:
+    """Return the mean over the pixels that count."""
     return jnp.sum(per_pixel * scene.counted, 1) / jnp.maximum(jnp.sum(scene.counted, 1), 1)
 
 
-def _mean_present(per_class: Array, scene: Scene) -> Array:
-    """The mean over the classes that there are in the image, (b, c) -> (b,)."""
+def _mean_present(per_class: Float[Array, "b c"], scene: Scene) -> PerImage:
+    """Return the mean over the classes present in the image."""
     present = (jnp.sum(scene.true, 2) > 0).astype(jnp.float32)
     return jnp.sum(per_class * present, 1) / jnp.maximum(jnp.sum(present, 1), 1)
 
 
-def _weighted(per_class: Array, scene: Scene) -> Array:
-    """The true class's value with its weight, (b, c, n) -> (b, n)."""
+def _weighted(per_class: Float[Array, "b c n"], scene: Scene) -> Float[Array, "b n"]:
+    """Return the value of the true class times its class weight."""
     return jnp.sum(scene.weights.reshape(1, -1, 1) * scene.true * per_class, 1)
 
 
-def cross_entropy(scene: Scene, shape: Shape) -> Array:
-    """Mean of -w log p of the true class. The weights are no part of the mean: an image of one class keeps its own."""
+def cross_entropy(scene: Scene, shape: Shape) -> PerImage:
+    """Return the mean of -w log p of the true class.
+
+    The mean is not divided by the weights, so an image of one class keeps the weight of that class.
+    """
     return _mean(-_weighted(scene.log_p, scene), scene)
 
 
-def focal(scene: Scene, shape: Shape) -> Array:
-    """Mean of -w (1 - p)^gamma log p of the true class (equation 4)."""
-    # Away from 0, where a power below one has no slope.
+def focal(scene: Scene, shape: Shape) -> PerImage:
+    """Return the mean of -w (1 - p)^gamma log p of the true class (equation 4)."""
+    # Clipped, because the gradient of a power below one is infinite at 0.
     other = jnp.maximum(-jnp.expm1(scene.log_p), 1e-6)
     return _mean(-_weighted(other**shape.gamma * scene.log_p, scene), scene)
 
 
-def _tversky(scene: Scene, alpha: float, beta: float) -> Array:
+def _tversky(scene: Scene, alpha: float, beta: float) -> PerImage:
     p = jnp.exp(scene.log_p) * scene.counted[:, None]
-    right, found, there = jnp.sum(p * scene.true, 2), jnp.sum(p, 2), jnp.sum(scene.true, 2)
-    index = (right + SMOOTH) / (right + alpha * (found - right) + beta * (there - right) + SMOOTH)
+    overlap, predicted, true = jnp.sum(p * scene.true, 2), jnp.sum(p, 2), jnp.sum(scene.true, 2)
+    index = (overlap + SMOOTH) / (overlap + alpha * (predicted - overlap) + beta * (true - overlap) + SMOOTH)
     return _mean_present(1 - index, scene)
 
 
-def dice(scene: Scene, shape: Shape) -> Array:
-    """1 - (2 |P T| + 1) / (|P| + |T| + 1), the mean over the classes in the image."""
+def dice(scene: Scene, shape: Shape) -> PerImage:
+    """Return 1 - (2 |P T| + 1) / (|P| + |T| + 1), averaged over the classes in the image."""
     return _tversky(scene, 0.5, 0.5)
 
 
-def tversky(scene: Scene, shape: Shape) -> Array:
-    """1 - |P T| / (|P T| + alpha |P - T| + beta |T - P|), smoothed as Dice, the mean over the classes in the image."""
+def tversky(scene: Scene, shape: Shape) -> PerImage:
+    """Return 1 - |P T| / (|P T| + alpha |P - T| + beta |T - P|), averaged over the classes in the image.
+
+    It is smoothed like Dice.
+    """
     return _tversky(scene, shape.alpha, shape.beta)
 
 
-def lovasz(scene: Scene, shape: Shape) -> Array:
-    """The Lovász extension of 1 - IoU of each class in the image (equation 9, algorithm 1), and their mean."""
+def lovasz(scene: Scene, shape: Shape) -> PerImage:
+    """Return the Lovász extension of 1 - IoU (equation 9, algorithm 1), averaged over the classes in the image."""
+    # Sort pixels by error, largest first. `jaccard[i]` is 1 - IoU if the first i + 1 pixels were wrong and the rest
+    # right; its increments weigh the errors. They depend on the order only, so no gradient passes through them.
     p = jnp.exp(scene.log_p)
-    errors = jnp.where(scene.counted[:, None] > 0, jnp.abs(scene.true - p), -1.0)  # what does not count comes last
+    errors = jnp.where(scene.counted[:, None] > 0, jnp.abs(scene.true - p), -1.0)  # ignored pixels come last
     falling, true = lax.sort((-errors, scene.true), dimension=2, num_keys=1)
-    there = jnp.sum(true, 2, keepdims=True)
-    left = there - jnp.cumsum(true, 2)
-    union = there + jnp.cumsum(1 - true, 2)
+    positives = jnp.sum(true, 2, keepdims=True)
+    left = positives - jnp.cumsum(true, 2)
+    union = positives + jnp.cumsum(1 - true, 2)
     jaccard = 1 - left / jnp.maximum(union, 1)
     slope = jnp.diff(jaccard, axis=2, prepend=0.0)
     return _mean_present(jnp.sum(jax.nn.relu(-falling) * lax.stop_gradient(slope), 2), scene)
@@ -120,8 +136,12 @@ LOSSES: Mapping[str, Callable[[Scene, Shape], Array]] = {
 
 
 def parsed(text: str) -> tuple[tuple[float, str], ...]:
-    """The (weight, name) of each loss in a sum such as `ce+0.5*dice`. Raises `ConfigError` for what is no such sum."""
-    found = []
+    """Parse a sum of losses such as `ce+0.5*dice` into (weight, name) pairs.
+
+    Raises:
+        ConfigError: if a name is unknown or repeated, or a weight is not a number above 0.
+    """
+    terms = []
     for part in text.replace(" ", "").split("+"):
         factor, times, name = part.rpartition("*")
         try:
@@ -131,24 +151,23 @@ def parsed(text: str) -> tuple[tuple[float, str], ...]:
         if name not in LOSSES:
             raise unknown_name("loss", name, LOSSES)
         if not (weight > 0 and math.isfinite(weight)):
-            raise ConfigError(f"loss {part!r}: {factor!r} is no weight above 0; write e.g. ce+0.5*dice.")
-        found.append((weight, name))
-    if len({name for _, name in found}) < len(found):
-        raise ConfigError(f"loss {text!r} names a loss twice; write its weight instead, e.g. 2*ce.")
-    return tuple(found)
+            raise ConfigError(f"loss {part!r}: the weight {factor!r} is not a number above 0. Write e.g. ce+0.5*dice.")
+        terms.append((weight, name))
+    if len({name for _, name in terms}) < len(terms):
+        raise ConfigError(f"loss {text!r} names a loss twice. Give it a weight instead, e.g. 2*ce.")
+    return tuple(terms)
 
 
-def class_maps(logits: Array, size: tuple[int, int]) -> Array:
-    """Logits (b, h, w, c) at another size, with the classes first, (b, c, height, width), as sums over few classes are
-    fast."""
+def class_maps(logits: Float[Array, "b h w c"], size: tuple[int, int]) -> Float[Array, "b c height width"]:
+    """Resize logits bilinearly to `size` (height, width) and move the classes first, where sums over them are fast."""
     if (logits.shape[1], logits.shape[2]) == size:
         return jnp.moveaxis(logits, 3, 1)
     down, across = (bilinear_weights(logits.shape[axis + 1], side) for axis, side in enumerate(size))
     return jnp.einsum("Hh,bchW->bcHW", down, jnp.einsum("bhwc,Ww->bchW", logits, across))
 
 
-def scene_of(logits: Array, mask: Array, weights: Sequence[float] = ()) -> Scene:
-    """Logits (b, h, w, c) at the size of the mask (b, H, W) of classes, and what is true there."""
+def scene_of(logits: Num[Array, "b h w c"], mask: Int[Array, "b H W"], weights: Sequence[float] = ()) -> Scene:
+    """Return the inputs of the losses: logits resized to the size of the mask, and the true classes there."""
     height, width = mask.shape[1:]
     maps = class_maps(logits.astype(jnp.float32), (height, width)).reshape(*logits.shape[::3], height * width)
     classes = mask.reshape(mask.shape[0], 1, height * width).astype(jnp.int32)
@@ -159,19 +178,21 @@ def scene_of(logits: Array, mask: Array, weights: Sequence[float] = ()) -> Scene
 
 
 def segmentation_losses(
-    logits: Array,
-    mask: Array,
+    logits: Num[Array, "b h w c"],
+    mask: Int[Array, "b H W"],
     loss: str = "ce",
     *,
     weights: Sequence[float] = (),
     shape: Shape = PLAIN,
-) -> dict[str, Array]:
-    """The parts of a loss by name, each (b,) and with its factor.
+) -> dict[str, PerImage]:
+    """Return the terms of a loss by name, each multiplied by its weight.
 
     Args:
-        logits: (b, h, w, c), brought to the size of the mask bilinearly. mask: (b, H, W), of classes and `IGNORE`.
-        loss: a sum of names of `LOSSES` with factors, see `parsed`.
-        weights: of the classes, for cross-entropy and focal loss.
+        logits: resized bilinearly to the size of the mask.
+        mask: class indices and `IGNORE`.
+        loss: a weighted sum of names from `LOSSES`, see `parsed`.
+        weights: class weights for cross-entropy and focal loss; empty for equal ones.
+        shape: parameters of the losses.
     """
     scene = scene_of(logits, mask, weights)
     return {name: factor * LOSSES[name](scene, shape) for factor, name in parsed(loss)}

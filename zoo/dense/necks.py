@@ -1,8 +1,8 @@
-"""Necks: from a backbone's maps to a pyramid of maps with equally many channels.
+"""Necks: from the maps of a backbone to a feature pyramid whose levels have the same number of channels.
 
 Feature Pyramid Networks, arXiv:1612.03144, with the extra levels of arXiv:1708.02002; the simple pyramid for plain
-transformers, arXiv:2203.16527, section 3. Names are torchvision's and detectron2's. A neck maps a list of maps
-(b, h, w, c), finest first, to such a list; its `strides` say how many pixels a position of each stands for.
+transformers, arXiv:2203.16527, section 3. Names are those of torchvision and detectron2. A neck takes and returns a
+list of maps (b, h, w, c), finest first. Its `strides` are the pixels for each position of the levels it returns.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import jax
 from flax import nnx
@@ -21,18 +21,30 @@ from zoo.dense.resize import resize_nearest
 from zoo.errors import ConfigError
 from zoo.layers import Chain, Conv, ConvTranspose, LayerNorm, MaxPool, Normal
 
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
 Source = Literal["pyramid", "map", "pool"]
 
 
 def unit_variance(inputs: int) -> Normal:
-    """Initialiser of a convolution that no ReLU follows: variance 1 / fan-in, which is that of torch's
-    `kaiming_uniform_(a=1)`."""
+    """Return the initialiser of a convolution without a ReLU after it: variance 1 / fan-in.
+
+    The variance is that of torch's `kaiming_uniform_(a=1)`.
+    """
     return Normal(math.sqrt(1 / inputs))
 
 
 class ExtraLevels(nnx.Module):
-    """Coarser levels on top of a pyramid, each half as large as the one below: a 3x3 convolution of stride 2, after a
-    ReLU but for the first. They are called by the level's number, `p6` and `p7` above a stride of 32."""
+    """Coarser levels on top of a pyramid, each from a 3x3 convolution of stride 2 on the level below.
+
+    A ReLU precedes all of them but the first. They are named after the level's number: `p6` and `p7` above stride 32.
+
+    Args:
+        inputs: channels of the map below.
+        width: channels of the levels.
+        strides: of the levels, finest first.
+    """
 
     def __init__(self, inputs: int, width: int, strides: Sequence[float], *, rngs: nnx.Rngs):
         self.names = tuple(f"p{round(math.log2(stride))}" for stride in strides)
@@ -41,7 +53,7 @@ class ExtraLevels(nnx.Module):
             setattr(self, name, conv)
             inputs = width
 
-    def __call__(self, x: Array) -> list[Array]:
+    def __call__(self, x: Float[Array, "b h w inputs"]) -> list[Float[Array, "b _h _w width"]]:
         levels: list[Array] = []
         for name in self.names:
             levels.append(getattr(self, name)(jax.nn.relu(levels[-1]) if levels else x))
@@ -54,7 +66,7 @@ class Subsampled:
 
     count: int
 
-    def __call__(self, x: Array) -> list[Array]:
+    def __call__(self, x: Float[Array, "b h w width"]) -> list[Float[Array, "b _h _w width"]]:
         return [x[:, :: 2**i, :: 2**i] for i in range(1, self.count + 1)]
 
 
@@ -69,18 +81,19 @@ def _extra_levels(
 
 
 class FPN(nnx.Module):
-    """Top-down pathway and lateral connections (arXiv:1612.03144, figure 3).
+    """Feature Pyramid Network: a top-down pathway with lateral connections (arXiv:1612.03144, figure 3).
 
-    A coarser map is enlarged to the real size of the next finer one, whatever the two are: maps of nets that do not pad
+    A coarser map is resized to the actual size of the next finer one: in networks without padding, the sides of maps
     are not halves of one another.
 
     Args:
-        channels, strides: of the maps it is given, finest first.
+        channels: of the input maps, finest first.
+        strides: of the input maps, finest first.
         width: channels of the pyramid.
-        extra: levels on top of them.
-        source: what the extra levels are made of: the coarsest level of the `pyramid`, or the coarsest `map` given (in
-            either case with convolutions, arXiv:1708.02002), or by taking every second position, `pool`, without
-            parameters (arXiv:1612.03144, section 4.1).
+        extra: number of extra levels on top of the pyramid.
+        source: input of the extra levels. `pyramid` is the coarsest level of the pyramid and `map` the coarsest input
+            map, both with convolutions (arXiv:1708.02002). `pool` takes every second position of the coarsest level,
+            without parameters (arXiv:1612.03144, section 4.1).
         smooth: whether a 3x3 convolution follows the sum of each level.
     """
 
@@ -97,7 +110,8 @@ class FPN(nnx.Module):
     ):
         if not channels or len(channels) != len(strides):
             raise ConfigError(
-                f"a pyramid of {len(channels)} maps with {len(strides)} strides: give one stride for each."
+                f"got {len(channels)} maps and {len(strides)} strides for a pyramid. Give at least one map, and one "
+                "stride for each."
             )
         self.inner_blocks = nnx.List(
             Chain([Conv(inputs, width, 1, kernel_init=unit_variance(inputs), rngs=rngs)]) for inputs in channels
@@ -112,7 +126,7 @@ class FPN(nnx.Module):
         self.source = source
         self.width, self.strides = width, (*strides, *above)
 
-    def __call__(self, maps: Sequence[Array]) -> list[Array]:
+    def __call__(self, maps: Sequence[Float[Array, "b _h _w _c"]]) -> list[Float[Array, "b _h _w width"]]:
         inner = [block(x) for block, x in zip(self.inner_blocks, maps, strict=True)]
         for i in reversed(range(len(inner) - 1)):
             inner[i] = inner[i] + resize_nearest(inner[i + 1], (inner[i].shape[1], inner[i].shape[2]))
@@ -121,19 +135,19 @@ class FPN(nnx.Module):
 
 
 class NormedConv(Conv):
-    """A convolution without bias, then a layer norm of its output's channels, `norm`."""
+    """A convolution without bias, followed by a layer norm over the channels, `norm`."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, padding: int, *, rngs: nnx.Rngs):
         init = unit_variance(kernel * kernel * inputs)
         super().__init__(inputs, outputs, kernel, 1, padding, bias=False, kernel_init=init, rngs=rngs)
         self.norm = LayerNorm(outputs, eps=1e-6, rngs=rngs)
 
-    def __call__(self, x: Array) -> Array:  # type: ignore[override]
+    def __call__(self, x: Float[Array, "b h w _in"]) -> Float[Array, "b h w _out"]:  # type: ignore[override]
         return self.norm(super().__call__(x))
 
 
 def _scaled(inputs: int, power: int, rngs: nnx.Rngs) -> tuple[list, int]:
-    """Layers that make a map 2 ** power times as large, and how many channels they give."""
+    """Return layers that scale a map by 2 ** power, and the number of channels of their output."""
     if power <= 0:
         return [MaxPool(2, 2) for _ in range(-power)], inputs
     layers: list = []
@@ -146,17 +160,20 @@ def _scaled(inputs: int, power: int, rngs: nnx.Rngs) -> tuple[list, int]:
 
 
 class SimplePyramid(nnx.Module):
-    """Levels of one map, of a plain transformer's tokens (arXiv:2203.16527, figure 2c): enlarged by transposed
-    convolutions, as it is, or made smaller by pooling; then a 1x1 and a 3x3 convolution, each with a layer norm.
+    """Pyramid from a single map, for the tokens of a plain transformer (arXiv:2203.16527, figure 2c).
 
-    Each level's scale is the power of two that comes nearest to the wanted stride; its real stride, which `strides`
-    tells, follows from the declared one: tokens of 14 pixels give 7, 14 and 28 for 8, 16 and 32. Modules are called by
-    the level's number, `simfp_3` for a stride of 8.
+    Each level is the map enlarged by transposed convolutions, unchanged, or max-pooled, followed by a 1x1 and a 3x3
+    convolution, each with a layer norm. Levels differ from the map by a power of two, the one nearest to the wanted
+    stride. Their actual strides are in `strides`: tokens of 14 pixels give 7, 14 and 28 for 8, 16 and 32. Modules are
+    named after the level's number: `simfp_3` for stride 8.
 
     Args:
-        channels, stride: of the map. wanted: strides of the levels, finest first.
+        channels: of the map.
+        stride: of the map.
+        wanted: strides of the levels, finest first.
         width: channels of the pyramid.
-        extra: levels on top of them, as in `FPN`; `pyramid` or `pool`.
+        extra: number of extra levels on top of the pyramid.
+        source: input of the extra levels, as in `FPN`.
     """
 
     def __init__(
@@ -172,7 +189,10 @@ class SimplePyramid(nnx.Module):
     ):
         powers = [round(math.log2(stride / level)) for level in wanted]
         if len(set(powers)) != len(powers) or powers != sorted(powers, reverse=True):
-            raise ConfigError(f"levels of strides {list(wanted)} cannot be told apart on tokens of {stride} pixels.")
+            raise ConfigError(
+                f"strides {list(wanted)} do not give different levels, finest first, on tokens of {stride} pixels. "
+                "Give increasing strides that are at least a factor of 2 apart."
+            )
         strides = [stride / 2**power for power in powers]
         self.names = tuple(f"simfp_{round(math.log2(level))}" for level in strides)
         for name, power in zip(self.names, powers, strict=True):
@@ -183,8 +203,8 @@ class SimplePyramid(nnx.Module):
         self.extra_blocks = _extra_levels(source, width, width, above, rngs)
         self.width, self.strides = width, (*strides, *above)
 
-    def __call__(self, maps: Sequence[Array]) -> list[Array]:
-        """Pyramid of the one map in `maps`."""
+    def __call__(self, maps: Sequence[Float[Array, "b h w c"]]) -> list[Float[Array, "b _h _w width"]]:
+        """Return the pyramid of the single map in `maps`."""
         (x,) = maps
         levels = [getattr(self, name)(x) for name in self.names]
         return levels + self.extra_blocks(levels[-1])

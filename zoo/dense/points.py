@@ -15,8 +15,8 @@ Steps = Literal["declared", "floor"]
 
 def grid_points(
     sizes: Sequence[tuple[int, int]], steps: Sequence[tuple[float, float]], offset: float = 0.0
-) -> list[Float[np.ndarray, "height*width 2"]]:
-    """Return the (x, y) in pixels of the positions of each level, float32, row by row.
+) -> list[Float[np.ndarray, "_n 2"]]:
+    """Return the (x, y) in pixels of the height * width positions of each level, float32, row by row.
 
     Args:
         sizes: (height, width) of each level's map.

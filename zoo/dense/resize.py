@@ -1,24 +1,28 @@
-"""Maps at another size, as torch's `interpolate` makes them.
+"""Resize maps with the results of torch's `interpolate`.
 
-Each axis is resized by itself: repeated rows, or weighted sums of rows with weights that are known when the program is
-traced.
+Each axis is resized separately, by repeating rows or by weighted sums of rows. The weights are constants of the traced
+program.
 """
 
 from __future__ import annotations
 
 from functools import reduce
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int, Num, Shaped
+
 BAND = 16
-"""Most neighbouring inputs of an output that are added one by one."""
+"""Largest number of neighbouring inputs of an output that are summed term by term instead of by a matrix product."""
 
 
-def nearest_rows(inputs: int, outputs: int) -> np.ndarray:
-    """Index of the row that each of `outputs` rows takes from `inputs`: torch's `nearest`, in its float32."""
+def nearest_rows(inputs: int, outputs: int) -> Int[np.ndarray, " outputs"]:
+    """Return the index of the input row that each output row copies: torch's `nearest`, with its float32 rounding."""
     scale = np.float32(inputs) / np.float32(outputs)
     return np.minimum((np.arange(outputs, dtype=np.float32) * scale).astype(np.int64), inputs - 1)
 
@@ -26,7 +30,7 @@ def nearest_rows(inputs: int, outputs: int) -> np.ndarray:
 def _enlarged(x: Array, axis: int, outputs: int) -> Array:
     rows, times = nearest_rows(x.shape[axis], outputs), -(-outputs // x.shape[axis])
     if np.array_equal(rows, np.arange(outputs) // times):
-        # Each row so many times, which XLA fuses, where a gather's gradient is a slow scatter on CPU.
+        # Repeat each row by a broadcast, which XLA fuses: the gradient of a gather is a scatter, slow on CPU.
         repeated = jnp.broadcast_to(
             jnp.expand_dims(x, axis + 1), (*x.shape[: axis + 1], times, *x.shape[axis + 1 :])
         ).reshape(*x.shape[:axis], x.shape[axis] * times, *x.shape[axis + 1 :])
@@ -34,14 +38,19 @@ def _enlarged(x: Array, axis: int, outputs: int) -> Array:
     return jnp.take(x, rows, axis=axis)
 
 
-def resize_nearest(x: Array, size: tuple[int, int]) -> Array:
-    """A map (b, h, w, c) at another size (height, width), each position the nearest one's copy, as torch resizes."""
+def resize_nearest(x: Shaped[Array, "b h w c"], size: tuple[int, int]) -> Shaped[Array, "b height width c"]:
+    """Resize a map to `size` (height, width) by copying the nearest position, as torch does."""
     return _enlarged(_enlarged(x, 1, size[0]), 2, size[1])
 
 
-def bilinear_weights(inputs: int, outputs: int, align_corners: bool = False) -> np.ndarray:
-    """What each of `outputs` rows takes from each of `inputs`, (outputs, inputs), without antialiasing: torch's
-    `bilinear`. With `align_corners` the first and the last row stay where they are; otherwise the borders do."""
+def bilinear_weights(inputs: int, outputs: int, align_corners: bool = False) -> Float[np.ndarray, "outputs inputs"]:
+    """Return the weight of each input row in each output row: torch's `bilinear`, without antialiasing.
+
+    Args:
+        inputs: number of input rows.
+        outputs: number of output rows.
+        align_corners: align the centres of the first and last rows; otherwise align the borders.
+    """
     if align_corners:
         places = np.arange(outputs) * ((inputs - 1) / max(outputs - 1, 1))
     else:
@@ -54,9 +63,11 @@ def bilinear_weights(inputs: int, outputs: int, align_corners: bool = False) -> 
     return weights
 
 
-def pooling_weights(inputs: int, outputs: int) -> np.ndarray:
-    """What each of `outputs` rows takes from each of `inputs`, (outputs, inputs): the mean over its share of them, as
-    torch's adaptive pool has it. Shares overlap where the rows do not divide."""
+def pooling_weights(inputs: int, outputs: int) -> Float[np.ndarray, "outputs inputs"]:
+    """Return the weight of each input row in each output row of torch's adaptive average pooling.
+
+    Windows overlap where `outputs` does not divide `inputs`.
+    """
     weights = np.zeros((outputs, inputs), np.float32)
     for i in range(outputs):
         low, high = i * inputs // outputs, -(-(i + 1) * inputs // outputs)
@@ -65,8 +76,9 @@ def pooling_weights(inputs: int, outputs: int) -> np.ndarray:
 
 
 def _product(x: Array, weights: np.ndarray, axis: int) -> Array:
-    """A map with one axis multiplied by weights (outputs, inputs). Where few inputs next to each other count, they are
-    taken, weighted and added in one loop: ten times as fast on CPU as the matrix product."""
+    """Multiply one axis of a map by weights (outputs, inputs)."""
+    # Where every output reads a few neighbouring inputs only, sum the weighted slices: XLA fuses them into one loop,
+    # which on CPU is ten times as fast as a matrix product that consists mostly of zeros.
     first = (weights != 0).argmax(1)
     band = int((weights.shape[1] - (weights[:, ::-1] != 0).argmax(1) - first).max())
     if band > BAND:
@@ -80,29 +92,33 @@ def _product(x: Array, weights: np.ndarray, axis: int) -> Array:
 
 
 def _along(x: Array, weights: np.ndarray, axis: int) -> Array:
-    """The same, with the gradient computed in the same way: that of a gather would be a scatter."""
+    """Return `_product`, with a gradient that is a product too: the gradient of its gathers would be scatters."""
 
     @jax.custom_vjp
     def multiplied(x: Array) -> Array:
         return _product(x, weights, axis)
 
     multiplied.defvjp(lambda x: (multiplied(x), None), lambda _, g: (_product(g, weights.T, axis),))
-    found: Array = multiplied(x)
-    return found
+    result: Array = multiplied(x)
+    return result
 
 
-def by_matrices(x: Array, rows: np.ndarray, columns: np.ndarray) -> Array:
-    """A map (b, h, w, c) with both axes multiplied by weights (h', h) and (w', w): (b, h', w', c)."""
+def by_matrices(
+    x: Num[Array, "b h w c"], rows: Float[np.ndarray, "height h"], columns: Float[np.ndarray, "width w"]
+) -> Num[Array, "b height width c"]:
+    """Multiply both image axes of a map by weights."""
     return _along(_along(x, rows, 1), columns, 2)
 
 
-def resize_bilinear(x: Array, size: tuple[int, int], *, align_corners: bool = False) -> Array:
-    """A map (b, h, w, c) at another size (height, width), see `bilinear_weights`."""
+def resize_bilinear(
+    x: Num[Array, "b h w c"], size: tuple[int, int], *, align_corners: bool = False
+) -> Num[Array, "b height width c"]:
+    """Resize a map bilinearly to `size` (height, width), see `bilinear_weights`."""
     if (x.shape[1], x.shape[2]) == size:
         return x
     return by_matrices(x, *(bilinear_weights(a, b, align_corners) for a, b in zip(x.shape[1:3], size, strict=True)))
 
 
-def pool_to(x: Array, size: tuple[int, int]) -> Array:
-    """Means over `size` (rows, columns) parts of a map (b, h, w, c), see `pooling_weights`."""
+def pool_to(x: Num[Array, "b h w c"], size: tuple[int, int]) -> Num[Array, "b rows columns c"]:
+    """Average-pool a map to `size` (rows, columns), see `pooling_weights`."""
     return by_matrices(x, *(pooling_weights(a, b) for a, b in zip(x.shape[1:3], size, strict=True)))

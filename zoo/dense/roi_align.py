@@ -1,14 +1,15 @@
-"""RoIAlign: what maps say about regions, as small maps of one size (arXiv:1703.06870, section 3).
+"""RoIAlign: features of regions of interest as small maps of a fixed size (arXiv:1703.06870, section 3).
 
-A region is parted into bins; a bin's value is the mean of the map at a few points in it, each interpolated between the
-four positions around it. A region is read on the level of a pyramid that fits its size (arXiv:1612.03144, eq. 1).
-Positions lie at multiples of the stride (torchvision's `aligned=False`, which its detectors use).
+A region is divided into bins. The value of a bin is the mean of the map at a few points inside it, each interpolated
+between its four neighbouring positions. A region is read from the pyramid level that fits its size (arXiv:1612.03144,
+eq. 1). Positions lie at multiples of the stride (torchvision's `aligned=False`, which its detectors use).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -17,15 +18,21 @@ from jax import Array, lax
 
 from zoo.dense.boxes import area
 
+if TYPE_CHECKING:
+    from jaxtyping import Int, Num
+
 CANONICAL = 224 / 2**4
-"""Strides in the side of the smallest region that a level is for: 224 pixels are read at a stride of 16."""
-_TIE = 2**1e-6  # regions at the limit are read on the coarser level, rounding errors or not
+"""Side of the smallest region that a level serves, in strides of the level: 224 pixels at stride 16."""
+_TIE = 2**1e-6  # regions at the limit go to the coarser level, whatever the rounding errors
 _BINS_AT_ONCE = {"cpu": 128, "default": 16384}
 
 
-def region_levels(boxes: Array, strides: Sequence[float]) -> Array:
-    """Which level each region is read on: (..., 4) -> (...) int32, the coarsest for which the square root of its area
-    is at least 14 strides, else the finest. For strides 4, 8, 16, 32 that is eq. 1 of arXiv:1612.03144, with k0 = 4."""
+def region_levels(boxes: Num[Array, "*n 4"], strides: Sequence[float]) -> Int[Array, "*n"]:
+    """Return the index of the pyramid level that each region is read from, int32.
+
+    It is the coarsest level whose stride fits at least 14 times into the square root of the region's area, or the
+    finest level if none does. For strides 4, 8, 16, 32 this is eq. 1 of arXiv:1612.03144 with k0 = 4.
+    """
     side = jnp.sqrt(area(boxes)) * _TIE
     return sum(
         ((side >= CANONICAL * stride).astype(jnp.int32) for stride in strides[1:]),
@@ -34,17 +41,22 @@ def region_levels(boxes: Array, strides: Sequence[float]) -> Array:
 
 
 def _samples(low: Array, high: Array, length: Array, bins: int, ratio: int) -> tuple[Array, Array]:
-    """Where one axis of regions is read: position and weight, (..., bins, 2 * ratio) both, of the two neighbours of
-    each of a bin's points.
+    """Return where to read a map along one axis: positions and weights, both (..., bins, 2 * ratio).
+
+    Each point of a bin is interpolated between two neighbouring positions, hence the factor of 2.
 
     Args:
-        low, high: ends of the regions in positions. length: of the map.
+        low: start of the regions, in positions of the map.
+        high: end of the regions, in positions of the map.
+        length: positions of the map along this axis.
+        bins: bins of a region along this axis.
+        ratio: points of a bin along this axis.
     """
     step = jnp.maximum(high - low, 1.0) / bins
     within = (np.arange(bins)[:, None] + (np.arange(ratio) + 0.5) / ratio).astype(np.float32)
     shape = (1,) * low.ndim + within.shape
     place = low[..., None, None] + jnp.asarray(within).reshape(shape) * step[..., None, None]
-    # Beyond the first and the last position the map goes on as it is there.
+    # Beyond the first and the last position, the map continues with the value at its border.
     last = (length - 1)[..., None, None].astype(jnp.float32)
     place = jnp.clip(place, 0.0, last)
     below = jnp.floor(place)
@@ -57,11 +69,9 @@ def _samples(low: Array, high: Array, length: Array, bins: int, ratio: int) -> t
 
 @jax.custom_vjp
 def _weighted_rows(table: Array, rows: Array, weights: Array) -> Array:
-    """Sums of a table's rows: (n, c), (bins, k), (bins, k) -> (bins, c), in the table's dtype.
-
-    One gather for each of the k, added up as it is read, is ten times as fast on CPU as one gather of all that a
-    product then sums: nothing of that size is ever stored.
-    """
+    """Return weighted sums of a table's rows: (n, c), (bins, k), (bins, k) -> (bins, c), in the table's dtype."""
+    # One gather for each of the k terms, added as it is read. A single gather of all terms would store bins * k rows
+    # before the sum, and is ten times slower on CPU.
     total = jnp.zeros((len(rows), table.shape[1]), jnp.float32)
     for i in range(rows.shape[1]):
         row = table.at[rows[:, i]].get(mode="promise_in_bounds")
@@ -74,10 +84,13 @@ def _weighted_rows_forward(table: Array, rows: Array, weights: Array) -> tuple[A
 
 
 def _scattered(gradient: Array, rows: Array, weights: Array, length: int, *, bins: int) -> Array:
-    """The gradient of `_weighted_rows` with respect to its table of `length` rows, float32, so many bins at a time:
-    what is added must stay in the cache on CPU (10 times as fast as all at once), and in memory anywhere."""
+    """Return the gradient of `_weighted_rows` with respect to its table of `length` rows, float32.
+
+    It is a scatter-add of `bins` bins at a time. On CPU the rows of one step must stay in the cache (10 times as fast
+    as all at once); on other devices they must fit in memory.
+    """
     parts = -(-len(rows) // bins)
-    # Bins that fill up the last part add nothing to row 0.
+    # The bins that fill up the last part have weight 0, so they add nothing to row 0.
     padding = ((0, parts * bins - len(rows)), (0, 0))
     rows, weights, gradient = (
         jnp.pad(x, padding).reshape(parts, bins, -1) for x in (rows, weights, gradient.astype(jnp.float32))
@@ -107,17 +120,24 @@ def _weighted_rows_backward(kept: tuple[Array, Array, Array], gradient: Array) -
 _weighted_rows.defvjp(_weighted_rows_forward, _weighted_rows_backward)
 
 
-def roi_align(maps: Sequence[Array], boxes: Array, strides: Sequence[float], *, bins: int = 7, ratio: int = 2) -> Array:
-    """Regions of the images of a batch as maps of bins x bins.
+def roi_align(
+    maps: Sequence[Num[Array, "b _h _w c"]],
+    boxes: Num[Array, "b n 4"],
+    strides: Sequence[float],
+    *,
+    bins: int = 7,
+    ratio: int = 2,
+) -> Num[Array, "b n bins bins c"]:
+    """Return the features of regions as maps of bins x bins, in the dtype of `maps`.
 
-    Regions have no gradient: their corners are not learned through what they show.
+    No gradient flows to the regions: their corners are not learned through the features.
 
     Args:
-        maps: (b, h, w, c) of each level, finest first. strides: pixels for each position of them.
-        boxes: (b, n, 4) in pixels; what is not a box (padding, zeros) is read somewhere, and finite.
+        maps: pyramid levels, finest first.
+        boxes: regions in pixels. Padding rows give finite values without meaning.
+        strides: pixels for each position of the levels.
+        bins: bins along each axis of a region.
         ratio: points along each axis of a bin.
-    Returns:
-        (b, n, bins, bins, c), in the maps' dtype.
     """
     images, count = boxes.shape[:2]
     boxes = lax.stop_gradient(boxes.astype(jnp.float32))
@@ -129,7 +149,9 @@ def roi_align(maps: Sequence[Array], boxes: Array, strides: Sequence[float], *, 
     y, of_y = _samples(scaled[..., 1], scaled[..., 3], height, bins, ratio)
     x, of_x = _samples(scaled[..., 0], scaled[..., 2], width, bins, ratio)
 
-    # All levels of all images lie below one another in one table, with a row for each position.
+    # All levels of all images are stacked in one table with a row for each position, so that a region may come from any
+    # level with the same gather: (level, y, x) becomes a row number, and the four corners of all points of a bin become
+    # one weighted sum.
     first = jnp.asarray(starts[:-1])[level] + starts[-1] * jnp.arange(images, dtype=jnp.int32)[:, None]
     rows = y * width[..., None, None] + first[..., None, None]
     rows = rows[:, :, :, None, :, None] + x[:, :, None, :, None, :]
@@ -137,5 +159,5 @@ def roi_align(maps: Sequence[Array], boxes: Array, strides: Sequence[float], *, 
     channels = maps[0].shape[-1]
     table = jnp.concatenate([one.reshape(images, -1, channels) for one in maps], axis=1).reshape(-1, channels)
     points = 4 * ratio * ratio
-    found = _weighted_rows(table, rows.reshape(-1, points), weights.reshape(-1, points))
-    return found.reshape(images, count, bins, bins, channels)
+    pooled = _weighted_rows(table, rows.reshape(-1, points), weights.reshape(-1, points))
+    return pooled.reshape(images, count, bins, bins, channels)

@@ -1,38 +1,46 @@
-"""Figures of a class for every pixel: a confusion matrix, what follows from it, and how well outlines are met.
+"""Semantic segmentation metrics: the confusion matrix, what follows from it, and the boundary F1 score.
 
 The boundary F1 score is that of Csurka, Larlus and Perronnin, What is a good evaluation measure for semantic
-segmentation?, BMVC 2013: the outline of a class in an image is found where an outline of the other side is within a
-tolerance of 0.75 % of the image's diagonal; precision and recall of outlines make an F1 score for each class in each
-image. Here a class's score is the mean over the images that have an outline of it, true or predicted, and the figure is
-the mean over classes.
+segmentation?, BMVC 2013. A pixel of a class's predicted outline is right if the true outline is within 0.75 % of the
+image's diagonal, and vice versa. Precision and recall of the outlines give an F1 score for each class in each image. A
+class's score is the mean over the images with a true or predicted outline of it; the metric is the mean over classes.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.spatial import KDTree
 
 from zoo.targets.masks import BACKGROUND, IGNORE
 
+if TYPE_CHECKING:
+    from jaxtyping import Int
+
 TOLERANCE = 0.0075
-"""Share of the image's diagonal by which an outline may be off."""
+"""Distance by which an outline may be off, as a fraction of the image's diagonal."""
 
 
-def confusion(true: np.ndarray, found: np.ndarray, classes: int) -> np.ndarray:
-    """How many pixels of each true class (row) were taken for each class (column), int64 (classes, classes); pixels
-    whose truth is `IGNORE` are left out."""
+def confusion(
+    true: Int[np.ndarray, "h w"], predicted: Int[np.ndarray, "h w"], classes: int
+) -> Int[np.ndarray, "classes classes"]:
+    """Return the confusion matrix, int64: pixels of each true class (row) predicted as each class (column).
+
+    Pixels whose true class is `IGNORE` are left out.
+    """
     counted = true != IGNORE
-    pairs = true[counted].astype(np.int64) * classes + found[counted]
+    pairs = true[counted].astype(np.int64) * classes + predicted[counted]
     return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
 
 
-def outline(mask: np.ndarray, label: int) -> np.ndarray:
-    """Pixels (n, 2) of a class that touch one of another class, up, down, left or right. Where what counts ends, or
-    the image, there is no outline."""
+def outline(mask: Int[np.ndarray, "h w"], label: int) -> Int[np.ndarray, "n 2"]:
+    """Return the (row, column) of pixels of a class that touch another class above, below, left or right.
+
+    There is no outline at ignored pixels or at the border of the image.
+    """
     inside, other = mask == label, (mask != label) & (mask != IGNORE)
     touches = np.zeros_like(inside)
     touches[1:] |= other[:-1]
@@ -42,11 +50,11 @@ def outline(mask: np.ndarray, label: int) -> np.ndarray:
     return np.argwhere(inside & touches)
 
 
-def boundary_f1(true: np.ndarray, found: np.ndarray, label: int) -> float | None:
-    """F1 of the outlines of a class in an image, or None where there are none."""
+def boundary_f1(true: Int[np.ndarray, "h w"], predicted: Int[np.ndarray, "h w"], label: int) -> float | None:
+    """Return the boundary F1 score of a class in an image, or None if neither mask has an outline of it."""
     tolerance = TOLERANCE * math.hypot(*true.shape)
-    found = np.where(true == IGNORE, np.uint8(IGNORE), found)
-    lines = [outline(mask, label) for mask in (true, found)]
+    predicted = np.where(true == IGNORE, np.uint8(IGNORE), predicted)
+    lines = [outline(mask, label) for mask in (true, predicted)]
     if not any(map(len, lines)):
         return None
     if not all(map(len, lines)):
@@ -56,22 +64,24 @@ def boundary_f1(true: np.ndarray, found: np.ndarray, label: int) -> float | None
 
 
 def _near(points: np.ndarray, others: np.ndarray, tolerance: float) -> float:
-    """The share of points that have one of the others within the tolerance."""
-    # Just above it: KDTree leaves out what lies on the bound.
+    """Return the fraction of points with one of the others within the tolerance."""
+    # The bound is slightly larger, because KDTree excludes points that lie on it.
     distances, _ = KDTree(others).query(points, distance_upper_bound=tolerance * (1 + 1e-9) + 1e-9)
     return float(np.isfinite(distances).mean())
 
 
 def has_foreground(labels: Sequence[str]) -> bool:
-    """Whether classes are a background and one that stands out from it."""
+    """Whether there are two classes, of which the first is the background."""
     return len(labels) == 2 and labels[0].casefold() == BACKGROUND
 
 
 class SegmentationEvaluation:
-    """Figures over images. Counts are int64 on the host, so that no number of pixels overflows.
+    """Collects masks image by image, and computes the segmentation metrics at the end.
+
+    Counts are int64 on the host: int32 would overflow after some thousand images.
 
     Args:
-        labels: names of the classes. `background` is one of them like any other.
+        labels: names of the classes. `background` is a class like any other.
     """
 
     def __init__(self, labels: Sequence[str]):
@@ -80,34 +90,44 @@ class SegmentationEvaluation:
         self.images = 0
         self._outlines: list[list[float]] = [[] for _ in labels]
 
-    def add(self, true: np.ndarray, found: np.ndarray) -> None:
-        """Count an image: classes, uint8 (h, w), of which the true ones may be `IGNORE`."""
-        counts = confusion(true, found, len(self.labels))
+    def add(self, true: Int[np.ndarray, "h w"], predicted: Int[np.ndarray, "h w"]) -> None:
+        """Add one image.
+
+        Args:
+            true: true class of each pixel, uint8, or `IGNORE`.
+            predicted: predicted class of each pixel, uint8.
+        """
+        counts = confusion(true, predicted, len(self.labels))
         self.confusion += counts
         self.images += 1
         for label in np.flatnonzero(counts.sum(0) + counts.sum(1)):
-            score = boundary_f1(true, found, int(label))
+            score = boundary_f1(true, predicted, int(label))
             if score is not None:
                 self._outlines[label].append(score)
 
     def compute(self) -> dict[str, Any]:
-        """`miou`, `dice`, `pixel_accuracy`, `boundary_f1` and `per_class`; a class that is neither true nor predicted
-        anywhere has None, and no part in the means. Of two classes of which the first is `background` also
-        `foreground_iou` and `foreground_dice`."""
+        """Return the metrics of all images added so far.
+
+        A class that occurs in no mask, true or predicted, has None and does not count in the means.
+
+        Returns:
+            `miou`, `dice`, `pixel_accuracy`, `boundary_f1`, `images` and `per_class`. For two classes with `background`
+            as the first, also `foreground_iou` and `foreground_dice`.
+        """
         right = np.diag(self.confusion)
-        true, found = self.confusion.sum(1), self.confusion.sum(0)
+        true, predicted = self.confusion.sum(1), self.confusion.sum(0)
         per_class: dict[str, dict[str, Any]] = {}
         for k, label in enumerate(self.labels):
-            there = true[k] + found[k] > 0
+            occurs = true[k] + predicted[k] > 0
             lines = self._outlines[k]
             per_class[label] = {
-                "iou": float(right[k] / (true[k] + found[k] - right[k])) if there else None,
-                "dice": float(2 * right[k] / (true[k] + found[k])) if there else None,
+                "iou": float(right[k] / (true[k] + predicted[k] - right[k])) if occurs else None,
+                "dice": float(2 * right[k] / (true[k] + predicted[k])) if occurs else None,
                 "boundary_f1": float(np.mean(lines)) if lines else None,
                 "pixels": int(true[k]),
             }
         rows = per_class.values()
-        figures: dict[str, Any] = {
+        metrics: dict[str, Any] = {
             "miou": _mean([row["iou"] for row in rows]),
             "dice": _mean([row["dice"] for row in rows]),
             "pixel_accuracy": float(right.sum()) / max(int(true.sum()), 1),
@@ -115,11 +135,11 @@ class SegmentationEvaluation:
         }
         if has_foreground(self.labels):
             foreground = per_class[self.labels[1]]
-            figures |= {f"foreground_{name}": foreground[name] or 0.0 for name in ("iou", "dice")}
-        return {**figures, "images": self.images, "per_class": per_class}
+            metrics |= {f"foreground_{name}": foreground[name] or 0.0 for name in ("iou", "dice")}
+        return {**metrics, "images": self.images, "per_class": per_class}
 
 
 def _mean(values: Sequence[float | None]) -> float:
-    """The mean of what is known, 0 where nothing is."""
+    """Return the mean of the values that are not None, or 0 if there are none."""
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else 0.0

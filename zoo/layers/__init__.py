@@ -1,9 +1,11 @@
-"""Layers with the semantics of the checkpoints that zoo reads, on `flax.nnx`.
+"""Layers on `flax.nnx` with the semantics of the checkpoints that zoo reads.
 
-They differ from flax's own in three ways. Padding is written as torch writes it (a number, or `same` for TensorFlow's
-rule). The arithmetic follows the input: parameters are kept in float32 and cast to the input's dtype, so a model runs
-in bfloat16 by being given bfloat16 images; normalisation statistics are always computed in float32. And a depthwise
-convolution, and the gradient of any, is fast on CPU as well.
+They differ from flax's own layers in three ways:
+
+- Padding is written as in torch: a number, or `same` for TensorFlow's rule.
+- The arithmetic follows the dtype of the input. Parameters are stored in float32 and cast, so a model runs in bfloat16
+  when it gets bfloat16 images. Normalisation statistics are always computed in float32.
+- Depthwise and grouped convolutions, and the gradients of all convolutions, are fast on CPU too.
 """
 
 from zoo.layers.activations import recoverable_relu

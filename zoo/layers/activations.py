@@ -1,4 +1,4 @@
-"""Activations that end a network, where their form is given by a paper or a checkpoint."""
+"""Activations for the last layer of a network."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from jax import Array
 
 @jax.custom_vjp
 def recoverable_relu(x: Array) -> Array:
-    """ReLU for outputs: below zero, the gradient still passes where it raises the input.
+    """ReLU for outputs: below zero, gradients that raise the input still pass.
 
-    The values are those of `jax.nn.relu`. As the last operation of a network, a plain ReLU can lose an output for
-    ever: where a channel is negative at every position that the loss reads, nothing has a gradient any more that could
-    raise it. Gradients that would lower the input further are dropped, so that it does not run away below zero.
+    The values are those of `jax.nn.relu`. A plain ReLU at the end of a network can lose an output for ever: if a
+    channel is negative at every position that the loss reads, no gradient can raise it again. Gradients that would
+    lower a negative input further are dropped, so that it does not drift away from zero.
     """
     return jax.nn.relu(x)
 

@@ -1,4 +1,4 @@
-"""Convolution, and which way it is computed."""
+"""Convolution layers, which choose the fastest way to compute each case."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Conv(nnx.Conv):
         pads = resolve_padding(self.torch_padding, size, window, stride, dilation)
         unpadded = groups == 1 and pads == ((0, 0), (0, 0))
         if window == (1, 1) and unpadded:
-            # A matrix product: the same numbers, and on CPU two to five times faster, its gradients above all.
+            # As a matrix product: the same values, and on CPU two to five times as fast, most of all the gradients.
             y = x[:, :: stride[0], :: stride[1]] @ kernel[0, 0]
         elif window in (stride, size) and unpadded and dilation == (1, 1):
             y = patch_product(x, kernel)
@@ -68,8 +68,10 @@ class Conv(nnx.Conv):
 
 
 class ConvTranspose(nnx.Module):
-    """2-D transposed convolution whose windows do not overlap, the stride being the kernel's side: a matrix product to
-    patches, (b, h, w, in) -> (b, h * side, w * side, out); kernel (side, side, in, out)."""
+    """2-D transposed convolution without overlapping windows: the stride is the side of the kernel.
+
+    (b, h, w, in) -> (b, h * side, w * side, out); kernel (side, side, in, out).
+    """
 
     def __init__(
         self,
@@ -81,7 +83,7 @@ class ConvTranspose(nnx.Module):
         kernel_init: Callable[..., Array] | None = None,
         rngs: nnx.Rngs,
     ):
-        # Each output is one product with all inputs, so that the variance of the kernel follows from these alone.
+        # Windows do not overlap, so each output is a product with the input channels of one position: fan-in is `in`.
         init = kernel_init or Normal(math.sqrt(2 / in_channels))
         self.kernel = nnx.Param(init(rngs.params(), (side, side, in_channels, out_channels)))
         self.bias = nnx.Param(jnp.zeros((out_channels,), jnp.float32)) if bias else None
@@ -89,6 +91,7 @@ class ConvTranspose(nnx.Module):
     def __call__(self, x: Array) -> Array:
         kernel = self.kernel[...].astype(x.dtype)
         side, _, inputs, outputs = kernel.shape
+        # Each position becomes a patch of side x side outputs by one matrix product; then the patches are laid out.
         patches = x @ kernel.transpose(2, 0, 1, 3).reshape(inputs, -1)
         batch, rows, columns, _ = x.shape
         y = patches.reshape(batch, rows, columns, side, side, outputs).transpose(0, 1, 3, 2, 4, 5)

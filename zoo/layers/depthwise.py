@@ -1,4 +1,4 @@
-"""Depthwise convolution that is fast on CPU as well."""
+"""Depthwise convolution that is fast on CPU too."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _library(x: Array, kernel: Array, stride: Pair, pads: Pads, dilation: Pair) 
 
 
 def _shifted_sum(x: Array, kernel: Array, stride: Pair, pads: Pads, dilation: Pair) -> Array:
-    """Depthwise convolution as the sum of shifted inputs times taps: one fused loop on CPU."""
+    """Compute a depthwise convolution as the sum of shifted inputs times taps, which XLA fuses into one loop on CPU."""
     taps = (kernel.shape[0], kernel.shape[1])
     size = output_size((x.shape[1], x.shape[2]), extent(taps, dilation), stride, pads)
     total = None
@@ -34,9 +34,13 @@ def _shifted_sum(x: Array, kernel: Array, stride: Pair, pads: Pads, dilation: Pa
 def _shifted_sum_input_grad(
     g: Array, shape: Sequence[int], kernel: Array, stride: Pair, pads: Pads, dilation: Pair
 ) -> Array:
-    """Gradient with respect to the input: the stride-1 shifted sum of the spread cotangent, taps reversed."""
-    edges, seen = [], extent((kernel.shape[0], kernel.shape[1]), dilation)
-    for side, n, e, s, (low, _) in zip(g.shape[1:3], shape[1:3], seen, stride, pads, strict=True):
+    """Return the gradient with respect to the input.
+
+    It is a shifted sum of stride 1 over the cotangent, with the taps reversed. The cotangent is spread by the stride,
+    with zeros in between, and padded so that the result has the size of the input.
+    """
+    edges, extents = [], extent((kernel.shape[0], kernel.shape[1]), dilation)
+    for side, n, e, s, (low, _) in zip(g.shape[1:3], shape[1:3], extents, stride, pads, strict=True):
         before = e - 1 - low
         edges.append((before, n + e - 1 - ((side - 1) * s + 1) - before, s - 1))
     zero = jnp.zeros((), g.dtype)
@@ -45,8 +49,11 @@ def _shifted_sum_input_grad(
 
 
 def _shifted_sum_kernel_grad(x: Array, g: Array, kernel: Array, stride: Pair, pads: Pads, dilation: Pair) -> Array:
-    """Gradient with respect to the taps. Rows are added up one by one, keeping width and channels, because XLA's CPU
-    backend does not vectorise a reduction of a product of shifted slices (five times slower)."""
+    """Return the gradient with respect to the taps.
+
+    Rows are summed one by one, keeping width and channels, because XLA's CPU backend does not vectorise a reduction of
+    a product of shifted slices (five times slower).
+    """
     padded = lax.optimization_barrier(jnp.pad(x, ((0, 0), *pads, (0, 0))))
     taps = [(i, j) for i in range(kernel.shape[0]) for j in range(kernel.shape[1])]
     (batch, height, width, channels), (down, across) = g.shape, stride
@@ -65,7 +72,7 @@ def _shifted_sum_kernel_grad(x: Array, g: Array, kernel: Array, stride: Pair, pa
     return jnp.stack([jnp.sum(total, axis=(0, 1)) for total in sums]).reshape(kernel.shape)
 
 
-@partial(jax.jit, static_argnums=(2, 3, 4))  # so that outside of any other program it is compiled once, not tap by tap
+@partial(jax.jit, static_argnums=(2, 3, 4))  # outside of another jit, compile it as a whole and not tap by tap
 def _depthwise_by_platform(x: Array, kernel: Array, stride: Pair, pads: Pads, dilation: Pair) -> Array:
     return lax.platform_dependent(
         x,
@@ -79,9 +86,9 @@ def _depthwise_by_platform(x: Array, kernel: Array, stride: Pair, pads: Pads, di
 def depthwise_conv(x: Array, kernel: Array, stride: Pair, pads: Pads, dilation: Pair = (1, 1)) -> Array:
     """Depthwise convolution: x (b, h, w, c), kernel (kh, kw, 1, c) -> (b, h', w', c).
 
-    XLA's CPU backend runs grouped convolutions through a generic loop that is some 60 times slower than the sum of
-    shifted slices; GPU and TPU have kernels of their own. The choice is made when the program is lowered, so that one
-    traced program serves every platform.
+    XLA's CPU backend runs grouped convolutions through a generic loop that is about 60 times slower than the sum of
+    shifted slices. GPU and TPU have fast kernels for them. The choice is made at lowering time, so one traced program
+    works on every platform.
     """
     return _depthwise_by_platform(x, kernel, stride, pads, dilation)
 

@@ -1,4 +1,4 @@
-"""Initialisers that draw on the host."""
+"""Initialisers that draw random numbers on the host."""
 
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ _SHAPES_ONLY = ContextVar("_SHAPES_ONLY", default=False)
 
 @contextmanager
 def shapes_only() -> Iterator[None]:
-    """Let initialisers return zeros. For tracing a constructor whose values are thrown away: tracing the random numbers
-    takes half of the time."""
+    """Context in which initialisers return zeros.
+
+    Use it to trace a constructor for its shapes only: tracing the random numbers takes half of the time.
+    """
     token = _SHAPES_ONLY.set(True)
     try:
         yield
@@ -31,10 +33,14 @@ def shapes_only() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Normal:
-    """Initialiser: normal with standard deviation `std`, cut off at two of them where `truncated`.
+    """Normal initialiser.
 
-    Given a real key it draws on the host with numpy, since jax would compile a program for every shape (20 s for a
-    MobileNet); under a trace it is jax's own. Either way the key alone decides the values.
+    With a concrete key it draws on the host with NumPy, because JAX would compile a program for every shape (20 s for a
+    MobileNet). Under a trace it uses JAX. In both cases the key alone determines the values.
+
+    Attributes:
+        std: standard deviation.
+        truncated: redraw values beyond two standard deviations.
     """
 
     std: float
@@ -56,8 +62,13 @@ class Normal:
 
 @dataclass(frozen=True)
 class HeNormal:
-    """Initialiser for a convolution (kh, kw, in / groups, out) before a ReLU: variance 2 / fan-out
-    (arXiv:1502.01852, eq. 14), where an input reaches out / groups outputs."""
+    """Initialiser of a convolution (kh, kw, in / groups, out) before a ReLU: variance 2 / fan-out.
+
+    Source: arXiv:1502.01852, eq. 14. In a grouped convolution, an input reaches out / groups outputs.
+
+    Attributes:
+        groups: of the convolution.
+    """
 
     groups: int = 1
 

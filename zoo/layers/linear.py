@@ -1,4 +1,4 @@
-"""The affine map, the chain of layers, and stochastic depth."""
+"""Linear layer, chain of layers, and stochastic depth."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SMALL = Normal(0.02, truncated=True)
 
 
 class Linear(nnx.Linear):
-    """Affine map of the last axis: (..., in) -> (..., out); kernel (in, out)."""
+    """Linear layer over the last axis: (..., in) -> (..., out); kernel (in, out)."""
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class Linear(nnx.Linear):
 
 
 class Chain(nnx.List):
-    """Modules and plain functions applied in order; parameters are numbered as torch numbers a Sequential."""
+    """Modules and plain functions applied in order, numbered as in torch's `Sequential`."""
 
     def __call__(self, x: Array) -> Array:
         for layer in self:
@@ -42,8 +42,11 @@ class Chain(nnx.List):
 
 
 class DropPath(nnx.Dropout):
-    """Stochastic depth (arXiv:1603.09382): in training the whole of an image's residual branch is dropped with
-    probability `rate`, else scaled by 1 / (1 - rate). The identity in evaluation, or with rate 0."""
+    """Stochastic depth (arXiv:1603.09382).
+
+    In training, the residual branch of an image is dropped with probability `rate`, else scaled by 1 / (1 - rate). In
+    evaluation, or with rate 0, it is the identity.
+    """
 
     def __init__(self, rate: float, *, rngs: nnx.Rngs):
         super().__init__(rate, rngs=rngs if rate else None)

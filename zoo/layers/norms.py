@@ -1,4 +1,4 @@
-"""Normalisation, with statistics in float32."""
+"""Normalisation layers, with statistics in float32."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _valid: ContextVar[Array | None] = ContextVar("valid", default=None)
 
 @contextmanager
 def statistics_of(valid: Array) -> Iterator[None]:
-    """While it lasts, batch statistics are those of the images where `valid` (b,), bool, is true.
+    """Context in which batch statistics count only the images where `valid`, bool (b,), is true.
 
-    The others are copies that fill up a batch: with them, the statistics would depend on which image was copied. It
-    applies to what has one row for each image; layers inside a network need not pass the mask along.
+    The other images are copies that fill up a batch, which would distort the statistics. A context variable carries the
+    mask, so layers inside a network need not pass it along. It applies to arrays with one row for each image.
     """
     token = _valid.set(valid)
     try:
@@ -33,8 +33,15 @@ def statistics_of(valid: Array) -> Iterator[None]:
 class BatchNorm(nnx.Module):
     """Batch normalisation over all but the last axis (arXiv:1502.03167), with torch's conventions.
 
-    In training the batch is normalised with its biased variance and the running variance is updated with the unbiased
+    In training, the batch is normalised with its biased variance, and the running variance is updated with the unbiased
     one: running = (1 - momentum) * running + momentum * batch. `use_running_average` selects evaluation mode.
+
+    Args:
+        channels: size of the last axis.
+        eps: added to the variance.
+        momentum: weight of the new batch in the running statistics (torch's convention).
+        scale_init: initial value of the scale.
+        rngs: not used.
     """
 
     def __init__(
@@ -65,7 +72,7 @@ class BatchNorm(nnx.Module):
         valid, share, count = _valid.get(), None, jnp.float32(math.prod(x.shape[:-1]))
         if valid is not None and len(valid) == len(x):
             images = jnp.maximum(jnp.sum(valid, dtype=jnp.float32), 1)
-            # The mean over all rows of x * share is the mean of x over the valid ones.
+            # The mean of x * share over all rows is the mean of x over the valid ones.
             share = valid.astype(jnp.float32).reshape(-1, *(1,) * len(axes)) * (len(x) / images)
             count = count * (images / len(x))
 
@@ -82,9 +89,9 @@ class BatchNorm(nnx.Module):
 
 
 class LayerNorm(nnx.Module):
-    """Normalisation of the last axis (arXiv:1607.06450) with the biased variance; statistics in float32.
+    """Layer normalisation over the last axis (arXiv:1607.06450) with the biased variance; statistics in float32.
 
-    Where the checkpoint has a norm over the channels of a map, this is it: channels are last here.
+    It also serves as the norm over the channels of a map, because channels are last here.
     """
 
     def __init__(self, channels: int, *, eps: float, rngs: nnx.Rngs):
@@ -102,23 +109,32 @@ class LayerNorm(nnx.Module):
 
 
 class GroupNorm(nnx.Module):
-    """Normalisation over an image's positions and a group of neighbouring channels (arXiv:1803.08494), with the biased
-    variance; statistics in float32. (b, ..., c) -> (b, ..., c).
+    """Group normalisation (arXiv:1803.08494): over the positions of an image and a group of neighbouring channels.
 
-    Raises `ConfigError` where the groups do not divide the channels.
+    It uses the biased variance, with statistics in float32. (b, ..., c) -> (b, ..., c).
+
+    Args:
+        groups: number of groups.
+        channels: size of the last axis, a multiple of `groups`.
+        eps: added to the variance.
+        rngs: not used.
+    Raises:
+        ConfigError: if `groups` does not divide `channels`.
     """
 
     def __init__(self, groups: int, channels: int, *, eps: float = 1e-5, rngs: nnx.Rngs):
         del rngs  # taken so that every layer is built alike
         if groups < 1 or channels % groups:
-            raise ConfigError(f"{channels} channels cannot be parted into {groups} groups: give a divisor of them.")
+            raise ConfigError(
+                f"{channels} channels cannot be divided into {groups} groups. Give a number that divides {channels}."
+            )
         self.scale = nnx.Param(jnp.ones((channels,), jnp.float32))
         self.bias = nnx.Param(jnp.zeros((channels,), jnp.float32))
         self.groups, self.eps = groups, eps
 
     def _group_means(self, x: Array) -> Array:
-        """Mean over positions and group, repeated for each channel: (b, 1, ..., c). The sum over positions comes first
-        and keeps the channels apart, which is the order in memory."""
+        """Return the mean over positions and group, repeated for each channel: (b, 1, ..., c)."""
+        # Sum over positions first: that follows the order in memory, where channels are last.
         channels = jnp.mean(x, tuple(range(1, x.ndim - 1)))
         means = jnp.mean(channels.reshape(len(x), self.groups, -1), axis=-1)
         repeated = jnp.repeat(means, x.shape[-1] // self.groups, axis=-1)

@@ -1,4 +1,4 @@
-"""Pools over windows, with torch's rules at the border, fast on CPU as well."""
+"""Pooling over windows, with torch's rules at the border, fast on CPU too."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ from zoo.layers.windows import Padding, Pads, output_size, pair, resolve_padding
 
 
 def _pool_padding(x: Array, window: int, stride: int, padding: Padding, ceil_mode: bool) -> Pads:
-    """Padding for a pooling window. With `ceil_mode` a last, partial window is added at the bottom and right, unless it
-    would start outside the input and its left padding (torch's rule)."""
+    """Return the padding for a pooling window.
+
+    With `ceil_mode`, a last, partial window is added at the bottom and right, unless it would start beyond the input
+    and its left padding (torch's rule).
+    """
     pads = resolve_padding(padding, (x.shape[1], x.shape[2]), pair(window), pair(stride))
     if not ceil_mode:
         return pads
@@ -36,7 +39,7 @@ _POOLS = {"max": (-math.inf, lax.max), "sum": (0.0, lax.add)}
 
 def _library_pool(x: Array, kind: PoolKind, window: int, stride: int, pads: Pads) -> Array:
     fill, combine = _POOLS[kind]
-    start = np.array(fill, x.dtype)  # a traced one would hide from JAX what this is, which has a gradient
+    start = np.array(fill, x.dtype)  # must be concrete: JAX differentiates max and sum pools only if it knows the start
     shape, strides = (1, window, window, 1), (1, stride, stride, 1)
     return lax.reduce_window(x, start, combine, shape, strides, ((0, 0), *pads, (0, 0)))
 
@@ -48,7 +51,7 @@ def _shifted_pool(x: Array, kind: PoolKind, window: int, stride: int, pads: Pads
     return reduce(combine, pieces)
 
 
-@partial(jax.jit, static_argnums=(1, 2, 3, 4))  # so that outside of any other program it is compiled once
+@partial(jax.jit, static_argnums=(1, 2, 3, 4))  # outside of another jit, compile it as a whole
 def _pool_by_platform(x: Array, kind: PoolKind, window: int, stride: int, pads: Pads) -> Array:
     return lax.platform_dependent(
         x,
@@ -59,8 +62,11 @@ def _pool_by_platform(x: Array, kind: PoolKind, window: int, stride: int, pads: 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
 def _pool(x: Array, kind: PoolKind, window: int, stride: int, pads: Pads) -> Array:
-    """Maximum or sum over square windows. On CPU the shifted inputs are combined, which XLA fuses: two to nine times as
-    fast as its window reduction. The gradient is the library's, which gives a tie to the first."""
+    """Return the maximum or sum over square windows.
+
+    On CPU, shifted inputs are combined, which XLA fuses: two to nine times as fast as its window reduction. The
+    gradient is that of XLA's reduction, where the first of equal maxima gets it.
+    """
     return _pool_by_platform(x, kind, window, stride, pads)
 
 
@@ -76,18 +82,23 @@ _pool.defvjp(_pool_forward, _pool_backward)
 
 
 def max_pool(x: Array, window: int, stride: int, padding: Padding = 0, *, ceil_mode: bool = False) -> Array:
-    """Maximum over square windows: (b, h, w, c) -> (b, h', w', c); padding never wins."""
+    """Return the maximum over square windows: (b, h, w, c) -> (b, h', w', c). Padding is never the maximum."""
     return _pool(x, "max", window, stride, _pool_padding(x, window, stride, padding, ceil_mode))
 
 
 def avg_pool(
     x: Array, window: int, stride: int, padding: Padding = 0, *, ceil_mode: bool = False, count_padding: bool = True
 ) -> Array:
-    """Mean over square windows: (b, h, w, c) -> (b, h', w', c).
+    """Return the mean over square windows: (b, h, w, c) -> (b, h', w', c).
 
     Args:
-        count_padding: divide by the window's area also where it overlaps the padding (torch's `count_include_pad`).
-            The partial windows that `ceil_mode` adds never count what lies beyond the padding.
+        x: map.
+        window: side of the windows.
+        stride: pixels from one window to the next.
+        padding: around the map.
+        ceil_mode: add a last, partial window at the bottom and right.
+        count_padding: divide by the area of the window even where it overlaps the padding (torch's
+            `count_include_pad`). The partial windows of `ceil_mode` never count what lies beyond the padding.
     """
     pads = _pool_padding(x, window, stride, padding, ceil_mode)
     total = _pool(x, "sum", window, stride, pads)
@@ -129,5 +140,5 @@ class AvgPool:
 
 
 def global_avg_pool(x: Array) -> Array:
-    """Mean over the image: (b, h, w, c) -> (b, c)."""
+    """Return the mean over the image: (b, h, w, c) -> (b, c)."""
     return jnp.mean(x, axis=(1, 2))

@@ -1,4 +1,4 @@
-"""Windows that move over an image: their padding as torch writes it, and the slices they see."""
+"""Sliding windows of convolutions and pools: padding in torch's notation, and the slices under each tap."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Pads = tuple[tuple[int, int], tuple[int, int]]
 
 
 def pair(value: int | tuple[int, int]) -> tuple[int, int]:
-    """`value` for both image axes."""
+    """Return (height, width) from one value for both or a pair."""
     return (value, value) if isinstance(value, int) else value
 
 
@@ -25,20 +25,20 @@ def resolve_padding(
     stride: tuple[int, int],
     dilation: tuple[int, int] = (1, 1),
 ) -> Pads:
-    """((top, bottom), (left, right)) in pixels for an input of `size`.
+    """Return the padding ((top, bottom), (left, right)) in pixels for an input of `size`.
 
     `same` is TensorFlow's rule: output side = ceil(side / stride), an odd pixel of padding goes to the bottom or right.
     """
     if padding == "same":
-        seen = extent(kernel, dilation)
-        totals = [max((-(-n // s) - 1) * s + e - n, 0) for n, s, e in zip(size, stride, seen, strict=True)]
+        extents = extent(kernel, dilation)
+        totals = [max((-(-n // s) - 1) * s + e - n, 0) for n, s, e in zip(size, stride, extents, strict=True)]
         return tuple((t // 2, t - t // 2) for t in totals)  # type: ignore[return-value]
     vertical, horizontal = pair(padding)
     return (vertical, vertical), (horizontal, horizontal)
 
 
 def extent(kernel: tuple[int, int], dilation: tuple[int, int]) -> tuple[int, int]:
-    """(height, width) of what a kernel sees whose taps are `dilation` apart."""
+    """Return (height, width) of the window of a kernel with taps `dilation` apart."""
     return tuple(d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True))  # type: ignore[return-value]
 
 
@@ -51,7 +51,10 @@ def tap_slices(
     fill: float = 0.0,
     dilation: tuple[int, int] = (1, 1),
 ) -> Iterator[tuple[int, int, Array]]:
-    """For each kernel tap, the (b, h', w', c) view of the input, padded with `fill`, that it multiplies."""
+    """Yield (row, column, slice) for each tap of a kernel.
+
+    The slice (b, h', w', c) is what the tap multiplies, from the input padded with `fill`.
+    """
     padded = jnp.pad(x, ((0, 0), *pads, (0, 0)), constant_values=np.array(fill, x.dtype))
     (h, w), (sh, sw) = size, stride
     for i in range(kernel[0]):
@@ -62,6 +65,6 @@ def tap_slices(
 
 
 def output_size(size: tuple[int, int], kernel: tuple[int, int], stride: tuple[int, int], pads: Pads) -> tuple[int, int]:
-    """(height, width) of what a window gives on a padded image of `size`."""
+    """Return (height, width) of the output of a window that moves over a padded image of `size`."""
     sides = zip(size, kernel, stride, pads, strict=True)
     return tuple((n + low + high - k) // s + 1 for n, k, s, (low, high) in sides)  # type: ignore[return-value]
