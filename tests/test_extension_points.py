@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import numpy as np
 import plugin_kit as kit
 import pytest
+from boxes_kit import PYRAMIDNET
 from boxes_kit import drawn as drawn_boxes
 from masks_kit import drawn_masks
 from PIL import Image, ImageDraw
@@ -171,23 +172,26 @@ def test_the_examples_are_listed_and_change_no_default() -> None:
 
 
 @pytest.mark.usefixtures("installed")
-def test_a_decoder_and_a_head_of_others_train_and_are_recorded(tmp_path: Path) -> None:
+def test_a_decoder_and_a_head_of_others_train_and_are_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """And without their distribution the saved model is refused, saying what to install."""
+    plugin(tmp_path, monkeypatch, "pyramidnet", PYRAMIDNET)
     common = {"pretrained": False, "image_size": 64, "width": 16}
     data = drawn_masks(tmp_path / "masks", 4)
-    model = zoo.create("mobilenetv2_035", "segmenter", decoder="sum", labels=data.classes, **common)
+    model = zoo.create("pyramidnet", "segmenter", decoder="sum", labels=data.classes, **common)
     assert model.card.plugins["segmenter.decoder:sum"].distribution == "zoo-extras"
     parts: dict[str, Any] = {"train": data, "val": data}
     run = zoo.train(model, parts, plan="head", epochs=1, out=tmp_path / "run", **FAST)
     assert np.isfinite(run.metrics["loss"])
     again = zoo.load(tmp_path / "run")
     assert again.adapter.decoder == "zoo-extras/sum"  # type: ignore[attr-defined]
-    more = zoo.create("mobilenetv2_035", "segmenter", weights=str(tmp_path / "run"), labels=data.classes)
+    more = zoo.create("pyramidnet", "segmenter", weights=str(tmp_path / "run"), labels=data.classes)
     assert more.adapter.decoder == "zoo-extras/sum"  # type: ignore[attr-defined]
     file = data[0].image
     assert np.array_equal(again.predict(file).mask, run.model.predict(file).mask)
     boxes = drawn_boxes(tmp_path / "boxes", 2)
-    head = zoo.create("mobilenetv2_035", "detector", head="wide-fcos", labels=boxes.classes, convs=0, **common)
+    head = zoo.create("pyramidnet", "detector", head="wide-fcos", labels=boxes.classes, convs=0, **common)
     assert type(head.head.head).__module__ == "zoo_extras.head"  # type: ignore[attr-defined]
     sys.path[:] = [path for path in sys.path if not (Path(path) / "zoo_extras").is_dir()]
     zoo.registry.reset()
