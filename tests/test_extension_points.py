@@ -19,6 +19,7 @@ from boxes_kit import drawn as drawn_boxes
 from masks_kit import drawn_masks
 from PIL import Image, ImageDraw
 from training_kit import FAST, TINYNET, draw_folder
+from typer.testing import CliRunner
 
 import zoo
 import zoo.registry
@@ -172,9 +173,7 @@ def test_the_examples_are_listed_and_change_no_default() -> None:
 
 
 @pytest.mark.usefixtures("installed")
-def test_a_decoder_and_a_head_of_others_train_and_are_recorded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_decoder_and_a_head_of_others_train_and_are_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And without their distribution the saved model is refused, saying what to install."""
     plugin(tmp_path, monkeypatch, "pyramidnet", PYRAMIDNET)
     common = {"pretrained": False, "image_size": 64, "width": 16}
@@ -293,7 +292,15 @@ def test_a_command_of_others_is_listed_without_its_import_and_runs(site: Path, t
     assert "census" in listed.stdout and "How many images of each class" in listed.stdout
     found = kit.zoo("census", str(folder), paths=(site,))
     assert found.stdout == "all\tdisc\t3\nall\tframe\t3\n", found.stderr
-    points = json.loads(kit.zoo("list", "--json", paths=(site,)).stdout)
+
+
+@pytest.mark.usefixtures("installed")
+def test_points_and_parts_of_others_are_listed() -> None:
+    from zoo.cli.app import app
+
+    def listed(*words: str) -> Any:
+        return json.loads(CliRunner().invoke(app, ["list", *words, "--json"]).stdout)
+
+    points = listed()
     assert points["zoo.command"] == 3 and points["segmenter.decoder"] == 9
-    rows = json.loads(kit.zoo("list", "decoders", "sum", "--json", paths=(site,)).stdout)
-    assert [row["distribution"] for row in rows] == ["zoo-extras"]
+    assert [row["distribution"] for row in listed("decoders", "sum")] == ["zoo-extras"]
