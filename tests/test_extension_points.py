@@ -14,10 +14,12 @@ from typing import Annotated, Any
 import numpy as np
 import plugin_kit as kit
 import pytest
+from boxes_kit import PYRAMIDNET
 from boxes_kit import drawn as drawn_boxes
 from masks_kit import drawn_masks
 from PIL import Image, ImageDraw
 from training_kit import FAST, TINYNET, draw_folder
+from typer.testing import CliRunner
 
 import zoo
 import zoo.registry
@@ -171,23 +173,24 @@ def test_the_examples_are_listed_and_change_no_default() -> None:
 
 
 @pytest.mark.usefixtures("installed")
-def test_a_decoder_and_a_head_of_others_train_and_are_recorded(tmp_path: Path) -> None:
+def test_a_decoder_and_a_head_of_others_train_and_are_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And without their distribution the saved model is refused, saying what to install."""
+    plugin(tmp_path, monkeypatch, "pyramidnet", PYRAMIDNET)
     common = {"pretrained": False, "image_size": 64, "width": 16}
     data = drawn_masks(tmp_path / "masks", 4)
-    model = zoo.create("mobilenetv2_035", "segmenter", decoder="sum", labels=data.classes, **common)
+    model = zoo.create("pyramidnet", "segmenter", decoder="sum", labels=data.classes, **common)
     assert model.card.plugins["segmenter.decoder:sum"].distribution == "zoo-extras"
     parts: dict[str, Any] = {"train": data, "val": data}
     run = zoo.train(model, parts, plan="head", epochs=1, out=tmp_path / "run", **FAST)
     assert np.isfinite(run.metrics["loss"])
     again = zoo.load(tmp_path / "run")
     assert again.adapter.decoder == "zoo-extras/sum"  # type: ignore[attr-defined]
-    more = zoo.create("mobilenetv2_035", "segmenter", weights=str(tmp_path / "run"), labels=data.classes)
+    more = zoo.create("pyramidnet", "segmenter", weights=str(tmp_path / "run"), labels=data.classes)
     assert more.adapter.decoder == "zoo-extras/sum"  # type: ignore[attr-defined]
     file = data[0].image
     assert np.array_equal(again.predict(file).mask, run.model.predict(file).mask)
     boxes = drawn_boxes(tmp_path / "boxes", 2)
-    head = zoo.create("mobilenetv2_035", "detector", head="wide-fcos", labels=boxes.classes, convs=0, **common)
+    head = zoo.create("pyramidnet", "detector", head="wide-fcos", labels=boxes.classes, convs=0, **common)
     assert type(head.head.head).__module__ == "zoo_extras.head"  # type: ignore[attr-defined]
     sys.path[:] = [path for path in sys.path if not (Path(path) / "zoo_extras").is_dir()]
     zoo.registry.reset()
@@ -289,7 +292,15 @@ def test_a_command_of_others_is_listed_without_its_import_and_runs(site: Path, t
     assert "census" in listed.stdout and "How many images of each class" in listed.stdout
     found = kit.zoo("census", str(folder), paths=(site,))
     assert found.stdout == "all\tdisc\t3\nall\tframe\t3\n", found.stderr
-    points = json.loads(kit.zoo("list", "--json", paths=(site,)).stdout)
+
+
+@pytest.mark.usefixtures("installed")
+def test_points_and_parts_of_others_are_listed() -> None:
+    from zoo.cli.app import app
+
+    def listed(*words: str) -> Any:
+        return json.loads(CliRunner().invoke(app, ["list", *words, "--json"]).stdout)
+
+    points = listed()
     assert points["zoo.command"] == 3 and points["segmenter.decoder"] == 9
-    rows = json.loads(kit.zoo("list", "decoders", "sum", "--json", paths=(site,)).stdout)
-    assert [row["distribution"] for row in rows] == ["zoo-extras"]
+    assert [row["distribution"] for row in listed("decoders", "sum")] == ["zoo-extras"]

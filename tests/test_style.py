@@ -256,7 +256,8 @@ def test_training_and_painting(method: str, pictures: Path, tmp_path: Path) -> N
     assert (out / "previews" / "epoch0012.png").is_file()
     start = create(method, style=str(style), **({"width": 8, "blocks": 1} if method == "fast" else {}))
     assert backbone_bits(start) == backbone_bits(trained.model), "the backbone must stay as it was, to the bit"
-    evaluated = json.loads(run("evaluate", out, pictures / "photos", "--json"))  # any folder of photos, as in training
+    # Any folder of photos, as in training; in batches of the same size, for which the program is there.
+    evaluated = json.loads(run("evaluate", out, pictures / "photos", "--batch-size", 3, "--json"))
     assert evaluated["images"] == 6 and evaluated["style_loss"] > 0
 
     target = tmp_path / "painted.png"
