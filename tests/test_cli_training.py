@@ -252,7 +252,7 @@ def test_predicting_and_evaluating_what_does_not_fit(run, data: Path, trained: P
     mistake(run("predict", trained), "give RUN and at least one photo")
     mistake(run("predict", tmp_path / "no-run", tmp_path / "text.jpg"), "no-run")
     mistake(run("evaluate", trained), "give RUN and DATA")
-    mistake(run("evaluate", trained, data, "--set", "dropout=0.1"), "dropout cannot be another one", "none")
+    mistake(run("evaluate", trained, data, "--set", "dropout=0.1"), "`dropout` cannot be changed", "none")
     other = draw_folder(tmp_path / "other", ("stripe", "wedge", "disc"), 2)
     mistake(run("evaluate", trained, other), "'stripe', 'wedge'", "'disc', 'frame'")
     (tmp_path / "plain").mkdir()

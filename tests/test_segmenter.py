@@ -391,7 +391,7 @@ def test_the_command_line_trains_predicts_and_evaluates(
     }  # fmt: skip
     expected = run.model.predict(data[0].image, tta_flip=False)
     np.testing.assert_array_equal(np.asarray(Image.open(out / "masks" / "0.png")), expected.mask)
-    with pytest.raises(ConfigError, match="width cannot be another"):
+    with pytest.raises(ConfigError, match="`width` cannot be changed"):
         app(["predict", str(run.folder), photo, "--set", "width=8"], standalone_mode=False)
     with pytest.raises(ConfigError, match="would be overwritten"):
         app(["predict", str(run.folder), str(out / "masks" / "0.png"), "--out", str(out)], standalone_mode=False)
