@@ -180,5 +180,5 @@ def test_wrong_options():
             Augment(**wrong)
     with pytest.raises(ConfigError, match="needs boxes or masks"):
         augment(Augment(mosaic=1.0), jax.random.key(0), {"image": BATCH["image"]}, 8)
-    with pytest.raises(ConfigError, match="2 channels; the images have 3"):
+    with pytest.raises(ConfigError, match="2 channels, but the images have 3"):
         augment(Augment(fill=(1, 2)), jax.random.key(0), BATCH, 8)

@@ -144,7 +144,7 @@ def test_classes_that_nobody_named_and_doubles(tmp_path):
     fixed, report = check_boxes(boxes)
     assert faults(report) == [("duplicate", "0.png", 2, "dropped"), ("class", "0.png", 3, "dropped")]
     assert fixed[0].target.labels == (0, 1)
-    with pytest.raises(DataError, match="unknown class.*twice"):
+    with pytest.raises(DataError, match="unknown class.*repeated"):
         check_boxes(boxes, "error")
 
 
@@ -189,7 +189,7 @@ def test_annotations_of_another_size(tmp_path):
     assert [s.id for s in left] == ["1.png"] and faults(report) == [("size", "0.png", None, "dropped")]
     with pytest.raises(DataError, match="no image is left"):
         check_boxes(data(tmp_path, half), "drop")
-    with pytest.raises(DataError, match="another size"):
+    with pytest.raises(DataError, match="another image size"):
         check_boxes(data(tmp_path, half), "error")
 
 
@@ -267,12 +267,12 @@ def scaled(across, down):
 
 
 FAR = [
-    (scaled(60, 40), "in pixels or per cent where shares of the image"),
-    (scaled(1 / 60, 1 / 40), "shares of the image .0 to 1. where pixels are due"),
-    (target(*[(70 + x1, y1, 70 + x2, y2) for x1, y1, x2, y2 in MANY]), "drawn on larger images"),
-    (target(*[box for box in scaled(4, 4).boxes if box[0] >= 60]), "drawn on larger images"),
-    (target(*MANY, labels=(UNKNOWN,) * len(MANY)), "counted from 1 where 0 is meant"),
-    (target(*[(float("nan"),) * 4] * 9), "coordinates that are missing"),
+    (scaled(60, 40), "in pixels or per cent instead of shares of the image"),
+    (scaled(1 / 60, 1 / 40), "shares of the image .0 to 1. instead of pixels"),
+    (target(*[(70 + x1, y1, 70 + x2, y2) for x1, y1, x2, y2 in MANY]), "drawn on larger versions of the images"),
+    (target(*[box for box in scaled(4, 4).boxes if box[0] >= 60]), "drawn on larger versions of the images"),
+    (target(*MANY, labels=(UNKNOWN,) * len(MANY)), "start at 1 instead of 0"),
+    (target(*[(float("nan"),) * 4] * 9), "missing coordinates"),
 ]
 
 
@@ -289,7 +289,7 @@ def test_a_correction_that_would_drop_much_stops_with_the_reason(tmp_path, wrong
 def test_x_and_y_exchanged_are_found_out(tmp_path):
     meant = [(x, 44.0 + y, x + 10, 50.0 + y) for x in range(20) for y in range(5)]
     wrong = target(*[(y1, x1, y2, x2) for x1, y1, x2, y2 in meant], size=(60, 40))
-    with pytest.raises(DataError, match="would drop 100 of 100 boxes.*x and y exchanged"):
+    with pytest.raises(DataError, match="would drop 100 of 100 boxes.*x and y swapped"):
         check_boxes(data(tmp_path, wrong, size=(60, 40)))
 
 
@@ -319,7 +319,7 @@ def test_two_corners_read_as_something_else_stop(tmp_path, read_as):
     else:
         read = [(x1 - x2 / 2, y1 - y2 / 2, x1 + x2 / 2, y1 + y2 / 2) for x1, y1, x2, y2 in meant]
         due = "centre, width and height"
-    with pytest.raises(DataError, match=f"two corners .x1, y1, x2, y2. where {due} are due"):
+    with pytest.raises(DataError, match=f"two corners .x1, y1, x2, y2. instead of {due}"):
         check_boxes(data(tmp_path, target(*read)))
     # One box that these corners cannot explain: objects that reach beyond their images, as some people draw them.
     fixed, report = check_boxes(data(tmp_path, target(*read, (30.0, -9.0, 50.0, 20.0))))

@@ -188,7 +188,7 @@ def test_faults_in_a_thread_name_the_file(threads, tmp_path):
 
 
 def test_a_group_too_small_for_its_shards_is_refused():
-    with pytest.raises(DataError, match="a group of 1 samples, which 2 processes cannot share"):
+    with pytest.raises(DataError, match="bucket of 1 samples, too few for 2 processes"):
         grouped(5, (0, 0, 0, 0, 1), shard=(0, 2))
     assert len(grouped(6, (0, 0, 0, 0, 1, 1), shard=(0, 2))) == 2
 

@@ -106,7 +106,7 @@ def test_thin_images_cost_no_memory(size):
 
 def test_other_arrays_are_refused():
     for wrong in (np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32), np.zeros((0, 4, 3), np.uint8)):
-        with pytest.raises(DataError, match="an image is uint8"):
+        with pytest.raises(DataError, match="an image must be uint8"):
             prepare(wrong, Preprocess())
 
 

@@ -179,7 +179,7 @@ def test_what_is_declared_to_be_invariant_is_trusted(bars: Any, tmp_path: Path, 
 
 @pytest.mark.parametrize(
     ("nature", "said"),
-    [("point", "nature of targets 'point'.*points"), ("points", "moves as points and needs x_valid")],
+    [("point", "nature of targets 'point'.*points"), ("points", "moves as points and requires x_valid")],
 )
 def test_what_is_declared_to_move_must_be_able_to(
     bars: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nature: str, said: str

@@ -143,7 +143,7 @@ def test_class_numbers_that_are_counted_from_one(tmp_path: Path, shift: int) -> 
         put(tmp_path, f"{number}", line=LINE.replace("0 ", f"{number + shift} ", 1))
     describe(tmp_path, "names: [cat, dog, cow]")
     if shift:
-        with pytest.raises(DataError, match="counted from 1 where 0 is the first: they are 1 to 3, .* have 0 to 2"):
+        with pytest.raises(DataError, match="counted from 1 instead of 0: they are 1 to 3, .* have 0 to 2"):
             read(tmp_path)
     else:
         assert [sample.target.labels for sample in read(tmp_path)["all"]] == [(0,), (1,), (2,)]

@@ -100,7 +100,7 @@ def test_a_kind_can_be_made_from_another(tmp_path: Path):
     single = data(tmp_path, "class", 0, 1)
     assert suited({"all": single}, ("ranked",))["all"].kind == "ranked"
     assert suited({"all": single}, ("ranked", "class"))["all"] is single
-    with pytest.raises(DataError, match="kind ranked, from which no masks"):
+    with pytest.raises(DataError, match="kind ranked, which cannot be converted to masks"):
         targets.converted(data(tmp_path, "ranked", (0,)), "masks")
 
 
@@ -162,7 +162,7 @@ def test_what_is_called_otherwise_moves_as_well():
     batch = {name.replace("point", "eye"): value for name, value in marked().items()}
     assert set(batch) == {"image", "eyes", "eye_valid"}
     moves = {"eyes": "points"}
-    with pytest.raises(ConfigError, match="eyes, which moves as points and needs eyes_valid"):
+    with pytest.raises(ConfigError, match="eyes, which moves as points and requires eyes_valid"):
         augment(Augment(), jax.random.key(0), batch, SIDE, moves)
     batch["eyes_valid"] = batch.pop("eye_valid")
     out = augment(Augment(scale=(0.5, 1.0), color=0), jax.random.key(0), batch, SIDE, moves)
@@ -196,7 +196,7 @@ def test_an_added_nature_moves():
     assert identity(batch, (SIDE, 32), {"x": "bar"})["x"][0] == pytest.approx(14 / 32)
     flip = np.array([True, False, True, False])
     np.testing.assert_allclose(mirrored_targets(batch, flip, SIDE, {"x": "bar"})["x"][:2, 0], [26 / 48, 22 / 48])
-    with pytest.raises(ConfigError, match="x cannot be put together in a mosaic"):
+    with pytest.raises(ConfigError, match="x cannot be combined in a mosaic"):
         augment(Augment(mosaic=1.0), jax.random.key(0), batch, SIDE, {"x": "bar"})
     with pytest.raises(ConfigError, match="already"):
         targets.add_nature(type("Mine", (Bar,), {"name": "points"})())

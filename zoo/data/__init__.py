@@ -1,6 +1,6 @@
 """Data: from files to batches on the host. Importing it needs neither jax nor grain.
 
-On-device augmentation is in `zoo.data.augment`, which imports jax and is therefore asked for by its own name.
+On-device augmentation is in `zoo.data.augment`, which imports jax and so must be imported separately.
 """
 
 from zoo.data.dataset import Dataset, Sample

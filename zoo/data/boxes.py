@@ -1,4 +1,4 @@
-"""Boxes by the name that scripts know: they are defined in `zoo.targets.boxes`."""
+"""Bounding boxes, re-exported from `zoo.targets.boxes`."""
 
 from zoo.targets.boxes import UNKNOWN, Box, Boxes, InstanceMasks, box_limit, padded_targets
 

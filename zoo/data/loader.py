@@ -1,4 +1,4 @@
-"""Batches in a reproducible order, prepared by grain's reading threads, resumable at any batch."""
+"""Load batches in a reproducible order, prepared by grain's reading threads, resumable at any batch."""
 
 from __future__ import annotations
 
@@ -19,21 +19,23 @@ RESERVED = ("index", "valid")
 
 @dataclass
 class Loader:
-    """Batches of equal shape from a data set.
+    """Load batches of equal shape from a dataset.
 
-    The order of an epoch depends on `seed` and the epoch's number alone, not on the threads; with shards, shard i of
-    s gets every s-th sample of that order, starting at the i-th, and all shards have equally many batches.
+    The order of an epoch depends only on `seed` and the number of the epoch, not on the threads. With s shards, shard
+    i gets every s-th sample of that order, starting at sample i, and all shards have the same number of batches.
 
     Attributes:
-        dataset: what to read.
-        load: prepares one sample, as named arrays of the same shape and type for every sample. It runs in threads.
-        batch_size: samples in a batch of this shard.
+        dataset: the samples.
+        load: function that prepares one sample as named arrays, with the same shapes and types for all samples of a
+            batch. It runs in threads.
+        batch_size: samples per batch of this shard.
         seed: of the order.
-        shuffle: a new order every epoch, else the data set's own.
+        shuffle: whether to use a new order every epoch, rather than the dataset's order.
         shard: (number of this process, number of processes).
-        drop_last: leave out the incomplete last batch, in place of filling it up.
-        threads: reading threads; each prepares a whole batch. 0 reads in the caller's thread.
-        groups: a number for each sample; only samples of one group share a batch. None for a single group.
+        drop_last: leave out an incomplete last batch, rather than padding it.
+        threads: number of reading threads; each prepares a whole batch. 0 reads in the caller's thread.
+        groups: a group number for each sample, None for a single group. A batch has samples of one group only, e.g.
+            an aspect-ratio bucket.
     """
 
     dataset: Dataset
@@ -49,7 +51,7 @@ class Loader:
     _position: tuple[int, int] = field(default=(0, 0), init=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Raise `ConfigError` or `DataError` for what could not give a single batch."""
+        """Raise `ConfigError` for invalid options, and `DataError` if there are too few samples for one batch."""
         number, count = self.shard
         if self.batch_size < 1 or min(self.threads, self.seed) < 0 or not 0 <= number < count:
             raise ConfigError(
@@ -59,8 +61,8 @@ class Loader:
         smallest = min(map(len, self._members(np.arange(len(self.dataset)))), default=0)
         if self.groups is not None and smallest < count:
             raise DataError(
-                f"{self.dataset.name} has a group of {smallest} samples, which {count} processes cannot share: "
-                "use fewer processes, or frame all images alike (frames=[])."
+                f"{self.dataset.name} has an aspect-ratio bucket of {smallest} samples, too few for {count} processes: "
+                "use fewer processes, or a single size for all images (frames=[])."
             )
         if len(self) == 0:
             raise DataError(
@@ -69,46 +71,49 @@ class Loader:
             )
 
     def __len__(self) -> int:
-        """Batches in an epoch."""
+        """Return the number of batches per epoch."""
         return sum(self._count(len(members)) for members in self._members(np.arange(len(self.dataset))))
 
     def _count(self, samples: int) -> int:
-        """Batches that so many samples of one group make."""
+        """Return the number of batches for a number of samples in one group."""
         count = self.shard[1]
         if self.drop_last:
             return samples // count // self.batch_size
         return _ceil(_ceil(samples, count), self.batch_size) if samples >= count else 0
 
     def _members(self, order: np.ndarray) -> list[np.ndarray]:
-        """The positions of each group, in this order."""
+        """Return the positions of each group, in the given order."""
         if self.groups is None:
             return [order]
         groups = np.asarray(self.groups)
         return [order[groups[order] == group] for group in np.unique(groups)]
 
     def batches(self, number: int) -> list[tuple[np.ndarray, np.ndarray]]:
-        """What the batches of epoch `number` hold: positions in the data set (batch_size,), and which of them count.
+        """Return the plan of epoch `number`: for each batch, positions in the dataset and which of them are valid.
 
-        Those of several groups come in an order of their own, that of the data set where it is not shuffled."""
-        found: list[tuple[np.ndarray, np.ndarray]] = []
+        Both have shape (batch_size,). Batches of several groups come group by group, or shuffled if `shuffle` is set.
+        """
+        plan: list[tuple[np.ndarray, np.ndarray]] = []
         for members in self._members(self.order(number)):
             mine = members[self.shard[0] :: self.shard[1]]
             for batch in range(self._count(len(members))):
                 rows = mine[batch * self.batch_size : (batch + 1) * self.batch_size]
                 index = np.concatenate([rows, np.repeat(mine[-1:], self.batch_size - len(rows))])
-                found.append((index.astype(np.int32), np.arange(self.batch_size) < len(rows)))
+                plan.append((index.astype(np.int32), np.arange(self.batch_size) < len(rows)))
         if self.groups is None or not self.shuffle:
-            return found
-        turn = np.random.Generator(np.random.PCG64([self.seed, number, 1])).permutation(len(found))
-        return [found[i] for i in turn]
+            return plan
+        # Mix the batches of all groups. Otherwise each epoch would train on one image shape after the other.
+        turn = np.random.Generator(np.random.PCG64([self.seed, number, 1])).permutation(len(plan))
+        return [plan[i] for i in turn]
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of epoch `number`, from batch `start` on.
+        """Yield the batches of epoch `number`, from batch `start` on.
 
-        Each is what `load` gives, stacked on a new first axis, plus `index` (int32, position in the data set) and
-        `valid` (bool). The last batch is filled up by repeating a sample with `valid` False.
+        A batch has the arrays of `load`, stacked on a new first axis, plus `index` (int32, position in the dataset)
+        and `valid` (bool). An incomplete batch is padded by repeating a sample with `valid` False.
 
         Raises:
+            ConfigError: `start` is not a batch of the epoch.
             DataError: a sample cannot be prepared; names its file.
         """
         if not 0 <= start <= len(self):
@@ -119,14 +124,15 @@ class Loader:
             yield batch
 
     def state(self) -> dict[str, Any]:
-        """Where the loader stands after the batch handed out last, and what that depends on; plain JSON values."""
+        """Return the position after the last batch, and the options that it depends on, as plain JSON values."""
         epoch, batch = self._position
         return {"epoch": epoch, "batch": batch, **self._identity()}
 
     def resume(self, state: dict[str, Any]) -> Iterator[Batch]:
-        """The rest of the epoch that `state` was taken in.
+        """Yield the rest of the epoch in which `state` was taken. The number of threads may differ.
 
-        Raises `RunError` when the order would be another one, naming what differs; another number of threads is fine.
+        Raises:
+            RunError: the order would be different; names the option that differs.
         """
         for name, value in self._identity().items():
             if state.get(name) != value:
@@ -137,7 +143,7 @@ class Loader:
         return self.epoch(state["epoch"], state["batch"])
 
     def order(self, number: int) -> np.ndarray:
-        """Positions in the data set in the order of epoch `number`, over all shards: int64 (samples,)."""
+        """Return positions in the dataset in the order of epoch `number`, over all shards: int64 (samples,)."""
         if not self.shuffle:
             return np.arange(len(self.dataset))
         return np.random.Generator(np.random.PCG64([self.seed, number])).permutation(len(self.dataset))
@@ -154,8 +160,8 @@ class Loader:
         }
 
     def _read(self, number: int, start: int) -> Iterator[Batch]:
-        # grain costs 1.3 s to import. Its own shuffle and map cost 40 us a sample in Python, 1.4 ms a batch of 32;
-        # mapping whole batches over a permutation made at once, 0.3 ms.
+        # Imported here, because importing grain takes 1.3 s. Grain's own shuffle and map cost 40 us per sample in
+        # Python, 1.4 ms per batch of 32. Mapping whole batches over a precomputed permutation costs 0.3 ms.
         from grain import MapDataset, ReadOptions
 
         plan = self.batches(number)
@@ -168,7 +174,7 @@ class Loader:
         yield from batches.to_iter_dataset(options)
 
     def _batch(self, index: np.ndarray, valid: np.ndarray) -> Batch:
-        """The samples at `index`; one that only fills up is not prepared again."""
+        """Return the samples at `index`, stacked. Padding repeats the last sample without preparing it again."""
         rows = [int(row) for row in index[: max(int(valid.sum()), 1)]]
         loaded = [self._example(row) for row in rows]
         padding = self.batch_size - len(loaded)
@@ -186,7 +192,7 @@ class Loader:
             raise DataError(f"{sample.image} cannot be prepared: {problem}") from error
         for name in RESERVED:
             if name in example:
-                raise ConfigError(f"load returned {name!r}, which the loader adds itself; use another name.")
+                raise ConfigError(f"load returned {name!r}, a name that the loader itself uses; choose another name.")
         return example
 
 
@@ -195,14 +201,14 @@ def _ceil(number: int, divisor: int) -> int:
 
 
 def _stack(examples: Sequence[Batch], samples: Sequence[Sample]) -> Batch:
-    """Named arrays stacked over the examples. Raises `DataError`, naming the file, for one unlike the first."""
+    """Stack named arrays over the examples. Raise `DataError` for an example whose arrays differ from the first's."""
     first = examples[0]
     for example, sample in zip(examples, samples, strict=False):
         for name in first.keys() | example.keys():
             kinds = [(np.shape(e[name]), np.asarray(e[name]).dtype) if name in e else None for e in (first, example)]
             if kinds[0] != kinds[1]:
                 raise DataError(
-                    f"{sample.image}: {name!r} is {kinds[1]}, but {kinds[0]} for {samples[0].image}; load must give "
+                    f"{sample.image}: {name!r} is {kinds[1]}, but {kinds[0]} for {samples[0].image}; load must return "
                     "the same shape and type for every sample."
                 )
     return {name: np.stack([example[name] for example in examples]) for name in first}

@@ -1,4 +1,4 @@
-"""Masks as images are prepared. What a mask is, `zoo.targets.masks` says; its names can be had from here as well."""
+"""Prepare masks in the same way as images. Masks are defined in `zoo.targets.masks`, and re-exported here."""
 
 from __future__ import annotations
 
@@ -43,24 +43,31 @@ __all__ = [
 
 
 def prepare_mask(classes: np.ndarray, preprocess: Preprocess) -> np.ndarray:
-    """Class numbers of an image in the frame that `zoo.data.prepare` shows the image in: uint8
-    (h, w) = `preprocess.frame(size)`, of each pixel the value under its centre, `IGNORE` beside the image.
+    """Resize and crop a mask exactly as `zoo.data.prepare` does with its image.
+
+    The image is resized with an antialiasing kernel, but class numbers cannot be averaged. So each pixel of the result
+    takes the value under its centre in the original mask. Pixels outside the image (letterbox) are `IGNORE`.
 
     Args:
-        classes: uint8 (height, width), as `read_mask` gives them.
+        classes: class numbers, uint8 (height, width), from `read_mask`.
+        preprocess: preparation of the image.
+
+    Returns:
+        uint8 (h, w) = `preprocess.frame(size of the image)`.
     """
     frame = frame_of((classes.shape[0], classes.shape[1]), preprocess)
     sides = preprocess.frame((classes.shape[0], classes.shape[1]))
     y = centres(sides[0], 1 / frame.scale_y, -frame.top)
     x = centres(sides[1], 1 / frame.scale_x, -frame.left)
-    seen = classes[np.clip(y, 0, frame.height - 1)[:, None], np.clip(x, 0, frame.width - 1)[None, :]]
-    there = ((y >= 0) & (y < frame.height))[:, None] & ((x >= 0) & (x < frame.width))[None, :]
-    return np.where(there, seen, np.uint8(IGNORE))
+    nearest = classes[np.clip(y, 0, frame.height - 1)[:, None], np.clip(x, 0, frame.width - 1)[None, :]]
+    inside = ((y >= 0) & (y < frame.height))[:, None] & ((x >= 0) & (x < frame.width))[None, :]
+    return np.where(inside, nearest, np.uint8(IGNORE))
 
 
 def as_masks(dataset: Dataset) -> Dataset:
-    """A data set of kind `masks`, made from boxes whose objects have masks or outlines (`zoo.targets.masks.painted`).
+    """Convert a dataset of boxes with masks or outlines to one of kind `masks`; see `zoo.targets.masks.painted`.
 
-    Raises `DataError` for other data, and for boxes without any masks.
+    Raises:
+        DataError: the dataset has other targets, or boxes without any masks.
     """
     return converted(dataset, "masks")

@@ -1,4 +1,4 @@
-"""Prepared samples kept in memory, so that a small data set is decoded once and not once an epoch."""
+"""Cache prepared samples in memory, so that a small dataset is decoded once, not once per epoch."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ DEFAULT_LIMIT = 1 << 30
 
 
 class MemoryCache:
-    """A `load` for `Loader` that remembers what another one gave, up to a number of bytes.
+    """A `load` function for `Loader` that caches the results of another one, up to a number of bytes.
 
-    When it is full, further samples are prepared anew every time; nothing is thrown out, because an epoch visits
-    every sample once, and the least recently used one is just the one that comes next.
+    When the cache is full, further samples are prepared anew every time, and nothing is evicted. An LRU policy would
+    be useless here: an epoch visits every sample once, so the least recently used one is needed next.
 
     Args:
-        load: must depend on the sample alone. Its arrays are made read-only.
+        load: prepares a sample; must depend on the sample alone. Its arrays become read-only.
         limit: bytes of array data, 1 GiB by default.
     """
 
@@ -28,30 +28,30 @@ class MemoryCache:
         self.load = load
         self.limit = limit
         self.size = 0
-        self._kept: dict[tuple[str, Path], Batch] = {}
+        self._cached: dict[tuple[str, Path], Batch] = {}
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
-        """Samples that are kept."""
-        return len(self._kept)
+        """Return the number of cached samples."""
+        return len(self._cached)
 
     def __call__(self, sample: Sample) -> Batch:
-        """What `load` gives for the sample."""
-        key = (sample.id, sample.image)  # ids alone repeat between data sets
-        kept = self._kept.get(key)
-        if kept is None:
-            kept = self.load(sample)
-            self._keep(key, kept)
-        return dict(kept)
+        """Return the result of `load` for the sample."""
+        key = (sample.id, sample.image)  # different datasets may use the same ids
+        arrays = self._cached.get(key)
+        if arrays is None:
+            arrays = self.load(sample)
+            self._store(key, arrays)
+        return dict(arrays)
 
-    def _keep(self, key: tuple[str, Path], arrays: Batch) -> None:
+    def _store(self, key: tuple[str, Path], arrays: Batch) -> None:
         size = sum(array.nbytes for array in arrays.values())
         with self._lock:
-            if key in self._kept or self.size + size > self.limit:
+            if key in self._cached or self.size + size > self.limit:
                 return
-            self._kept[key] = arrays
+            self._cached[key] = arrays
             self.size += size
         for array in arrays.values():
-            # A consumer that wrote into an array would change every later epoch. (Scalars cannot be written into.)
+            # Writing into a cached array would change every later epoch. (Scalars are immutable anyway.)
             if isinstance(array, np.ndarray):
                 array.setflags(write=False)

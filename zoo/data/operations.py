@@ -1,4 +1,4 @@
-"""Operations of augmentation: what each does to one image, as a geometry, a photometric change, or both.
+"""Augmentation operations: each changes the geometry of an image, its colours, or both.
 
 Random resized crops as in Szegedy et al., 2015 (https://arxiv.org/abs/1409.4842); random erasing, Zhong et al., 2017
 (https://arxiv.org/abs/1708.04896).
@@ -17,11 +17,11 @@ from jax import random
 from zoo.registry.parts import Point
 from zoo.targets.spatial.base import Geometry
 
-_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, for channels in the order RGB
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, for channels in RGB order
 
 
 class Draws(NamedTuple):
-    """The random numbers of one image, uniform in [0, 1): all drawn at once, since each draw costs compile time."""
+    """Random numbers of one image, uniform in [0, 1). All are drawn at once, since each draw costs compile time."""
 
     area: jax.Array
     ratio: jax.Array
@@ -40,11 +40,11 @@ class Draws(NamedTuple):
 
 
 class Chance(NamedTuple):
-    """What an operation decides by: the same for its geometry and its change of the colours.
+    """Source of randomness for an operation: the same for its geometry and its change of colours.
 
     Attributes:
-        key: of this operation and image.
-        draws: what zoo's own operations use, drawn for all of them at once.
+        key: random key for this operation and image.
+        draws: random numbers for zoo's own operations, drawn for all of them at once.
     """
 
     key: jax.Array
@@ -53,38 +53,39 @@ class Chance(NamedTuple):
 
 @dataclass(frozen=True)
 class Operation:
-    """Base of operations, frozen dataclasses of what they are set to: equal ones share a compiled program.
+    """Base class of operations: frozen dataclasses of their settings. Equal operations share a compiled program.
 
-    Both methods run for one image inside a compiled program, so they must not ask for values of arrays.
+    Both methods run for one image inside a compiled program, so they must not depend on concrete values of arrays.
     """
 
     geometric: ClassVar[bool] = False
-    """Whether `geometry` gives one, so that things may be elsewhere afterwards."""
+    """Whether `geometry` may return one, so that objects may move."""
     beyond: ClassVar[bool] = False
-    """Whether its geometry may reach beyond the image."""
+    """Whether the geometry may reach outside the image."""
     covers: ClassVar[bool] = False
-    """Whether `colour` also changes what was filled in beside an image."""
+    """Whether `colour` also changes the filled area outside the image."""
 
     def geometry(self, chance: Chance, size: Any) -> Geometry | None:
-        """Return which part is seen of an image of `size` (height, width); None for all of it."""
+        """Return the crop of an image of `size` (height, width); None for the whole image."""
         return None
 
     def colour(self, chance: Chance, pixels: jax.Array) -> jax.Array:
-        """Return the image (h, w, c) in [0, 1] with other colours; where things are must not change."""
+        """Return the image (h, w, c) in [0, 1] with changed colours; objects must not move."""
         return pixels
 
 
 OPERATIONS = Point("augment.operation", "augmentation", Operation)
-"""Operations by name, `augment="auto+NAME"`; zoo's own and those of other plugins."""
+"""Operations by name (`augment="auto+NAME"`), zoo's and those of other plugins."""
 
 
 @dataclass(frozen=True)
 class Crop(Operation):
-    """A random crop, perhaps mirrored. A crop that is too long for one side is cut down to it, unless it is larger than
-    the image.
+    """Random resized crop, perhaps mirrored.
 
     Attributes:
-        hflip, scale, ratio: as those of `Augment`.
+        hflip: as in `Augment`.
+        scale: as in `Augment`.
+        ratio: as in `Augment`.
     """
 
     hflip: bool
@@ -95,11 +96,14 @@ class Crop(Operation):
 
     def geometry(self, chance: Chance, size: Any) -> Geometry:
         draw = chance.draws
+        # A crop of at most the image's area may still be too long for one side; it is then shortened to that side.
+        # A crop of more than the image's area is meant to reach outside, and stays as it is.
         if self.scale[1] > 1:
             area = jnp.exp(_between(draw.area, *map(math.log, self.scale)))
             longest = jnp.where(area > 1, jnp.inf, 1.0)
         else:
             area, longest = _between(draw.area, *self.scale), jnp.ones(())
+        # The square root divides the aspect ratio evenly between both sides, so that the area stays the same.
         root = jnp.exp(_between(draw.ratio, *map(math.log, self.ratio)) / 2)
         height = size[0] * jnp.minimum(jnp.sqrt(area) / root, longest)
         width = size[1] * jnp.minimum(jnp.sqrt(area) * root, longest)
@@ -110,10 +114,11 @@ class Crop(Operation):
 
 @dataclass(frozen=True)
 class Colours(Operation):
-    """Brightness, contrast, saturation and hue, in this order.
+    """Colour jitter: brightness, contrast, saturation and hue, in this order.
 
     Attributes:
-        color, hue: as those of `Augment`.
+        color: as in `Augment`.
+        hue: as in `Augment`.
     """
 
     color: float
@@ -138,10 +143,10 @@ class Colours(Operation):
 
 @dataclass(frozen=True)
 class Erasing(Operation):
-    """With some probability, noise in a rectangle of 2 % to 33 % of the area and aspect 0.3 to 3.3.
+    """Random erasing: noise in a rectangle with 2 % to 33 % of the area and an aspect ratio of 0.3 to 3.3.
 
     Attributes:
-        probability: of it.
+        probability: that an image gets such a rectangle.
     """
 
     probability: float
@@ -159,11 +164,21 @@ class Erasing(Operation):
 
 
 ERASING = Erasing(0.25)
-"""What `augment="auto+erasing"` adds."""
+"""The operation that `augment="auto+erasing"` adds."""
 
 
 def composed(at: Geometry, then: Geometry, size: tuple[int, int]) -> Geometry:
-    """What is seen of an image by `then`, of the result, of `size` (height, width), that `at` gives."""
+    """Compose two crops: return the crop of the input that equals `at`, resized to `size`, followed by `then`.
+
+    Composing the geometries means that pixels are resampled only once, which is faster and blurs less.
+
+    Args:
+        at: first crop, in pixels of the input image.
+        then: second crop, in pixels of the result of the first.
+        size: height and width of the result of the first.
+    """
+    # A pixel of the first result is `across` by `down` input pixels. If the first crop is mirrored, the second one
+    # counts its columns from the right edge. Two mirrorings cancel out.
     across, down = at.width / size[1], at.height / size[0]
     left = jnp.where(at.flip, size[1] - then.left - then.width, then.left)
     return Geometry(
@@ -180,25 +195,32 @@ def _between(uniform: jax.Array, low: float, high: float) -> jax.Array:
 
 
 def _luma(pixels: jax.Array) -> jax.Array:
-    """Grey values (h, w, 1)."""
+    """Return the grey values (h, w, 1)."""
     return pixels @ jnp.array(_LUMA, pixels.dtype)[:, None]
 
 
 def _turn_hue(pixels: jax.Array, angle: jax.Array) -> jax.Array:
-    """Colours turned about the grey axis by `angle` (Rodrigues' formula), then shifted to keep their luma."""
+    """Rotate colours about the grey axis by `angle` (Rodrigues' formula), then shift them to keep their luma."""
     cos, sin = jnp.cos(angle), jnp.sin(angle)
     cross = jnp.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]], jnp.float32)
     turn = cos * jnp.eye(3) + (1 - cos) / 3 + sin / jnp.sqrt(3.0) * cross
     luma = jnp.array(_LUMA, jnp.float32)
-    return (
-        pixels @ (turn + (luma - luma @ turn)[None]).T
-    )  # written as one matrix: separate passes take three times as long
+    # Rotation and shift are combined in one matrix: separate passes over the pixels take three times as long.
+    return pixels @ (turn + (luma - luma @ turn)[None]).T
 
 
 def rectangle(
     shape: tuple[int, int], height: jax.Array, width: jax.Array, top: jax.Array, left: jax.Array
 ) -> jax.Array:
-    """A boolean (h, w), true in a rectangle of about this size, in whole pixels; `top` and `left` in [0, 1)."""
+    """Return a mask (h, w) of a rectangle, with its size rounded to whole pixels.
+
+    Args:
+        shape: height and width of the mask.
+        height: of the rectangle.
+        width: of the rectangle.
+        top: vertical position in [0, 1), as a share of the free room.
+        left: horizontal position in [0, 1).
+    """
     height, width = jnp.round(height), jnp.round(width)
     first_y, first_x = jnp.floor(top * (shape[0] - height + 1)), jnp.floor(left * (shape[1] - width + 1))
     y, x = jnp.arange(shape[0], dtype=height.dtype)[:, None], jnp.arange(shape[1], dtype=width.dtype)[None, :]

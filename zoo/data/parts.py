@@ -15,5 +15,5 @@ def zoo_parts() -> list[Part]:
     names = [f"{readers.__name__}.{info.name}" for info in pkgutil.iter_modules(readers.__path__)]
     modules = map(importlib.import_module, names)
     formats = [Part(readers.FORMATS.name, module.NAME, module, module.LAYOUT) for module in modules]
-    erasing = "Random erasing: noise in a rectangle of a quarter of the images (arXiv:1708.04896)."
+    erasing = "Random erasing: noise in a random rectangle, in a quarter of the images (arXiv:1708.04896)."
     return [*formats, Part("augment.operation", "erasing", "zoo.data.operations:ERASING", erasing)]

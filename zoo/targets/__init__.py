@@ -1,8 +1,9 @@
-"""Kinds of target: what the truth of a sample may be, one class a kind. Importing this needs neither jax nor Pillow.
+"""Kinds of target: what the annotation of a sample may be, one class per kind. Importing needs neither jax nor Pillow.
 
-`Dataset.kind` names one. Everything that depends on it (class indexes, checks, how duplicates join, how a split is
-stratified) is asked of the kind, so that a new one is a class and a part of `target.kind`. A task turns targets into
-arrays; those that say where things are have a nature (`spatial`), which moves them as augmentation moves the pixels.
+`Dataset.kind` names the kind. Everything that depends on it (class indexes, checks, merging of duplicates, stratified
+splits) is a method of the kind, so a new kind is one class and one part of `target.kind`. A task turns targets into
+arrays. Arrays with positions in the image have a nature (`zoo.targets.spatial`), which moves them together with the
+pixels during augmentation.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ if TYPE_CHECKING:
 __all__ = ["TargetKind", "add", "add_nature", "converted", "kind", "names", "nature", "natures"]
 
 KINDS = Point("target.kind", "kind of target", TargetKind)
-"""The kinds there are, zoo's own and those of other plugins."""
+"""The known kinds of target, zoo's and those of other plugins."""
 
 NATURES: Point[Spatial] = Point("target.nature", "nature of targets")
-"""The natures of arrays there are; see `zoo.targets.spatial.base.Spatial`."""
+"""The known natures of arrays; see `zoo.targets.spatial.base.Spatial`."""
 
 _ADDED: dict[str, dict[str, Any]] = {KINDS.name: {}, NATURES.name: {}}
-"""What programs added for themselves, without a plugin."""
+"""Kinds and natures added by `add` and `add_nature` in this process, without a plugin."""
 
 
 def names() -> tuple[str, ...]:
@@ -35,18 +36,18 @@ def names() -> tuple[str, ...]:
 
 
 def kind(name: str) -> TargetKind:
-    """Return the kind of a name. Of one that nobody added, nothing is known: its targets are passed on as they are."""
+    """Return the kind of a name. An unknown name gives an `Opaque` kind, whose targets are passed on unchanged."""
     if name in _ADDED[KINDS.name]:
-        found: TargetKind = _ADDED[KINDS.name][name]
-        return found
+        added: TargetKind = _ADDED[KINDS.name][name]
+        return added
     return KINDS[name] if name in KINDS else Opaque(name)
 
 
 def add(new: TargetKind) -> None:
-    """Add a kind of target for this process; a plugin gives it as a part of `target.kind`.
+    """Add a kind of target for this process; a plugin registers a part of `target.kind` instead.
 
     Raises:
-        ConfigError: it has no name, or there is another kind of this name.
+        ConfigError: the kind has no name, or the name is taken.
     """
     _add(KINDS, new)
 
@@ -57,10 +58,10 @@ def natures() -> tuple[str, ...]:
 
 
 def nature(name: str) -> Spatial:
-    """Return the nature of a name. Raises `UnknownNameError` for one that nobody added."""
+    """Return the nature of a name. Raises `UnknownNameError` for an unknown name."""
     if name in _ADDED[NATURES.name]:
-        found: Spatial = _ADDED[NATURES.name][name]
-        return found
+        added: Spatial = _ADDED[NATURES.name][name]
+        return added
     return NATURES[name]
 
 
@@ -75,19 +76,19 @@ def _add(point: Point[Any], new: Any) -> None:
         raise ConfigError(f"{type(new).__name__} has no name; each {point.noun} needs one.")
     if new.name in point or (new.name in added and type(added[new.name]) is not type(new)):
         known = ", ".join([*point, *added])
-        raise ConfigError(f"there is a {point.noun} {new.name!r} already; known: {known}. Use another name.")
+        raise ConfigError(f"the {point.noun} {new.name!r} exists already; known: {known}. Use another name.")
     added[new.name] = new
 
 
 def converted(dataset: Dataset, name: str) -> Dataset:
-    """Return the data set with its targets as another kind, e.g. masks from boxes with outlines.
+    """Return the dataset with its targets converted to another kind, e.g. boxes with outlines to masks.
 
     Raises:
-        DataError: they cannot be had from these.
+        DataError: targets of this kind cannot be converted to the other.
     """
-    wanted = kind(name)
+    new_kind = kind(name)
     if dataset.kind == name:
         return dataset
-    if dataset.kind not in wanted.made_from:
-        raise DataError(f"{dataset.name} has targets of kind {dataset.kind}, from which no {name} can be made.")
-    return wanted.made(dataset)
+    if dataset.kind not in new_kind.made_from:
+        raise DataError(f"{dataset.name} has targets of kind {dataset.kind}, which cannot be converted to {name}.")
+    return new_kind.made(dataset)

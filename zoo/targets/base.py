@@ -1,4 +1,4 @@
-"""What a kind of target knows."""
+"""The base class of kinds of target."""
 
 from __future__ import annotations
 
@@ -14,41 +14,43 @@ if TYPE_CHECKING:
 
 
 class TargetKind:
-    """Base of the kinds of target. Its defaults are those of targets that name no classes and need no check.
+    """Base class of the kinds of target. The defaults suit targets without classes that need no check.
 
     A kind that names classes sets `labelled` and overrides `labels` and `mapped`; everything else is optional.
     """
 
     name: str = ""
-    """What `Dataset.kind` calls it."""
+    """Name of the kind, as in `Dataset.kind`."""
     labelled: ClassVar[bool] = False
-    """Whether targets name classes by their index."""
+    """Whether targets hold class indexes."""
     exclusive: ClassVar[bool] = False
     """Whether each sample has exactly one class. Splits then divide every class in the same proportion."""
     lowest: ClassVar[int] = 0
-    """The smallest class index that a target may hold: below 0 where the check of annotations removes unknown ones."""
+    """Smallest class index in a target; below 0 if the check of annotations removes targets of unknown classes."""
     several_numberings: ClassVar[bool] = False
-    """Whether published models number the same classes in several ways, so that a number alone may mislead."""
+    """Whether published models number the same classes differently, so that a class number alone is ambiguous."""
     format: ClassVar[str] = ""
-    """Name of the data format to read, unless another is named, where a task accepts this kind alone."""
+    """Data format to read by default if a task accepts only this kind."""
     made_from: ClassVar[tuple[str, ...]] = ()
-    """Other kinds that `made` takes."""
+    """Other kinds that `made` converts to this one."""
 
     def labels(self, target: Any) -> tuple[int, ...]:
-        """Return the class indexes that a target names. May read files."""
+        """Return the class indexes in a target. May read files."""
         return ()
 
     def used(self, dataset: Dataset) -> set[int] | None:
-        """Return the classes that occur, or None where this cannot be told without reading files."""
+        """Return the classes that occur, or None if finding out means reading files."""
         return None
 
     def mapped(self, target: Any, mapping: Sequence[int]) -> Any:
-        """Return the target with class i as `mapping[i]`."""
+        """Return the target with class i replaced by `mapping[i]`."""
         return target
 
     def check(self, dataset: Dataset) -> None:
-        """Raise `DataError` for a target that names a class that the data set lacks. Called for every data set that is
-        made, so it must read no file."""
+        """Raise `DataError` for a target with a class that the dataset does not have.
+
+        Called whenever a dataset is created, so it must not read files.
+        """
         if not self.labelled:
             return
         for sample in dataset:
@@ -60,37 +62,39 @@ class TargetKind:
                     )
 
     def checked(self, dataset: Dataset, policy: Policy) -> tuple[Dataset, Report]:
-        """Return the data set with its annotations in order, and what was wrong with them. Called before anything is
-        computed, so it may read files."""
+        """Return (the dataset with corrected annotations, a report of the faults).
+
+        Called once, before training or evaluation starts, so it may read files.
+        """
         return dataset, Report(dataset.name, len(dataset), ())
 
     def files(self, target: Any) -> tuple[Path, ...]:
-        """Return the files beside the image's that the target depends on: a fingerprint holds their sizes and times."""
+        """Return the files besides the image that the target depends on. Fingerprints hold their sizes and times."""
         return ()
 
     def read_from(self, target: Any) -> tuple[Path, ...]:
-        """Return all files beside the image's that the target was read from, one for itself alone."""
+        """Return the files besides the image that were read for this target alone, e.g. its mask."""
         return self.files(target)
 
     def size(self, target: Any) -> tuple[int, int] | None:
-        """Return the (height, width) of the upright image where the target knows it."""
+        """Return the (height, width) of the upright image if the target knows it, else None."""
         return None
 
     def merged(self, one: Any, other: Any) -> Any:
-        """Return what two different entries of one file say together; None where they contradict each other."""
+        """Merge two different targets of the same file; return None if they contradict each other."""
         return None
 
     def words(self, target: Any, classes: Sequence[str]) -> str:
-        """Return what a target says, in a few words for people."""
+        """Describe a target in a few words, for messages."""
         return "another target"
 
     def made(self, dataset: Dataset) -> Dataset:
-        """Return a data set of this kind, made from one of a kind in `made_from`."""
+        """Convert a dataset of a kind in `made_from` to this kind."""
         raise NotImplementedError
 
 
 class Opaque(TargetKind):
-    """A kind that nobody added: nothing is known about it, and targets may know some of it themselves."""
+    """An unregistered kind. Targets are passed on unchanged, and may have `mapped`, `files` and `size` themselves."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -98,8 +102,7 @@ class Opaque(TargetKind):
     def mapped(self, target: Any, mapping: Sequence[int]) -> Any:
         if not hasattr(target, "mapped"):
             raise ConfigError(
-                f"targets of kind {self.name} cannot be given other class indexes: add the kind "
-                "(zoo.targets.add, or a "
+                f"class indexes of targets of kind {self.name} cannot be changed. Add the kind (zoo.targets.add, or a "
                 "part of target.kind), give the targets a method `mapped`, or list the classes in the model's order."
             )
         return target.mapped(mapping)
@@ -108,5 +111,5 @@ class Opaque(TargetKind):
         return tuple(getattr(target, "files", ()))
 
     def size(self, target: Any) -> tuple[int, int] | None:
-        found: tuple[int, int] | None = getattr(target, "size", None)
-        return found
+        size: tuple[int, int] | None = getattr(target, "size", None)
+        return size

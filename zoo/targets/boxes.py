@@ -1,4 +1,4 @@
-"""Boxes: the truth of a detection sample, and its arrays of fixed shape. No pixel is read here."""
+"""Bounding boxes: the annotation of a detection sample, and its arrays of fixed shape. No pixels are read here."""
 
 from __future__ import annotations
 
@@ -18,28 +18,29 @@ if TYPE_CHECKING:
 Box = tuple[float, float, float, float]
 
 UNKNOWN = -1
-"""The label of a box whose class the annotation names and the data set does not. `check_boxes` removes such boxes."""
+"""Label of a box whose class is not among the dataset's classes. `check_boxes` removes such boxes."""
 
 _STEP = 8
+"""Numbers of rows are multiples of this, so that similar datasets share compiled programs."""
 
 
 @dataclass(frozen=True, slots=True)
 class InstanceMasks:
-    """An image file whose pixel values number the objects; 0 is the background.
+    """A mask file in which each object has its own pixel value; 0 is the background.
 
     Attributes:
-        file: of the size of the photo. Colours count as red + 256 green + 65536 blue.
-        values: the value of each box's object.
+        file: mask of the image's size. A colour counts as red + 256 green + 65536 blue.
+        values: pixel value of each box's object.
     """
 
-    file: Path = field(repr=False)  # a data set is the same one in another place
+    file: Path = field(repr=False)  # fingerprints use the repr, and must not change if the dataset is moved
     values: tuple[int, ...]
 
     def __len__(self) -> int:
         return len(self.values)
 
     def take(self, indices: Sequence[int]) -> InstanceMasks:
-        """The objects at `indices`, in that order."""
+        """Return the objects at `indices`, in that order."""
         return replace(self, values=tuple(self.values[i] for i in indices))
 
 
@@ -48,12 +49,12 @@ class Boxes:
     """The objects of one image.
 
     Attributes:
-        boxes: x1, y1, x2, y2 in pixels of the upright image; x2 and y2 are where the object ends, so that x2 - x1 is
-            its width. Python floats, so that the representation is the same everywhere.
+        boxes: x1, y1, x2, y2 in pixels of the upright image, with x2 - x1 the width. Python floats, so that the
+            representation is the same on all machines.
         labels: class index of each box.
-        crowd: whether a box is not one object that a detector must find: COCO's `iscrowd`, Pascal VOC's `difficult`.
+        crowd: whether a detector need not find the box as one object: COCO's `iscrowd`, Pascal VOC's `difficult`.
         size: height and width of the image that the boxes were drawn on.
-        masks: where the objects' masks lie, or their outlines, if there are any.
+        masks: a mask file or the outlines of the objects, if there are any.
     """
 
     boxes: tuple[Box, ...]
@@ -63,7 +64,7 @@ class Boxes:
     masks: InstanceMasks | Outlines | None = None
 
     def __post_init__(self) -> None:
-        """Raise `DataError` unless there is one label, one crowd mark and one mask for each box."""
+        """Raise `DataError` unless there is one label, one crowd flag and (with masks) one mask for each box."""
         counts = {
             len(self.boxes),
             len(self.labels),
@@ -72,19 +73,19 @@ class Boxes:
         }
         if len(counts) > 1:
             raise DataError(
-                f"{len(self.boxes)} boxes, {len(self.labels)} labels and {len(self.crowd)} crowd marks: each box "
-                "needs one of each, and one mask where there are masks."
+                f"{len(self.boxes)} boxes, {len(self.labels)} labels, {len(self.crowd)} crowd flags"
+                f"{'' if self.masks is None else f', {len(self.masks)} masks'}: each box needs exactly one of each."
             )
 
     def __len__(self) -> int:
         return len(self.boxes)
 
     def mapped(self, mapping: Sequence[int]) -> Boxes:
-        """The same boxes with label i as `mapping[i]`; unknown classes stay unknown."""
+        """Return the boxes with label i replaced by `mapping[i]`; unknown classes stay unknown."""
         return replace(self, labels=tuple(i if i == UNKNOWN else mapping[i] for i in self.labels))
 
     def take(self, indices: Sequence[int]) -> Boxes:
-        """The boxes at `indices`, in that order."""
+        """Return the boxes at `indices`, in that order."""
         return replace(
             self,
             boxes=tuple(self.boxes[i] for i in indices),
@@ -95,20 +96,23 @@ class Boxes:
 
 
 def padded_targets(target: Boxes, limit: int) -> dict[str, np.ndarray]:
-    """The boxes of a sample as arrays of `limit` rows.
+    """Return the boxes of a sample as arrays of `limit` rows.
 
-    Where there are more boxes, those of crowds go first, then the smallest; `box_limit` tells beforehand how many.
+    If there are more boxes than rows, crowds are dropped first, then the smallest boxes. `box_limit` gives the number
+    of rows that a dataset needs.
 
     Returns:
         `boxes` float32 (limit, 4), `labels` int32 (limit,), `box_valid` bool (limit,), `crowd` bool (limit,), all 0
-        in rows without a box, and `box_cut` int32 (), the number of boxes that found no row.
+        in rows without a box, and `box_cut` int32 (), the number of dropped boxes.
 
     Raises:
-        DataError: a box is of an unknown class, which a loss would take for the last one.
+        DataError: a box is of an unknown class, whose index -1 a loss would take for the last class.
     """
     if UNKNOWN in target.labels:
-        raise DataError("a box is of a class that the data set does not name; zoo.data.check_boxes removes such boxes.")
-    kept = target if len(target) <= limit else target.take(_foremost(target, limit))
+        raise DataError(
+            "a box has a class that is not among the dataset's classes; zoo.data.check_boxes removes such boxes."
+        )
+    kept = target if len(target) <= limit else target.take(_most_important(target, limit))
     count = len(kept)
     boxes, labels = np.zeros((limit, 4), np.float32), np.zeros(limit, np.int32)
     crowd = np.zeros(limit, bool)
@@ -123,8 +127,8 @@ def padded_targets(target: Boxes, limit: int) -> dict[str, np.ndarray]:
     }
 
 
-def _foremost(target: Boxes, limit: int) -> list[int]:
-    """Indexes of the `limit` boxes to keep, in the sample's order."""
+def _most_important(target: Boxes, limit: int) -> list[int]:
+    """Return the indexes of the `limit` boxes to keep, in the sample's order: largest first, crowds last."""
 
     def rank(index: int) -> tuple[bool, float]:
         x1, y1, x2, y2 = target.boxes[index]
@@ -134,13 +138,17 @@ def _foremost(target: Boxes, limit: int) -> list[int]:
 
 
 def box_limit(datasets: Sequence[Dataset], most: int = 512) -> tuple[int, str]:
-    """(rows that the targets need, a note on what is cut or nothing).
+    """Return (number of rows that the targets need, a note on dropped boxes or an empty string).
 
-    The rows are the largest number of boxes in an image, rounded up to a multiple of 8, at most `most`. Give all parts
-    that are trained and evaluated on: truths that are cut from the latter would count as false alarms.
+    The number of rows is the largest number of boxes in an image, rounded up to a multiple of 8, at most `most`.
+
+    Args:
+        datasets: all splits for training and evaluation. Boxes that are dropped from the latter would turn correct
+            detections into false positives.
+        most: upper limit of the number of rows.
     """
     if most < 1:
-        raise ConfigError(f"the most boxes of an image is {most}; it must be at least 1.")
+        raise ConfigError(f"the largest number of boxes per image is {most}; it must be at least 1.")
     counts = [(len(sample.target), dataset.name, sample.id) for dataset in datasets for sample in dataset]
     largest = max((count for count, *_ in counts), default=0)
     limit = min(max(-(-largest // _STEP), 1) * _STEP, most)
@@ -149,6 +157,6 @@ def box_limit(datasets: Sequence[Dataset], most: int = 512) -> tuple[int, str]:
         return limit, ""
     worst, name, id = max(cut)
     return limit, (
-        f"{sum(count for count, *_ in cut)} boxes in {len(cut)} images are left out, because an image may have {limit} "
-        f"(most of them, {worst}, in {id} of {name}): first crowds, then the smallest."
+        f"{sum(count for count, *_ in cut)} boxes in {len(cut)} images are left out, because an image may have at most "
+        f"{limit} (most of them, {worst}, in {id} of {name}): first crowds, then the smallest."
     )

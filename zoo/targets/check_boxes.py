@@ -1,4 +1,4 @@
-"""The check of annotated boxes: every fault is named and counted, and a policy says what becomes of it."""
+"""Check bounding boxes: every fault is named and counted, and a policy says how to handle it."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ if TYPE_CHECKING:
     from zoo.data.dataset import Dataset, Sample
 
 FAULTS: Mapping[str, str] = {
-    "size": "the annotation is for an image of another size",
-    "number": "not a finite number",
+    "size": "annotated for another image size",
+    "number": "with a coordinate that is not a finite number",
     "class": "of an unknown class",
-    "inverted": "right of left or bottom of top exchanged",
+    "inverted": "with left and right or top and bottom swapped",
     "outside": "outside the image",
     "overhang": "partly outside the image",
     "empty": "empty, or of a single pixel",
-    "duplicate": "the same box of the same class twice",
+    "duplicate": "repeated, with the same class",
 }
-"""The kinds of fault, as people call them."""
+"""Kinds of fault: key -> description for reports, after a number."""
 
 _ROUNDING = 0.5
-"""Pixels by which a box may overhang: coordinates as shares of the image are written with few digits."""
+"""Pixels by which a box may reach outside without being a fault: shares of the image are written with few digits."""
 
 
 @dataclass(frozen=True)
 class BoxReport(Report):
-    """What the check of a data set of boxes found.
+    """Result of the check of a dataset with boxes.
 
     Attributes:
-        boxes: how many there were.
+        boxes: number of boxes before the check.
     """
 
     boxes: int = 0
@@ -49,24 +49,24 @@ class BoxReport(Report):
 
 
 def check_boxes(dataset: Dataset, policy: Policy = "fix") -> tuple[Dataset, BoxReport]:
-    """The data set with its boxes in order, and what was wrong with them.
+    """Return (the dataset with corrected boxes, a report of the faults).
+
+    Boxes annotated for another image size are rotated if the image has an EXIF orientation and its stored size fits.
+    They are scaled if the aspect ratio is the same. Otherwise their coordinates stay unchanged. A box that reaches up
+    to half a pixel outside the image is clipped without a remark: this is how shares of the image are rounded.
 
     Args:
-        dataset: of kind `boxes`. The header of every image is read, no pixel.
-        policy: `fix` turns, scales, swaps and clips boxes where it is plain what was meant, and drops the rest:
-            empty ones, those wholly outside, of an unknown class or without numbers, and repeated ones. It never drops
-            more than a tenth of the boxes (repeated ones left aside), nor all of a class. `drop` drops every box with
-            a fault, and every image that was annotated in another size. `error` accepts none.
-
-    Annotations of another size: where the file stores the picture turned (EXIF) and they fit its stored size, they
-    are turned with it; where the aspect is the same, they are scaled; else they are taken as they are. An overhang of
-    up to half a pixel is cut off without a word: it is how shares of the image are rounded.
+        dataset: of kind `boxes`. The header of every image is read, but no pixels.
+        policy: `fix` rotates, scales, swaps and clips boxes if the intention is clear. It drops the others: boxes that
+            are empty, wholly outside, of an unknown class, without finite numbers, or repeated. It refuses to drop
+            more than a tenth of the boxes (repeated ones not counted), or all boxes of a class. `drop` drops every box
+            with a fault, and every image annotated for another size. `error` accepts no fault.
 
     Raises:
-        DataError: with `error`, for any fault: says how many of each kind, and where the first is. With `fix`, where
-            too much would be dropped: says the likely reason. With any policy, for an image whose header cannot be
-            read, or when no image, or no box of those that there were, is left.
-        ConfigError: the policy is unknown, or the data set has no boxes.
+        DataError: with `error`, there is any fault; the message counts each kind and names the first place. With
+            `fix`, too much would be dropped; the message gives the likely reason. With any policy, an image header
+            cannot be read, or no image or no box is left.
+        ConfigError: the policy is unknown, or the dataset has no boxes.
     """
     accepted(policy)
     require(dataset, "boxes")
@@ -77,18 +77,22 @@ def check_boxes(dataset: Dataset, policy: Policy = "fix") -> tuple[Dataset, BoxR
         dropped += checked.dropped
         if checked.target is not None:
             samples.append(replace(sample, target=checked.target) if checked.target != sample.target else sample)
-    found = replace(dataset, samples=tuple(samples))
-    losses, reason = _losses(dataset, found, dropped)
+    corrected = replace(dataset, samples=tuple(samples))
+    losses, reason = _losses(dataset, corrected, dropped)
     boxes = sum(len(sample.target) for sample in dataset)
     report = BoxReport(dataset.name, len(dataset), tuple(faults), losses, reason, boxes=boxes)
     report.enforce(policy, len(samples))
-    if boxes and policy != "error" and not any(len(sample.target) for sample in found):
-        raise DataError(f"no box is left. {report.text()}{f' The likely reason: {reason}.' if reason else ''}")
-    return found, report
+    if boxes and policy != "error" and not any(len(sample.target) for sample in corrected):
+        raise DataError(f"no box is left. {report.text()}{f' Likely reason: {reason}.' if reason else ''}")
+    return corrected, report
 
 
 def _losses(before: Dataset, after: Dataset, dropped: Sequence[Dropped]) -> tuple[tuple[str, ...], str]:
-    """(what is too much to drop, the likely reason)."""
+    """Return (losses that `fix` refuses, their likely reason).
+
+    A few faulty boxes are mistakes of annotators. Many faulty boxes, or a class that vanishes, mean that the whole
+    annotation was misread, e.g. in another unit. Dropping them would hide this, so the user must decide.
+    """
     every = [(box, s.target.size) for s in before for box in s.target.boxes]
     losses = []
     if len(dropped) > MOST_LOST * len(every):
@@ -96,18 +100,25 @@ def _losses(before: Dataset, after: Dataset, dropped: Sequence[Dropped]) -> tupl
     was, left = before.counts(), after.counts()
     if gone := [f"{name!r} ({count})" for name, count in was.items() if count and not left[name]]:
         losses.append(f"all boxes of {', '.join(gone[:5])}{', ...' * (len(gone) > 5)}")
-    if not losses and (meant := other_corners(every, _ROUNDING)):
-        return (f"what lies outside the image of most of {len(every)} boxes",), meant
+    # Corners read as x, y, width and height still overlap the image, so nothing is dropped, but most are clipped.
+    if not losses and (misread := other_corners(every, _ROUNDING)):
+        return (f"what lies outside the image of most of {len(every)} boxes",), misread
     return tuple(losses), of_boxes(dropped) if losses else ""
 
 
 class _Check:
-    """The boxes of one sample, in order: `target` is None when the image is left out."""
+    """The check of one sample.
+
+    Attributes:
+        faults: all faults of the sample.
+        dropped: the dropped boxes, except repeated ones, which are no loss.
+        target: the corrected boxes, None if the image is left out.
+    """
 
     def __init__(self, sample: Sample, policy: Policy) -> None:
         self.id, self.policy = sample.id, policy
         self.faults: list[Fault] = []
-        self.dropped: list[Dropped] = []  # all but repeated boxes, of which nothing is lost
+        self.dropped: list[Dropped] = []
         self.target: Boxes | None = None
         size, orientation = image_size(sample.image)
         target = self._resized(sample.target, size, orientation)
@@ -128,15 +139,19 @@ class _Check:
         self.target = replace(target, boxes=tuple(boxes)).take(kept)
 
     def _say(self, kind: str, index: int | None, detail: str | Box, fixable: bool = False) -> bool:
-        """Note a fault; whether it is mended in place, rather than dropped."""
-        mended = fixable and self.policy == "fix"
-        done = "" if self.policy == "error" else "fixed" if mended else "dropped"
+        """Record a fault. Return whether it is fixed, rather than dropped or refused."""
+        fixed = fixable and self.policy == "fix"
+        done = "" if self.policy == "error" else "fixed" if fixed else "dropped"
         text = detail if isinstance(detail, str) else " ".join(f"{value:g}" for value in detail)
         self.faults.append(Fault(kind, self.id, index, done, text))
-        return mended
+        return fixed
 
     def _box(self, index: int, box: Box, label: int, size: tuple[int, int]) -> Box | None:
-        """The box as it is kept, or None."""
+        """Return the corrected box, or None to drop it.
+
+        The order matters: corners are swapped before the box is compared with the image, and the area is measured
+        after clipping, so that a sliver at the border counts as empty.
+        """
         if not all(map(math.isfinite, box)):
             self._say("number", index, box)
             return None
@@ -161,7 +176,7 @@ class _Check:
         return inside
 
     def _resized(self, target: Boxes, size: tuple[int, int], orientation: int) -> Boxes | None:
-        """The boxes in pixels of the upright file, or None to leave the image out."""
+        """Return the boxes in pixels of the upright image, or None to leave the image out."""
         if target.size == size:
             return target
         detail = f"{target.size[1]}x{target.size[0]}, the file has {size[1]}x{size[0]}"
@@ -178,14 +193,17 @@ class _Check:
 
 
 def _inside(box: Box, size: tuple[int, int]) -> Box:
-    """The box, cut at the borders of an image of `size`."""
+    """Clip a box to an image of `size`."""
     x1, y1, x2, y2 = box
     height, width = map(float, size)
     return min(max(x1, 0.0), width), min(max(y1, 0.0), height), min(max(x2, 0.0), width), min(max(y2, 0.0), height)
 
 
 def _turned(box: Box, size: tuple[int, int], orientation: int) -> Box:
-    """A box on the stored picture of `size` as one on the upright picture, as `zoo.data.decode` turns it."""
+    """Map a box on the stored image of `size` to the upright image, as `zoo.data.decode` rotates it.
+
+    EXIF orientations 5 to 8 transpose the image; all but 1 and 5 then mirror one or both axes.
+    """
     x1, y1, x2, y2 = box
     height, width = size
     if orientation >= 5:

@@ -1,4 +1,4 @@
-"""Faults of annotations: named, counted, and told to people. `check_boxes` and `check_masks` say what is one."""
+"""Faults of annotations and reports on them. `check_boxes` and `check_masks` find the faults."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 Policy = Literal["error", "fix", "drop"]
 POLICIES: tuple[Policy, ...] = ("error", "fix", "drop")
 ASPECT = 0.01
-"""Largest relative difference of two aspects that are taken for the same."""
+"""Largest relative difference between two aspect ratios that count as equal."""
 MOST_LOST = 0.1
-"""Largest share of what was annotated that a correction may drop: more is no fault of single annotations."""
+"""Largest share of the annotations that the policy `fix` may drop: more cannot be single mistakes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +27,8 @@ class Fault:
     Attributes:
         kind: a key of the report's `kinds`.
         id: of the sample.
-        index: of the box in its annotation, from 0; None where the whole image is meant.
-        done: what was done about it: `fixed`, `dropped`, or the like, or nothing.
+        index: of the box in its annotation, from 0; None if the fault concerns the whole image.
+        done: how it was handled, e.g. `fixed` or `dropped`; empty with the policy `error`.
         detail: the coordinates, sizes or values.
     """
 
@@ -45,12 +45,14 @@ class Fault:
 
 @dataclass(frozen=True)
 class Report:
-    """What the check of a data set found.
+    """Result of the check of a dataset.
 
     Attributes:
-        name: of the data set. images: how many there were.
-        faults: all of them, in the data set's order.
-        losses: what a correction would drop and may not, e.g. `8 of 9 boxes`. reason: the likely one for it, if known.
+        name: of the dataset.
+        images: number of images before the check.
+        faults: all faults, in the dataset's order.
+        losses: what `fix` would drop but must not, e.g. `8 of 9 boxes`.
+        reason: likely reason of the losses, empty if unknown.
     """
 
     name: str
@@ -60,46 +62,46 @@ class Report:
     reason: str = ""
 
     kinds: ClassVar[Mapping[str, str]] = {}
-    """The kinds of fault, as people call them."""
+    """Kinds of fault: key -> description for reports."""
 
     @property
     def subject(self) -> str:
-        """What was checked, for people."""
+        """The checked dataset and its size, for messages."""
         return f"{self.name}, {self.images} images"
 
     @property
     def remark(self) -> str:
-        """What else people should know, once for all parts of the data; or nothing."""
+        """A further remark, shown once for all splits; empty if there is none."""
         return ""
 
     def counts(self) -> dict[tuple[str, str], int]:
-        """How many faults of each kind were met how: (kind, done) -> number, in the order of `kinds`."""
-        found = Counter((fault.kind, fault.done) for fault in self.faults)
-        return {key: found[key] for key in sorted(found, key=lambda key: (list(self.kinds).index(key[0]), key[1]))}
+        """Return (kind, done) -> number of faults, in the order of `kinds`."""
+        number = Counter((fault.kind, fault.done) for fault in self.faults)
+        return {key: number[key] for key in sorted(number, key=lambda key: (list(self.kinds).index(key[0]), key[1]))}
 
     def text(self) -> str:
-        """The counts for people, each with the first place where it was met; empty without a fault."""
+        """Return the counts as a sentence, with the first place of each kind; empty without faults."""
         if not self.faults:
             return ""
-        said = []
+        phrases = []
         for (kind, done), count in self.counts().items():
             first = next(fault for fault in self.faults if (fault.kind, fault.done) == (kind, done))
-            said.append(f"{count} {self.kinds[kind]}{f' ({done})' * bool(done)}, e.g. {first}")
-        return f"{self.subject}: " + "; ".join(said) + "."
+            phrases.append(f"{count} {self.kinds[kind]}{f' ({done})' * bool(done)}, e.g. {first}")
+        return f"{self.subject}: " + "; ".join(phrases) + "."
 
     def enforce(self, policy: Policy, left: int) -> None:
-        """Raise `DataError` for any fault with `error`, for losses with `fix`, and where no image is `left`."""
+        """Raise `DataError` for faults with the policy `error`, for losses with `fix`, and if no images are `left`."""
         if self.faults and policy == "error":
             raise DataError(
-                f"{self.text()} Correct the annotations, or have them corrected (fix) or left out (drop) by the policy "
-                "for annotations."
+                f"{self.text()} Correct the annotations, or set the policy for annotations to fix (correct them) or "
+                "drop (leave them out)."
             )
-        because = f" The likely reason: {self.reason}." if self.reason else ""
+        because = f" Likely reason: {self.reason}." if self.reason else ""
         if self.losses and policy == "fix":
             raise DataError(
                 f"{self.text()} The correction would drop {' and '.join(self.losses)}, more than single mistakes "
-                f"explain.{because} Correct the annotations, or have what is faulty left out nevertheless by the "
-                "policy drop."
+                f"explain.{because} Correct the annotations, or set the policy to drop to leave out all faulty ones "
+                "nevertheless."
             )
         if self.images and not left:
             raise DataError(f"no image is left. {self.text()}{because}")
@@ -112,11 +114,11 @@ def accepted(policy: Policy) -> None:
 
 
 def require(dataset: Dataset, kind: str) -> None:
-    """Raise `ConfigError` unless a data set has targets of this kind."""
+    """Raise `ConfigError` unless a dataset has targets of this kind."""
     if dataset.kind != kind:
         raise ConfigError(f"{dataset.name} has targets of kind {dataset.kind}; only {kind} can be checked as {kind}.")
 
 
 def same_aspect(one: tuple[int, int], other: tuple[int, int]) -> bool:
-    """Whether two sizes (height, width) are the same image at two scales."""
+    """Whether two sizes (height, width) have the same aspect ratio, up to rounding."""
     return min(*one, *other) > 0 and abs(one[1] * other[0] / (one[0] * other[1]) - 1) < ASPECT

@@ -1,4 +1,4 @@
-"""Masks: a class for every pixel of a sample, and its array of fixed shape. Pixels are read only where it is said."""
+"""Masks: a class for every pixel of a sample. Pixels are read only by functions that say so."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from zoo.data.dataset import Dataset
 
 IGNORE = 255
-"""The class number of pixels that do not count. Not a negative one: JAX takes that for an index from the end."""
+"""Class number of ignored pixels. Not negative, because JAX takes negative numbers for indexes from the end."""
 
 MOST_CLASSES = IGNORE
 BACKGROUND = "background"
@@ -27,26 +27,28 @@ BACKGROUND = "background"
 
 @dataclass(frozen=True, slots=True)
 class MaskFile:
-    """An image file whose pixel values stand for classes.
+    """A mask file whose pixel values are classes.
 
     Attributes:
-        file: PNG or another format without loss. Colours count as red + 256 green + 65536 blue.
-        table: (value, class number or `IGNORE`) for each value. All others are faults, and ignored.
-        colours: whether a palette's colours are meant, and not its indexes; grey values are then colours, too.
+        file: in PNG or another lossless format. A colour counts as red + 256 green + 65536 blue.
+        table: (value, class number or `IGNORE`) for each known value. Other values are faults, and ignored.
+        colours: whether to use the colours of a palette, not its indexes; grey values are then colours as well.
     """
 
-    file: Path = field(repr=False)  # a data set is the same one in another place
+    file: Path = field(repr=False)  # fingerprints use the repr, and must not change if the dataset is moved
     table: tuple[tuple[int, int], ...]
     colours: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Regions:
-    """Outlines that are painted one over the other.
+    """Outlines that are painted over each other in order; later ones cover earlier ones.
 
     Attributes:
-        shapes, labels: each outline and its class number or `IGNORE`, the lowest first.
-        size: height and width of the image that they were drawn on. background: the class of all other pixels.
+        shapes: the outlines.
+        labels: class number of each outline, or `IGNORE`.
+        size: height and width of the image that they were drawn on.
+        background: class of all other pixels.
     """
 
     shapes: tuple[Shape, ...]
@@ -61,9 +63,9 @@ class Mask:
 
     Attributes:
         size: height and width of the upright image.
-        source: where the classes come from. Where it is of another size, it is enlarged or reduced to `size`.
-        orientation: the EXIF orientation of the picture that it was drawn on, where that was not upright.
-        pixels: how many pixels each class has, where they were counted: the check of masks does.
+        source: file or outlines that the classes come from. It is resized if its size is not `size`.
+        orientation: EXIF orientation of the image that the source was drawn on, 1 if that was upright.
+        pixels: number of pixels of each class, None before the check of masks has counted them.
     """
 
     size: tuple[int, int]
@@ -73,24 +75,24 @@ class Mask:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The files beside the image's that it depends on."""
+        """Files besides the image that the mask depends on."""
         return (self.source.file,) if isinstance(self.source, MaskFile) else ()
 
     def classes(self) -> set[int]:
-        """The class numbers that it may have, without `IGNORE`."""
+        """Return the class numbers that may occur, without `IGNORE`. Reads no file."""
         if isinstance(self.source, MaskFile):
-            found = {label for _, label in self.source.table}
+            numbers = {label for _, label in self.source.table}
         else:
-            found = {self.source.background, *self.source.labels}
-        return found - {IGNORE}
+            numbers = {self.source.background, *self.source.labels}
+        return numbers - {IGNORE}
 
     def present(self) -> tuple[int, ...]:
-        """The class numbers that it has, rising. Read from the file where they were not counted."""
+        """Return the class numbers that occur, sorted. Reads the mask if its pixels were not counted yet."""
         counts = self.pixels if self.pixels is not None else count_pixels(read_mask(self))
         return tuple(int(i) for i in np.flatnonzero(counts))
 
     def mapped(self, mapping: Sequence[int]) -> Mask:
-        """The same mask with class i as `mapping[i]`; what is ignored stays so."""
+        """Return the mask with class i replaced by `mapping[i]`; ignored pixels stay ignored."""
 
         def new(label: int) -> int:
             return label if label == IGNORE else mapping[label]
@@ -110,12 +112,14 @@ class Mask:
 
 
 def read_mask(mask: Mask, values: np.ndarray | None = None) -> np.ndarray:
-    """The class number of every pixel of the upright image, uint8 (height, width); `IGNORE` where nothing is known.
+    """Read the class number of every pixel of the upright image, uint8 (height, width), `IGNORE` for unknown values.
 
     Args:
-        values: what `mask_values` gives for its file, where that was read already.
+        mask: the mask to read.
+        values: the result of `mask_values` for its file, if that was read already.
 
-    Raises `DataError`, naming the file, when it cannot be read or was compressed with loss.
+    Raises:
+        DataError: the file cannot be read or is a JPEG; names the file.
     """
     source = mask.source
     if isinstance(source, MaskFile):
@@ -132,17 +136,23 @@ def read_mask(mask: Mask, values: np.ndarray | None = None) -> np.ndarray:
 
 
 def centres(count: int, step: float, shift: float = 0.0) -> np.ndarray:
-    """In which pixel of the original the centres of `count` pixels lie, int64 (count,)."""
+    """Return the source pixel under the centre of each of `count` pixels, int64 (count,).
+
+    Args:
+        count: number of pixels of the result along one axis.
+        step: source pixels per pixel of the result.
+        shift: added to the position in the result, in its pixels.
+    """
     return np.floor((np.arange(count) + 0.5 + shift) * step).astype(np.int64)
 
 
 def count_pixels(classes: np.ndarray) -> np.ndarray:
-    """How many pixels each class number has, int64 (255,); what is ignored is left out."""
+    """Return the number of pixels of each class number, int64 (255,), without ignored pixels."""
     return np.bincount(classes.reshape(-1), minlength=IGNORE + 1)[:IGNORE]
 
 
 def pixel_counts(dataset: Dataset) -> np.ndarray:
-    """How many pixels of a data set of masks each class has, int64 (classes,)."""
+    """Return the number of pixels of each class in a dataset with masks, int64 (classes,). May read masks."""
     total = np.zeros(len(dataset.classes), np.int64)
     for sample in dataset:
         mask: Mask = sample.target
@@ -152,13 +162,17 @@ def pixel_counts(dataset: Dataset) -> np.ndarray:
 
 
 def looked_up(values: np.ndarray, table: Sequence[tuple[int, int]]) -> np.ndarray:
-    """The classes of values, uint8; `IGNORE` for those that are not in the table."""
+    """Return the classes of values by a table as in `MaskFile`, uint8; `IGNORE` for values that are not in it.
+
+    Values of 8 or 16 bits index an array of all possible values. Colours have too many, so they are found by binary
+    search.
+    """
     if values.dtype in (np.uint8, np.uint16):
-        quick = np.full(np.iinfo(values.dtype).max + 1, IGNORE, np.uint8)
+        class_of = np.full(np.iinfo(values.dtype).max + 1, IGNORE, np.uint8)
         for value, label in table:
-            if value < len(quick):
-                quick[value] = label
-        return quick[values]
+            if value < len(class_of):
+                class_of[value] = label
+        return class_of[values]
     rows = sorted(table)
     keys, labels = np.array([v for v, _ in rows], np.int64), np.array([k for _, k in rows], np.uint8)
     place = np.minimum(np.searchsorted(keys, values), len(keys) - 1)
@@ -166,15 +180,18 @@ def looked_up(values: np.ndarray, table: Sequence[tuple[int, int]]) -> np.ndarra
 
 
 def painted(dataset: Dataset) -> Dataset:
-    """A data set of kind `masks` from one of boxes whose objects have masks or outlines: each object is painted with
-    its class, over class 0, `background`. Of an object with a mere box, the box is ignored.
+    """Convert a dataset of boxes with masks or outlines to one of kind `masks`.
 
-    Raises `DataError` for boxes without any masks.
+    Each object is painted with its class over class 0, `background`. Pixels in the box of an object without an outline
+    are ignored.
+
+    Raises:
+        DataError: no box has a mask or an outline.
     """
     if not any(map(_outlined, (sample.target for sample in dataset))):
         raise DataError(
-            f"{dataset.name} has boxes and no masks: a class for every pixel cannot be learned from it. Give masks, "
-            "or polygons in COCO's format."
+            f"{dataset.name} has boxes without masks, from which segmentation cannot be learned. Add masks, or "
+            "polygons in COCO's format."
         )
     names = [name for name in dataset.classes if name != BACKGROUND]
     index = [0 if name == BACKGROUND else names.index(name) + 1 for name in dataset.classes]
@@ -193,6 +210,7 @@ def _outlined(target: Boxes) -> bool:
 
 
 def _painted(target: Boxes, index: Sequence[int]) -> Mask:
+    """Return the boxes of one image as a mask in which the class of label i is `index[i]`."""
     labels = tuple(IGNORE if label == UNKNOWN else index[label] for label in target.labels)
     if isinstance(target.masks, InstanceMasks):
         return Mask(target.size, MaskFile(target.masks.file, ((0, 0), *zip(target.masks.values, labels, strict=True))))
@@ -201,6 +219,6 @@ def _painted(target: Boxes, index: Sequence[int]) -> Mask:
     for shape, (x1, y1, x2, y2) in zip(known, target.boxes, strict=True):
         shapes.append(shape or Polygons(((x1, y1, x2, y1, x2, y2, x1, y2),)))
     painted = [label if shape else IGNORE for shape, label in zip(known, labels, strict=True)]
-    # Boxes first: what is known of other objects there is not lost.
+    # Boxes without outlines are painted first, as ignored pixels, so that outlines of other objects cover them.
     order = sorted(range(len(painted)), key=lambda i: known[i] is not None)
     return Mask(target.size, Regions(tuple(shapes[i] for i in order), tuple(painted[i] for i in order), target.size))

@@ -1,4 +1,4 @@
-"""Which arrays of a batch move with the pixels, and which nature each has."""
+"""Find the arrays of a batch that move with the pixels, and their natures."""
 
 from __future__ import annotations
 
@@ -15,31 +15,32 @@ Moves = Mapping[str, str]
 """Array of a batch -> its nature, a name that `zoo.targets.nature` knows."""
 
 MOVES: Moves = {"boxes": "boxes", "mask": "mask"}
-"""What moves where a task says nothing."""
+"""Arrays that move if a task defines no others."""
 
 
 def movers(names: Collection[str], moves: Moves = MOVES) -> list[tuple[str, Spatial]]:
-    """Return (array, nature) for each array among these that moves.
+    """Return (array, nature) for each array in `names` that moves.
 
     Raises:
-        UnknownNameError: a nature that nobody added. ConfigError: one lacks an array that it needs beside.
+        UnknownNameError: a nature is unknown.
+        ConfigError: an array lacks a companion that its nature requires.
     """
-    found = [(name, nature(kind)) for name, kind in moves.items() if name in names]
-    for name, mover in found:
+    moving_arrays = [(name, nature(kind)) for name, kind in moves.items() if name in names]
+    for name, mover in moving_arrays:
         if lacking := [other for other in mover.required(name) if other not in names]:
             raise ConfigError(
-                f"the targets have {name}, which moves as {mover.name} and needs {', '.join(lacking)} beside it."
+                f"the targets have {name}, which moves as {mover.name} and requires {', '.join(lacking)} as well."
             )
-    return found
+    return moving_arrays
 
 
 def moving(names: Collection[str], moves: Moves = MOVES) -> list[str]:
-    """Return the arrays among these that move, or belong to one that does."""
+    """Return the arrays in `names` that move, and their companions."""
     return [
         other for name, mover in movers(names, moves) for other in (name, *mover.companions(name)) if other in names
     ]
 
 
 def unmoved(names: Collection[str], moves: Moves = MOVES) -> list[str]:
-    """Return the arrays among these that stay as they are when images are cropped, mirrored or joined."""
+    """Return the arrays in `names` that do not change when images are cropped, mirrored or joined in a mosaic."""
     return sorted(set(names) - {"image"} - set(moving(names, moves)))

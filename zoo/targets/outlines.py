@@ -1,4 +1,4 @@
-"""Outlines of objects, as COCO writes them: polygons, or runs of pixels. https://cocodataset.org/#format-data"""
+"""Outlines of objects as in COCO: polygons or run-length encoding. https://cocodataset.org/#format-data"""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from zoo.errors import DataError
 
 @dataclass(frozen=True, slots=True)
 class Polygons:
-    """An object that one or several polygons enclose.
+    """The outline of an object as one or more polygons.
 
     Attributes:
-        rings: x and y in turn, in pixels from the image's upper left corner; at least three points each.
+        rings: polygons of at least three points each; x and y in turn, in pixels from the image's upper left corner.
     """
 
     rings: tuple[tuple[float, ...], ...]
@@ -24,10 +24,10 @@ class Polygons:
 
 @dataclass(frozen=True, slots=True)
 class Runs:
-    """An object as the lengths of runs of pixels outside and inside of it in turn, column by column.
+    """The pixels of an object in COCO's run-length encoding, column by column.
 
     Attributes:
-        counts: the lengths, beginning outside; or COCO's compressed string of them.
+        counts: lengths of runs outside and inside the object in turn, starting outside; or COCO's compressed string.
     """
 
     counts: tuple[int, ...] | str
@@ -35,7 +35,7 @@ class Runs:
 
 Shape = Polygons | Runs
 _FARTHEST = 1e6
-"""Pixels that a point may lie from the corner; NaN is none."""
+"""Coordinates must be smaller than this, in pixels. NaN is refused by the same comparison."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Outlines:
     """The outlines of an image's objects.
 
     Attributes:
-        shapes: of each object; None where only its box is known.
+        shapes: outline of each object, None if only its box is known.
     """
 
     shapes: tuple[Shape | None, ...]
@@ -52,13 +52,20 @@ class Outlines:
         return len(self.shapes)
 
     def take(self, indices: Sequence[int]) -> Outlines:
-        """The outlines at `indices`, in that order."""
+        """Return the outlines at `indices`, in that order."""
         return replace(self, shapes=tuple(self.shapes[i] for i in indices))
 
 
 def shape_of(segmentation: Any, size: tuple[int, int]) -> Shape | None:
-    """What an annotation's `segmentation` says of an image of `size` (height, width); None where it says nothing that
-    can be drawn: neither polygons of three points and more, nor runs that fill the image."""
+    """Parse the `segmentation` of a COCO annotation.
+
+    Args:
+        segmentation: a list of polygons, or an object with `counts` and perhaps `size`.
+        size: height and width of the image.
+
+    Returns:
+        The outline; None if it has neither a polygon of at least three points nor runs that fill the image.
+    """
     if isinstance(segmentation, dict):
         counts = segmentation.get("counts")
         fits = segmentation.get("size", list(size)) == list(size)
@@ -72,15 +79,17 @@ def shape_of(segmentation: Any, size: tuple[int, int]) -> Shape | None:
 
 
 def _is_ring(ring: Any) -> bool:
+    """Whether `ring` is a flat list of at least three points with plausible coordinates."""
     if not isinstance(ring, list) or len(ring) < 6 or len(ring) % 2:
         return False
     return all(isinstance(value, int | float) and abs(value) < _FARTHEST for value in ring)
 
 
 def inside(shape: Shape, size: tuple[int, int]) -> np.ndarray:
-    """Which pixels of an image of `size` the shape covers, bool (height, width); the same as pycocotools'.
+    """Return which pixels of an image of `size` the shape covers, bool (height, width), the same as pycocotools.
 
-    Raises `DataError` for runs that make no sense.
+    Raises:
+        DataError: the runs are invalid.
     """
     from hotcoco import mask
 

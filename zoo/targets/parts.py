@@ -1,4 +1,4 @@
-"""What the room of targets adds to extension points: kinds of target, and the natures of their arrays."""
+"""Parts that `zoo.targets` registers: kinds of target, and natures of their arrays."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from zoo.registry.spec import Part
 from zoo.targets import KINDS, NATURES
 
 _KINDS = {
-    "class": ("label", "One class for an image."),
-    "classes": ("labels", "Several classes, or none."),
-    "boxes": ("boxes", "Boxes with classes, perhaps with masks or outlines."),
+    "class": ("label", "One class per image."),
+    "classes": ("labels", "Any number of classes per image."),
+    "boxes": ("boxes", "Bounding boxes with classes, perhaps with masks or outlines."),
     "masks": ("masks", "A class for every pixel."),
-    "images": ("images", "Nothing is known of an image."),
+    "images": ("images", "Images without annotations."),
 }
 _NATURES = {
     "boxes": "Boxes (b, m, 4) with `labels`, `box_valid` and `crowd`, in pixels.",
@@ -22,10 +22,10 @@ _NATURES = {
 
 @hookimpl
 def zoo_parts() -> list[Part]:
-    kinds = {name: (f"kinds.{file}:KIND", said) for name, (file, said) in _KINDS.items()}
-    natures = {name: (f"spatial.{name}:NATURE", said) for name, said in _NATURES.items()}
+    kinds = {name: (f"kinds.{file}:KIND", summary) for name, (file, summary) in _KINDS.items()}
+    natures = {name: (f"spatial.{name}:NATURE", summary) for name, summary in _NATURES.items()}
     return [
-        Part(point.name, name, f"zoo.targets.{place}", said)
+        Part(point.name, name, f"zoo.targets.{place}", summary)
         for point, rows in ((KINDS, kinds), (NATURES, natures))
-        for name, (place, said) in rows.items()
+        for name, (place, summary) in rows.items()
     ]

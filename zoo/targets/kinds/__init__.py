@@ -1,1 +1,1 @@
-"""The kinds of target that come with zoo, one file each. `zoo.targets` lists them."""
+"""Zoo's kinds of target, one file each. `zoo.targets` lists them."""

@@ -21,9 +21,9 @@ class BoxesKind(TargetKind):
 
     name = "boxes"
     labelled = True
-    # A box may be of a class that nobody named: the check finds it, and says what becomes of it.
+    # Boxes of unknown classes are allowed at first; the check of the annotations handles them.
     lowest = UNKNOWN
-    # Published detectors number the same classes in several ways: COCO's have 80, 90 or 91.
+    # Published detectors number the same classes differently: those for COCO have 80, 90 or 91 class numbers.
     several_numberings = True
 
     def labels(self, target: Boxes) -> tuple[int, ...]:
@@ -45,12 +45,13 @@ class BoxesKind(TargetKind):
         return target.size
 
     def merged(self, one: Boxes, other: Boxes) -> Boxes | None:
-        outlines = [part.masks for part in (one, other)]
+        # Outlines belong to single boxes and can be put together. The values of two mask files could collide.
+        outlines = [target.masks for target in (one, other)]
         if one.size != other.size or not all(masks is None or isinstance(masks, Outlines) for masks in outlines):
             return None
         shapes = [
-            masks.shapes if isinstance(masks, Outlines) else (None,) * len(part)
-            for masks, part in zip(outlines, (one, other), strict=True)
+            masks.shapes if isinstance(masks, Outlines) else (None,) * len(target)
+            for masks, target in zip(outlines, (one, other), strict=True)
         ]
         return Boxes(
             one.boxes + other.boxes,

@@ -1,4 +1,4 @@
-"""`images`: images of which nothing is known. The target is None."""
+"""`images`: images without annotations. The target is None."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from zoo.targets.base import TargetKind
 
 
 class Images(TargetKind):
-    """Images alone."""
+    """Images without annotations."""
 
     name = "images"
     format = "images"

@@ -1,4 +1,4 @@
-"""`class`: one class a sample. The target is its index."""
+"""`class`: one class per sample. The target is its index."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Label(TargetKind):
-    """One class a sample."""
+    """One class per sample."""
 
     name = "class"
     labelled = True

@@ -1,4 +1,4 @@
-"""`classes`: any number of classes a sample. The target is a tuple of their indexes."""
+"""`classes`: any number of classes per sample. The target is a tuple of their indexes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Labels(TargetKind):
-    """Any number of classes a sample, none included."""
+    """Any number of classes per sample, including none."""
 
     name = "classes"
     labelled = True
@@ -27,7 +27,7 @@ class Labels(TargetKind):
         return tuple(mapping[index] for index in target)
 
     def merged(self, one: Sequence[int], other: Sequence[int]) -> tuple[int, ...] | None:
-        # No label beside some is a contradiction: it says that there is none.
+        # An entry without labels says that the image has no class, which contradicts an entry with labels.
         return tuple(sorted({*one, *other})) if one and other else None
 
     def words(self, target: Sequence[int], classes: Sequence[str]) -> str:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class MasksKind(TargetKind):
-    """A class for every pixel. Which classes occur is known only when the mask is read."""
+    """A class for every pixel. Finding out which classes occur means reading the mask."""
 
     name = "masks"
     labelled = True
@@ -36,7 +36,7 @@ class MasksKind(TargetKind):
             highest = max(sample.target.classes(), default=0)
             if highest >= len(dataset.classes):
                 raise DataError(
-                    f"{dataset.name}: the mask of {sample.id} names class {highest}, but there are "
+                    f"{dataset.name}: the mask of {sample.id} has class index {highest}, but there are "
                     f"{len(dataset.classes)} classes (0 to {len(dataset.classes) - 1}). Correct the table of values or "
                     "the list of class names."
                 )

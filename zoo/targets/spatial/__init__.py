@@ -1,4 +1,4 @@
-"""Natures of arrays that say where things are in an image: how each moves with the pixels. These modules import jax.
+"""Natures of arrays with positions in an image: how each moves with the pixels. These modules import jax.
 
-`zoo.targets` lists them; `Training.moves` says which array of a task has which nature.
+`zoo.targets` lists the natures; `Training.moves` gives the nature of each array of a task.
 """

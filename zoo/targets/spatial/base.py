@@ -16,8 +16,15 @@ Batch = Mapping[str, Any]
 
 
 class Geometry(NamedTuple):
-    """Which part of an image is seen: a rectangle in input pixels, then perhaps mirrored. Scalars, one image; or (b,),
-    those of a batch."""
+    """A crop of an image, perhaps mirrored. Fields are scalars for one image, or (b,) for a batch.
+
+    Attributes:
+        top: upper edge of the crop in pixels of the input image; may be negative.
+        left: left edge.
+        height: height of the crop in pixels of the input image.
+        width: width.
+        flip: whether the crop is mirrored from left to right.
+    """
 
     top: jax.Array
     left: jax.Array
@@ -27,13 +34,13 @@ class Geometry(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """What all augmented images of a batch have in common.
+    """Settings that all augmented images of a batch share.
 
     Attributes:
         size: height and width of the results, in pixels.
-        beyond: whether more than the image may be seen, so that something must be filled in.
-        mask_fill: the value of a mask there.
-        min_visible: things of which a smaller share is left are no longer valid.
+        beyond: whether crops may reach outside the image, so that something must be filled in.
+        mask_fill: value of masks outside the image.
+        min_visible: boxes of which a smaller share of the area remains are no longer valid.
     """
 
     size: tuple[int, int]
@@ -43,7 +50,10 @@ class Shown(NamedTuple):
 
 
 def source_pixels(size: tuple[int, int], at: Geometry) -> tuple[jax.Array, jax.Array]:
-    """Where the centres of a result's rows (h,) and columns (w,) lie in the input image."""
+    """Return where the centres of the result's rows (h,) and columns (w,) lie in the input image, in its pixels.
+
+    Pixel i covers the interval from i to i + 1, so its centre is at i + 0.5.
+    """
     columns = jnp.arange(size[1], dtype=jnp.float32)
     columns = jnp.where(at.flip, size[1] - 1 - columns, columns)
     y = at.top + (jnp.arange(size[0], dtype=jnp.float32) + 0.5) * at.height / size[0]
@@ -53,31 +63,31 @@ def source_pixels(size: tuple[int, int], at: Geometry) -> tuple[jax.Array, jax.A
 class Spatial(ABC):
     """How an array of a batch moves with the pixels.
 
-    Methods get the array's name and the batch, and return what they change: the array, and perhaps companions. `moved`,
-    `cropped` and `joined` run inside a compiled program; `mirrored` runs on the host.
+    Methods get the name of the array and the batch, and return the arrays that they change: the array itself, and
+    perhaps companions. `moved`, `cropped` and `joined` run inside a compiled program; `mirrored` runs on the host.
     """
 
     name: str = ""
-    """What `Training.moves` calls it."""
+    """Name of the nature, as in `Training.moves`."""
 
     def companions(self, name: str) -> tuple[str, ...]:
-        """Return the names of arrays that belong to the array `name`, where a batch has them."""
+        """Return the names of arrays that move together with the array `name` if a batch has them."""
         return ()
 
     def required(self, name: str) -> tuple[str, ...]:
-        """Return those of the companions that a batch must have."""
+        """Return the companions that a batch must have."""
         return ()
 
     @abstractmethod
     def moved(self, name: str, batch: Batch, at: Geometry, shown: Shown) -> dict[str, jax.Array]:
-        """Return the arrays after each image was cropped, resized and perhaps mirrored, as `at` (b,) says."""
+        """Return the arrays after each image was cropped by `at` (b,), resized to `shown.size` and perhaps mirrored."""
 
     @abstractmethod
     def mirrored(self, name: str, batch: Batch, flip: np.ndarray, width: int) -> dict[str, np.ndarray]:
-        """Return the arrays, of images `width` pixels wide of which those are mirrored where `flip` (b,) says so."""
+        """Return the arrays after the images with a true `flip` (b,), `width` pixels wide, were mirrored."""
 
     def cropped(self, name: str, batch: Batch, top: int, left: int, size: tuple[int, int]) -> dict[str, jax.Array]:
-        """Return the arrays after a part of `size` was cut out of all images, at the same place."""
+        """Return the arrays after all images were cropped to `size` at the same place."""
 
         def full(value: int) -> jax.Array:
             return jnp.full(len(batch[name]), value, jnp.float32)
@@ -88,29 +98,36 @@ class Spatial(ABC):
     def joined(
         self, name: str, batch: Batch, rows: jax.Array, there: jax.Array, size: tuple[int, int], fill: int
     ) -> dict[str, jax.Array]:
-        """Return the arrays of mosaics of four images of `size`, from the upper left to the lower right: the images
-        `rows` (b, 4) of the batch, where they are `there` (b, 4). `fill` is a mask's value elsewhere.
+        """Return the arrays of mosaics of four images each.
+
+        Args:
+            name: of the array.
+            batch: the batch with the single images.
+            rows: indexes (b, 4) of the four images in the batch: upper left, upper right, lower left, lower right.
+            there: whether each of them is present, bool (b, 4); the place of an absent one is filled.
+            size: height and width of a single image.
+            fill: value of masks in filled places.
 
         Raises:
-            ConfigError: this nature has no mosaics.
+            ConfigError: this nature does not support mosaics.
         """
-        raise ConfigError(f"{name} cannot be put together in a mosaic; set mosaic to 0.")
+        raise ConfigError(f"{name} cannot be combined in a mosaic; set mosaic to 0.")
 
 
 class Listed(Spatial):
-    """Several things an image, one a row: (b, m, k). An array `<singular>_valid` (b, m) tells those that are there from
-    rows that only fill up.
+    """Arrays with one item per row, (b, m, k). An array `<singular>_valid` (b, m) marks the rows that are no padding.
 
     Attributes:
-        singular: of the name, for the array that is called like the nature; others have `<name>_valid`.
-        per_item: names of further arrays (b, m) about each thing in that array.
+        singular: singular of the nature's name. The array called like the nature has the companion
+            `<singular>_valid`, others have `<name>_valid`.
+        per_item: names of further arrays (b, m) that describe each item in the array called like the nature.
     """
 
     singular: ClassVar[str]
     per_item: ClassVar[tuple[str, ...]] = ()
 
     def valid(self, name: str) -> str:
-        """Return the name of the array (b, m) that tells which rows count."""
+        """Return the name of the array (b, m) that marks valid rows."""
         return f"{self.singular if name == self.name else name}_valid"
 
     def companions(self, name: str) -> tuple[str, ...]:
@@ -119,16 +136,18 @@ class Listed(Spatial):
     def joined(
         self, name: str, batch: Batch, rows: jax.Array, there: jax.Array, size: tuple[int, int], fill: int
     ) -> dict[str, jax.Array]:
-        # Nothing is cut off: there are entries of 4 m.
+        # A mosaic keeps all items of its four images, so it has 4 m rows. Items move by the corner of their image;
+        # coordinates are x and y in turn, so the offset is repeated for each pair. Rows of absent images become 0,
+        # which also makes them invalid.
         places = batch[name]
         b, m, coordinates = places.shape
         height, width = size
         corners = [[0, 0], [width, 0], [0, height], [width, height]]
         offset = jnp.array([corner * (coordinates // 2) for corner in corners], jnp.float32)
         moved = places.astype(jnp.float32)[rows] + offset[None, :, None]
-        found = {name: jnp.where(there[:, :, None, None], moved, 0).reshape(b, 4 * m, coordinates)}
+        out = {name: jnp.where(there[:, :, None, None], moved, 0).reshape(b, 4 * m, coordinates)}
         for other in self.companions(name):
             if other in batch:
                 values = batch[other][rows]
-                found[other] = jnp.where(there[:, :, None], values, jnp.zeros((), values.dtype)).reshape(b, 4 * m)
-        return found
+                out[other] = jnp.where(there[:, :, None], values, jnp.zeros((), values.dtype)).reshape(b, 4 * m)
+        return out

@@ -1,4 +1,4 @@
-"""`boxes`: x1 y1 x2 y2 in pixels, (b, m, 4), with `box_valid`, and `labels` and `crowd` of each."""
+"""`boxes`: x1 y1 x2 y2 in pixels, (b, m, 4), with `box_valid`, `labels` and `crowd` (b, m)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from zoo.targets.spatial.base import Batch, Geometry, Listed, Shown
 
 
 class BoxArrays(Listed):
-    """Boxes move with the pixels, are cut at the border, and are no longer valid when too little of them is seen."""
+    """Boxes move with the pixels, are clipped at the border, and become invalid if too little of them remains."""
 
     name = "boxes"
     singular = "box"
@@ -20,45 +20,47 @@ class BoxArrays(Listed):
 
     def moved(self, name: str, batch: Batch, at: Geometry, shown: Shown) -> dict[str, jax.Array]:
         boxes = jax.vmap(partial(move_boxes, shown.size, shown.min_visible))(batch[name], at)
-        return self._seen(name, batch, boxes)
+        return self._with_valid(name, batch, boxes)
 
     def cropped(self, name: str, batch: Batch, top: int, left: int, size: tuple[int, int]) -> dict[str, jax.Array]:
         boxes = batch[name].astype(jnp.float32)
         shift = jnp.broadcast_to(jnp.array([left, top, left, top], jnp.float32), boxes.shape)
-        return self._seen(name, batch, clip_boxes(boxes - shift, *size))
+        return self._with_valid(name, batch, clip_boxes(boxes - shift, *size))
 
-    def _seen(self, name: str, batch: Batch, boxes: jax.Array) -> dict[str, jax.Array]:
-        """The boxes and which of them count: what has no area any more does not."""
+    def _with_valid(self, name: str, batch: Batch, boxes: jax.Array) -> dict[str, jax.Array]:
+        """Return the boxes and their valid mask; boxes without area are invalid."""
         valid = self.valid(name)
         return {name: boxes, **({valid: batch[valid] & (boxes[..., 2] > boxes[..., 0])} if valid in batch else {})}
 
     def mirrored(self, name: str, batch: Batch, flip: np.ndarray, width: int) -> dict[str, np.ndarray]:
         boxes = np.array(batch[name])
         x1, y1, x2, y2 = np.moveaxis(boxes, -1, 0)
-        there = (flip[:, None] & ((x2 > x1) & (y2 > y1)))[..., None]  # what only fills up stays zero
-        return {name: np.where(there, np.stack([width - x2, y1, width - x1, y2], -1), boxes)}
+        turn = (flip[:, None] & ((x2 > x1) & (y2 > y1)))[..., None]  # padding rows stay zero
+        return {name: np.where(turn, np.stack([width - x2, y1, width - x1, y2], -1), boxes)}
 
 
 NATURE = BoxArrays()
 
 
 def move_boxes(size: tuple[int, int], min_visible: float, boxes: jax.Array, at: Geometry) -> jax.Array:
-    """Boxes (m, 4) of the input image in pixels of the result, cut at its border; all zeros for those of which no
-    area, or less than `min_visible` of their area, is inside."""
+    """Return boxes (m, 4) of the input image in pixels of the result, clipped at its border.
+
+    Boxes with no area inside the result, or less than the share `min_visible` of their area, become all zeros.
+    """
     height, width = size
     x1, y1, x2, y2 = jnp.moveaxis(boxes.astype(jnp.float32), -1, 0)
     x1, x2 = (x1 - at.left) * (width / at.width), (x2 - at.left) * (width / at.width)
     y1, y2 = (y1 - at.top) * (height / at.height), (y2 - at.top) * (height / at.height)
     x1, x2 = jnp.where(at.flip, width - x2, x1), jnp.where(at.flip, width - x1, x2)
     whole = jnp.stack([x1, y1, x2, y2], axis=-1)
-    seen = clip_boxes(whole, height, width)
+    visible = clip_boxes(whole, height, width)
     if min_visible:
-        seen = jnp.where(_area(seen) >= min_visible * _area(whole), seen, 0)
-    return seen
+        visible = jnp.where(_area(visible) >= min_visible * _area(whole), visible, 0)
+    return visible
 
 
 def clip_boxes(boxes: jax.Array, height: int, width: int) -> jax.Array:
-    """Boxes (..., 4) cut at the image's border; all zeros where no area is left."""
+    """Return boxes (..., 4) clipped at the image's border; all zeros if no area is left."""
     limits = jnp.broadcast_to(jnp.array([width, height, width, height], jnp.float32), boxes.shape)
     clipped = jnp.clip(boxes, 0, limits)
     some = (clipped[..., 2:] > clipped[..., :2]).all(-1, keepdims=True)
@@ -66,5 +68,5 @@ def clip_boxes(boxes: jax.Array, height: int, width: int) -> jax.Array:
 
 
 def _area(boxes: jax.Array) -> jax.Array:
-    """(..., 4) -> (..., 1)."""
+    """Return the areas of boxes, (..., 4) -> (..., 1)."""
     return jnp.prod(boxes[..., 2:] - boxes[..., :2], axis=-1, keepdims=True)

@@ -1,4 +1,4 @@
-"""`mask`: a number for every pixel, (b, H, W), of the size of the images."""
+"""`mask`: a number for every pixel, (b, H, W), with the size of the images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from zoo.targets.spatial.base import Batch, Geometry, Shown, Spatial, source_pix
 
 
 class MaskArrays(Spatial):
-    """A mask is resampled to the nearest value. In a mosaic it must hold class numbers: objects' would collide."""
+    """Masks are resampled with nearest-neighbour interpolation.
+
+    In a mosaic, a mask must hold class numbers: object numbers of different images would collide.
+    """
 
     name = "mask"
 
@@ -37,7 +40,7 @@ NATURE = MaskArrays()
 
 
 def _move_mask(shown: Shown, mask: jax.Array, at: Geometry) -> jax.Array:
-    """A mask (H, W) of the input image as (h, w): the value under each pixel's centre."""
+    """Resample a mask (H, W) of the input image to (h, w): each pixel has the value under its centre."""
     y, x = (jnp.floor(place).astype(jnp.int32) for place in source_pixels(shown.size, at))
     height, width = mask.shape
     moved = mask[jnp.clip(y, 0, height - 1)[:, None], jnp.clip(x, 0, width - 1)[None, :]]
@@ -48,6 +51,6 @@ def _move_mask(shown: Shown, mask: jax.Array, at: Geometry) -> jax.Array:
 
 
 def tiled(four: jax.Array) -> jax.Array:
-    """(b, 4, H, W, ...) -> (b, 2H, 2W, ...): two rows of two."""
+    """Arrange four images in two rows of two: (b, 4, H, W, ...) -> (b, 2H, 2W, ...)."""
     upper, lower = (jnp.concatenate([four[:, i], four[:, i + 1]], axis=2) for i in (0, 2))
     return jnp.concatenate([upper, lower], axis=1)

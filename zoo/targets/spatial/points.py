@@ -10,17 +10,17 @@ from zoo.targets.spatial.base import Batch, Geometry, Listed, Shown
 
 
 class PointArrays(Listed):
-    """Points move with the pixels; those that are no longer seen become zero and are no longer valid.
+    """Points move with the pixels; points outside the result become zero and invalid.
 
-    The centre of the first pixel is (0.5, 0.5). A point keeps its row: where rows are sides of a body (a left and a
-    right eye), a mirrored image shows them exchanged, and `hflip` should be off.
+    The centre of the first pixel is (0.5, 0.5). A point keeps its row. If rows are the left and right sides of a body
+    (a left and a right eye), mirroring swaps their meaning, so `hflip` should be off.
     """
 
     name = "points"
     singular = "point"
 
     def required(self, name: str) -> tuple[str, ...]:
-        # A point that is no longer seen has no coordinates of its own to tell it by, as a box without area has.
+        # Unlike a box without area, an invalid point cannot be recognised by its coordinates.
         return (self.valid(name),)
 
     def moved(self, name: str, batch: Batch, at: Geometry, shown: Shown) -> dict[str, jax.Array]:
@@ -30,22 +30,25 @@ class PointArrays(Listed):
         )
         x, y = jnp.moveaxis(batch[name].astype(jnp.float32), -1, 0)
         x, y = (x - left) * across, (y - top) * down
-        return self._seen(name, batch, jnp.where(flip, width - x, x), y, shown.size)
+        return self._with_valid(name, batch, jnp.where(flip, width - x, x), y, shown.size)
 
     def cropped(self, name: str, batch: Batch, top: int, left: int, size: tuple[int, int]) -> dict[str, jax.Array]:
         x, y = jnp.moveaxis(batch[name].astype(jnp.float32), -1, 0)
-        return self._seen(name, batch, x - left, y - top, size)
+        return self._with_valid(name, batch, x - left, y - top, size)
 
-    def _seen(self, name: str, batch: Batch, x: jax.Array, y: jax.Array, size: tuple[int, int]) -> dict[str, jax.Array]:
+    def _with_valid(
+        self, name: str, batch: Batch, x: jax.Array, y: jax.Array, size: tuple[int, int]
+    ) -> dict[str, jax.Array]:
+        """Return the points and their valid mask; points outside an image of `size` are invalid."""
         inside = (x >= 0) & (x < size[1]) & (y >= 0) & (y < size[0])
         valid = batch[self.valid(name)] & inside
         return {name: jnp.where(valid[..., None], jnp.stack([x, y], axis=-1), 0), self.valid(name): valid}
 
     def mirrored(self, name: str, batch: Batch, flip: np.ndarray, width: int) -> dict[str, np.ndarray]:
         points = np.array(batch[name])
-        there = flip[:, None] & np.asarray(batch[self.valid(name)])
+        turn = flip[:, None] & np.asarray(batch[self.valid(name)])  # padding rows stay zero
         turned = np.stack([width - points[..., 0], points[..., 1]], axis=-1)
-        return {name: np.where(there[..., None], turned, points)}
+        return {name: np.where(turn[..., None], turned, points)}
 
 
 NATURE = PointArrays()
