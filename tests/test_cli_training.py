@@ -209,7 +209,7 @@ def test_set_names_nothing_that_the_command_decides_itself(run, data: Path):
         (("--clip", "-1"), "clip is -1"),
         (("--ema", "1.5"), "ema is 1.5"),
         (("--accumulate", "100"), "accumulate is 100"),
-        (("--image-size", "4"), "cannot take images of 4x4"),
+        (("--image-size", "4"), "cannot process images of 4x4"),
         (("--rule", "head.fcc.*=1", "--rule", "*=freeze"), "'head.fcc.*' matches no parameter"),
         (("--rule", "*=1", "--rule", "head.*=1"), "'head.*' decides nothing"),
         (("--rule", "head.*=fast"), "--rule 'head.*=fast' is not PATTERN=MULTIPLIER"),

@@ -440,7 +440,7 @@ def test_a_detector_needs_classes_and_a_pyramid() -> None:
         ({"score_threshold": 2}, "score_threshold is 2"),
         ({"max_detections": 0}, "max_detections is 0"),
         ({"frames": [64, 96]}, r"frames=\[64, 96\] must be a list of \[height, width\]"),
-        ({"frames": [[16, 64]]}, "cannot take images of 16x64"),
+        ({"frames": [[16, 64]]}, "cannot process images of 16x64"),
     ],
 )
 def test_options_out_of_range(options: dict[str, Any], words: str) -> None:

@@ -91,7 +91,9 @@ def test_a_point_is_a_mapping_of_what_plugins_give() -> None:
 def test_a_part_of_another_type_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = "import zoo\nfrom zoo.registry.spec import Part\n@zoo.hookimpl\ndef zoo_parts():\n"
     plugin(tmp_path, monkeypatch, "odd", source + "    return [Part('detector.head', 'odd', 'json:loads')]\n")
-    with pytest.raises(PluginError, match=r"detector head 'odd' is .*; the extension point detector.head takes Method"):
+    with pytest.raises(
+        PluginError, match=r"detector head 'odd' is .*; the extension point detector.head accepts a Method"
+    ):
         METHODS["odd"]
 
 

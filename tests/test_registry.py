@@ -59,7 +59,7 @@ BROKEN = {
     "not-a-list": ("import zoo\n@zoo.hookimpl\ndef zoo_weights():\n    return 3", "TypeError"),
     "not-a-spec": ("import zoo\n@zoo.hookimpl\ndef zoo_weights():\n    return ['x']", "must give WeightSpec values"),
     "bad-name": (kit.weights_plugin("no_tag"), "the name must consist of arch.tag"),
-    "twice": (kit.weights_plugin("a.b", "a.b"), "gives 'a.b' twice"),
+    "twice": (kit.weights_plugin("a.b", "a.b"), "returns 'a.b' twice"),
 }
 
 

@@ -1,4 +1,4 @@
-"""What exists: the specs of plugins, how plugins are found and checked, the catalogue, and the look-up of names."""
+"""Plugins: their specs, how they are found and checked, the catalogue, and the look-up of names."""
 
 from zoo.registry.lookup import Registry, registry, reset
 

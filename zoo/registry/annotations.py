@@ -1,4 +1,4 @@
-"""Read `Annotated` types of dataclass fields. Postponed annotations (text) are understood, too."""
+"""Read the `Annotated` types of dataclass fields, also if annotations are postponed (stored as text)."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from typing import Annotated, Any, get_args, get_origin
 
 
 def annotation(cls: type, option: Field[Any]) -> tuple[Any, tuple[Any, ...]]:
-    """Return the type of a field and its `Annotated` metadata, which is empty for any other annotation.
+    """Return the type of a field and its `Annotated` metadata (empty for other annotations).
 
     Args:
-        cls: The dataclass.
-        option: One of its fields, perhaps inherited.
+        cls: the dataclass.
+        option: one of its fields; it may be inherited.
     """
     hint: Any = option.type
     if isinstance(hint, str) and hint.startswith("Annotated["):
-        # The names in the text are those of the module that declares the field, which may be a base class's.
+        # The names in the text belong to the module that declares the field. For an inherited field this is the module
+        # of the base class.
         owner = next(base for base in cls.__mro__ if option.name in vars(base).get("__annotations__", {}))
         hint = eval(hint, vars(sys.modules[owner.__module__]))
     if get_origin(hint) is not Annotated:

@@ -1,23 +1,23 @@
-"""The catalogue: which backbones, adapters, weights and models exist, and which module gives each.
+"""The catalogue: which backbones, task adapters, weights and models exist, and which module gives each.
 
-It is TOML, read without importing any plugin. There are two kinds of file, both called `registry.toml`:
+It is TOML and is read without importing any plugin. There are two kinds of file, both called `registry.toml`:
 
-- A plugin's catalogue, derived from its own tables (`tools/catalogue.py`). zoo's lies at the root of the repository and
-  inside the installed package; a third-party package may ship its own. One table for each plugin module:
+- The catalogue of plugins, derived from their own tables (`tools/catalogue.py`). zoo's is at the root of the repository
+  and inside the installed package; a third-party package may ship its own. It has one table for each plugin module:
 
       [plugin."zoo.plugins.resnet".weights]
       "*" = { source = "hf://timm/{name}", license = "Apache-2.0" }
       "resnet18.a1_in1k" = { crop_pct = 0.95 }
 
-  The row `*` holds what the other rows of its table share, so that 20,000 rows parse in a second. Fields with the
-  default of their spec are left out.
-- A user's overlay, in the working directory and in the configuration folder; the former wins:
+  The row `*` holds the fields that the other rows of its table share, so that 20,000 rows parse in a second. Fields
+  that have the default of their spec are left out.
+- The user's overlay, in the working directory or in the configuration folder; the working directory wins:
 
       [weights."resnet18.mine"]          # private weights; a relative `source` starts at this file
       source = "weights/mine.safetensors"
       [plugins]
       disable = ["some-plugin"]
-      [prefer]                           # which distribution gives a name that two of them give
+      [prefer]                           # the distribution to use if several give a name
       resnet18 = "my-dist"
       [pins."resnet18.a1_in1k"]
       revision = "..."
@@ -97,11 +97,11 @@ FIELDS: Mapping[str, _Types] = {
     },
     "parts": {"summary": (str,)},
 }
-"""The fields of each kind of row and the TOML types they may have."""
+"""Fields of each kind of row, with the TOML types that they accept."""
 
 KINDS = tuple(FIELDS)
 INHERITED = "backbone"
-"""What the field `preprocess` of weights holds where they say nothing of it, so that the backbone's is meant."""
+"""Value of the field `preprocess` of weights that use the preprocessing of their backbone."""
 _PIN: _Types = {"revision": (str,), "sha256": (str,)}
 _OVERLAY = ("weights", "plugins", "prefer", "pins")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -109,12 +109,14 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the catalogue: the fields that differ from the defaults of its spec.
+    """One row of the catalogue.
 
     Attributes:
-        kind: `backbones`, `adapters`, `weights` or `models`.
+        kind: `backbones`, `adapters`, `weights`, `models` or `parts`.
+        name: name of the entry, without its distribution.
         module: the plugin module that gives it; empty for a row of a user's overlay.
-        distribution: the installed distribution it belongs to, or the path of the overlay.
+        distribution: the installed distribution that it belongs to, or the path of the overlay.
+        data: the fields that differ from the defaults of its spec.
     """
 
     kind: str
@@ -125,13 +127,21 @@ class Row:
 
     @property
     def qualified(self) -> str:
-        """`distribution/name`, which stays unambiguous when two distributions give one name."""
+        """`distribution/name`, which is unambiguous even if two distributions give the name."""
         return f"{self.distribution}/{self.name}"
 
 
 @dataclass(frozen=True)
 class Overlay:
-    """What a user's own `registry.toml` files say, the working directory's before the configuration folder's."""
+    """The merged content of a user's own `registry.toml` files.
+
+    Attributes:
+        files: the files: the working directory's before the configuration folder's.
+        weights: name -> row of private or changed weights.
+        disable: name of a disabled plugin -> the file that disables it.
+        prefer: name -> the distribution to use if several give it.
+        pins: name of weights -> their pinned `revision` and `sha256`.
+    """
 
     files: tuple[Path, ...] = ()
     weights: Mapping[str, Row] = field(default_factory=dict)
@@ -141,7 +151,10 @@ class Overlay:
 
 
 def first_party_path() -> Path | None:
-    """zoo's own catalogue: inside the package of a wheel, beside the package in a checkout; None if it is missing."""
+    """Return the path of zoo's own catalogue; None if it is missing.
+
+    A wheel has it inside the package, a checkout beside the package.
+    """
     package = Path(__file__).resolve().parent.parent
     if (package / FILE).is_file():
         return package / FILE
@@ -150,7 +163,7 @@ def first_party_path() -> Path | None:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The file's contents. Raises `ConfigError`, naming it, when it is not TOML or cannot be read."""
+    """Return the contents of a TOML file. Raises `ConfigError`, which names the file, if it cannot be read."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
@@ -160,7 +173,10 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def read_catalogue(path: Path, distribution: str) -> dict[str, list[Row]]:
-    """A plugin catalogue's rows by plugin module. Raises `ConfigError` naming the file and the key that is wrong."""
+    """Return the rows of a plugin catalogue by plugin module.
+
+    Raises `ConfigError`, which names the file and the wrong key.
+    """
     content = read_toml(path)
     _check_keys(path, "", content, ("plugin",))
     rows: dict[str, list[Row]] = {}
@@ -176,23 +192,24 @@ def _module_rows(path: Path, module: str, tables: Any, distribution: str) -> lis
     for kind, table in tables.items():
         where = f"{place}.{kind}"
         shared = _table(path, where, table).get(SHARED, {})
-        for name, own in table.items():
-            _check_fields(path, f'{where}."{name}"', own, FIELDS[kind])
+        for name, fields in table.items():
+            _check_fields(path, f'{where}."{name}"', fields, FIELDS[kind])
             if name != SHARED:
-                rows.append(Row(kind, name, module, distribution, _named(name, {**shared, **own})))
+                rows.append(Row(kind, name, module, distribution, _named(name, {**shared, **fields})))
     return rows
 
 
 def _named(name: str, data: dict[str, Any]) -> dict[str, Any]:
-    """The row with `{name}` in its source replaced by its name."""
+    """Return the row with `{name}` in its source replaced by its name."""
     source = data.get("source", "")
     return {**data, "source": source.replace("{name}", name)} if "{name}" in source else data
 
 
 def read_overlay() -> Overlay:
-    """The user's overlays, merged. A plugin catalogue that lies in the working directory is not one and is passed over.
+    """Return the user's overlays, merged.
 
-    Raises `ConfigError` naming the file and the key for anything that is not understood.
+    A plugin catalogue in the working directory (a checkout of zoo has one) is skipped, because it is not an overlay.
+    Raises `ConfigError`, which names the file and the key, for unknown keys and wrong values.
     """
     merged = Overlay()
     for path in (Path.cwd() / FILE, settings.config_dir() / FILE):
@@ -206,7 +223,7 @@ def read_overlay() -> Overlay:
 
 
 def _overlaid(first: Overlay, then: Overlay) -> Overlay:
-    """Both overlays; where they disagree, `first` wins."""
+    """Merge two overlays; `first` wins if they disagree."""
     return Overlay(
         files=(*first.files, *then.files),
         weights={**then.weights, **first.weights},
@@ -222,7 +239,9 @@ def _one_overlay(path: Path, content: dict[str, Any]) -> Overlay:
     _check_fields(path, "plugins", tables["plugins"], {"disable": (list,)})
     for name in [name for key in ("weights", "pins") for name in tables[key]]:
         if "." not in name:
-            raise ConfigError(f'{path}: {name!r} is not a name of weights; write it quoted, as in "resnet18.mine".')
+            raise ConfigError(
+                f'{path}: {name!r} is not a name of weights (arch.tag). Write it in quotes, e.g. "resnet18.mine".'
+            )
     for name, fields in tables["pins"].items():
         _check_fields(path, f'pins."{name}"', fields, _PIN)
         if not _SHA256.fullmatch(fields.get("sha256", "0" * 64)):
@@ -249,7 +268,7 @@ def _private_row(path: Path, name: str, data: dict[str, Any]) -> Row:
             raise ConfigError(f'{path}: weights."{name}".{key} is {values!r}; it must hold numbers.')
     frames = data.get("frames", [])
     if not all(isinstance(frame, list) and [*map(type, frame)] == [int, int] for frame in frames):
-        raise ConfigError(f'{path}: weights."{name}".frames is {frames!r}; each must be [height, width].')
+        raise ConfigError(f'{path}: weights."{name}".frames is {frames!r}; each frame must be [height, width].')
     row = Row("weights", name, "", str(path), data)
     try:
         validate.validate_weights(weight_spec(row))
@@ -259,29 +278,29 @@ def _private_row(path: Path, name: str, data: dict[str, Any]) -> Row:
 
 
 def preprocess_of(data: Mapping[str, Any], base: Preprocess | None = None) -> Preprocess:
-    """The preprocessing a row describes; fields it leaves out are those of `base`."""
-    given: dict[str, Any] = {
+    """Return the preprocessing that a row describes; missing fields are taken from `base`."""
+    fields: dict[str, Any] = {
         key: tuple(v) if isinstance(v, list) else v for key, v in data.items() if key in _PREPROCESS
     }
-    if isinstance(given.get("size"), int):
-        given["size"] = (given["size"], given["size"])
-    if "frames" in given:
-        given["frames"] = tuple(map(tuple, given["frames"]))
-    return replace(base or Preprocess(), **given)
+    if isinstance(fields.get("size"), int):
+        fields["size"] = (fields["size"], fields["size"])
+    if "frames" in fields:
+        fields["frames"] = tuple(map(tuple, fields["frames"]))
+    return replace(base or Preprocess(), **fields)
 
 
 def weight_spec(row: Row, base: WeightSpec | None = None) -> WeightSpec:
-    """The weights a row describes; fields it leaves out are those of `base`.
+    """Return the weights that a row describes; missing fields are taken from `base`.
 
-    Raises `ConfigError` where the field `preprocess` is not `INHERITED`.
+    Raises `ConfigError` if the row has a field `preprocess` that is not `INHERITED`.
     """
     base = base or WeightSpec(row.name)
-    own = {key: value for key, value in row.data.items() if key not in _PREPROCESS}
-    if (said := own.pop("preprocess", INHERITED)) != INHERITED:
-        raise ConfigError(f'preprocess is {said!r}; accepted: "{INHERITED}", or size, mean, std, ... instead.')
+    fields = {key: value for key, value in row.data.items() if key not in _PREPROCESS}
+    if (preprocess := fields.pop("preprocess", INHERITED)) != INHERITED:
+        raise ConfigError(f'preprocess is {preprocess!r}; accepted: "{INHERITED}", or size, mean, std, ... instead.')
     if "preprocess" in row.data:
-        return replace(base, **own)
-    return replace(base, preprocess=preprocess_of(row.data, base.preprocess), **own)
+        return replace(base, **fields)
+    return replace(base, preprocess=preprocess_of(row.data, base.preprocess), **fields)
 
 
 def _table(path: Path, place: str, value: Any) -> dict[str, Any]:
@@ -295,7 +314,7 @@ def _check_keys(path: Path, place: str, table: Mapping[str, Any], accepted: tupl
         if key not in accepted:
             where = f"{place}.{key}" if place else key
             close = nearest(key, accepted, 1)
-            advice = f"did you mean {close[0]}?" if close else f"accepted here: {', '.join(accepted)}."
+            advice = f"did you mean {close[0]}?" if close else f"accepted: {', '.join(accepted)}."
             raise ConfigError(f"{path}: unknown key {where}; {advice}")
 
 
@@ -304,5 +323,5 @@ def _check_fields(path: Path, place: str, fields: Any, types: _Types) -> None:
     for key, value in fields.items():
         if not isinstance(value, types[key]) or isinstance(value, bool):
             names = {str: "a string", int: "an integer", float: "a number", list: "a list", dict: "a table"}
-            wanted = " or ".join(names[kind] for kind in types[key])
-            raise ConfigError(f"{path}: {place}.{key} is {value!r}; it must be {wanted}.")
+            expected = " or ".join(names[kind] for kind in types[key])
+            raise ConfigError(f"{path}: {place}.{key} is {value!r}; it must be {expected}.")

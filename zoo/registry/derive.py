@@ -1,4 +1,4 @@
-"""Deriving a catalogue from what plugins say about themselves. The reverse of `zoo.registry.catalogue`."""
+"""Derive the catalogue from the specs of plugins. The reverse of `zoo.registry.catalogue`."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ Table = Mapping[str, Mapping[str, Any]]
 
 
 def row(kind: str, spec: Any, module: str, distribution: str) -> Row:
-    """The catalogue row of one spec, without its parameter count."""
+    """Return the catalogue row of one spec, without its parameter count."""
     return Row(kind, spec.name, module, distribution, fields(kind, spec))
 
 
 def fields(kind: str, spec: Any) -> dict[str, Any]:
-    """The row's fields that differ from the spec's defaults, as plain TOML values."""
-    own = {f.name: getattr(spec, f.name) for f in dataclasses.fields(spec) if f.name in FIELDS[kind]}
+    """Return the fields of a spec that differ from its defaults, as plain TOML values."""
+    values = {f.name: getattr(spec, f.name) for f in dataclasses.fields(spec) if f.name in FIELDS[kind]}
     usual = defaults(type(spec))
-    found = {name: value for name, value in own.items() if name not in usual or value != usual[name]}
+    differing = {name: value for name, value in values.items() if name not in usual or value != usual[name]}
     if isinstance(spec, BackboneSpec):
-        found |= {"stages": [_stage(stage) for stage in spec.stages], "layouts": sorted(spec.layouts)}
+        differing |= {"stages": [_stage(stage) for stage in spec.stages], "layouts": sorted(spec.layouts)}
     elif isinstance(spec, ModelSpec):
-        found["layouts"] = sorted(spec.layouts)
+        differing["layouts"] = sorted(spec.layouts)
     elif kind == "adapters":
-        found["options"] = _adapter_options(spec.adapter)
-    found.pop("preprocess", None)
+        differing["options"] = _adapter_options(spec.adapter)
+    differing.pop("preprocess", None)
     if isinstance(spec, AdapterSpec | Part):
         pass
     elif spec.preprocess is not None:
-        found |= _preprocess(spec.preprocess)
+        differing |= _preprocess(spec.preprocess)
     elif isinstance(spec, WeightSpec):
-        found["preprocess"] = INHERITED
-    return {name: _plain(value) for name, value in found.items() if value not in ([], {}, ())}
+        differing["preprocess"] = INHERITED
+    return {name: _plain(value) for name, value in differing.items() if value not in ([], {}, ())}
 
 
 _DEFAULTS = {**defaults(BackboneSpec), **defaults(WeightSpec), **defaults(Preprocess), "size": 224}
@@ -54,16 +54,16 @@ def _stage(stage: Stage) -> list[Any]:
 
 
 def _preprocess(value: Preprocess) -> dict[str, Any]:
-    found = {
+    differing = {
         name: getattr(value, name) for name, usual in defaults(Preprocess).items() if getattr(value, name) != usual
     }
-    if "size" in found and value.size[0] == value.size[1]:
-        found["size"] = value.size[0]
-    return found
+    if "size" in differing and value.size[0] == value.size[1]:
+        differing["size"] = value.size[0]
+    return differing
 
 
 def _adapter_options(adapter: type) -> dict[str, str]:
-    """Option name -> its type and default, for people."""
+    """Return the type and default of each option, as text to be read."""
     options = {}
     for option in dataclasses.fields(adapter):
         if not option.init or option.name.startswith("_"):
@@ -77,14 +77,14 @@ def _adapter_options(adapter: type) -> dict[str, str]:
 
 
 def _type_of(adapter: type, option: dataclasses.Field[Any]) -> str:
-    """An option's type for people; the name of the extension point where it names a part."""
+    """Return the type of an option as text; the name of the extension point if the option names a part."""
     kind, metadata = annotation(adapter, option)
     text = kind if isinstance(kind, str) else getattr(kind, "__name__", str(kind))
     return next((point.name for point in metadata if hasattr(point, "name")), text)
 
 
 def _plain(value: Any) -> Any:
-    """`value` in TOML's types; what TOML lacks (None) is written as Python writes it."""
+    """Return a value in TOML's types. A value that TOML lacks (None) becomes the text of its Python form."""
     if isinstance(value, Mapping):
         return {str(key): _plain(one) for key, one in value.items()}
     if isinstance(value, tuple | list):
@@ -93,16 +93,20 @@ def _plain(value: Any) -> Any:
 
 
 def catalogue(plugins: Iterable[tuple[str, Contribution]], command: str, count: Callable[[BackboneSpec], int]) -> str:
-    """The catalogue file of these plugins, given as (module, what it gives): the same text for the same tables.
+    """Return the catalogue file of these plugins. Equal tables give equal text.
 
-    `count` gives the number of parameters of a backbone, see `zoo.models.backbone.count_params`.
+    Args:
+        plugins: (module, contribution) of each plugin.
+        command: the command that derives the file, for its header.
+        count: returns the number of parameters of a backbone, see `zoo.models.backbone.count_params`.
     """
     parts = [HEADER.format(command=command)]
-    for module, given in sorted(plugins, key=lambda plugin: plugin[0]):
-        tables = {kind: {name: fields(kind, spec) for name, spec in given.specs[kind].items()} for kind in KINDS}
-        for name, spec in given.specs["backbones"].items():
+    for module, contribution in sorted(plugins, key=lambda plugin: plugin[0]):
+        tables = {kind: {name: fields(kind, spec) for name, spec in contribution.specs[kind].items()} for kind in KINDS}
+        for name, spec in contribution.specs["backbones"].items():
             tables["backbones"][name]["params"] = count(spec)
-        if not any(tables.values()):  # says that the plugin gives nothing, so that it need not be imported to be asked
+        if not any(tables.values()):
+            # An empty table says that the plugin gives nothing, so that a listing need not import it to find out.
             parts.append(f"\n[plugin.{_toml(module)}]\n")
         parts += [_render(f"plugin.{_toml(module)}.{kind}", kind, table) for kind, table in tables.items() if table]
     return "".join(parts)
@@ -116,17 +120,17 @@ def _render(place: str, kind: str, table: Table) -> str:
 
 
 def _share(kind: str, table: Table) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """What most rows of a table have in common, and each row without it.
+    """Return the fields that most rows of a table share, and each row without them.
 
-    A row that leaves the field out says its default instead; where the default cannot be said (None, or none at all),
-    the field is shared only if every row has it.
+    A row without a shared field must state the default of this field. If the default cannot be written in TOML (None,
+    or no default), the field is shared only if every row has it.
     """
     rows = {name: _templated(kind, name, table[name]) for name in sorted(table)}
     shared = {}
     for key in FIELDS[kind]:
         values = [json.dumps(data[key], sort_keys=True) for data in rows.values() if key in data]
-        sayable = isinstance(_DEFAULTS.get(key), str | int | float)
-        if len(values) < len(rows) and not sayable:
+        writable = isinstance(_DEFAULTS.get(key), str | int | float)
+        if len(values) < len(rows) and not writable:
             continue
         text, count = (Counter(values).most_common(1) or [("", 0)])[0]
         if count > 1 and count > len(rows) / 2:
@@ -135,8 +139,8 @@ def _share(kind: str, table: Table) -> tuple[dict[str, Any], dict[str, dict[str,
 
 
 def _without(data: Mapping[str, Any], shared: Mapping[str, Any]) -> dict[str, Any]:
-    said = {key: _DEFAULTS[key] for key in shared if key not in data}
-    return {key: value for key, value in {**data, **said}.items() if key not in shared or shared[key] != value}
+    stated = {key: _DEFAULTS[key] for key in shared if key not in data}
+    return {key: value for key, value in {**data, **stated}.items() if key not in shared or shared[key] != value}
 
 
 def _templated(kind: str, name: str, data: Mapping[str, Any]) -> dict[str, Any]:
@@ -146,14 +150,14 @@ def _templated(kind: str, name: str, data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _toml(value: Any) -> str:
-    """One TOML value on one line. Strings are written as JSON writes them, which TOML reads alike."""
+    """Return a TOML value on one line. Strings are written as in JSON, which TOML reads the same way."""
     if isinstance(value, Mapping):
         inner = ", ".join(f"{_key(key)} = {_toml(one)}" for key, one in value.items())
         return f"{{ {inner} }}" if inner else "{}"
     if isinstance(value, list):
         return f"[{', '.join(map(_toml, value))}]"
     if isinstance(value, float) and not math.isfinite(value):
-        raise ConfigError(f"{value} cannot stand in a catalogue; give a finite number.")
+        raise ConfigError(f"{value} cannot be written to a catalogue; give a finite number.")
     return json.dumps(value, ensure_ascii=False) if isinstance(value, str | bool) else repr(value)
 
 

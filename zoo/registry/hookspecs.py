@@ -1,4 +1,7 @@
-"""The hooks a plugin may implement. Hooks return values and take keyword arguments; they only ever grow."""
+"""The hooks that a plugin may implement.
+
+Hooks take keyword arguments and return values. New hooks may be added; existing ones do not change.
+"""
 
 from __future__ import annotations
 
@@ -16,29 +19,29 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 @hookspec
 def zoo_backbones() -> Iterable[BackboneSpec]:  # type: ignore[empty-body]
-    """The backbones this plugin builds."""
+    """Return the backbones of this plugin."""
 
 
 @hookspec
 def zoo_adapters() -> Iterable[AdapterSpec]:  # type: ignore[empty-body]
-    """The task adapters this plugin provides."""
+    """Return the task adapters of this plugin."""
 
 
 @hookspec
 def zoo_weights() -> Iterable[WeightSpec]:  # type: ignore[empty-body]
-    """Published weights, of this plugin's backbones or of others'."""
+    """Return published weights, for this plugin's backbones or for those of other plugins."""
 
 
 @hookspec
 def zoo_models() -> Iterable[ModelSpec]:  # type: ignore[empty-body]
-    """Named compositions of a backbone, an adapter and a configuration."""
+    """Return named models: backbone, task adapter and configuration under one name."""
 
 
 @hookspec
 def zoo_parts() -> Iterable[Part]:  # type: ignore[empty-body]
-    """What this plugin adds to extension points: heads, decoders, data formats, optimizers, commands, ..."""
+    """Return parts for extension points: heads, decoders, data formats, optimizers, commands, ..."""
 
 
 @hookspec(firstresult=True)
 def zoo_fetch(source: str, file: str, revision: str, offline: bool) -> Path | None:  # type: ignore[empty-body]
-    """A local path for `file` at `source` (e.g. `s3://bucket/key`), or None when the scheme is not this plugin's."""
+    """Return a local path for `file` at `source` (e.g. `s3://bucket/key`); None for a scheme that is not its own."""

@@ -1,4 +1,4 @@
-"""The plugins that are installed and what has become of each: unloaded, loaded, set aside, or disabled by the user."""
+"""The installed plugins, each with its state: unloaded, loaded, set aside (broken), or disabled by the user."""
 
 from __future__ import annotations
 
@@ -16,7 +16,16 @@ from zoo.registry.loader import Candidate, Contribution, PluginRecord, State
 
 @dataclass
 class Plugin:
-    """A candidate and what has become of it. `rows` is None where no catalogue describes it."""
+    """An installed plugin and its state.
+
+    Attributes:
+        candidate: name, module and distribution.
+        rows: its catalogue rows; None if no catalogue describes it.
+        state: see `zoo.registry.loader.PluginRecord`.
+        reason: why it has this state, as one sentence.
+        traceback: traceback of the error, if it failed.
+        given: its specs, once it is loaded.
+    """
 
     candidate: Candidate
     rows: list[Row] | None
@@ -46,33 +55,32 @@ class Plugin:
             raise PluginError(f"plugin {self.qualified} ({self.candidate.module}) {self.fate()}")
 
     def record(self) -> PluginRecord:
-        found = self.candidate
-        return PluginRecord(
-            found.name, found.module, found.distribution, found.version, self.state, self.reason, self.traceback
-        )
+        it = self.candidate
+        return PluginRecord(it.name, it.module, it.distribution, it.version, self.state, self.reason, self.traceback)
 
     def fate(self) -> str:
-        """What became of a plugin that gives nothing, as the end of a sentence."""
+        """Return why a plugin gives nothing, as the end of a sentence."""
         verb = {"failed": "failed", "incompatible": "is incompatible", "disabled": "is disabled"}[self.state]
         return f"{verb}: {self.reason}"
 
     def rows_of(self, kind: str) -> list[Row]:
-        """Its catalogue rows of `kind`, derived from its specs where no catalogue describes it."""
+        """Return its catalogue rows of `kind`; without a catalogue, they are derived from its specs."""
         if self.rows is not None:
             return [row for row in self.rows if row.kind == kind]
         from zoo.registry import derive
 
-        given = self.given.specs[kind].values() if self.given else ()
-        return [derive.row(kind, spec, self.candidate.module, self.candidate.distribution) for spec in given]
+        specs = self.given.specs[kind].values() if self.given else ()
+        return [derive.row(kind, spec, self.candidate.module, self.candidate.distribution) for spec in specs]
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Which plugins the user wants: by argument, then environment, then registry.toml.
+    """The user's choice of plugins: by argument, then environment, then registry.toml.
 
     Attributes:
-        only: only these, by name, module or `distribution/name`; None for all. disable: all but these.
-        overlay: what the user's own registry.toml files say.
+        only: use only these plugins, given by name, module or `distribution/name`; None for all.
+        disable: use all plugins except these.
+        overlay: content of the user's own registry.toml files.
     """
 
     only: frozenset[str] | None
@@ -80,20 +88,21 @@ class Selection:
     overlay: Overlay
 
     def why_disabled(self, candidate: Candidate) -> str:
-        """The reason; nothing where it is enabled."""
+        """Return the reason; an empty text if the plugin is enabled."""
         for only, disabled in self._levels():
             for name, reason in disabled.items():
                 if candidate.answers_to(name):
                     return reason
             if only is not None:
                 chosen = any(candidate.answers_to(name) for name in only)
-                return "" if chosen else f"not among the plugins asked for: {', '.join(sorted(only))}"
+                return "" if chosen else f"not among the selected plugins: {', '.join(sorted(only))}"
         return ""
 
     def check(self, candidates: list[Candidate]) -> None:
-        """Raise `UnknownNameError` for a plugin that was asked for, or to be disabled, and is not installed.
+        """Raise `UnknownNameError` if a selected or disabled plugin is not installed.
 
-        A name in registry.toml may be of another environment that shares the file; `unknown` tells those.
+        Names in registry.toml are not checked here: another environment that shares the file may have that plugin.
+        `unknown` reports them.
         """
         off = _listed("ZOO_DISABLE_PLUGINS")
         for name in sorted((self.only or frozenset()) | _listed("ZOO_PLUGINS") | self.disable | off):
@@ -102,21 +111,21 @@ class Selection:
                 raise unknown_name("plugin", name, [candidate.name for candidate in candidates], hint)
 
     def unknown(self, candidates: list[Candidate]) -> list[str]:
-        """A sentence for each name that registry.toml disables and no installed plugin has."""
+        """Return a sentence for each name that registry.toml disables and no installed plugin has."""
         names = {candidate.name for candidate in candidates}
         return [
             f"{path} disables the plugin {name!r}, which is not installed"
             + (
                 f"; did you mean {close[0]}?"
                 if (close := nearest(name, names, 1))
-                else f" ({', '.join(sorted(names))} are)."
+                else f". Installed: {', '.join(sorted(names))}."
             )
             for name, path in self.overlay.disable.items()
             if not _answered(name, candidates)
         ]
 
     def _levels(self) -> list[tuple[frozenset[str] | None, Mapping[str, str]]]:
-        """(only these, these not and why) by argument, environment and registry.toml."""
+        """Return (selected plugins, disabled plugin -> reason) of the arguments, the environment and registry.toml."""
         off, only = _listed("ZOO_DISABLE_PLUGINS"), _listed("ZOO_PLUGINS")
         return [
             (self.only, dict.fromkeys(self.disable, "disabled by argument")),
@@ -126,12 +135,12 @@ class Selection:
 
 
 def installed(selection: Selection) -> list[Plugin]:
-    """Every installed plugin; those that the user does not want are disabled. Raises `UnknownNameError` as `check`."""
+    """Return every installed plugin; those that the user disabled are marked so. Raises as `Selection.check` does."""
     candidates = loader.discover()
     path = catalogue.first_party_path()
-    own = catalogue.read_catalogue(path, loader.FIRST_PARTY) if path else {}
+    first_party = catalogue.read_catalogue(path, loader.FIRST_PARTY) if path else {}
     plugins = [
-        Plugin(candidate, own.get(candidate.module)) if candidate.first_party else _third_party(candidate)
+        Plugin(candidate, first_party.get(candidate.module)) if candidate.first_party else _third_party(candidate)
         for candidate in candidates
     ]
     selection.check(candidates)
@@ -152,7 +161,10 @@ def _listed(variable: str) -> frozenset[str]:
 
 
 def _third_party(candidate: Candidate) -> Plugin:
-    """With the rows of its own catalogue; a catalogue that cannot be read sets the plugin aside, not the host."""
+    """Return a third-party plugin with the rows of its catalogue.
+
+    A catalogue that cannot be read is the plugin's fault: it sets the plugin aside and does not stop zoo.
+    """
     path = loader.shipped_catalogue(candidate)
     try:
         rows = catalogue.read_catalogue(path, candidate.distribution).get(candidate.module) if path else None

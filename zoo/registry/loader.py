@@ -1,8 +1,8 @@
-"""Finding and loading plugins: first-party modules and third-party entry points go through the same door.
+"""Find and load plugins. zoo's own modules and third-party entry points are loaded by the same code.
 
-pluggy's own entry-point loader is not used: one plugin that raises while it is imported would end it, and every plugin
-after that one would be silently absent. Here each plugin is imported, registered and asked on its own, and what goes
-wrong is kept in its `PluginRecord`.
+pluggy's own entry-point loader is not used: it stops at the first plugin that raises on import, and all later plugins
+would be missing without a word. Here each plugin is imported, registered and called separately, and its `PluginRecord`
+says what went wrong.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ GROUP = "zoo.plugins"
 FIRST_PARTY = "flax-zoo"
 _PACKAGES = ("zoo.plugins", "zoo.adapters")
 _ROOMS = ("data", "labels", "targets", "training")
-"""Rooms of the core whose module `parts` is a plugin as others are."""
+"""Packages of the core whose module `parts` is a plugin like any other."""
 
 State = Literal["ok", "failed", "disabled", "shadowed", "incompatible", "unloaded"]
 
@@ -42,18 +42,23 @@ HOOKS: Mapping[str, tuple[str, Callable[[Any], None]]] = {
     "models": ("zoo_models", validate.validate_model),
     "parts": ("zoo_parts", validate.validate_part),
 }
-"""For each kind of spec, the hook that gives it and the check it must pass."""
+"""Kind of spec -> (the hook that returns such specs, the check that each must pass)."""
 
 
 @dataclass(frozen=True, slots=True)
 class PluginRecord:
-    """How one plugin fared.
+    """The state of one plugin.
 
     Attributes:
-        state: `ok`; `failed` (import, hooks or a spec were wrong); `disabled`; `incompatible` (written for another
+        name: name of the entry point, or of zoo's own module.
+        module: the module that is imported.
+        distribution: the installed distribution that it belongs to.
+        version: version of the distribution.
+        state: `ok`; `failed` (the import, a hook or a spec was wrong); `disabled`; `incompatible` (written for another
             version of the plugin interface); `shadowed` (another distribution is preferred for some of its names);
-            `unloaded` (known from its catalogue, not needed yet).
-        reason: one sentence, empty for `ok`. traceback: of the error, where there was one.
+            `unloaded` (known from its catalogue and not needed yet).
+        reason: one sentence; empty for `ok`.
+        traceback: traceback of the error, if there was one.
     """
 
     name: str
@@ -67,7 +72,10 @@ class PluginRecord:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A plugin that is installed, before anything of it is imported."""
+    """An installed plugin, before any of its code is imported.
+
+    `attribute` is the plugin object in the module; empty if the module itself is the plugin.
+    """
 
     name: str
     module: str
@@ -76,7 +84,7 @@ class Candidate:
     version: str
 
     def answers_to(self, name: str) -> bool:
-        """Whether `name` means this plugin: its own name, its module, or `distribution/name`."""
+        """Return whether `name` is this plugin's name, its module, or `distribution/name`."""
         return name in (self.name, self.module, f"{self.distribution}/{self.name}")
 
     @property
@@ -87,7 +95,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Contribution:
-    """What a plugin gives, by kind and name, and its `zoo_fetch` where it has one."""
+    """The specs of a plugin by kind and name, and its `zoo_fetch` if it has one."""
 
     specs: Mapping[str, Mapping[str, Any]]
     fetch: Callable[..., Path | None] | None = None
@@ -98,7 +106,7 @@ class IncompatibleError(PluginError):
 
 
 def same_distribution(one: str, other: str) -> bool:
-    """Whether two spellings name one distribution (`My_Dist` is `my-dist`)."""
+    """Return whether two spellings name the same distribution (`My_Dist` is `my-dist`)."""
     return _canonical(one) == _canonical(other)
 
 
@@ -107,7 +115,7 @@ def _canonical(name: str) -> str:
 
 
 def discover() -> list[Candidate]:
-    """Every installed plugin: zoo's own, then third-party ones by distribution and name. Nothing is imported."""
+    """Return every installed plugin: zoo's own, then third-party ones by distribution and name. Nothing is imported."""
     third = {(candidate.module, candidate.attribute): candidate for candidate in _entry_points()}
     return [*_own_modules(), *sorted(third.values(), key=lambda c: (_canonical(c.distribution), c.name))]
 
@@ -120,62 +128,66 @@ def _own_modules() -> Iterator[Candidate]:
     for room in _ROOMS:
         yield Candidate(f"zoo-{room}", _parts_of(room), "", FIRST_PARTY, zoo.__version__)
     for package in _PACKAGES:
-        for found in sorted(pkgutil.iter_modules(importlib.import_module(package).__path__), key=lambda m: m.name):
-            if not found.name.startswith("_"):
-                yield Candidate(found.name, f"{package}.{found.name}", "", FIRST_PARTY, zoo.__version__)
+        for module in sorted(pkgutil.iter_modules(importlib.import_module(package).__path__), key=lambda m: m.name):
+            if not module.name.startswith("_"):
+                yield Candidate(module.name, f"{package}.{module.name}", "", FIRST_PARTY, zoo.__version__)
 
 
 def _entry_points() -> Iterator[Candidate]:
-    seen = set()
+    distributions = set()
     for distribution in metadata.distributions():
         try:
-            # Parsing the entry points of every installed distribution would take longer than all the rest of a listing.
+            # Parse only files that mention the group: parsing those of all distributions would take longer than the
+            # rest of a listing.
             if GROUP not in (distribution.read_text("entry_points.txt") or ""):
                 continue
             name = distribution.metadata["Name"]
             points = [point for point in distribution.entry_points if point.group == GROUP]
-        except Exception:  # a damaged installation of something else is not a plugin
+        except Exception:  # a damaged installation of another package must not stop zoo
             continue
-        if _canonical(name) in seen:
-            continue  # an older copy, further down the path
-        seen.add(_canonical(name))
+        if _canonical(name) in distributions:
+            continue  # an older copy, later on sys.path
+        distributions.add(_canonical(name))
         for point in points:
             module, _, attribute = point.value.partition(":")
             yield Candidate(point.name, module.strip(), attribute.strip(), name, distribution.version)
 
 
 def shipped_catalogue(candidate: Candidate) -> Path | None:
-    """A third-party package's own `registry.toml`, of the innermost package that has one; nothing is imported."""
+    """Return the `registry.toml` that a third-party package ships; None if it ships none. Nothing is imported.
+
+    If several of the nested packages around the plugin module have one, the innermost counts.
+    """
     top, *inner = candidate.module.split(".")
     try:
-        found = util.find_spec(top)
+        package = util.find_spec(top)
     except (ImportError, ValueError, AttributeError):
         return None
-    for folder in map(Path, (found and found.submodule_search_locations) or ()):
-        parts = [folder.joinpath(*inner[:depth]) for depth in range(len(inner), -1, -1)]
-        for part in parts:
-            if (part / FILE).is_file():
-                return part / FILE
+    for folder in map(Path, (package and package.submodule_search_locations) or ()):
+        nested = [folder.joinpath(*inner[:depth]) for depth in range(len(inner), -1, -1)]
+        for place in nested:
+            if (place / FILE).is_file():
+                return place / FILE
     return None
 
 
 def load(candidate: Candidate) -> Contribution:
-    """Import the plugin, register it with pluggy and collect what its hooks give.
+    """Import the plugin, register it with pluggy and collect the specs that its hooks return.
 
     Raises:
-        IncompatibleError: its `ZOO_API` is not this zoo's.
+        IncompatibleError: its `ZOO_API` is not the version of this zoo.
         PluginError: a hook is unknown, or a spec is not valid.
-        BaseException: whatever the plugin's own code raises.
+        BaseException: any error that the plugin's own code raises.
     """
     module = importlib.import_module(candidate.module)
     plugin: Any = module
     for part in filter(None, candidate.attribute.split(".")):
         plugin = getattr(plugin, part)
-    wanted = getattr(plugin, "ZOO_API", getattr(module, "ZOO_API", spec.API_VERSION))
-    if wanted != spec.API_VERSION:
+    version = getattr(plugin, "ZOO_API", getattr(module, "ZOO_API", spec.API_VERSION))
+    if version != spec.API_VERSION:
         raise IncompatibleError(
-            f"it was written for version {wanted!r} of the plugin interface, this zoo has version {spec.API_VERSION}; "
-            "install a matching release of one of the two."
+            f"it was written for version {version!r} of the plugin interface, but this zoo has version "
+            f"{spec.API_VERSION}; install matching releases of the two."
         )
     manager = _registered(plugin, candidate.name)
     specs = {kind: _collect(manager, hook, check) for kind, (hook, check) in HOOKS.items()}
@@ -184,7 +196,10 @@ def load(candidate: Candidate) -> Contribution:
 
 
 def _registered(plugin: Any, name: str) -> pluggy.PluginManager:
-    """A plugin manager of its own for each plugin: one that raises in a hook cannot end another's call."""
+    """Return a plugin manager with only this plugin.
+
+    Each plugin has a manager of its own: in a shared one, a plugin that raises in a hook would end the call for all.
+    """
     import pluggy
 
     from zoo.registry import hookspecs
@@ -195,37 +210,37 @@ def _registered(plugin: Any, name: str) -> pluggy.PluginManager:
     for hook in known:
         function = getattr(plugin, hook, None)
         if callable(function) and manager.parse_hookimpl_opts(plugin, hook) is None:
-            raise PluginError(f"{hook} is not marked as a hook; put @zoo.hookimpl above it.")
+            raise PluginError(f"the function {hook} is not marked as a hook; decorate it with @zoo.hookimpl.")
     manager.register(plugin, name)
     _reject_unknown_hooks(manager, known)
     return manager
 
 
 def _reject_unknown_hooks(manager: pluggy.PluginManager, known: list[str]) -> None:
-    """What pluggy's `check_pending` does, with the name that was probably meant."""
+    """Raise as pluggy's `check_pending` does, with the hook that was probably meant."""
     for hook, caller in vars(manager.hook).items():
         if hook.startswith("_") or hook in known or all(impl.optionalhook for impl in caller.get_hookimpls()):
             continue
         close = nearest(hook, known, 1)
         meant = f"did you mean {close[0]}?" if close else f"the hooks are {', '.join(sorted(known))}."
-        raise PluginError(f"it implements {hook}, which is no hook; {meant}")
+        raise PluginError(f"it implements {hook}, which is not a hook of zoo; {meant}")
 
 
 def _collect(manager: pluggy.PluginManager, hook: str, check: Callable[[Any], None]) -> dict[str, Any]:
     specs: dict[str, Any] = {}
-    for given in getattr(manager.hook, hook)():
-        for one in given:
+    for returned in getattr(manager.hook, hook)():
+        for one in returned:
             check(one)
             if one.name in specs:
-                raise PluginError(f"{hook} gives {one.name!r} twice.")
+                raise PluginError(f"{hook} returns {one.name!r} twice.")
             specs[one.name] = one
     return specs
 
 
 def attempt(candidate: Candidate) -> tuple[Contribution | None, State, str, str]:
-    """`load` without the risk: the contribution or None, the state, the reason and the traceback.
+    """Call `load` and catch its errors. Returns the contribution or None, the state, the reason and the traceback.
 
-    Everything but Ctrl-C is caught: a plugin that calls `sys.exit` while it is imported must not end the program.
+    All exceptions except Ctrl-C are caught: a plugin that calls `sys.exit` on import must not end the program.
     """
     try:
         return load(candidate), "ok", "", ""

@@ -1,13 +1,13 @@
-"""Extension points: what is chosen by name, and is filled by plugins, zoo's own and others through the same hook.
+"""Extension points: tables of parts that are chosen by name and that plugins, zoo's own and others, add to.
 
-The room or task that uses parts declares a `Point`, which reads as a mapping from names to values:
+The code that uses parts declares a `Point`, which is a mapping from names to values:
 
     HEADS = Point("detector.head", "detector head", Method)
     HEADS["fcos"]                   # raises UnknownNameError with the nearest names
     list(HEADS)
 
-A plugin fills it by `zoo_parts`, with `Part("detector.head", "fcos", Method(...), "A line for people.")`. A bare name
-means zoo's own part, whatever else is installed; `distribution/name` is always understood.
+A plugin adds a part with the hook `zoo_parts`: `Part("detector.head", "fcos", Method(...), "Summary in one line.")`. A
+bare name means zoo's own part, whatever else is installed; `distribution/name` always works as well.
 """
 
 from __future__ import annotations
@@ -29,13 +29,14 @@ class Point(Mapping[str, T], Generic[T]):
     """An extension point, as a mapping from the names of its parts to their values.
 
     Args:
-        name: two words with a dot: who uses the parts, and what they are. noun: of one of them, for messages.
-        kind: the type that values must have.
+        name: two words with a dot between them: the user of the parts, and what they are, e.g. `detector.head`.
+        noun: what one part is called in messages, e.g. `detector head`.
+        kind: the type that values must have; None for any.
     """
 
     def __init__(self, name: str, noun: str, kind: type[T] | None = None) -> None:
         self.name, self.noun, self.kind = name, noun, kind
-        self._seen: Registry | None = None
+        self._registry: Registry | None = None
         self._names: list[str] = []
         self._values: dict[str, T] = {}
 
@@ -43,13 +44,17 @@ class Point(Mapping[str, T], Generic[T]):
         return f"Point({self.name!r})"
 
     def key(self, name: str) -> str:
-        """What a part, perhaps `distribution/name`, is called in the registry."""
+        """Return the registry's name of a part that is given as `name` or `distribution/name`."""
         distribution, slash, bare = name.rpartition("/")
         return f"{distribution}{slash}{self.name}:{bare}"
 
     def __getitem__(self, name: str) -> T:
-        """The part called `name`. Raises `UnknownNameError` with the nearest names, `PluginError` for one that is not
-        what the point asks for."""
+        """Return the part called `name`.
+
+        Raises:
+            UnknownNameError: no plugin gives it; the message has the nearest names.
+            PluginError: it cannot be imported, or it is not of the type that the point requires.
+        """
         names = self._current()
         if name not in self._values:
             try:
@@ -60,10 +65,10 @@ class Point(Mapping[str, T], Generic[T]):
         return self._values[name]
 
     def _current(self) -> list[str]:
-        """The names of the parts. They and the values are those of one registry, and forgotten with it."""
-        if self._seen is not registry():
-            self._seen, self._values = registry(), {}
-            self._names = self._seen.part_names(self.name)
+        """Return the names of the parts. Names and values are cached until the registry of the process is reset."""
+        if self._registry is not registry():
+            self._registry, self._values = registry(), {}
+            self._names = self._registry.part_names(self.name)
         return self._names
 
     def _value(self, part: Part) -> T:
@@ -80,7 +85,8 @@ class Point(Mapping[str, T], Generic[T]):
                 ) from error
         if self.kind is not None and not isinstance(value, self.kind):
             raise PluginError(
-                f"the {self.noun} {part.id!r} is {value!r}; the extension point {self.name} takes {self.kind.__name__}."
+                f"the {self.noun} {part.id!r} is {value!r}; the extension point {self.name} accepts a "
+                f"{self.kind.__name__}."
             )
         return value  # type: ignore[no-any-return]
 
@@ -94,13 +100,13 @@ class Point(Mapping[str, T], Generic[T]):
         return len(self._current())
 
     def summaries(self) -> dict[str, str]:
-        """Name -> the line for people. Nothing is imported."""
+        """Return the summary of each part by name. Nothing is imported."""
         rows = registry().part_rows(self.name)
         return {name: row.data.get("summary", "") for name, row in zip(self, rows, strict=True)}
 
 
 def points_of(cls: type) -> dict[str, Point[Any]]:
-    """The fields of a dataclass that name a part, `field: Annotated[str, POINT]`, with their points."""
+    """Return the fields of a dataclass that name a part (`field: Annotated[str, POINT]`), with their points."""
     return {
         option.name: point for option in fields(cls) for point in annotation(cls, option)[1] if isinstance(point, Point)
     }

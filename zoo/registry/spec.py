@@ -1,8 +1,8 @@
-"""What plugins say about themselves: frozen values, without jax.
+"""Specs: what a plugin declares about its backbones, weights, tasks, models and parts. Frozen values, without jax.
 
-A backbone plugin returns `BackboneSpec`s and `WeightSpec`s, a task plugin `AdapterSpec`s and, for published
-compositions, `ModelSpec`s. Whatever differs between two families is a field here, so that no other code asks
-which family it has before it.
+A backbone plugin returns `BackboneSpec`s and `WeightSpec`s. A task plugin returns `AdapterSpec`s, and `ModelSpec`s for
+published models. Every difference between two families is a field here, so that no other code has to ask for the
+family. Plugins import everything they need to describe themselves from this module, `Preprocess` included.
 """
 
 from __future__ import annotations
@@ -12,28 +12,28 @@ from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any, Literal
 
 from zoo.errors import ConfigError, unknown_name
-from zoo.numbers import check_finite
+from zoo.registry.preprocess import STATISTICS, Preprocess
 
 API_VERSION = 1
-"""Version of the plugin interface. A plugin module says which one it was written for in `ZOO_API`."""
+"""Version of the plugin interface. A plugin module states the version it was written for as `ZOO_API`."""
 
 StageKind = Literal["map", "tokens", "vector"]
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One step of a backbone; the stages of a backbone, applied in order, are the backbone.
+    """One step of a backbone. Applied in order, the stages of a backbone are the backbone.
 
     Attributes:
-        name: unique in the backbone, e.g. `stem`, `layer1`, `blocks.0`.
-        channels: size of the last axis of its output.
-        stride: input pixels for each output position, along either axis (1 for kind `vector`).
-        kind: `map` gives (batch, height, width, channels), `tokens` (batch, tokens, channels),
-            `vector` (batch, channels).
-        prefix: of tokens, how many lead that stand for no place in the image (class token, registers); the others
-            are the map's rows one after the other.
-        modules: attribute paths below the backbone that own this stage's parameters, e.g. `("conv1", "bn1")`.
-        dilation: by how much its stride is smaller than the family's own, where the backbone is built dilated.
+        name: unique within the backbone, e.g. `stem`, `layer1`, `blocks.0`.
+        channels: size of the last axis of the output.
+        stride: input pixels per output position, along either axis (1 for kind `vector`).
+        kind: shape of the output: `map` is (batch, height, width, channels), `tokens` is (batch, tokens, channels),
+            `vector` is (batch, channels).
+        modules: attribute paths in the backbone that own the parameters of this stage, e.g. `("conv1", "bn1")`.
+        prefix: for `tokens`, the number of leading tokens without a position in the image (class token, registers).
+            The other tokens are the rows of the map, one after the other.
+        dilation: factor by which the stride is smaller than the family's own in a dilated backbone.
     """
 
     name: str
@@ -46,13 +46,13 @@ class Stage:
 
 
 OUTPUT_STRIDE = "output_stride"
-"""The build option of a backbone that is `dilatable`: no stage has a larger stride than this. Later convolutions have a
-stride of 1 and take their inputs as far apart as they would have been (arXiv:1706.05587, section 3.1)."""
+"""Build option of a `dilatable` backbone: the largest stride that a stage may have. Later stages are dilated
+instead of strided, which keeps their receptive field (arXiv:1706.05587, section 3.1)."""
 
 
 @dataclass(frozen=True)
 class Range:
-    """The accepted values of a build option that is a number: from `low` to below `high`; `default` if not given."""
+    """Accepted values of a numeric build option: `low` <= value < `high`. `default` holds if none is given."""
 
     default: float
     low: float = 0.0
@@ -73,11 +73,12 @@ class Range:
 
 @dataclass(frozen=True)
 class Stored:
-    """How another key layout stores one tensor of ours, with the checkpoint's axes.
+    """How another key layout stores one of zoo's tensors, with the axes of the checkpoint.
 
     Attributes:
-        names: of the tensors there; several are equal parts of ours, in order along the first axis (query, key, value).
-        shape: of each, where it differs from ours in more than the number of parts; one side may be -1.
+        names: names of the tensors in the other layout. Several tensors are equal slices of ours, in order along the
+            first axis (query, key, value).
+        shape: shape of each tensor, if it is not simply a slice of ours; one side may be -1.
     """
 
     names: tuple[str, ...]
@@ -85,83 +86,16 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True)
-class Preprocess:
-    """How pixels must be prepared for a set of weights. It travels with the weights.
-
-    Attributes:
-        size: (height, width) in pixels that the net was evaluated at.
-        mean, std: per channel, for pixel values scaled to [0, 1].
-        interpolation: kernel of the antialiased resize: `bilinear`, `bicubic`, `lanczos` or `nearest`.
-        crop_pct: the shorter side is resized to floor(size / crop_pct), then the centre is cropped.
-        crop_mode: `center` as above; `squash` resizes both sides to floor(size / crop_pct) without
-            keeping the aspect, then crops; `letterbox` shows the whole image: it is resized to fit into a frame, and
-            the frame's right or lower part is filled.
-        fill: the grey value (0 to 255) that a letterbox is filled with; None for the mean.
-        frames: further sizes that a letterbox may have; an image gets the one it fills best.
-        channels: order and number of colour channels: `RGB`, `BGR` or `L`. A model built for another number
-            of input channels keeps this and says its number elsewhere.
-    """
-
-    size: tuple[int, int] = (224, 224)
-    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
-    std: tuple[float, ...] = (0.229, 0.224, 0.225)
-    interpolation: Literal["bilinear", "bicubic", "lanczos", "nearest"] = "bilinear"
-    crop_pct: float = 0.875
-    crop_mode: Literal["center", "squash", "letterbox"] = "center"
-    channels: Literal["RGB", "BGR", "L"] = "RGB"
-    fill: int | None = None
-    frames: tuple[tuple[int, int], ...] = ()
-
-    def frame(self, size: tuple[int, int]) -> tuple[int, int]:
-        """The size (height, width) that an image of `size` is prepared in: of a letterbox the frame that it fills
-        best, the first of equals; else the only one."""
-        if self.crop_mode != "letterbox":
-            return self.size
-        height, width = size
-
-        def filled(frame: tuple[int, int]) -> float:
-            scale = min(frame[0] / height, frame[1] / width)
-            return scale * scale * height * width / (frame[0] * frame[1])
-
-        return max((self.size, *self.frames), key=filled)
-
-    def for_channels(self, channels: int) -> Preprocess:
-        """The same preparation for images with another number of channels: grey takes the mean of the statistics,
-        more channels repeat them in turn."""
-        old = len(self.mean)
-        if channels == old:
-            return self
-        if channels == 1:
-            mean, std = (sum(self.mean) / old,), (sum(self.std) / old,)
-            return replace(self, mean=mean, std=std, channels="L")
-        turn = [i % old for i in range(channels)]
-        order = "RGB" if old == 1 else self.channels
-        return replace(
-            self, mean=tuple(self.mean[i] for i in turn), std=tuple(self.std[i] for i in turn), channels=order
-        )
-
-    def __post_init__(self) -> None:
-        if len(self.mean) != len(self.std):
-            raise ConfigError(f"mean has {len(self.mean)} values and std {len(self.std)}; they need one per channel.")
-        for name in ("mean", "std"):
-            check_finite(name, getattr(self, name))
-        if not 0 < self.crop_pct <= 1:
-            raise ConfigError(f"crop_pct is {self.crop_pct}; it must lie in (0, 1].")
-        if min(self.size) < 1 or min(self.std) <= 0:
-            raise ConfigError(f"size {self.size} and std {self.std} must be positive.")
-
-
-@dataclass(frozen=True, slots=True)
 class ClassifierLayout:
-    """The classifier that a family's checkpoints end in: where it lies and how it computes logits.
+    """The classifier at the end of a family's checkpoints.
 
     Attributes:
-        path: its module's path in the native checkpoint, e.g. `fc`.
-        form: `linear` is pool, then an affine map; `conv` is a 1x1 convolution on the last map, ReLU, then average
+        path: path of its module in the native checkpoint, e.g. `fc`.
+        form: `linear` is pooling, then a linear layer; `conv` is a 1x1 convolution on the last map, ReLU, then average
             pooling (SqueezeNet, Network in Network).
-        dropout: rate before it in the reference.
-        labels: name of the label set of the reference checkpoints, or empty. A bare file with as many classes is taken
-            to have it.
+        dropout: dropout rate before it in the reference implementation.
+        labels: name of the label set of the reference checkpoints, or empty. A bare file with the same number of
+            classes is assumed to have it.
     """
 
     path: str
@@ -172,12 +106,13 @@ class ClassifierLayout:
 
 @dataclass(frozen=True)
 class Convention:
-    """What goes with checkpoints of another origin, which bear no other mark of it than their tensors.
+    """Settings for checkpoints of another origin, which can be recognised only by their tensors.
 
     Attributes:
-        name: for people, e.g. `tensorflow`.
-        recognise: tells by a checkpoint's tensors, name -> array, whether it is of this origin.
-        preprocess, options: as in `WeightSpec`.
+        name: name of the origin in messages, e.g. `tensorflow`.
+        recognise: takes the tensors of a checkpoint (name -> array) and returns whether it is of this origin.
+        preprocess: as in `WeightSpec`.
+        options: as in `WeightSpec`.
     """
 
     name: str
@@ -188,37 +123,38 @@ class Convention:
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """A backbone, described before any weight exists.
+    """A backbone, described without building it.
 
     Attributes:
-        name: the architecture, as timm or torchvision spells it, e.g. `resnet18`.
-        family: the paper's name for the family, for people.
+        name: the architecture, spelt as in timm or torchvision, e.g. `resnet18`.
+        family: name of the family in its paper.
         build: `build(*, rngs, in_channels=3, **options)` returns the backbone module, see
             `zoo.models.backbone.StagedModule`.
-        stages: in order; every parameter of the module lies below exactly one stage's `modules`.
-        classifier: the checkpoint's own classifier.
-        preprocess: used where the weights do not say (random initialisation, a bare file).
-        options: keyword arguments of `build` that a user or a set of weights may set, with their accepted values,
-            the default first, e.g. `{"padding": ("torch", "same")}`; a `Range` of numbers for what matters in training
-            alone, e.g. `{"drop_path_rate": Range(0.0)}`.
+        stages: the stages in order. Each parameter of the module belongs to the `modules` of exactly one stage.
+        classifier: the classifier of the family's checkpoints.
+        preprocess: used if the weights state none (random initialisation, a bare file).
+        options: keyword arguments of `build` that a user or a set of weights may set, each with its accepted values,
+            the default first, e.g. `{"padding": ("torch", "same")}`. A `Range` of numbers is for options that only
+            affect training, e.g. `{"drop_path_rate": Range(0.0)}`.
         pretrained: tag of the default weights, or None.
-        native_layout: name of the key layout that the attribute names follow: `timm`, `torchvision`, `original`.
-        layouts: other key layouts this family's checkpoints come in. Each value is a function of no arguments that
-            returns a one-to-one map from module paths here (classifier included) to module paths there, and from names
-            of single tensors, which count more, to a name or a `Stored`.
-        ignored: glob of tensor names, in any layout, that a file may hold and the net has no use for -> why.
-        resampled: glob of tensor names whose shape follows the image size -> `f(array, shape)`, which gives a
-            checkpoint's array, with its axes, in another shape.
-        conventions: other origins of checkpoints, each with its preprocessing and build options.
-        computes: field of transformers' config.json -> (what this net computes, what transformers takes where the
-            file does not say): weights of a net that computes otherwise are refused.
-        export_args: option -> value -> the keyword arguments of timm's constructor that mean the same.
+        native_layout: the key layout that the attribute names follow: `timm`, `torchvision` or `original`.
+        layouts: other key layouts of this family's checkpoints. Each value is a function without arguments that
+            returns a one-to-one map: from module paths here (classifier included) to module paths there, and from
+            names of single tensors, which take precedence, to a name or a `Stored`.
+        ignored: glob of tensor names, in any layout, that a file may hold and the net does not use -> the reason.
+        resampled: glob of tensor names whose shape depends on the image size -> `f(array, shape)`, which resamples a
+            checkpoint's array, in the checkpoint's axes, to another shape.
+        conventions: other origins of checkpoints, each with its own preprocessing and build options.
+        computes: field of transformers' config.json -> (the value that this net implements, the default of
+            transformers). Weights with another value are refused.
+        export_args: option -> value -> keyword arguments of timm's constructor with the same meaning.
         min_size: smallest accepted image side in pixels.
         size_multiple: image sides must be a multiple of this.
-        fold: side of the square of pixels whose channels the stem puts side by side, pixel by pixel, before its first
-            convolution (1: none).
-        capabilities: what adapters may ask for beyond stages, e.g. `dilatable` (see `OUTPUT_STRIDE`).
-        paper: URL of the paper. citation: BibTeX. code_license: SPDX identifier of the family file.
+        fold: side of the square of pixels that the stem stacks into channels before its first convolution (1: none).
+        capabilities: abilities that task adapters may require, e.g. `dilatable` (see `OUTPUT_STRIDE`).
+        paper: URL of the paper.
+        citation: BibTeX entry.
+        code_license: SPDX identifier of the licence of the family's module.
     """
 
     name: str
@@ -249,69 +185,72 @@ class BackboneSpec:
     code_license: str = "Apache-2.0"
 
     def build_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Every build option with its value: the given one, else the default."""
+        """Return every build option with its value: the given one or the default."""
         self.check_options(options)
         return {key: options.get(key, next(iter(accepted))) for key, accepted in self.options.items()}
 
     def built_with(self, options: Mapping[str, Any]) -> BackboneSpec:
-        """This backbone as build options make it: the strides of its stages where it is dilated."""
+        """Return this spec for given build options: a dilated backbone has stages with other strides."""
         limit = options.get(OUTPUT_STRIDE) if OUTPUT_STRIDE in self.options else None
         if limit is None:
             return self
         stages = []
         for stage in self.stages:
-            own = stage.stride * stage.dilation
-            stages.append(replace(stage, stride=min(own, limit), dilation=max(own // limit, 1)))
+            undilated = stage.stride * stage.dilation
+            stages.append(replace(stage, stride=min(undilated, limit), dilation=max(undilated // limit, 1)))
         return replace(self, stages=tuple(stages))
 
     @property
     def features(self) -> int:
-        """Channels of the last stage."""
+        """Number of channels of the last stage."""
         return self.stages[-1].channels
 
     def stage(self, name: str) -> Stage:
-        """The stage of that name. Raises `UnknownNameError`, naming the stages there are."""
+        """Return the stage called `name`. Raises `UnknownNameError`, which names the stages."""
         for stage in self.stages:
             if stage.name == name:
                 return stage
         raise unknown_name(f"stage of {self.name}", name, [stage.name for stage in self.stages])
 
     def check_options(self, options: Mapping[str, Any]) -> None:
-        """Raise `ConfigError` unless every build option is known and has an accepted value."""
+        """Raise `ConfigError` for an unknown build option or a value that is not accepted."""
         for key, value in options.items():
             if key not in self.options:
                 accepted = ", ".join(self.options) or "none"
-                raise ConfigError(f"{self.name} has no option {key!r}; it accepts: {accepted}.")
+                raise ConfigError(f"{self.name} has no option {key!r}; accepted: {accepted}.")
             values = self.options[key]
             if value not in values:
                 accepted = repr(values) if isinstance(values, Range) else ", ".join(map(repr, values))
-                raise ConfigError(f"{self.name}: {key}={value!r} is not accepted; choose from {accepted}.")
+                raise ConfigError(f"{self.name}: {key} is {value!r}; accepted: {accepted}.")
 
     def check_size(self, size: tuple[int, int]) -> None:
-        """Raise `ConfigError` for an image size (height, width) that the family cannot take."""
+        """Raise `ConfigError` for an image size (height, width) that the backbone cannot process."""
         if min(size) < self.min_size or any(side % self.size_multiple for side in size):
             multiple = f" and a multiple of {self.size_multiple}" if self.size_multiple > 1 else ""
             raise ConfigError(
-                f"{self.name} cannot take images of {size[0]}x{size[1]}: each side must be at least "
-                f"{self.min_size}{multiple}. Pass another image_size."
+                f"{self.name} cannot process images of {size[0]}x{size[1]} pixels: each side must be at least "
+                f"{self.min_size}{multiple}. Give another image_size."
             )
 
 
 @dataclass(frozen=True)
 class WeightSpec:
-    """A published set of weights for a backbone, with all that belongs to it.
+    """A published set of weights for a backbone.
 
     Attributes:
         name: `arch.tag`, e.g. `resnet18.a1_in1k`.
-        source: where it is, e.g. `hf://timm/resnet18.a1_in1k`; empty when it is only known as a file
-            (the user names the file, which `sha256` then recognises).
-        file: its name at the source. revision: commit, where known. sha256: of the file, where known.
-        preprocess: how pixels are prepared for it; None for the backbone's own preprocessing.
-        num_classes: of its own classifier; 0 when it has none.
-        labels: name of a label set shipped with zoo (`zoo/labels/<name>.txt`), or empty.
-        options: build options it was trained with, e.g. `{"padding": "same"}`.
-        license: SPDX identifier or the publisher's words. commercial_use: `yes`, `no` or `unknown`.
-        note: one sentence for people, e.g. what it was trained on.
+        source: where to get it, e.g. `hf://timm/resnet18.a1_in1k`. Empty if there is no public download: the user then
+            gives a file, which `sha256` recognises.
+        file: name of the file at the source.
+        revision: commit of the source, if known.
+        sha256: hash of the file, if known.
+        preprocess: how images are prepared for it; None for the backbone's own preprocessing.
+        num_classes: classes of its classifier; 0 if it has none.
+        labels: name of a label set that comes with zoo (`zoo/labels/<name>.txt`), or empty.
+        options: build options that it was trained with, e.g. `{"padding": "same"}`.
+        license: SPDX identifier, or the publisher's words.
+        commercial_use: `yes`, `no` or `unknown`.
+        note: one sentence, e.g. the dataset that it was trained on.
     """
 
     name: str
@@ -329,20 +268,27 @@ class WeightSpec:
 
     @property
     def backbone(self) -> str:
-        """The architecture these weights are for."""
+        """Architecture that these weights are for."""
         return self.name.split(".", 1)[0]
 
     @property
     def tag(self) -> str:
-        """What tells these weights from others of the same architecture."""
+        """The part of the name that distinguishes weights of the same architecture."""
         return self.name.split(".", 1)[1] if "." in self.name else ""
 
 
 @dataclass(frozen=True)
 class AdapterSpec:
-    """A task: `adapter` is a frozen dataclass deriving from `zoo.models.adapter.Adapter`; its fields are its options.
+    """A task adapter: the plugin's implementation of a task.
 
-    A data set whose kind is in the adapter's `targets_from` selects the task where the user names none.
+    If the user names no task, the kind of the dataset selects the one that has it in its adapter's `targets_from`.
+
+    Attributes:
+        name: name of the task, e.g. `classifier`.
+        adapter: a frozen dataclass derived from `zoo.models.adapter.Adapter`; its fields are the options of the task.
+        summary: one sentence for listings.
+        paper: URL of the paper.
+        citation: BibTeX entry.
     """
 
     name: str
@@ -354,16 +300,19 @@ class AdapterSpec:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A published composition: backbone, adapter and configuration under one name, e.g. `deeplabv3_resnet50`.
+    """A published model: backbone, task adapter and configuration under one name, e.g. `deeplabv3_resnet50`.
 
     Attributes:
-        config: options of the adapter and of the backbone.
-        summary: one sentence for people.
-        preprocess: how images are prepared for the published weights of the whole.
-        labels: name of the label set that these have, see `zoo.labels`.
-        layouts: key layouts of the whole: name -> a function that returns a map from module paths here, which begin
-            with `backbone` or `head`, to those there. See `BackboneSpec.layouts`.
-        license: of the published weights.
+        name: name of the model.
+        backbone: name of the backbone, or of its weights (`arch.tag`).
+        adapter: name of the task adapter.
+        config: options of the task adapter and of the backbone.
+        summary: one sentence for listings.
+        preprocess: how images are prepared for the published weights of the whole model.
+        labels: name of the label set of these weights, see `zoo.labels`.
+        layouts: key layouts of the whole model: name -> a function that returns a map from module paths here, which
+            begin with `backbone` or `head`, to module paths there. See `BackboneSpec.layouts`.
+        license: licence of the published weights.
     """
 
     name: str
@@ -379,23 +328,16 @@ class ModelSpec:
     license: str = "unknown"
 
 
-STATISTICS = {
-    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
-    "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),  # pixels in [0, 1] as they are
-    "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
-}
-"""Means and standard deviations that most published weights use, by the names `weight_table` accepts."""
-
 _FREE = ("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause")
 
 
 def weight_table(text: str, *, organisation: str = "timm") -> tuple[WeightSpec, ...]:
-    """Weights on the hub as one line each: `arch.tag size crop_pct interpolation licence [key=value ...]`.
+    """Return weights on the Hugging Face hub, described one a line.
 
-    The repository is `organisation/arch.tag`. Keys: `stats` (a name of `STATISTICS`, default imagenet), `classes`
-    (default 1000), `labels` (default imagenet-1k for 1000 classes), `crop` (crop_mode). Whether commercial use is
-    allowed follows from the licence: yes for the permissive ones, no where it says non-commercial, else unknown.
+    A line is `arch.tag size crop_pct interpolation licence [key=value ...]`; its repository is
+    `organisation/arch.tag`. The keys are `stats` (a name of `STATISTICS`, default imagenet), `classes` (default 1000),
+    `labels` (default imagenet-1k for 1000 classes) and `crop` (the crop_mode). Commercial use follows from the
+    licence: `yes` for permissive licences, `no` for non-commercial ones, otherwise `unknown`.
     """
     rows = []
     for line in filter(str.strip, text.splitlines()):
@@ -428,10 +370,10 @@ def weight_table(text: str, *, organisation: str = "timm") -> tuple[WeightSpec, 
 
 
 def defaults(spec: type[Any]) -> dict[str, Any]:
-    """The default of each field of a spec class that has one."""
-    given = {f.name: f.default for f in fields(spec) if f.default is not MISSING}
+    """Return the default of each field of a spec class that has one."""
+    values = {f.name: f.default for f in fields(spec) if f.default is not MISSING}
     made = {f.name: f.default_factory() for f in fields(spec) if f.default_factory is not MISSING}
-    return {**given, **made}
+    return {**values, **made}
 
 
 @dataclass(frozen=True, slots=True)
@@ -439,11 +381,11 @@ class Part:
     """Something that is chosen by name: the head of a detector, a data format, an optimizer, a command.
 
     Attributes:
-        point: the extension point that it belongs to, such as `detector.head`; `zoo list` shows those there are.
-        id: what it is chosen by, such as `fcos`.
-        value: the part itself, of the type that the point asks for; or where it lies, as `module:attribute` (or
-            `module`), which is then imported when it is first used.
-        summary: a line for people.
+        point: the extension point it belongs to, such as `detector.head`; `zoo list` shows all extension points.
+        id: the name it is chosen by, such as `fcos`.
+        value: the part itself, of the type that the point requires; or its location as `module:attribute` (or
+            `module`), which is imported when it is first used.
+        summary: one line for listings.
     """
 
     point: str
@@ -453,5 +395,5 @@ class Part:
 
     @property
     def name(self) -> str:
-        """What it is called among the parts of all points."""
+        """Unique name among the parts of all points: `point:id`."""
         return f"{self.point}:{self.id}"

@@ -1,7 +1,6 @@
-"""What every spec must be before it is let in: each check says the field and what it must hold.
+"""Checks of specs. Each error names the field and the values that it accepts.
 
-They run when a plugin is registered, so that a plugin's mistake is reported with the plugin's name and long before a
-model is built.
+They run when a plugin is loaded, so that a mistake is reported with the plugin's name, long before a model is built.
 """
 
 from __future__ import annotations
@@ -47,13 +46,16 @@ def validate_backbone(spec: Any) -> None:
     for key, values in _mapping(where, "options", spec.options).items():
         _require(
             isinstance(values, Range) or (isinstance(values, tuple) and len(values) > 0),
-            f"{where}: option {key!r} must have a tuple of accepted values, the default first, or a Range; "
+            f"{where}: option {key!r} must be a tuple of accepted values, the default first, or a Range, "
             f"not {values!r}",
         )
     for key, layout in _mapping(where, "layouts", spec.layouts).items():
-        _require(callable(layout), f"{where}: layout {key!r} must be a function of no arguments, not {layout!r}")
+        _require(callable(layout), f"{where}: layout {key!r} must be a function without arguments, not {layout!r}")
     for key, reason in _mapping(where, "ignored", spec.ignored).items():
-        _require(isinstance(reason, str) and bool(reason), f"{where}: ignored {key!r} must say why, not {reason!r}")
+        _require(
+            isinstance(reason, str) and bool(reason),
+            f"{where}: ignored {key!r} must have a reason as text, not {reason!r}",
+        )
     for key, function in _mapping(where, "resampled", spec.resampled).items():
         _require(callable(function), f"{where}: resampled {key!r} must be a function, not {function!r}")
     for key in ("min_size", "size_multiple", "fold"):
@@ -70,15 +72,20 @@ def validate_backbone(spec: Any) -> None:
 def _validate_stages(where: str, stages: Any) -> None:
     _require(isinstance(stages, tuple) and len(stages) > 0, f"{where}: stages must be a non-empty tuple of Stage")
     owner: dict[str, str] = {}
-    seen = set()
+    names = set()
     for stage in stages:
         _require(isinstance(stage, Stage), f"{where}: {stage!r} is not a Stage")
-        _require(isinstance(stage.name, str) and bool(stage.name), f"{where}: a stage has the name {stage.name!r}")
-        _require(stage.name not in seen, f"{where}: two stages are called {stage.name!r}")
-        seen.add(stage.name)
+        _require(
+            isinstance(stage.name, str) and bool(stage.name),
+            f"{where}: the name of a stage must be a text, not {stage.name!r}",
+        )
+        _require(stage.name not in names, f"{where}: two stages are called {stage.name!r}")
+        names.add(stage.name)
         for key in ("channels", "stride"):
             value = getattr(stage, key)
-            _require(_is_count(value), f"{where}: stage {stage.name!r} has {key} {value!r}; it must be positive")
+            _require(
+                _is_count(value), f"{where}: stage {stage.name!r} has {key} {value!r}; it must be a positive integer"
+            )
         _require_choices(f"{where}: stage {stage.name!r}", stage)
         _require(_are_texts(stage.modules), f"{where}: stage {stage.name!r}: modules must be a tuple of strings")
         for module in stage.modules:
@@ -93,7 +100,7 @@ def validate_weights(spec: Any) -> None:
     """Raise `PluginError` unless `spec` is a usable `WeightSpec`."""
     _require(isinstance(spec, WeightSpec), f"zoo_weights gave {spec!r}; it must give WeightSpec values")
     where = f"weights {spec.name!r}"
-    _require_name(where, spec.name, _WEIGHTS_NAME, "arch.tag, of letters, digits, '_', '-' and '.'")
+    _require_name(where, spec.name, _WEIGHTS_NAME, "arch.tag, with letters, digits, '_', '-' and '.'")
     _require_texts(where, spec, "source", "file", "revision", "sha256", "labels", "license", "note")
     _require(bool(_SHA256.fullmatch(spec.sha256)), f"{where}: sha256 must be 64 lower-case hexadecimal digits or empty")
     if spec.preprocess is not None:
@@ -132,13 +139,13 @@ def validate_model(spec: Any) -> None:
 
 
 def validate_part(spec: Any) -> None:
-    """Raise `PluginError` unless `spec` is a usable `Part`. Its value is looked at where it is used."""
+    """Raise `PluginError` unless `spec` is a usable `Part`. Its value is checked when it is first used."""
     _require(isinstance(spec, Part), f"zoo_parts gave {spec!r}; it must give Part values")
     where = f"part {spec.point!r}, {spec.id!r}"
     _require_texts(where, spec, "summary")
     _require(
         isinstance(spec.point, str) and bool(_POINT.fullmatch(spec.point)),
-        f"{where}: the point must be two words with a dot, such as detector.head",
+        f"{where}: the point must be two words with a dot between them, such as detector.head",
     )
     _require_name(where, spec.id, _PART, "letters, digits, '.', '_' and '-'")
 
@@ -168,10 +175,10 @@ def _require_texts(where: str, spec: Any, *fields: str) -> None:
 
 
 def _require_choices(where: str, value: Any) -> None:
-    """Every field that is annotated with a Literal holds one of its values."""
+    """Require that every field annotated with a Literal holds one of its values."""
     for name, accepted in _choices(type(value)).items():
-        given = getattr(value, name)
-        _require(given in accepted, f"{where}: {name} is {given!r}; accepted: {', '.join(map(str, accepted))}")
+        choice = getattr(value, name)
+        _require(choice in accepted, f"{where}: {name} is {choice!r}; accepted: {', '.join(map(str, accepted))}")
 
 
 _CHOICES: dict[type, dict[str, tuple[Any, ...]]] = {}
