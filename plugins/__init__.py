@@ -1,1 +1,1 @@
-"""Backbone plugins: one file a family. The registry finds every module of this package."""
+"""Backbone plugins, one file per family. The registry discovers every module of this package."""

@@ -24,8 +24,11 @@ from zoo.registry.spec import BackboneSpec, ClassifierLayout, Preprocess, Stage,
 
 @dataclass(frozen=True)
 class SubsampleAndPad:
-    """The parameter-free shortcut (option A of arXiv:1512.03385, section 3.3): every `stride`-th pixel, and zeros for
-    the new channels, half of them on each side as the published CIFAR weights expect."""
+    """The parameter-free shortcut (option A of arXiv:1512.03385, section 3.3).
+
+    It takes every `stride`-th pixel and pads the new channels with zeros, half of them on each side, as the published
+    CIFAR weights expect.
+    """
 
     stride: int
     outputs: int

@@ -1,10 +1,9 @@
 """CLIP's image towers: vision transformers trained to agree with captions, and their fine-tuned classifiers.
 
-Paper: Learning Transferable Visual Models From Natural Language Supervision, arXiv:2103.00020. Names are timm's, in
-whose files the classifier's place is taken by the projection to the joint space of images and captions, or by a
-classifier where a tag says `ft`. transformers' layout is read too; there the projection is not. Weights: timm's on the
-Hugging Face hub. The `quickgelu` nets compute x sigmoid(1.702 x) where the others compute GELU; their weights lie in
-the others' repositories.
+Paper: Learning Transferable Visual Models From Natural Language Supervision, arXiv:2103.00020. Names are timm's. In
+timm's files the classifier is the projection to the joint space of images and captions, or a real classifier if the tag
+says `ft`. transformers' layout is read too, without the projection. Weights: timm's on the Hugging Face Hub. The
+`quickgelu` networks compute x sigmoid(1.702 x) instead of GELU; their weights are in the repositories of the others.
 """
 
 from __future__ import annotations
@@ -71,8 +70,8 @@ CITATION = """@inproceedings{radford2021learning,
 
 
 def _explained(weights: WeightSpec) -> WeightSpec:
-    """With the repository of the net with the other activation, and a word on outputs that are no classes."""
-    note = f"its {weights.num_classes} outputs are CLIP's image embedding, no classes"
+    """Return the weights with the repository of the GELU network, and a note if the outputs are not classes."""
+    note = f"its {weights.num_classes} outputs are CLIP's image embedding, not classes"
     return replace(
         weights,
         source=weights.source.replace("_quickgelu", ""),

@@ -2,8 +2,8 @@
 
 Papers: A ConvNet for the 2020s, arXiv:2201.03545; ConvNeXt V2: Co-designing and Scaling ConvNets with Masked
 Autoencoders, arXiv:2301.00808. Names are timm's; torchvision's and transformers' layouts are read too. Weights: timm's
-on the Hugging Face hub (licence in each row below; those of V2 are not for commercial use). Without a row are the
-`fcmae` files, which hold no final norm and no classifier.
+on the Hugging Face Hub (licence in each row below; those of V2 are not for commercial use). The `fcmae` files have no
+row, because they lack the final norm and the classifier.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class GlobalResponseNorm(nnx.Module):
         self.bias = nnx.Param(jnp.zeros((channels,), jnp.float32))
 
     def __call__(self, x: Array) -> Array:
-        # The least norm stands for zero, where the root has no derivative.
+        # Clip the norm, because the root has no derivative at zero.
         square = jnp.sum(jnp.square(x.astype(jnp.float32)), axis=(1, 2), keepdims=True)
         norm = jnp.sqrt(jnp.maximum(square, 1e-30))
         share = norm / (jnp.mean(norm, -1, keepdims=True) + 1e-6)

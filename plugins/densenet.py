@@ -23,8 +23,10 @@ from zoo.registry.spec import BackboneSpec, ClassifierLayout, Preprocess, Range,
 
 
 class DenseLayer(nnx.Module):
-    """Norm, ReLU and 1x1 convolution to 4k channels, then the same with 3x3 to k, which are joined to the input:
-    channels c -> c + k (arXiv:1608.06993, section 3; k is the growth rate)."""
+    """Norm, ReLU and 1x1 convolution to 4k channels, then the same with 3x3 to k, concatenated with the input.
+
+    Channels c -> c + k, where k is the growth rate (arXiv:1608.06993, section 3).
+    """
 
     def __init__(self, inputs: int, growth: int, drop_rate: float, *, rngs: nnx.Rngs):
         self.norm1 = BatchNorm(inputs, rngs=rngs)

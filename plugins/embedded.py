@@ -37,5 +37,5 @@ def zoo_weights() -> list[WeightSpec]:
 
 @hookimpl
 def zoo_fetch(source: str, file: str) -> Path | None:
-    # What leads out of a folder never comes here: `zoo.weights.fetch` refuses it.
+    # `zoo.weights.fetch` has already refused sources that lead out of the folder.
     return Path(zoo.__file__).parent / source.removeprefix(SCHEME) / file if source.startswith(SCHEME) else None

@@ -144,7 +144,7 @@ class EvaBlock(nnx.Module):
             grid = (math.isqrt(patches),) * 2
             if math.prod(grid) != patches:
                 raise ConfigError(
-                    f"{patches} patches are no square, and their rows and columns are needed for rotary positions: "
+                    f"{patches} patches do not form a square, and rotary positions need their rows and columns: "
                     "pass the images' size to run_stages."
                 )
         x = x + self.drop_path1(self.attn(self.norm1(x), grid, self.prefix))

@@ -24,8 +24,11 @@ NARROW, POOL = MaxPool(3, 2), AvgPool(3, 1, 1, count_padding=False)
 
 
 class Residual(Branches):
-    """x + scale * conv2d(branches), where the 1x1 convolution brings the channels back and small scales keep training
-    stable (arXiv:1602.07261, section 3.3); a ReLU follows, but for the last block of all."""
+    """x + scale * conv2d(branches), followed by a ReLU except in the last block.
+
+    The 1x1 convolution restores the number of channels, and small scales keep training stable (arXiv:1602.07261,
+    section 3.3).
+    """
 
     def __init__(self, inputs: int, scale: float, *branches: Sequence[Step], relu: bool = True, rngs: nnx.Rngs):
         super().__init__(inputs, *branches, rngs=rngs)

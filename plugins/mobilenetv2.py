@@ -158,8 +158,11 @@ TENSORFLOW_WEIGHTS = WeightSpec(
 
 
 def batch_norm_was_folded(tensors: Mapping[str, Any]) -> bool:
-    """Whether every batch norm is the identity. Nets exported for inference by TensorFlow have theirs folded into the
-    convolutions; torch's keep trained statistics."""
+    """Whether every batch norm is the identity.
+
+    TensorFlow folds batch norms into the convolutions when it exports a network for inference; torch's networks keep
+    the trained statistics.
+    """
     means = [v for k, v in tensors.items() if k.endswith("running_mean")]
     variances = [v for k, v in tensors.items() if k.endswith("running_var")]
     return bool(means) and not any(v.any() for v in means) and all((v == 1).all() for v in variances)

@@ -116,10 +116,10 @@ IN_TORCHVISION = {
 
 
 def plan(name: str) -> tuple[list[int], list[int], int]:
-    """(width of each group of blocks, its depth, width of a group of channels).
+    """Return (width of each group of blocks, its depth, width of a group of channels).
 
-    Each block's width lies on a line, is moved to the nearest power of w_m times w_0 (eq. 2 to 4), rounded to 8, and
-    last to whole groups of channels.
+    The widths of the blocks lie on a line. Each is moved to the nearest w_0 times a power of w_m (eq. 2 to 4), then
+    rounded to a multiple of 8, and last to whole groups of channels.
     """
     start, slope, base, group, depth, _ = VARIANTS[name]
     line = start + slope * np.arange(depth)

@@ -71,7 +71,7 @@ class SqueezeNet(Backbone):
 
 
 def _cuts(layout: tuple[tuple[int, int] | None, ...]) -> tuple[int, ...]:
-    """Where the stages begin in `features`: at the stem, at each pooling layer, and the end."""
+    """Return where the stages start in `features` (at the stem and at each pooling layer), and the end."""
     return (0, *(i + 2 for i, row in enumerate(layout) if row is None), len(layout) + 2)
 
 

@@ -33,22 +33,24 @@ def to_windows(x: Array, side: int) -> Array:
 
 
 def from_windows(x: Array, side: int, height: int, width: int) -> Array:
-    """The reverse of `to_windows`."""
+    """The inverse of `to_windows`."""
     b, c = x.shape[0], x.shape[-1]
     x = x.reshape(b, height // side, width // side, side, side, c).transpose(0, 1, 3, 2, 4, 5)
     return x.reshape(b, height, width, c)
 
 
 def offset_index(side: int) -> np.ndarray:
-    """For each pair of pixels of a window the row of the bias table that belongs to their offset: (n, n)."""
+    """Return the row of the bias table for the offset between each pair of pixels of a window, (n, n)."""
     places = np.stack(np.divmod(np.arange(side * side), side))
     down, right = places[:, :, None] - places[:, None, :] + side - 1
     return down * (2 * side - 1) + right
 
 
 def shift_mask(height: int, width: int, side: int, shift: int) -> np.ndarray:
-    """What keeps pixels apart that only the cyclic shift brought into one window (section 3.2, figure 4): a bias of
-    -100 between them, (windows, 1, n, n)."""
+    """Return a bias of -100 between pixels that are in one window only because of the cyclic shift, else 0.
+
+    Shape (windows, 1, n, n); section 3.2, figure 4.
+    """
 
     def regions(length: int) -> np.ndarray:
         return np.searchsorted([length - side, length - shift], np.arange(length), side="right")
@@ -60,8 +62,10 @@ def shift_mask(height: int, width: int, side: int, shift: int) -> np.ndarray:
 
 
 class WindowAttention(nnx.Module):
-    """Self-attention within windows of `side` pixels, moved by `shift` of them, with a bias for each head and offset
-    (eq. 4): (b, h, w, c) -> the same."""
+    """Self-attention in windows of `side` pixels, shifted by `shift` pixels: (b, h, w, c) -> the same.
+
+    A learned bias is added for each head and offset (eq. 4).
+    """
 
     def __init__(self, dim: int, heads: int, side: int, shift: int, *, rngs: nnx.Rngs):
         table = Normal(0.02, truncated=True)(rngs.params(), ((2 * side - 1) ** 2, heads))

@@ -27,8 +27,10 @@ WINDOW = 7  # side of the map that the first wide layer covers, for images of 22
 
 
 def at_least(x: Array, side: int) -> Array:
-    """Maps (b, h, w, c) with sides below `side` averaged up to it: output i is the mean of inputs floor(i n / side) to
-    ceil((i + 1) n / side), which is torch's adaptive average pooling."""
+    """Enlarge maps (b, h, w, c) with sides below `side` to it, as torch's adaptive average pooling does.
+
+    Output i is the mean of the inputs from floor(i n / side) to ceil((i + 1) n / side).
+    """
     for axis in (1, 2):
         n = x.shape[axis]
         if n < side:
@@ -39,8 +41,10 @@ def at_least(x: Array, side: int) -> Array:
 
 
 class WideLayers(nnx.Module):
-    """The first two layers of the classifier as convolutions, so that larger images give several positions, whose mean
-    is taken: (b, h, w, 512) -> (b, 4096)."""
+    """The first two layers of the classifier as convolutions: (b, h, w, 512) -> (b, 4096).
+
+    Larger images give several positions, which are averaged.
+    """
 
     def __init__(self, channels: int, drop_rate: float, *, rngs: nnx.Rngs):
         self.fc1 = Conv(channels, HIDDEN, WINDOW, rngs=rngs)
@@ -142,7 +146,7 @@ def _spec(name: str) -> BackboneSpec:
     depths, batch_norm = VARIANTS[name]
     stages = []
     for stage, first, last, channels, stride in sections(depths, batch_norm):
-        # A ReLU or a pool, which stands last, has no parameters.
+        # The last layer, a ReLU or a pool, has no parameters.
         modules = tuple(f"features.{i}" for i in range(first, last - 1))
         stages.append(Stage(stage, channels, stride, modules=modules))
     return BackboneSpec(

@@ -212,7 +212,7 @@ def test_a_changed_file_behind_a_pin_shows_both_hashes_and_the_way_out(repo, tmp
 
 def test_a_web_page_in_place_of_the_hub_is_named(repo):
     repo.fail("portal", method="HEAD")
-    with pytest.raises(FetchError, match="is no hub.*login page"):
+    with pytest.raises(FetchError, match="is not a Hugging Face Hub.*login page"):
         fetch(SOURCE)
 
 

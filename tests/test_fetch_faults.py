@@ -143,7 +143,7 @@ def test_a_disk_that_fills_up_is_named(hub, tmp_path):
         f"try:\n    fetch({SOURCE!r})\nexcept OSError as error:\n    print(type(error).__name__, error)"
     )
     out, err = child(code, hub, tmp_path).communicate(timeout=30)
-    assert out.startswith("FetchError no room in"), out + err
+    assert out.startswith("FetchError no space in"), out + err
     assert not list((tmp_path / "hub").rglob("*.incomplete"))
 
 

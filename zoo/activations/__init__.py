@@ -1,1 +1,1 @@
-"""Features of frozen backbones, computed once and kept on disk."""
+"""Cached features of frozen backbones, computed once and stored on disk."""

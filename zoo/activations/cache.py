@@ -1,9 +1,9 @@
-"""The activation cache: what a frozen backbone gives the head, computed once per image and kept on disk.
+"""The feature cache: the features that a frozen backbone gives the head, computed once per image and stored on disk.
 
-A cache is a folder named by everything its numbers depend on: the parameters below the head, the cut, preprocessing,
-dtype and the data. Rows are written in blocks; each finished block's checksum goes into `progress.json`, so an
-interrupted computation goes on where it stopped. Opening a cache verifies every block; from the first damaged one on
-it is computed anew. Arrays are memory mapped: the data never has to fit in memory.
+A cache is a folder named by a hash of everything that its values depend on: the backbone's parameters, the stages read
+by the head, preprocessing, dtype and the dataset. Rows are written in blocks. The checksum of each finished block goes
+into `progress.json`, so an interrupted computation continues where it stopped. Opening a cache verifies every block; it
+is recomputed from the first damaged block on. Arrays are memory-mapped, so the features need not fit in memory.
 """
 
 from __future__ import annotations
@@ -41,11 +41,13 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class View:
-    """How images are looked at whose features are cached.
+    """The version of each image whose features are cached: the plain image, its mirror image, or an augmented one.
 
     Attributes:
-        mirrored: from the other side.
-        number: of the random view that `augmentation` gives of each image with `seed`; 0 for the image as it is.
+        mirrored: flip the images horizontally.
+        number: index of the augmented view, from 1; 0 for the plain image.
+        augmentation: random augmentation of the images, if any.
+        seed: of the augmentation.
     """
 
     mirrored: bool = False
@@ -54,19 +56,24 @@ class View:
     seed: int = 0
 
     def keys(self, rows: np.ndarray) -> jax.Array:
-        """A random key for each row of the data, (b,)."""
+        """Return a random key for each row of the dataset, (b,)."""
         return view_keys(self.seed, np.full(len(rows), self.number), rows)
 
     def pixels(self, images: np.ndarray, rows: np.ndarray) -> np.ndarray | jax.Array:
-        """What is seen of images, uint8 (b, h, w, c), which are these rows of the data."""
+        """Return this view of images, uint8 (b, h, w, c).
+
+        Args:
+            images: plain images, uint8 (b, h, w, c).
+            rows: their rows in the dataset, which select the random keys.
+        """
         if self.augmentation is None:
             return images[:, :, ::-1] if self.mirrored else images
-        seen = augment_each(self.augmentation, self.keys(rows), {"image": images}, images.shape[1:3])["image"]
-        # Back to whole levels, so that the backbone is compiled once for all views.
-        return jax.numpy.round(seen * 255).astype(np.uint8)
+        augmented = augment_each(self.augmentation, self.keys(rows), {"image": images}, images.shape[1:3])["image"]
+        # Back to uint8, so that one compiled backbone serves all views.
+        return jax.numpy.round(augmented * 255).astype(np.uint8)
 
     def facts(self) -> dict[str, Any]:
-        """What tells it from the plain view."""
+        """Return what distinguishes the view from the plain one, for the key of the cache."""
         if self.augmentation is not None:
             return {"view": [self.number, self.seed, asdict(self.augmentation)]}
         return {"mirrored": True} if self.mirrored else {}
@@ -77,13 +84,13 @@ PLAIN = View()
 
 @jax.jit
 def view_keys(seed: int, numbers: np.ndarray, rows: np.ndarray) -> jax.Array:
-    """The random key of a view (b,) of a row (b,) of the data."""
+    """Return the random key of each (view number, row of the dataset) pair, (b,)."""
     fold = jax.vmap(jax.random.fold_in)
     return fold(jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), numbers), rows)
 
 
 def cache_key(model: Model, dataset: Dataset, view: View = PLAIN) -> str:
-    """The hex digest of all that cached features depend on."""
+    """Return the hex digest of everything that cached features depend on."""
     digest = hashlib.sha256()
     card = model.card
     facts = {
@@ -108,8 +115,9 @@ def cache_key(model: Model, dataset: Dataset, view: View = PLAIN) -> str:
 
 
 def _reduction(model: Model) -> str:
-    """What the head does to the features before they are kept, as the operations it is made of."""
-    # A function inside them is printed with its address, which says nothing and is another one in each process.
+    """Return the jaxpr of the head's reduction of the features, as text."""
+    # Features are cached after the reduction, so a change of its operations must change the key of the cache. A jaxpr
+    # prints functions with their address, which differs between processes and is removed.
     side, channels = model.card.preprocess.size, model.card.in_channels
     taps = model.adapter.taps(model.spec)
     shapes = feature_shapes(model.spec, side, taps, in_channels=channels, **model.card.options)
@@ -125,11 +133,13 @@ def _reduced(graphdef: nnx.GraphDef[Model], state: nnx.State, pixels: jax.Array)
 
 @dataclass
 class ActivationCache:
-    """Cached features of a data set: row i is what the head computes from for image i.
+    """Cached features of a dataset. Row i holds the head's input for image i.
 
     Attributes:
-        folder: where it lies. dataset: whose images. arrays: stage -> memory-mapped array (images, ...), float32.
-        reused: rows that were found and not computed.
+        folder: location of the cache.
+        dataset: the images.
+        arrays: stage -> memory-mapped array (images, ...), float32.
+        reused: number of rows that were cached before.
     """
 
     folder: Path
@@ -138,7 +148,7 @@ class ActivationCache:
     reused: int
 
     def rows(self, index: np.ndarray) -> dict[str, np.ndarray]:
-        """Features of the images at `index` (b,), as entries of a batch."""
+        """Return the features of the images at `index` (b,), as entries of a batch."""
         return {FEATURES + stage: array[index] for stage, array in self.arrays.items()}
 
 
@@ -150,13 +160,17 @@ def open_cache(
     view: View = PLAIN,
     progress: Callable[[int, int], None] | None = None,
 ) -> ActivationCache:
-    """The cache for a model's backbone and a data set, computed as far as it is missing.
+    """Open the cache for a backbone and a dataset, and compute the rows that are missing.
 
     Args:
-        view: how the images are looked at.
-        progress: called with (images done, images in all) after each batch.
+        model: model with the backbone.
+        dataset: images.
+        batch_size: images of a batch.
+        view: version of the images.
+        progress: called with (images done, images in total) after each batch.
     Raises:
-        RunError: when the disk is too small. DataError: for an image that cannot be read.
+        RunError: if the disk is too small.
+        DataError: if an image cannot be read.
     """
     folder = settings.cache_dir() / "activations" / cache_key(model, dataset, view)[:32]
     folder.mkdir(parents=True, exist_ok=True)
@@ -181,6 +195,7 @@ def _fill(
     arrays = _map(folder, shapes, len(dataset), bool(checksums))
     if arrays is None:
         checksums, arrays = [], _create(folder, shapes, len(dataset))
+    # Keep the blocks before the first damaged one; rows are always computed in order.
     good = next((i for i, known in enumerate(checksums) if _block_checksums(arrays, i) != known), len(checksums))
     checksums = checksums[:good]
     reused = min(good * BLOCK, len(dataset))
@@ -189,12 +204,14 @@ def _fill(
     if reused < len(dataset):
         rest = dataset.subset(range(reused, len(dataset)), dataset.name)
         loader = Loader(rest, evaluation_load(model), min(batch_size, len(rest)))
-        for start, found in _compute(graphdef, state, loader, view, reused):
+        for start, features in _compute(graphdef, state, loader, view, reused):
             first = reused + start
-            count = len(next(iter(found.values())))
-            for stage, values in found.items():
+            count = len(next(iter(features.values())))
+            for stage, values in features.items():
                 arrays[stage][first : first + count] = values
             done = first + count
+            # Flush the rows before their checksums are written, so that `progress.json` never lists a block that a
+            # crash could still lose.
             full = len(dataset) if done == len(dataset) else done // BLOCK * BLOCK
             if len(checksums) * BLOCK < full:
                 for array in arrays.values():
@@ -208,19 +225,27 @@ def _fill(
 
 
 def compute_features(model: Model, dataset: Dataset, batch_size: int = 32) -> dict[str, np.ndarray]:
-    """What the head computes from, for every image, in memory: stage -> (images, ...), float32."""
+    """Return the head's input for every image, in memory: stage -> (images, ...), float32."""
     model.eval()
     graphdef, state = nnx.split(model)
     loader = Loader(dataset, evaluation_load(model), min(batch_size, len(dataset)))
-    parts = [found for _, found in _compute(graphdef, state, loader)]
-    return {stage: np.concatenate([part[stage] for part in parts]) for stage in parts[0]}
+    batches = [features for _, features in _compute(graphdef, state, loader)]
+    return {stage: np.concatenate([features[stage] for features in batches]) for stage in batches[0]}
 
 
 def _compute(
     graphdef: nnx.GraphDef[Model], state: nnx.State, loader: Loader, view: View = PLAIN, first: int = 0
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-    """(first row, stage -> features of the batch's images), with the next batch started before one is waited for.
-    The loader's data are the rows from `first` on."""
+    """Yield (first row, stage -> features) of each batch.
+
+    Args:
+        graphdef: of the model.
+        state: of the model.
+        loader: batches of the rows from `first` on.
+        view: version of the images.
+        first: row of the dataset with which the loader starts.
+    """
+    # One batch stays pending: the device works on the next one while this one is copied to the host.
     pending: tuple[int, int, dict[str, jax.Array]] | None = None
     start = 0
     for batch in loader.epoch(0):
@@ -246,8 +271,8 @@ def _create(folder: Path, shapes: Mapping[str, tuple[int, ...]], count: int) -> 
     free = shutil.disk_usage(folder).free
     if need > 0.95 * free:
         raise RunError(
-            f"the activation cache needs {need / 1e9:.1f} GB in {folder}, where {free / 1e9:.1f} GB are free: set "
-            "ZOO_CACHE to another disk, or train without it (cache=False, --no-cache)."
+            f"the feature cache needs {need / 1e9:.1f} GB in {folder}, where {free / 1e9:.1f} GB are free. Set "
+            "ZOO_CACHE to a directory on another disk, or train without the cache (cache=False, --no-cache)."
         )
     (folder / "progress.json").unlink(missing_ok=True)
     return {
@@ -257,14 +282,14 @@ def _create(folder: Path, shapes: Mapping[str, tuple[int, ...]], count: int) -> 
 
 
 def _map(folder: Path, shapes: Mapping[str, tuple[int, ...]], count: int, begun: bool) -> dict[str, np.ndarray] | None:
-    """The arrays of a cache that was begun, or None when they are not all there as they should be."""
+    """Open the arrays of a cache. Return None if it was not begun, or an array is missing or does not match."""
     if not begun:
         return None
     arrays: dict[str, np.ndarray] = {}
     for stage, shape in shapes.items():
         try:
             arrays[stage] = np.lib.format.open_memmap(_file(folder, stage), mode="r+")
-        except Exception:  # of a damaged header NumPy's parser raises nearly anything, also tokenize.TokenError
+        except Exception:  # NumPy raises nearly anything for a damaged header, even tokenize.TokenError
             return None
         if arrays[stage].shape != (count, *shape) or arrays[stage].dtype != np.float32:
             return None
@@ -278,10 +303,10 @@ def _block_checksums(arrays: Mapping[str, np.ndarray], block: int) -> dict[str, 
 
 def _read_progress(folder: Path) -> list[dict[str, int]]:
     try:
-        found = json.loads((folder / "progress.json").read_text())["blocks"]
+        blocks = json.loads((folder / "progress.json").read_text())["blocks"]
     except (OSError, ValueError, KeyError, TypeError):
         return []
-    return found if isinstance(found, list) else []
+    return blocks if isinstance(blocks, list) else []
 
 
 def _write_progress(folder: Path, checksums: list[dict[str, int]]) -> None:

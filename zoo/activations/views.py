@@ -1,8 +1,8 @@
-"""Cached features of images of several frames, of their mirror images, and of random views of them.
+"""Cached features of several letterbox sizes, and of mirrored and randomly augmented views of the images.
 
-A head on a frozen backbone sees each image as often as there are epochs. Where a task's targets can be moved with the
-pixels, the features of mirror images and of further, randomly augmented views are cached as well, and each image of a
-batch is one of them.
+A head on a frozen backbone sees each image once per epoch, always with the same features. If the targets of a task can
+be moved with the pixels, features of mirror images and of randomly augmented views are cached too, and each image of a
+batch is shown in one of these views. So cached features do not rule out augmentation.
 """
 
 from __future__ import annotations
@@ -24,20 +24,22 @@ from zoo.models.prepared import all_targets, frame_numbers
 from zoo.targets.moves import MOVES, Moves, moving
 
 _MIRRORED, _FURTHER = 1, 2
-"""Numbers of the mirrored view, and of the first random one; the plain view is 0."""
+"""Numbers of the mirrored view and of the first augmented view; the plain view is 0."""
 
 
 @dataclass
 class CachedViews:
-    """Cached features of a data set, by frame and view.
+    """Cached features of a dataset, by letterbox size (frame) and view.
 
     Attributes:
-        groups: number of each sample's frame. rows_of: its row in the frame's caches.
-        plain, mirrored: a cache for each frame there is; mirrored is empty where no mirror images are kept.
-        further: the same for each random view.
-        frames: (height, width) of each frame, in pixels.
-        targets: the encoded targets of each sample, for the plain view.
-        random: how the random views came about.
+        groups: index of each sample's frame.
+        rows_of: row of each sample in the caches of its frame.
+        plain: frame -> cache of the plain images.
+        mirrored: frame -> cache of the mirror images; empty if there are none.
+        further: frame -> cache, for each augmented view.
+        frames: frame -> (height, width) in pixels.
+        targets: encoded targets of each sample, for the plain view.
+        random: the augmentation and seed of the augmented views.
         moves: which targets move with the pixels, and how (`Training.moves`).
     """
 
@@ -52,43 +54,58 @@ class CachedViews:
     moves: Moves = field(default_factory=lambda: MOVES)
 
     def rows(self, index: np.ndarray, view: np.ndarray | None = None) -> dict[str, np.ndarray]:
-        """Features of the images at `index` (b,), which share a frame, as entries of a batch. `view` (b,) says how each
-        is seen: 0 as it is, 1 mirrored, 2 and up in a random view."""
+        """Return the features of images as entries of a batch.
+
+        Args:
+            index: (b,) samples, all of the same frame.
+            view: (b,) view of each: 0 is plain, 1 mirrored, 2 and up augmented. None means plain.
+        """
         group, rows = int(self.groups[index[0]]), self.rows_of[index]
-        found = self.plain[group].rows(rows)
+        features = self.plain[group].rows(rows)
         caches = (self.plain, self.mirrored, *self.further)
         for number in [] if view is None else np.unique(view).astype(int):
             if number:
                 other = caches[number][group].rows(rows[view == number])
-                for name, values in found.items():
+                for name, values in features.items():
                     values[view == number] = other[name]
-        return found
+        return features
 
     def mirror_rows(self, index: np.ndarray) -> dict[str, np.ndarray]:
-        """Features of the mirror images of those at `index` (b,), named as `Model.mirrored` reads them; empty where
-        none are kept."""
+        """Return the features of the mirror images of samples `index` (b,), named as `Model.mirrored` reads them.
+
+        The result is empty if mirror images are not cached.
+        """
         if not self.mirrored:
             return {}
-        found = self.mirrored[int(self.groups[index[0]])].rows(self.rows_of[index])
-        return {MIRRORED + name.removeprefix(FEATURES): values for name, values in found.items()}
+        features = self.mirrored[int(self.groups[index[0]])].rows(self.rows_of[index])
+        return {MIRRORED + name.removeprefix(FEATURES): values for name, values in features.items()}
 
     def width(self, index: np.ndarray) -> int:
-        """Of the frame that the images at `index` share."""
+        """Return the width in pixels of the frame that the images at `index` share."""
         return self.frames[int(self.groups[index[0]])][1]
 
     def turns(self, seed: int, epoch: int) -> np.ndarray | None:
-        """Which view each sample has in an epoch, (samples,): of the views that there are, each in turn, in an order of
-        its own. None where there are no random ones."""
+        """Return the view of each sample in an epoch, (samples,), or None if there are no augmented views.
+
+        Every sample goes through all views before one repeats, in a random order that differs between samples.
+        """
         if not self.further:
             return None
         views = [0, *[_MIRRORED] * bool(self.mirrored), *range(_FURTHER, _FURTHER + len(self.further))]
+        # The seed is that of the round of len(views) epochs, so a resumed run continues with the same orders.
         rng = np.random.Generator(np.random.PCG64([seed, epoch // len(views), 3]))
         orders = rng.permuted(np.tile(views, (len(self.groups), 1)), axis=1)
-        found: np.ndarray = orders[:, epoch % len(views)]
-        return found
+        turn: np.ndarray = orders[:, epoch % len(views)]
+        return turn
 
     def moved(self, targets: Mapping[str, Any], index: np.ndarray, view: np.ndarray) -> dict[str, Any]:
-        """The targets of a batch, moved as the pixels are where the view (b,) is a random one."""
+        """Return the targets of a batch, moved with the pixels where the view is an augmented one.
+
+        Args:
+            targets: encoded targets of the batch, for the plain view.
+            index: (b,) samples, all of the same frame.
+            view: (b,) view of each.
+        """
         touched = {name: targets[name] for name in moving(targets, self.moves)}
         where = view >= _FURTHER
         if not touched or not where.any():
@@ -97,8 +114,8 @@ class CachedViews:
         frame = self.frames[int(self.groups[index[0]])]
         numbers, rows = view - _FURTHER + 1, self.rows_of[index]
         moves = tuple(self.moves.items())
-        found = _moved(self.random.augmentation, frame, self.random.seed, numbers, rows, touched, moves)
-        new = {name: np.asarray(value).astype(targets[name].dtype) for name, value in found.items()}
+        moved = _moved(self.random.augmentation, frame, self.random.seed, numbers, rows, touched, moves)
+        new = {name: np.asarray(value).astype(targets[name].dtype) for name, value in moved.items()}
         return {
             **targets,
             **{n: np.where(where.reshape(-1, *[1] * (v.ndim - 1)), v, targets[n]) for n, v in new.items()},
@@ -115,7 +132,7 @@ def _moved(
     targets: Mapping[str, Any],
     moves: tuple[tuple[str, str], ...],
 ) -> dict[str, jax.Array]:
-    """Targets of a batch as `View.pixels` moves the pixels."""
+    """Return the targets of a batch, moved as `View.pixels` moves the pixels: with the same random keys."""
     return move_each(config, view_keys(seed, numbers, rows), targets, frame, dict(moves))
 
 
@@ -129,11 +146,19 @@ def open_views(
     batch_size: int = 32,
     progress: Callable[[int, int], None] | None = None,
 ) -> CachedViews:
-    """The caches for a data set, computed as far as they are missing. See `zoo.activations.cache.open_cache`.
+    """Open the caches of all views of a dataset, and compute what is missing.
 
     Args:
-        mirrored: also of the mirror images. further: of so many random views of each image, which come about as
-            `random` says.
+        model: model with the backbone.
+        dataset: images.
+        mirrored: also cache mirror images.
+        further: number of augmented views of each image.
+        random: augmentation and seed of the augmented views.
+        batch_size: images of a batch.
+        progress: called with (images done, images in total, over all views) after each batch.
+    Raises:
+        RunError: if the disk is too small.
+        DataError: if an image cannot be read.
     """
     preprocess = model.card.preprocess
     numbers = frame_numbers(dataset, preprocess)
@@ -156,15 +181,15 @@ def open_views(
             caches[view][group] = open_cache(framed, part, view=view, batch_size=batch_size, progress=advanced)
             done += len(members)
     plain, others = caches[PLAIN], [caches[view] for view in views[1:]]
-    there = {group: frames[group] for group in plain}
-    seen = (others[0], tuple(others[1:])) if mirrored else ({}, tuple(others))
-    return CachedViews(
-        groups, rows_of, plain, *seen, there, all_targets(dataset, model), random, model.adapter.training.moves
-    )
+    used = {group: frames[group] for group in plain}
+    mirror, further_caches = (others[0], others[1:]) if mirrored else ({}, others)
+    targets = all_targets(dataset, model)
+    moves = model.adapter.training.moves
+    return CachedViews(groups, rows_of, plain, mirror, tuple(further_caches), used, targets, random, moves)
 
 
 def _framed(model: Model, size: tuple[int, int]) -> Model:
-    """The model for a single frame."""
+    """Return the model with a single frame, as large as `size`."""
     other: Model = nnx.merge(*nnx.split(model))
     other.card = replace(model.card, preprocess=replace(model.card.preprocess, size=size, frames=()))
     return other

@@ -13,7 +13,7 @@ import numpy as np
 from zoo.errors import DataError
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float, Int, Num
+    from jaxtyping import Bool, Float, Integer, Num
 
 _AREAS = ("all", "small", "medium", "large")
 _DETECTIONS = (1, 10, 100)
@@ -56,9 +56,9 @@ class CocoEvaluation:
         self,
         boxes: Num[np.ndarray, "n 4"],
         scores: Num[np.ndarray, " n"],
-        labels: Int[np.ndarray, " n"],
+        labels: Integer[np.ndarray, " n"],
         truth_boxes: Num[np.ndarray, "m 4"],
-        truth_labels: Int[np.ndarray, " m"],
+        truth_labels: Integer[np.ndarray, " m"],
         truth_crowd: Bool[np.ndarray, " m"] | None = None,
     ) -> None:
         """Add one image.

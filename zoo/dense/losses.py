@@ -19,7 +19,7 @@ from zoo.errors import ConfigError, unknown_name
 from zoo.targets.masks import IGNORE
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Int, Num
+    from jaxtyping import Float, Integer, Num
 
     PerImage = Float[Array, " b"]
 
@@ -166,7 +166,7 @@ def class_maps(logits: Float[Array, "b h w c"], size: tuple[int, int]) -> Float[
     return jnp.einsum("Hh,bchW->bcHW", down, jnp.einsum("bhwc,Ww->bchW", logits, across))
 
 
-def scene_of(logits: Num[Array, "b h w c"], mask: Int[Array, "b H W"], weights: Sequence[float] = ()) -> Scene:
+def scene_of(logits: Num[Array, "b h w c"], mask: Integer[Array, "b H W"], weights: Sequence[float] = ()) -> Scene:
     """Return the inputs of the losses: logits resized to the size of the mask, and the true classes there."""
     height, width = mask.shape[1:]
     maps = class_maps(logits.astype(jnp.float32), (height, width)).reshape(*logits.shape[::3], height * width)
@@ -179,7 +179,7 @@ def scene_of(logits: Num[Array, "b h w c"], mask: Int[Array, "b H W"], weights: 
 
 def segmentation_losses(
     logits: Num[Array, "b h w c"],
-    mask: Int[Array, "b H W"],
+    mask: Integer[Array, "b H W"],
     loss: str = "ce",
     *,
     weights: Sequence[float] = (),

@@ -14,7 +14,7 @@ from jax import Array, lax
 from zoo.dense.boxes import iou, pairwise_iou
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float, Int, Num, Shaped
+    from jaxtyping import Bool, Float, Integer, Num, Shaped
 
 
 class Candidates(NamedTuple):
@@ -27,8 +27,8 @@ class Candidates(NamedTuple):
         valid: False for the rows that only fill up the array.
     """
 
-    points: Int[Array, " n"]
-    labels: Int[Array, " n"]
+    points: Integer[Array, " n"]
+    labels: Integer[Array, " n"]
     scores: Float[Array, " n"]
     valid: Bool[Array, " n"]
 
@@ -48,12 +48,12 @@ def top_candidates(scores: Float[Array, "points classes"], threshold: float, cou
 def nms(
     boxes: Num[Array, "n 4"],
     scores: Num[Array, " n"],
-    labels: Int[Array, " n"],
+    labels: Integer[Array, " n"],
     valid: Bool[Array, " n"],
     *,
     threshold: float,
     count: int,
-) -> tuple[Int[Array, " count"], Bool[Array, " count"]]:
+) -> tuple[Integer[Array, " count"], Bool[Array, " count"]]:
     """Apply greedy non-maximum suppression among boxes of the same label.
 
     Args:
@@ -112,7 +112,7 @@ def survivors(boxes: Num[Array, "n 4"], valid: Bool[Array, " n"], *, threshold: 
 def detections(
     boxes: Num[Array, "b n 4"],
     scores: Num[Array, "b n"],
-    labels: Int[Array, "b n"],
+    labels: Integer[Array, "b n"],
     valid: Bool[Array, "b n"],
     *,
     threshold: float,

@@ -15,13 +15,13 @@ import numpy as np
 from jax import Array
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Int, Num, Shaped
+    from jaxtyping import Float, Integer, Num, Shaped
 
 BAND = 16
 """Largest number of neighbouring inputs of an output that are summed term by term instead of by a matrix product."""
 
 
-def nearest_rows(inputs: int, outputs: int) -> Int[np.ndarray, " outputs"]:
+def nearest_rows(inputs: int, outputs: int) -> Integer[np.ndarray, " outputs"]:
     """Return the index of the input row that each output row copies: torch's `nearest`, with its float32 rounding."""
     scale = np.float32(inputs) / np.float32(outputs)
     return np.minimum((np.arange(outputs, dtype=np.float32) * scale).astype(np.int64), inputs - 1)

@@ -19,7 +19,7 @@ from jax import Array, lax
 from zoo.dense.boxes import area
 
 if TYPE_CHECKING:
-    from jaxtyping import Int, Num
+    from jaxtyping import Integer, Num
 
 CANONICAL = 224 / 2**4
 """Side of the smallest region that a level serves, in strides of the level: 224 pixels at stride 16."""
@@ -27,7 +27,7 @@ _TIE = 2**1e-6  # regions at the limit go to the coarser level, whatever the rou
 _BINS_AT_ONCE = {"cpu": 128, "default": 16384}
 
 
-def region_levels(boxes: Num[Array, "*n 4"], strides: Sequence[float]) -> Int[Array, "*n"]:
+def region_levels(boxes: Num[Array, "*n 4"], strides: Sequence[float]) -> Integer[Array, "*n"]:
     """Return the index of the pyramid level that each region is read from, int32.
 
     It is the coarsest level whose stride fits at least 14 times into the square root of the region's area, or the

@@ -18,15 +18,15 @@ from scipy.spatial import KDTree
 from zoo.targets.masks import BACKGROUND, IGNORE
 
 if TYPE_CHECKING:
-    from jaxtyping import Int
+    from jaxtyping import Integer
 
 TOLERANCE = 0.0075
 """Distance by which an outline may be off, as a fraction of the image's diagonal."""
 
 
 def confusion(
-    true: Int[np.ndarray, "h w"], predicted: Int[np.ndarray, "h w"], classes: int
-) -> Int[np.ndarray, "classes classes"]:
+    true: Integer[np.ndarray, "h w"], predicted: Integer[np.ndarray, "h w"], classes: int
+) -> Integer[np.ndarray, "classes classes"]:
     """Return the confusion matrix, int64: pixels of each true class (row) predicted as each class (column).
 
     Pixels whose true class is `IGNORE` are left out.
@@ -36,7 +36,7 @@ def confusion(
     return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
 
 
-def outline(mask: Int[np.ndarray, "h w"], label: int) -> Int[np.ndarray, "n 2"]:
+def outline(mask: Integer[np.ndarray, "h w"], label: int) -> Integer[np.ndarray, "n 2"]:
     """Return the (row, column) of pixels of a class that touch another class above, below, left or right.
 
     There is no outline at ignored pixels or at the border of the image.
@@ -50,7 +50,7 @@ def outline(mask: Int[np.ndarray, "h w"], label: int) -> Int[np.ndarray, "n 2"]:
     return np.argwhere(inside & touches)
 
 
-def boundary_f1(true: Int[np.ndarray, "h w"], predicted: Int[np.ndarray, "h w"], label: int) -> float | None:
+def boundary_f1(true: Integer[np.ndarray, "h w"], predicted: Integer[np.ndarray, "h w"], label: int) -> float | None:
     """Return the boundary F1 score of a class in an image, or None if neither mask has an outline of it."""
     tolerance = TOLERANCE * math.hypot(*true.shape)
     predicted = np.where(true == IGNORE, np.uint8(IGNORE), predicted)
@@ -90,7 +90,7 @@ class SegmentationEvaluation:
         self.images = 0
         self._outlines: list[list[float]] = [[] for _ in labels]
 
-    def add(self, true: Int[np.ndarray, "h w"], predicted: Int[np.ndarray, "h w"]) -> None:
+    def add(self, true: Integer[np.ndarray, "h w"], predicted: Integer[np.ndarray, "h w"]) -> None:
         """Add one image.
 
         Args:

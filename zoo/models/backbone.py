@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
@@ -15,6 +16,9 @@ from jax.typing import DTypeLike
 from zoo.errors import PluginError, unknown_name
 from zoo.layers.initialisers import shapes_only
 from zoo.registry.spec import BackboneSpec
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Num
 
 StageFunction = Callable[[Array], Array]
 PIXELS = "pixels"
@@ -39,7 +43,7 @@ class StagedModule(nnx.Module):
         """
         raise NotImplementedError
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b ..."]:
         """The last stage's output for normalised images (b, h, w, c)."""
         for stage in self.stages_for((x.shape[1], x.shape[2])).values():
             x = stage(x)
@@ -59,13 +63,13 @@ class Backbone(StagedModule):
 
 def run_stages(
     backbone: nnx.Module,
-    x: Array,
+    x: Num[Array, "b ..."],
     at: Collection[str],
     *,
     after: str | None = None,
     remat: bool = False,
     size: tuple[int, int] | None = None,
-) -> dict[str, Array]:
+) -> dict[str, Num[Array, "b ..."]]:
     """Outputs of the stages named in `at`, computing no stage beyond the last of them.
 
     Args:

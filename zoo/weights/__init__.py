@@ -1,1 +1,1 @@
-"""Weights: where they come from, how they are read safely, and how they meet a model."""
+"""Weights: fetch checkpoints, read them safely, and load them into a model."""

@@ -1,7 +1,7 @@
-"""Requests to the Hugging Face hub through its own client, with an end to every wait and errors a user can act on.
+"""Requests to the Hugging Face Hub through its own client, with time limits, retries and errors a user can act on.
 
-The client alone waits 23 seconds for a dead server and for ever for a slow one, follows any `Retry-After`, and lets its
-HTTP library's errors out.
+On its own, the client waits 23 seconds for a dead server and for ever for a slow one, follows any `Retry-After`, and
+raises the errors of its HTTP library.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ T = TypeVar("T")
 
 PUBLIC = "https://huggingface.co"
 WAITS = (0.5, 1.0, 2.0)
-"""Seconds between attempts while the hub is busy or out of reach; then it is an error."""
+"""Seconds between attempts while the Hub is busy or cannot be reached; after the last one it is an error."""
 LONGEST_WAIT = 10.0
-"""When the hub asks for a longer pause than these seconds, the user decides."""
+"""Longest pause in seconds that the Hub may ask for; if it asks for more, the user decides."""
 ANSWER = 10.0
-"""Seconds that the hub may take for one answer without content."""
+"""Time limit in seconds of one request for metadata."""
 PATIENCE = 60.0
-"""Seconds for everything that is not content, all attempts together."""
+"""Time limit in seconds of everything but the download itself, over all attempts."""
 SLOWEST = 20_000.0
-"""Bytes a second below which a download is given up."""
+"""Slowest accepted download, in bytes per second."""
 
 _TRANSIENT = {"TimeoutException", "NetworkError", "RemoteProtocolError"}
 _BUSY = {408, 429, 500, 502, 503, 504}
@@ -43,18 +43,28 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class _TooSlowError(Exception):
-    """A call that did not end in time."""
+    """A call exceeded its time limit."""
 
 
 class NoSuchFileError(FetchError):
-    """The repository exists and has no file of that name. `commit`: the commit that says so, or empty."""
+    """The repository exists but has no file of that name.
+
+    Attributes:
+        commit: the commit that lacks the file, if it is known.
+    """
 
     commit: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class HubFile:
-    """One file of a hub repository. `revision` is a branch, a tag or a commit."""
+    """One file of a Hub repository.
+
+    Attributes:
+        repo: `org/name`.
+        revision: branch, tag or commit.
+        file: path inside the repository.
+    """
 
     repo: str
     revision: str
@@ -62,12 +72,12 @@ class HubFile:
 
     @property
     def source(self) -> str:
-        """The repository, as `zoo.lock` names it."""
+        """The repository as a source in `zoo.lock`."""
         return f"hf://{self.repo}"
 
     @property
     def pinned(self) -> bool:
-        """Whether the revision is a commit, which always holds the same bytes."""
+        """Whether the revision is a commit, whose content never changes."""
         return bool(_COMMIT.fullmatch(self.revision))
 
     def __str__(self) -> str:
@@ -75,9 +85,9 @@ class HubFile:
 
 
 def library() -> Any:
-    """The hub's client, imported when it is first needed."""
+    """Return the Hub's client, imported on first use."""
     if "huggingface_hub" not in sys.modules:
-        # The client reads this once, when it is imported; without it, building a request can cost another request.
+        # Read once, at import; with telemetry on, building a request can cost another request.
         os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     import huggingface_hub
 
@@ -89,18 +99,19 @@ def _endpoint() -> str:
 
 
 def _hub_name() -> str:
-    """The hub's address without what may be secret in it."""
+    """Return the Hub's address without user name and password."""
     parts = urlsplit(_endpoint())
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def ask(wanted: HubFile, commit: str) -> Any:
-    """What the hub says about the file: `commit_hash`, `etag` and `size`.
+    """Request the metadata of a file: `commit_hash`, `etag` and `size`.
 
     Args:
-        commit: that the revision is pinned to, or empty.
+        wanted: the file.
+        commit: the commit that the revision is pinned to, or empty.
     Raises:
-        FetchError: when there is no answer, or not from a hub.
+        FetchError: if there is no answer, or the server is not a Hub.
     """
     hub = library()
     url = hub.hf_hub_url(wanted.repo, wanted.file, revision=commit or wanted.revision, endpoint=_endpoint())
@@ -111,17 +122,22 @@ def ask(wanted: HubFile, commit: str) -> Any:
     about = _guarded(wanted, commit, PATIENCE, request, _TRANSIENT)
     if not about.commit_hash or not about.etag:
         raise FetchError(
-            f"what answers at {_hub_name()} is no hub: it named no commit for {wanted}. A network's login page "
-            "or a proxy may be answering: open a web page first, or check HF_ENDPOINT and the proxy settings."
+            f"the server at {_hub_name()} is not a Hugging Face Hub: it gave no commit for {wanted}. It may be the "
+            "login page of a network, or a proxy. Open a web page first, or check HF_ENDPOINT and the proxy settings."
         )
     return about
 
 
 def transfer(wanted: HubFile, commit: str, size: int | None, force: bool) -> Path:
-    """Let the client download the file into its cache; unless forced, it only looks whether it is there.
+    """Download the file into the client's cache and return its path there.
 
     Args:
-        size: in bytes, where the hub says it: there must be room for it, and it bounds the time.
+        wanted: the file.
+        commit: the commit that the revision is pinned to, or empty.
+        size: bytes, if the Hub gives them. The disk must have room for them, and they set the time limit.
+        force: download even if the cache has the file.
+    Raises:
+        FetchError: if the disk is too small, or the download fails or is too slow.
     """
     hub = library()
     _require_space(wanted, size or 0)
@@ -140,7 +156,7 @@ def transfer(wanted: HubFile, commit: str, size: int | None, force: bool) -> Pat
             )
         )
 
-    # The client itself resumes broken connections, so only a busy server is tried again.
+    # The client itself resumes broken connections, so no error is transient here; only a busy server is asked again.
     path = _guarded(wanted, commit, PATIENCE + (size or 0) / SLOWEST, download, set())
     return settings.hub_cache_dir() / path.relative_to(settings.hub_cache_dir().resolve())
 
@@ -152,12 +168,20 @@ def _require_space(wanted: HubFile, size: int) -> None:
     if free < size:
         raise FetchError(
             f"{wanted} has {size / 1e6:.0f} MB and {folder} has {free / 1e6:.0f} MB free. Free some space, or set "
-            "HF_HUB_CACHE to a folder on another disk."
+            "HF_HUB_CACHE to a directory on another disk."
         )
 
 
 def _guarded(wanted: HubFile, commit: str, seconds: float, call: Callable[[], T], transient: set[str]) -> T:
-    """Call with retries for what may pass, an end in time, and errors that a user can act on."""
+    """Call with retries, a time limit, and errors that a user can act on.
+
+    Args:
+        wanted: the file, for the error text.
+        commit: the commit that the revision is pinned to, or empty.
+        seconds: time limit of all attempts together.
+        call: the request.
+        transient: class names of errors after which another attempt makes sense.
+    """
 
     def patiently() -> T:
         for wait in WAITS:
@@ -175,7 +199,7 @@ def _guarded(wanted: HubFile, commit: str, seconds: float, call: Callable[[], T]
     except _TooSlowError:
         raise FetchError(
             f"{wanted}: {_hub_name()} was too slow, given up after {seconds:.0f} s. Try again later, or download the "
-            "file by other means and give its path."
+            "file yourself and give its path."
         ) from None
     except FetchError:
         raise
@@ -184,7 +208,7 @@ def _guarded(wanted: HubFile, commit: str, seconds: float, call: Callable[[], T]
 
 
 def _within(seconds: float, call: Callable[[], T]) -> T:
-    """Call in a thread that is left behind when it takes too long: a hanging socket cannot be interrupted otherwise."""
+    """Call with a time limit, in a daemon thread: a hanging socket cannot be interrupted, only abandoned."""
     results: list[T] = []
     errors: list[BaseException] = []
 
@@ -205,7 +229,7 @@ def _within(seconds: float, call: Callable[[], T]) -> T:
 
 
 def _kinds(error: BaseException) -> set[str]:
-    # By name, because the client changes its HTTP library between versions and keeps the names.
+    # By name, because the client has changed its HTTP library between versions while the names stayed the same.
     return {kind.__name__ for kind in type(error).__mro__}
 
 
@@ -214,7 +238,7 @@ def _status(error: BaseException) -> int:
 
 
 def _pause(error: Exception, wait: float, transient: set[str]) -> float | None:
-    """Seconds until the next attempt, or None when there is no point in one."""
+    """Return the seconds until the next attempt, or None if another attempt is pointless."""
     if _status(error) in _BUSY:
         asked = _retry_after(error)
         return max(wait, asked) if asked <= LONGEST_WAIT else None
@@ -227,7 +251,7 @@ def _retry_after(error: BaseException) -> float:
 
 
 def no_such_file(wanted: HubFile, commit: str) -> NoSuchFileError:
-    """The error for a file that the commit does not have."""
+    """Return the error for a file that the commit does not have."""
     error = NoSuchFileError(
         f"{wanted.source} has no file {wanted.file!r} at revision {wanted.revision!r}. zoo reads safetensors only; "
         f"name another file as {wanted.source}/FILE, or another revision as {wanted.source}@REVISION."
@@ -237,7 +261,8 @@ def no_such_file(wanted: HubFile, commit: str) -> NoSuchFileError:
 
 
 def _explain(wanted: HubFile, commit: str, error: BaseException) -> FetchError:
-    """The client's error as a sentence. The order matters: gated is a kind of not found."""
+    """Translate an error of the client into one that says what to do."""
+    # The order matters: GatedRepoError is a subclass of RepositoryNotFoundError, and others nest in the same way.
     kinds, status = _kinds(error), _status(error)
     hub, page = _hub_name(), f"{_hub_name()}/{wanted.repo}"
     if "GatedRepoError" in kinds:
@@ -258,14 +283,14 @@ def _explain(wanted: HubFile, commit: str, error: BaseException) -> FetchError:
         headers = getattr(error, "response").headers  # noqa: B009
         return no_such_file(wanted, headers.get("X-Repo-Commit") or commit)
     if "OfflineModeIsEnabled" in kinds:
-        return FetchError(f"{wanted} needs a request, and HF_HUB_OFFLINE was set when Python started. Unset it.")
+        return FetchError(f"{wanted} must be requested, but HF_HUB_OFFLINE was set when Python started. Unset it.")
     if "LocalEntryNotFoundError" in kinds and error.__cause__ is not None:
         return _explain(wanted, commit, error.__cause__)
     if status in (401, 403):
         return FetchError(f"{hub} refuses {wanted} (HTTP {status}): check HF_TOKEN, or `hf auth login`.")
     if status == 429:
         later = f"in {_retry_after(error):.0f} s" if _retry_after(error) else "later"
-        return FetchError(f"{hub} says there were too many requests (HTTP 429) for {wanted}: try again {later}.")
+        return FetchError(f"{hub} got too many requests and refused {wanted} (HTTP 429): try again {later}.")
     if status in _BUSY:
         return FetchError(f"{hub} answered HTTP {status} for {wanted}, {_attempts()}. Try again later.")
     if status:
@@ -284,15 +309,17 @@ def _explain_system(wanted: HubFile, error: BaseException) -> FetchError:
     folder = settings.hub_cache_dir()
     if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return FetchError(
-            f"no room in {folder} for {wanted} ({error}). Free some, or set HF_HUB_CACHE to another disk."
+            f"no space in {folder} for {wanted} ({error}). Free some, or set HF_HUB_CACHE to another disk."
         )
     if isinstance(error, OSError) and "Consistency check failed" in str(error):
         return FetchError(
-            f"{_hub_name()} sent {wanted} with another size than it announced. A proxy or a network's login page may "
-            f"be answering. {_elsewhere()}"
+            f"{_hub_name()} sent {wanted} with another size than it announced. The answer may come from a proxy or the "
+            f"login page of a network. {_elsewhere()}"
         )
     if number is not None:
-        return FetchError(f"{wanted} cannot be kept in {folder}: {error}. Set HF_HUB_CACHE to a folder you can write.")
+        return FetchError(
+            f"{wanted} cannot be written to {folder}: {error}. Set HF_HUB_CACHE to a directory you can write to."
+        )
     return FetchError(f"{wanted} could not be fetched: {type(error).__name__}: {str(error).splitlines()[:1]}.")
 
 

@@ -1,4 +1,4 @@
-"""Files on disk: written whole or not at all, and known by their hash."""
+"""Files on disk: atomic writes and hashes."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from typing import Any
 
 
 def sha256(path: str | os.PathLike[str]) -> str:
-    """The file's sha256 in hexadecimal; memory stays flat."""
+    """Return the sha256 of a file in hexadecimal, reading it in chunks."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def write_whole(path: Path, parts: Iterable[Any]) -> None:
-    """Write the bytes beside the target, flush to disk, then rename: a crash leaves the old file or the new one."""
+    """Write a file atomically: a crash leaves the old file or the new one, never a mixture."""
+    # Write a temporary file in the same folder, flush it to disk, then rename it over the target.
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name[:100]}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
@@ -34,7 +35,7 @@ def write_whole(path: Path, parts: Iterable[Any]) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the rename itself durable, where the system lets a folder be opened (not on Windows)."""
+    """Make the rename durable, on systems where a folder can be opened (not on Windows)."""
     if os.name == "posix":
         handle = os.open(folder, os.O_RDONLY)
         try:

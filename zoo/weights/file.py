@@ -1,8 +1,8 @@
-"""Weight files, read and written safely. Only safetensors: numbers and names, nothing that can run.
+"""Read and write weight files safely. Only safetensors: numbers and names, nothing that can run.
 
-The header alone gives names, shapes and dtypes; tensors stay on disk (memory-mapped) until they are used. Checks that
-the format's own library leaves out are made here: duplicate names, values that are not finite, and, for files that zoo
-wrote, the sha256 of everything in them, which they hold themselves: a flipped bit gives other predictions and no error.
+Names, shapes and dtypes come from the header; tensors stay on disk (memory-mapped) until they are used. Three checks go
+beyond those of the safetensors library: duplicate names, values that are not finite, and the sha256 that files written
+by zoo hold of their own content. Without it, a flipped bit would change predictions without any error.
 
 Format: https://github.com/huggingface/safetensors#format
 """
@@ -48,12 +48,12 @@ DTYPES: dict[str, np.dtype] = {
     "U8": np.dtype("u1"),
     "BOOL": np.dtype("?"),
 }
-"""The format's dtype names and what they are in memory."""
+"""The format's dtype names and the NumPy dtypes in memory."""
 
 DESCRIPTION = "zoo"
-"""The key of the header's metadata under which a saved model describes itself. Such a file must be sealed."""
+"""Metadata key under which a saved model describes itself. A file with it must have a seal."""
 SEAL = "zoo.sha256"
-"""The key of the header's metadata that holds the sha256 of the content: names, dtypes, shapes, metadata, values."""
+"""Metadata key that holds the sha256 of the content: names, dtypes, shapes, metadata, values."""
 
 _CODES = {dtype: code for code, dtype in DTYPES.items()}
 _SHARD_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*\.safetensors")
@@ -62,7 +62,7 @@ _INDEX = ".index.json"
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Where one tensor lies: bytes [start, end) of `path`."""
+    """Location of one tensor: bytes [start, end) of `path`."""
 
     path: Path
     dtype: np.dtype
@@ -73,10 +73,12 @@ class Entry:
 
 @dataclass(frozen=True)
 class TensorFile:
-    """A safetensors file, or the shards of one checkpoint, of which only the header was read.
+    """A safetensors file, or the shards of one checkpoint. Only the headers have been read.
 
     Attributes:
-        path: as given. entries: tensor name -> where it lies, sorted by name. metadata: the file's own words.
+        path: of the file or the shard index.
+        entries: tensor name -> location, sorted by name.
+        metadata: text from the header.
     """
 
     path: Path
@@ -84,30 +86,31 @@ class TensorFile:
     metadata: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def names(self) -> list[str]:
-        """Tensor names, sorted."""
+        """Return the tensor names, sorted."""
         return list(self.entries)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Tensor name -> shape."""
+        """Return tensor name -> shape."""
         return {name: entry.shape for name, entry in self.entries.items()}
 
     def dtypes(self) -> dict[str, np.dtype]:
-        """Tensor name -> NumPy dtype (bfloat16 and float8 are ml_dtypes')."""
+        """Return tensor name -> NumPy dtype (bfloat16 and float8 come from ml_dtypes)."""
         return {name: entry.dtype for name, entry in self.entries.items()}
 
     def load(self, *, check_finite: bool = True) -> dict[str, np.ndarray]:
-        """Tensor name -> read-only array on the memory-mapped file.
+        """Return tensor name -> read-only array on the memory-mapped file.
 
+        Args:
+            check_finite: refuse tensors with NaN or infinite values.
         Raises:
-            WeightsError: naming the first tensor that holds a NaN or an infinity, unless `check_finite` is off; for a
-                file of zoo's own whose content is not what was written.
+            WeightsError: if a tensor is not finite, or the content of a file written by zoo has changed.
         """
         maps = {path: _map(path) for path in dict.fromkeys(entry.path for entry in self.entries.values())}
         tensors = {}
         for name, entry in self.entries.items():
             raw = maps[entry.path][entry.start : entry.end]
             tensors[name] = raw.view(entry.dtype).reshape(entry.shape)
-        if {DESCRIPTION, SEAL} & self.metadata.keys():  # before all else: what was damaged may be anything
+        if {DESCRIPTION, SEAL} & self.metadata.keys():  # first of all: a damaged file could also fail the next check
             _require_sealed(self.path, tensors, self.metadata)
         if check_finite:
             for name, entry in self.entries.items():
@@ -116,11 +119,11 @@ class TensorFile:
 
 
 def read(path: str | os.PathLike[str]) -> TensorFile:
-    """Open a safetensors file, a shard index (`*.index.json`), or a folder that holds either; reads the header only.
+    """Open a safetensors file, a shard index (`*.index.json`), or a folder with either. Only headers are read.
 
     Raises:
-        WeightsError: for a file of any other format (a pickle above all, whatever its suffix), a damaged one, or
-            shards that do not agree with their index.
+        WeightsError: if the file has another format (e.g. a pickle, whatever its suffix) or is damaged, or shards do
+            not agree with their index.
     """
     path = Path(path)
     if path.is_dir():
@@ -135,24 +138,28 @@ def read(path: str | os.PathLike[str]) -> TensorFile:
 
 
 def write(path: str | os.PathLike[str], tensors: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> None:
-    """Write arrays (NumPy or JAX) as one safetensors file. The same input always gives the same bytes.
+    """Write NumPy or JAX arrays as one safetensors file. The same input always gives the same bytes.
 
-    The file appears under its name only when it is complete and on disk; a file that was there is replaced. The header
-    of a model that describes itself (`DESCRIPTION`) gets the sha256 of the content, which `TensorFile.load` checks.
+    The write is atomic and replaces an existing file. If the metadata describe a model (`DESCRIPTION`), the header also
+    gets the sha256 of the content, which `TensorFile.load` checks.
 
+    Args:
+        path: of the file.
+        tensors: name -> array.
+        metadata: text for the header.
     Raises:
-        WeightsError: for a dtype that the format lacks, a reserved name, or metadata that is not text.
+        WeightsError: if the format lacks a dtype, a name is reserved, or metadata are not text.
     """
     path = Path(path)
     for key, value in (metadata or {}).items():
         if not isinstance(key, str) or not isinstance(value, str):
-            raise WeightsError(f"metadata must be text; {key!r} is {value!r}. Write it as JSON text.")
+            raise WeightsError(f"metadata must be text, but {key!r} is {value!r}. Encode it as JSON.")
     arrays = {name: _storable(name, tensors[name]) for name in sorted(tensors)}
     if metadata and DESCRIPTION in metadata:
         metadata = {**metadata, SEAL: content_digest(arrays, metadata)}
     header: dict[str, Any] = {name: _describe(array) for name, array in arrays.items()}
     offset = 0
-    # Wide dtypes come first, so that every tensor is aligned to its own size when the file is mapped.
+    # Wide dtypes come first, so that every tensor is aligned to its item size when the file is memory-mapped.
     order = sorted(arrays, key=lambda name: (-arrays[name].dtype.itemsize, name))
     for name in order:
         header[name]["data_offsets"] = [offset, offset + arrays[name].nbytes]
@@ -167,19 +174,19 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, Any], metadata: Ma
 
 
 def _file_in(folder: Path) -> Path:
-    """The one checkpoint of a folder: model.safetensors, else its index, else the only candidate."""
+    """Return the checkpoint of a folder: model.safetensors, else its shard index, else the only candidate."""
     for name in ("model.safetensors", "model.safetensors" + _INDEX):
         if (folder / name).is_file():
             return folder / name
-    found = sorted(folder.glob("*" + _INDEX)) or sorted(folder.glob("*.safetensors"))
-    if len(found) == 1:
-        return found[0]
-    names = ", ".join(path.name for path in found) or "none"
-    raise WeightsError(f"{folder} must hold model.safetensors or exactly one *.safetensors file; it has: {names}.")
+    candidates = sorted(folder.glob("*" + _INDEX)) or sorted(folder.glob("*.safetensors"))
+    if len(candidates) == 1:
+        return candidates[0]
+    names = ", ".join(path.name for path in candidates) or "none"
+    raise WeightsError(f"{folder} must have model.safetensors or exactly one *.safetensors file; it has: {names}.")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object, unless it says one key twice: then parsers disagree about what the file holds."""
+    """Return the JSON object, or raise if a key occurs twice: parsers disagree about the meaning of such files."""
     result = dict(pairs)
     if len(result) != len(pairs):
         names = [key for key, _ in pairs]
@@ -196,7 +203,7 @@ def _parse(path: Path, text: bytes, what: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise WeightsError(f"{path} is damaged: its {what} is not JSON ({error}).") from None
     if not isinstance(value, dict):
-        raise WeightsError(f"{path} is damaged: its {what} is no JSON object.")
+        raise WeightsError(f"{path} is damaged: its {what} is not a JSON object.")
     return value
 
 
@@ -208,7 +215,7 @@ def _read_header(path: Path, stream: BinaryIO) -> tuple[dict[str, Entry], dict[s
     header = _parse(path, stream.read(length), "header")
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise WeightsError(f"{path} is damaged: its metadata must be text by name.")
+        raise WeightsError(f"{path} is damaged: its metadata must be text values under text keys.")
     base = 8 + length
     entries = {name: _read_entry(path, base, name, header[name]) for name in sorted(header)}
     _require_whole(path, base, entries)
@@ -235,7 +242,7 @@ def _read_entry(path: Path, base: int, name: str, item: Any) -> Entry:
 
 
 def _require_whole(path: Path, base: int, entries: Mapping[str, Entry]) -> None:
-    """The tensors must cover the data exactly: no gap, no overlap, nothing missing, nothing hidden at the end."""
+    """Raise unless the tensors cover the data exactly, without gaps, overlaps or bytes after the last tensor."""
     position = base
     for name, entry in sorted(entries.items(), key=lambda item: (item[1].start, item[1].end)):
         if entry.start != position:
@@ -244,16 +251,18 @@ def _require_whole(path: Path, base: int, entries: Mapping[str, Entry]) -> None:
     size = path.stat().st_size
     if size != position:
         what = "is truncated" if size < position else "has extra bytes at its end"
-        raise WeightsError(f"{path} {what}: {size} bytes where its header says {position}. Copy or download it again.")
+        raise WeightsError(
+            f"{path} {what}: it has {size} bytes, but its header says {position}. Copy or download it again."
+        )
 
 
 def _read_shards(index: Path) -> TensorFile:
-    """One checkpoint in several files, which all lie beside their index."""
+    """Open a checkpoint in several files, all in the folder of their index."""
     if index.stat().st_size > MAX_HEADER:
         raise WeightsError(f"{index} has {index.stat().st_size} bytes; zoo accepts an index of up to {MAX_HEADER}.")
     places = _parse(index, index.read_bytes(), "text").get("weight_map")
     if not isinstance(places, dict) or not places:
-        raise WeightsError(f"{index} is no shard index: it has no 'weight_map' from tensor names to files.")
+        raise WeightsError(f"{index} is not a shard index: it has no 'weight_map' from tensor names to files.")
     entries: dict[str, Entry] = {}
     metadata: dict[str, str] = {}
     for shard in sorted({str(name) for name in places.values()}):
@@ -269,16 +278,16 @@ def _read_shards(index: Path) -> TensorFile:
 
 
 def _map(path: Path) -> np.ndarray:
-    """The file's bytes as a read-only array that the system pages in when they are used."""
+    """Memory-map the bytes of a file as a read-only array."""
     with path.open("rb") as stream:
         return np.frombuffer(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ), dtype=np.uint8)
 
 
 def content_digest(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> str:
-    """The sha256 of names, dtypes, shapes, values and metadata, but for the seal itself."""
-    said = {key: value for key, value in metadata.items() if key != SEAL}
+    """Return the sha256 of names, dtypes, shapes, values and metadata, without the seal itself."""
+    unsealed = {key: value for key, value in metadata.items() if key != SEAL}
     forms = {name: [_CODES[array.dtype], list(array.shape)] for name, array in tensors.items()}
-    digest = hashlib.sha256(json.dumps([said, forms], sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps([unsealed, forms], sort_keys=True).encode())
     for name in sorted(tensors):
         digest.update(tensors[name].reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
@@ -287,19 +296,19 @@ def content_digest(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str
 def _require_sealed(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
     if SEAL not in metadata:
         raise WeightsError(
-            f"{path} is a model saved by zoo without the sha256 of its content: it is damaged, or an older version "
-            "wrote it. Copy it again from where it came, or train the model again."
+            f"{path} is a model saved by zoo without the sha256 of its content. It is damaged, or was written by an "
+            "older version. Copy it again from its origin, or train the model again."
         )
     if DESCRIPTION not in metadata or content_digest(tensors, metadata) != metadata[SEAL]:
         raise WeightsError(
-            f"{path} is damaged or was changed: its content is not what zoo wrote (sha256). Copy it again from where "
-            "it came. In a run folder with checkpoints, delete it and metrics.json, and repeat the command of the run "
-            "with --resume: it is made again."
+            f"{path} is damaged or was changed: its content is not what zoo wrote (sha256). Copy it again from its "
+            "origin. In a run directory with checkpoints, delete it and metrics.json, and repeat the command of the "
+            "run with --resume, which writes it again."
         )
 
 
 def _require_finite(path: Path, name: str, array: np.ndarray) -> None:
-    # ml_dtypes' floats are of kind "V" for NumPy, and integers are always finite.
+    # For NumPy, the floats of ml_dtypes are of kind "V". Integers are always finite.
     if array.dtype.kind in "fcV" and not np.isfinite(array).all():
         count = int(array.size - np.isfinite(array).sum())
         raise WeightsError(f"{path}: tensor {name!r} holds {count} values that are NaN or infinite.")

@@ -1,8 +1,8 @@
-"""What other libraries' configurations say about preprocessing: each field is honoured, or refused by its name.
+"""Read preprocessing from the configurations of other libraries. Every field is honoured, or refused by name.
 
-All that these libraries do to the values of a pixel is an affine map of each channel, so it becomes a mean and a
-standard deviation of values in [0, 1] (`_normalisation`). What they do to the size of an image becomes a size, a share
-and a mode of cropping, where zoo has one that gives the same pixels.
+These libraries change the values of a pixel only by an affine map of each channel, which becomes a mean and standard
+deviation of values in [0, 1] (`_normalisation`). Resizing and cropping become a size, a `crop_pct` and a crop mode, if
+zoo has ones that give the same pixels.
 """
 
 from __future__ import annotations
@@ -18,16 +18,22 @@ from zoo.registry.spec import Preprocess
 
 Mode = Literal["center", "squash"]
 FILTERS = ("nearest", "bilinear", "bicubic", "lanczos")
-"""The kernels that zoo resizes with."""
+"""Resampling filters that zoo supports."""
 _PILLOW_FILTERS = ("nearest", "lanczos", "bilinear", "bicubic")
-"""Pillow's numbers for its kernels, which transformers writes."""
+"""Pillow's numbers for its filters, which transformers writes."""
 _WARPS_FROM = 384
-"""Processors with a `crop_pct` and no crop warp images whose shorter side is at least this, in place of cropping."""
+"""Processors with a `crop_pct` and no crop squash the image instead of cropping it if the shorter side is at least
+this."""
 
 
 @dataclass(frozen=True)
 class Fields:
-    """A configuration's fields, read with the name of the file and of the field in every error."""
+    """The fields of a configuration, read with errors that name the file and the field.
+
+    Attributes:
+        file: name of the file.
+        data: its content.
+    """
 
     file: str
     data: Mapping[str, Any]
@@ -35,23 +41,23 @@ class Fields:
     def refuse(self, name: str, why: str) -> NoReturn:
         """Raise `WeightsError` for a field."""
         raise WeightsError(
-            f"the {self.file} beside the weights has {name}={self.data.get(name)!r}: {why}. Correct that file, or take "
-            "the weights away from it and give the preprocessing yourself (mean=, std=, ...; --set)."
+            f"the {self.file} beside the weights has {name}={self.data.get(name)!r}: {why}. Correct that file, or move "
+            "the weights to a folder without it and give the preprocessing yourself (mean=, std=, ...; --set)."
         )
 
     def number(self, name: str, default: float) -> float:
-        """A finite number; `default` where the field is missing or null."""
+        """Return a finite number, or `default` if the field is missing or null."""
         value = default if self.data.get(name) is None else self.data[name]
         if not _is_number(value):
             self.refuse(name, "it must be a number")
         return float(value)
 
     def switch(self, name: str, default: bool) -> bool:
-        """A switch; null is off, as a missing one is only where the library's default is."""
+        """Return a switch. Null means off; a missing field means `default`."""
         return bool(self.data.get(name, default))
 
     def statistics(self, name: str, channels: int) -> tuple[float, ...] | None:
-        """A number for each of `channels`, given as that many, as one for all, or not at all (None)."""
+        """Return a number for each channel, or None if the field is missing. A single number counts for all."""
         value = self.data.get(name)
         if value is None:
             return None
@@ -63,18 +69,18 @@ class Fields:
         return tuple(map(float, values)) * (channels if len(values) == 1 else 1)
 
     def choice(self, name: str, accepted: Collection[str], default: str) -> str:
-        """One of the accepted words."""
+        """Return one of the accepted words."""
         value = self.data.get(name) or default
         if value not in (*accepted, default):
             self.refuse(name, f"zoo has {', '.join(accepted)}")
         return str(value)
 
-    def preprocess(self, **found: Any) -> Preprocess:
-        """The preprocessing, or `WeightsError` naming the file for values that make none."""
+    def preprocess(self, **values: Any) -> Preprocess:
+        """Return the preprocessing, or raise `WeightsError` with the name of the file if a value is not valid."""
         try:
-            return Preprocess(**found)
+            return Preprocess(**values)
         except ConfigError as error:
-            raise WeightsError(f"the {self.file} beside the weights has a field that cannot be: {error}") from None
+            raise WeightsError(f"the {self.file} beside the weights has an invalid field: {error}") from None
 
 
 def _is_number(value: Any) -> bool:
@@ -86,20 +92,20 @@ def _is_side(value: Any) -> bool:
 
 
 def share(crop: int, side: int) -> float:
-    """The `crop_pct` by which a crop of `crop` pixels is cut from a side of exactly `side`."""
-    found = crop / side
-    # Floating point may make 255 of 256, which would be other pixels.
-    return found if math.floor(crop / found) == side else math.nextafter(found, 0)
+    """Return the `crop_pct` with which a crop of `crop` pixels comes from a side of exactly `side`."""
+    fraction = crop / side
+    # Rounding errors may turn a side of 256 into 255, which would give other pixels.
+    return fraction if math.floor(crop / fraction) == side else math.nextafter(fraction, 0)
 
 
 # timm ----------------------------------------------------------------------------------------------------------
 
 
 def of_timm(cfg: Mapping[str, Any], base: Preprocess, file: str) -> Preprocess:
-    """The preprocessing of timm's `pretrained_cfg`; fields that it leaves out are those of `base`.
+    """Return the preprocessing of timm's `pretrained_cfg`. Fields that it lacks come from `base`.
 
-    `test_input_size` and `test_crop_pct` are for evaluations at another size, and `fixed_input_size` is a matter of
-    building a net: none of them changes what the net sees by default.
+    `test_input_size` and `test_crop_pct` are for evaluation at another size, and `fixed_input_size` concerns building
+    the network. None of them changes the default input.
     """
     fields = Fields(file, cfg)
     size = cfg.get("input_size") or (len(base.mean), *base.size)
@@ -127,12 +133,12 @@ def is_torchvision(config: Mapping[str, Any]) -> bool:
 
 
 def of_torchvision(config: Mapping[str, Any], base: Preprocess, file: str) -> Preprocess:
-    """The preprocessing of torchvision's `ImageClassification` and its kin: resize, crop the centre, normalise."""
+    """Return the preprocessing of torchvision's `ImageClassification` and the like: resize, centre crop, normalise."""
     fields = Fields(file, config)
     crop = _one_or_two(fields, "crop_size")
     resized = _one_or_two(fields, "resize_size") or (256,)  # the default of ImageClassification
     if config.get("max_size") is not None:
-        fields.refuse("max_size", "zoo prepares all images in one size")
+        fields.refuse("max_size", "zoo resizes all images to one size")
     if not fields.switch("antialias", True):
         fields.refuse("antialias", "zoo resizes with antialiasing, as Pillow does")
     kernel = str(config.get("interpolation") or base.interpolation).rpartition(".")[2].lower()
@@ -163,20 +169,20 @@ def _one_or_two(fields: Fields, name: str) -> tuple[int, ...] | None:
 def _both_sides(
     fields: Fields, name: str, resized: Sequence[int], crop: tuple[int, int] | None
 ) -> tuple[tuple[int, int], float, Mode]:
-    """An image resized to (height, width), then perhaps cropped."""
+    """Return (size, crop_pct, crop_mode) of an image resized to (height, width), then perhaps cropped."""
     height, width = resized
     if crop is None:
         return (height, width), 1.0, "squash"
     crop_pct = share(crop[0], height)
     if crop[0] > height or math.floor(crop[1] / crop_pct) != width:
-        fields.refuse(name, f"zoo crops the same share of both sides, and the image is resized to {height}x{width}")
+        fields.refuse(name, f"zoo crops the same fraction of both sides, and the image is resized to {height}x{width}")
     return crop, crop_pct, "squash"
 
 
 def _shorter_side(fields: Fields, name: str, edge: int, height: int, width: int) -> tuple[tuple[int, int], float, Mode]:
-    """An image whose shorter side is resized to `edge`, then cropped."""
+    """Return (size, crop_pct, crop_mode) of an image whose shorter side is resized to `edge`, then cropped."""
     if height != width or height > edge:
-        fields.refuse(name, f"zoo crops a square of at most the side that an image is resized to, here {edge}")
+        fields.refuse(name, f"zoo crops a square no larger than the resized shorter side, here {edge}")
     return (height, width), share(height, edge), "center"
 
 
@@ -184,21 +190,21 @@ def _shorter_side(fields: Fields, name: str, edge: int, height: int, width: int)
 
 _SUFFIX = re.compile(r"(ImageProcessor(Fast|Pil)?|FeatureExtractor)$")
 _SQUARE = frozenset({"Beit", "DeiT", "EfficientNet"})
-"""Processors that crop, and take one number for the size as that of both sides; the others as the shorter side's."""
+"""Processors that crop and take a single number as the size of both sides; others take it as the shorter side."""
 _LARGER_EDGE = {"Levit": 256 / 224}
-"""Processors that resize the shorter side to this many times of what they say, before they crop."""
+"""Processors that resize the shorter side to this multiple of the given size before they crop."""
 _CROP_FIRST = frozenset({"Perceiver"})
 _NEVER_NORMALISE = frozenset({"MobileViT"})
-"""Processors that normalise only where `do_normalize` says so."""
+"""Processors that normalise only if `do_normalize` is set."""
 _SHARE = {"ConvNext": 224 / 256}
-"""Processors that crop this share where `crop_pct` is null."""
+"""Default `crop_pct` of processors for which it is null."""
 
 _SWITCHES = frozenset(
     {"do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_flip_channel_order", "do_convert_rgb"}
 )
 _OF_LABELS = frozenset({"do_reduce_labels", "do_convert_annotations"})
 _STEPS = ("keep_aspect_ratio", "ensure_multiple_of", "size_divisor", "size_divisibility", "clusters", "max_num_patches")
-"""What processors do beyond the usual steps, other than by a switch that begins with `do_`."""
+"""Further steps of processors that have no switch beginning with `do_`."""
 _READ = frozenset(
     {"size", "crop_size", "crop_pct", "default_to_square", "resample", "rescale_factor", "rescale_offset", "offset"}
     | {"image_mean", "image_std", "include_top", "image_processor_type", "feature_extractor_type"}
@@ -212,18 +218,18 @@ _NOT_OF_PIXELS = frozenset(
 
 
 def of_processor(processor: Mapping[str, Any], base: Preprocess, file: str) -> tuple[Preprocess, tuple[str, ...]]:
-    """(the preprocessing of a transformers image processor, fields that zoo does not know).
+    """Return the preprocessing of a transformers image processor, and the fields that zoo does not know.
 
-    Kernels and statistics that it leaves out are those of `base`.
+    A resampling filter or statistics that the processor lacks come from `base`.
     """
     fields = Fields(file, processor)
     for name, value in processor.items():
         if value and name.startswith("do_") and name not in _SWITCHES | _OF_LABELS:
             fields.refuse(name, "zoo has no such step")
         if name in _STEPS and value and (value is True or value != 1):
-            fields.refuse(name, "zoo prepares all images in one size that the file must say")
+            fields.refuse(name, "zoo resizes all images to one size, which the file must give")
     if not fields.switch("do_resize", True):
-        fields.refuse("do_resize", "zoo resizes images to one size; where yours have one, write it as size")
+        fields.refuse("do_resize", "zoo resizes images to one size; if yours all have the same size, write it as size")
     kind = _SUFFIX.sub("", str(processor.get("image_processor_type") or processor.get("feature_extractor_type") or ""))
     size, crop_pct, mode = _resizing(fields, kind)
     resample = processor.get("resample")
@@ -231,9 +237,9 @@ def of_processor(processor: Mapping[str, Any], base: Preprocess, file: str) -> t
         fields.refuse("resample", "zoo has 0 (nearest), 1 (lanczos), 2 (bilinear) and 3 (bicubic)")
     mean, std = _normalisation(fields, kind, base)
     flipped = fields.switch("do_flip_channel_order", False)
-    if flipped:  # after all arithmetic, so that the statistics are in the order RGB
+    if flipped:  # the processor flips after normalising, so its statistics are in the order RGB
         mean, std = mean[::-1], std[::-1]
-    found = fields.preprocess(
+    preprocess = fields.preprocess(
         size=size,
         mean=mean,
         std=std,
@@ -244,14 +250,14 @@ def of_processor(processor: Mapping[str, Any], base: Preprocess, file: str) -> t
     )
     known = _SWITCHES | _OF_LABELS | _READ | _NOT_OF_PIXELS | {*_STEPS}
     unknown = (name for name, value in processor.items() if name not in known and value and not name.startswith("do_"))
-    return found, tuple(sorted(unknown))
+    return preprocess, tuple(sorted(unknown))
 
 
 def _normalisation(fields: Fields, kind: str, base: Preprocess) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation, for values in [0, 1], of what a processor makes of a pixel p in 0 to 255.
+    """Return the mean and standard deviation, for values in [0, 1], that do the same as a processor.
 
-    It is (y - m) / s of y = p * factor - offset, which of u = p / 255 is (u - (m + offset) / a) / (s / a) with
-    a = 255 * factor.
+    The processor maps a pixel p in 0 to 255 to (y - m) / s, where y = p * factor - offset. In terms of u = p / 255 this
+    is (u - (m + offset) / a) / (s / a), where a = 255 * factor.
     """
     scale, offset = 255.0, 0.0
     if fields.switch("do_rescale", True):
@@ -271,7 +277,7 @@ def _normalisation(fields: Fields, kind: str, base: Preprocess) -> tuple[tuple[f
         return base.mean, base.std
     elif mean is None or std is None:
         fields.refuse("image_mean" if mean is None else "image_std", "do_normalize needs it")
-    elif fields.switch("include_top", False):  # such a processor divides by them once more
+    elif fields.switch("include_top", False):  # such a processor divides by the deviation twice
         std = tuple(value**2 for value in std)
     if min(std) <= 0:
         fields.refuse("image_std", "it must be above 0")
@@ -279,11 +285,13 @@ def _normalisation(fields: Fields, kind: str, base: Preprocess) -> tuple[tuple[f
 
 
 def _resizing(fields: Fields, kind: str) -> tuple[tuple[int, int], float, Mode]:
-    """(size, crop_pct, crop_mode) of an image processor: it resizes to a shorter side, or to both, then may crop."""
+    """Return (size, crop_pct, crop_mode) of an image processor."""
+    # Processors resize the shorter side or both sides, and then may crop. Which of them a bare number means, and
+    # whether a crop follows, depends on switches and on the kind of processor.
     data = fields.data
     crops = fields.switch("do_center_crop", False)
     if data.get("crop_size") is not None and "do_center_crop" not in data:
-        fields.refuse("crop_size", "do_center_crop must say whether it counts")
+        fields.refuse("crop_size", "do_center_crop must say whether to crop")
     if crops and kind in _CROP_FIRST:
         fields.refuse("do_center_crop", f"{kind} crops before it resizes, which zoo does not")
     size, pct = data.get("size"), data.get("crop_pct")
@@ -303,15 +311,15 @@ def _resizing(fields: Fields, kind: str) -> tuple[tuple[int, int], float, Mode]:
     if size.keys() == {"height", "width"}:
         if pct is None or not crops or size["height"] != size["width"]:
             return _both_sides(fields, "crop_size", (size["height"], size["width"]), crop)
-        size = {"shortest_edge": size["height"]}  # with a share, equal sides are a shorter side
+        size = {"shortest_edge": size["height"]}  # with crop_pct, equal sides mean the shorter side
     if size.keys() != {"shortest_edge"}:
-        fields.refuse("size", "zoo prepares all images in one size: {height, width}, or {shortest_edge} and a crop")
+        fields.refuse("size", "zoo resizes all images to one size: {height, width}, or {shortest_edge} and a crop")
     edge = size["shortest_edge"]
     if crop:
         edge = int(edge / pct) if pct is not None else int(edge * _LARGER_EDGE.get(kind, 1))
         return _shorter_side(fields, "crop_size", edge, *crop)
     if pct is None:
-        fields.refuse("do_center_crop", "without a crop images of other shapes stay so, and zoo prepares all in one")
+        fields.refuse("do_center_crop", "without a crop, images keep different sizes, and zoo needs one for all")
     if edge >= _WARPS_FROM:
         return (edge, edge), 1.0, "squash"
     return (edge, edge), float(cast(float, pct)), "center"

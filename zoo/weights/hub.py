@@ -1,7 +1,7 @@
-"""Files from the Hugging Face hub, verified and pinned.
+"""Files from the Hugging Face Hub, verified and pinned.
 
-The hub's client returns a damaged file as good and asks the hub about a branch at every use. Here every file is
-verified, a branch is pinned to the commit it first gave (`zoo.lock`), and a cached file costs no request.
+The Hub's client returns damaged files as good, and makes a request for a branch at every use. Here every file is
+verified, a branch is pinned to its commit at first use (`zoo.lock`), and a cached file costs no request.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A verified file in the hub's cache, the commit it belongs to, and its hash."""
+    """A verified file in the Hub's cache, its commit and its hash."""
 
     path: Path
     commit: str
@@ -34,7 +34,13 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class _Expected:
-    """What is known of a file before it is had; empty where nothing is."""
+    """What is known about a file before it is fetched; empty if unknown.
+
+    Attributes:
+        commit: of the file.
+        sha256: of the file.
+        from_lock: whether the hash comes from `zoo.lock` and not from the caller.
+    """
 
     commit: str
     sha256: str
@@ -42,17 +48,19 @@ class _Expected:
 
 
 def obtain(wanted: HubFile, sha256: str = "", *, offline: bool = False) -> Found:
-    """The file, from the cache where it is known to be right, else from the hub.
+    """Return the file from the cache if it is there and verified, else from the Hub.
 
     Args:
-        sha256: the file's hash where it is known; else that of the first download, from `zoo.lock`.
+        wanted: the file.
+        sha256: expected hash, if it is known; otherwise that of the first download, from `zoo.lock`.
         offline: make no request.
     Raises:
-        FetchError: when it cannot be had. `NoSuchFileError`: when the repository has no such file.
-        WeightsError: when its bytes are not the expected ones.
+        FetchError: if the file cannot be fetched.
+        NoSuchFileError: if the repository has no such file.
+        WeightsError: if the file has another hash than expected.
     """
-    if found := _held(wanted, sha256, offline):
-        return found
+    if cached := _held(wanted, sha256, offline):
+        return cached
     if offline:
         raise FetchError(
             f"{wanted} is not in the cache {settings.hub_cache_dir()}, and zoo is offline. Fetch it once with "
@@ -60,7 +68,7 @@ def obtain(wanted: HubFile, sha256: str = "", *, offline: bool = False) -> Found
         )
     name = hashlib.sha256(str(wanted).encode()).hexdigest()[:32]
     with lock.exclusive(name, seconds=10 * client.PATIENCE):
-        # Another process may have fetched it while this one waited.
+        # Look again: another process may have fetched the file while this one waited for the lock.
         return _held(wanted, sha256, offline) or _download(wanted, sha256)
 
 
@@ -72,12 +80,12 @@ def _expected(wanted: HubFile, sha256: str) -> _Expected:
         return _Expected(pin.commit, pin.sha256, from_lock=not sha256)
     if wanted.pinned:
         return _Expected(wanted.revision, sha256, from_lock=False)
-    # A hash that was given outranks the lock: the commit that was pinned may hold other bytes.
+    # A hash from the caller outranks the lock, because the pinned commit may hold another file.
     return _Expected("" if sha256 else lock.commit_of(wanted.source, wanted.revision), sha256, from_lock=False)
 
 
 def _held(wanted: HubFile, sha256: str, offline: bool) -> Found | None:
-    """The file from the cache, verified; None when it must be asked for. Makes no request."""
+    """Return the verified file from the cache, or None if a request is needed. Make no request."""
     expected = _expected(wanted, sha256)
     if not (expected.commit or sha256 or offline):
         return None
@@ -102,9 +110,10 @@ def _download(wanted: HubFile, sha256: str) -> Found:
     about = client.ask(wanted, expected.commit)
     if expected.sha256 and _SHA256.fullmatch(about.etag or "") and about.etag != expected.sha256:
         raise _changed(wanted, expected, about.etag)
-    # Left by another program, or damaged since.
+    # The client would reuse a cached copy, so delete it if it was damaged since, or by another program.
     if (path := _cached(wanted, about.commit_hash)) and _damaged(path, digest_of(path), expected.sha256):
         _discard(path)
+    # A second, forced download repairs what was damaged in transit or in the client's cache of partial files.
     for attempt in range(2):
         path = client.transfer(wanted, expected.commit, about.size, force=attempt > 0)
         digest = digest_of(path)
@@ -114,13 +123,13 @@ def _download(wanted: HubFile, sha256: str) -> Found:
         _discard(path)
     raise WeightsError(
         f"{wanted} arrived damaged twice: sha256 {digest}, expected {announced}. What arrived is {looks}. It was "
-        "deleted. A proxy, a login page or a full disk may be the cause, or the file was replaced: try another "
-        f"network, or, to accept a file that its publisher changed, `{lock.COMMAND} {wanted.source}`."
+        "deleted. A proxy, a login page or a full disk may be the cause, or the file was replaced. Try another "
+        f"network, or run `{lock.COMMAND} {wanted.source}` to accept a file that its publisher changed."
     )
 
 
 def _accept(wanted: HubFile, expected: _Expected, path: Path, digest: str, sha256: str) -> Found:
-    """The verified file; what was not known before goes into the lock."""
+    """Return the file after checking its hash, and record its pin in `zoo.lock` if it is new."""
     if expected.sha256 and digest != expected.sha256:
         raise _changed(wanted, expected, digest)
     commit = path.relative_to(_folder(wanted) / "snapshots").parts[0]
@@ -149,24 +158,28 @@ def _folder(wanted: HubFile) -> Path:
 
 
 def _cached(wanted: HubFile, revision: str) -> Path | None:
-    """The cached file of a commit, or of the commit that a branch last stood for."""
-    found = client.library().try_to_load_from_cache(
+    """Return the cached file of a commit, or of a branch's last known commit, or None."""
+    cached = client.library().try_to_load_from_cache(
         wanted.repo, wanted.file, cache_dir=settings.hub_cache_dir(), revision=revision
     )
-    if found is None or isinstance(found, str):
-        return Path(found) if found else None
-    raise client.no_such_file(wanted, revision)  # the client's mark for a file that it knows is not there
+    if cached is None or isinstance(cached, str):
+        return Path(cached) if cached else None
+    raise client.no_such_file(wanted, revision)  # anything else is the client's marker for a file known not to exist
 
 
 def _announced(path: Path) -> str:
-    """The sha256 that the hub gave for a cached file, which names its blob; empty where it gave none."""
-    # One step only: a blob can itself be a link into a store that uses other names.
+    """Return the sha256 that the Hub announced for a cached file, or an empty string."""
+    # The cache links to a blob whose name is the ETag, the sha256 of LFS files. Follow one link only: the blob can
+    # itself be a link into a store that uses other names.
     name = Path(os.readlink(path)).name if path.is_symlink() else ""
     return name if _SHA256.fullmatch(name) else ""
 
 
 def _damaged(path: Path, digest: str, expected: str) -> bool:
-    """Whether the file is not what the hub announced. An intact file that is not the expected one is no damage."""
+    """Whether the file differs from what the Hub announced. Without an announcement, whether it looks damaged.
+
+    An intact file with another hash than `expected` is not damaged.
+    """
     if digest == expected:
         return False
     if announced := _announced(path):
@@ -179,7 +192,7 @@ def _looks(path: Path) -> str:
 
 
 def _discard(path: Path) -> None:
-    """Delete a damaged file, so that no other program meets it either."""
+    """Delete a damaged file from the cache, so that no other program uses it either."""
     try:
         if path.is_symlink():
             (path.parent / os.readlink(path)).unlink(missing_ok=True)
@@ -192,7 +205,7 @@ _digests: dict[tuple[str, int, int, int, int], str] = {}
 
 
 def digest_of(path: Path) -> str:
-    """The file's sha256, computed once in a process for as long as the file does not change."""
+    """Return the sha256 of a file, computed once per process as long as the file does not change."""
     status = path.stat()
     key = (str(path), status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size)
     if key not in _digests:

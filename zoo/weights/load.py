@@ -1,7 +1,7 @@
-"""Putting a checkpoint into a model with nothing left unexplained.
+"""Load a checkpoint into a model and account for every tensor.
 
-Every tensor of the file and every array of the model ends in exactly one of: loaded, adapted (how), re-initialised
-(why), ignored (why). Anything else is an error that names it.
+Every tensor of the file and every array of the model ends up in exactly one of: loaded, adapted (how), re-initialised
+(why), ignored (why). Anything else is an error that names the tensor.
 """
 
 from __future__ import annotations
@@ -19,11 +19,15 @@ from zoo.weights.mapping import UNUSED_LEAVES, Slot, common_wrapper, join, locat
 
 @dataclass
 class LoadReport:
-    """What became of every tensor. Keys are names of the native layout, or of the file for what was ignored.
+    """What happened to every tensor. Names are those of the native layout; for ignored tensors, those of the file.
 
     Attributes:
-        layout: the key layout that was recognised. prefix: the wrapper that was stripped from every name.
-        loaded: names taken as they are. adapted, reinitialised, ignored: name -> how or why.
+        layout: key layout of the file.
+        prefix: wrapper that was stripped from every name.
+        loaded: names of tensors taken unchanged.
+        adapted: name -> how the tensor was adapted.
+        reinitialised: name -> why the array was re-initialised.
+        ignored: name -> why the tensor was ignored.
     """
 
     layout: str = ""
@@ -47,7 +51,7 @@ class LoadReport:
 
 
 def layouts_of(spec: BackboneSpec) -> dict[str, Mapping[str, str | Stored]]:
-    """Every key layout the family reads, as what is here -> what is there; the native one first."""
+    """Return the key layouts that the family reads, native one first, each as path here -> path there."""
     return {spec.native_layout: {}, **{name: build() for name, build in spec.layouts.items()}}
 
 
@@ -58,11 +62,12 @@ def _some(names: Sequence[str], count: int = 3) -> str:
 
 @dataclass(frozen=True)
 class Recognised:
-    """How a file names things.
+    """The naming scheme of a file.
 
     Attributes:
-        layout: of its keys. prefix: the wrapper before every name.
-        places: native name -> where the file has it, names with their prefix.
+        layout: key layout.
+        prefix: wrapper before every name.
+        places: native name -> where the file stores the tensor, names with their prefix.
     """
 
     layout: str
@@ -70,21 +75,24 @@ class Recognised:
     places: Mapping[str, Stored]
 
     def sources(self) -> set[str]:
-        """Every name that a tensor of ours may be read from."""
+        """Return every name in the file from which a tensor of the model may be read."""
         return {name for place in self.places.values() for name in place.names}
 
 
 def recognise(
     spec: BackboneSpec, expected: Sequence[str], names: Sequence[str], also: Sequence[str] = ()
 ) -> Recognised:
-    """Tell the layout of a file by its keys.
+    """Recognise the key layout of a file.
 
     Args:
-        expected: tensor names of the native layout. names: the file's tensor names.
-        also: further native names to find, which say nothing about the layout (the classifier's).
+        spec: the backbone.
+        expected: tensor names of the native layout.
+        names: tensor names of the file.
+        also: further native names to locate (the classifier's), which do not count for choosing the layout.
     Raises:
-        WeightsError: when less than half of the expected tensors are found in any layout.
+        WeightsError: if fewer than half of the expected tensors are in the file under every layout.
     """
+    # Choose the layout, and the wrapper before its names, under which the file has most of the expected tensors.
     given = set(names)
     best: tuple[int, str, str] = (-1, "", "")
     layouts = layouts_of(spec)
@@ -100,14 +108,14 @@ def recognise(
             f"these weights are not for {spec.name}: {hits} of its {len(expected)} tensors are in the file. The file "
             f"holds {_some(sorted(given))}; {spec.name} needs {_some(expected)} (layouts read: {', '.join(layouts)})."
         )
-    found = {name: _below(prefix, locate(name, layouts[layout])) for name in expected}
-    # A classifier may stand beside what the body is wrapped in: `vit.encoder...` and `classifier`.
+    places_of = {name: _below(prefix, locate(name, layouts[layout])) for name in expected}
+    # A classifier may be outside the wrapper of the body: `vit.encoder...` and `classifier`.
     outer = _shorter(prefix)
     for name in also:
         place = locate(name, layouts[layout])
         choices = [_below(start, place) for start in outer]
-        found[name] = next((c for c in choices if given.issuperset(c.names)), choices[0])
-    return Recognised(layout, prefix, found)
+        places_of[name] = next((c for c in choices if given.issuperset(c.names)), choices[0])
+    return Recognised(layout, prefix, places_of)
 
 
 def _below(prefix: str, place: Stored) -> Stored:
@@ -121,13 +129,15 @@ def _shorter(prefix: str) -> list[str]:
 
 
 def adapt_first_kernel(kernel: np.ndarray, channels: int, pixels: int = 1) -> np.ndarray:
-    """A first convolution (kh, kw, in, out) for another number of input channels.
+    """Return the kernel of a first convolution for another number of input channels.
 
-    One channel takes the sum over the old ones, which is exact for a grey image given as equal channels; n channels
-    repeat the old ones in turn, scaled by in / n so that activations keep their size.
+    For one channel it is the sum over the old channels, which is exact for a grey image given as equal channels. For n
+    channels the old ones are repeated in turn and scaled by in / n, so that activations keep their scale.
 
     Args:
-        channels: of an image. pixels: how many of them, with all their channels, make up the inputs.
+        kernel: (kh, kw, in, out).
+        channels: channels of an image.
+        pixels: number of neighbouring pixels that are stacked as inputs, each with all its channels.
     """
     if pixels > 1:
         parts = np.split(kernel, pixels, axis=2)
@@ -147,27 +157,28 @@ def assign(
     first_conv: str | None,
     head_reason: str = "",
 ) -> tuple[dict[str, np.ndarray], LoadReport]:
-    """Arrays for the slots from a checkpoint's tensors.
+    """Return the arrays for the slots of a model from the tensors of a checkpoint.
 
     Args:
-        slots: of the backbone and, where the checkpoint's own classifier has a place in the model, of the classifier
-            under its native name.
+        spec: the backbone.
+        slots: slots of the backbone and, if the model uses the checkpoint's classifier, of that under its native name.
+        tensors: tensors of the file by name.
         first_conv: native name of the kernel that reads the image, which may be adapted to other channels.
-        head_reason: why the checkpoint's classifier has no place in the model.
+        head_reason: why the model does not use the checkpoint's classifier.
     Returns:
-        (native name -> array with our axes, report). Names that are missing from the dict were re-initialised.
+        (native name -> array with our axes, report). Names that the dict lacks keep their initial values.
     Raises:
-        WeightsError: naming every tensor that is missing, left over or of another shape.
+        WeightsError: if tensors are missing, left over or have the wrong shape; it names them.
     """
     head = spec.classifier.path + "."
     names = [slot.name for slot in slots]
     body = [name for name in names if not name.startswith(head)]
-    # The classifier is looked for also where the model has no place for it, to know its tensors for what they are.
-    kept = [name for name in names if name not in body]
-    found = recognise(spec, body, list(tensors), also=kept or [f"{head}weight", f"{head}bias"])
-    report, arrays, wrong = LoadReport(found.layout, found.prefix), {}, []
+    # Locate the classifier even if the model does not use it, so that its tensors can be reported as such.
+    classifier = [name for name in names if name not in body]
+    scheme = recognise(spec, body, list(tensors), also=classifier or [f"{head}weight", f"{head}bias"])
+    report, arrays, wrong = LoadReport(scheme.layout, scheme.prefix), {}, []
     for slot in slots:
-        place = found.places[slot.name]
+        place = scheme.places[slot.name]
         missing = [name for name in place.names if name not in tensors]
         if missing:
             if slot.name.startswith(head):
@@ -179,28 +190,32 @@ def assign(
         try:
             arrays[slot.name] = _fitted(spec, slot, tensor, slot.name == first_conv, report)
         except WeightsError:
-            said = " and ".join(place.names)
-            wrong.append(f"{said} has shape {tuple(tensor.shape)}, the model needs {slot.shape}")
+            stored_as = " and ".join(place.names)
+            wrong.append(f"{stored_as} has shape {tuple(tensor.shape)}, the model needs {slot.shape}")
 
-    for name in sorted(tensors.keys() - {name for slot in slots for name in found.places[slot.name].names}):
-        if name in found.sources() and head_reason:
+    for name in sorted(tensors.keys() - {name for slot in slots for name in scheme.places[slot.name].names}):
+        if name in scheme.sources() and head_reason:
             report.ignored[name] = head_reason
-        elif reason := _unused(spec, name, found.prefix):
+        elif reason := _unused(spec, name, scheme.prefix):
             report.ignored[name] = reason
         else:
             wrong.append(f"{name} has no place in the model")
     if wrong:
         raise WeightsError(
-            f"the weights do not fit {spec.name} ({found.layout} layout, {len(report.loaded)} tensors fit): "
+            f"the weights do not fit {spec.name} ({scheme.layout} layout, {len(report.loaded)} tensors fit): "
             + "; ".join(wrong[:6])
             + (f"; and {len(wrong) - 6} more" if len(wrong) > 6 else "")
-            + ". Check the architecture's name, or in_channels and num_classes."
+            + ". Check the name of the backbone, in_channels and num_classes."
         )
     return arrays, report
 
 
 def _fitted(spec: BackboneSpec, slot: Slot, tensor: np.ndarray, is_first: bool, report: LoadReport) -> np.ndarray:
-    """A checkpoint's tensor as the slot needs it, with a word in the report. Raises `WeightsError` if it cannot be."""
+    """Return a tensor of the checkpoint in the shape of the slot, and add it to the report.
+
+    Raises:
+        WeightsError: if the shapes differ and no rule adapts the tensor.
+    """
     array = slot.read(tensor)
     if array.shape == slot.shape:
         report.loaded.append(slot.name)
@@ -219,7 +234,7 @@ def _fitted(spec: BackboneSpec, slot: Slot, tensor: np.ndarray, is_first: bool, 
 
 
 def _unused(spec: BackboneSpec, name: str, prefix: str) -> str:
-    """Why a tensor that the file holds is not needed; empty where that is not known."""
+    """Return why the model does not need a tensor of the file, or an empty string if there is no known reason."""
     inner = name.removeprefix(prefix)
     reasons = (why for glob, why in spec.ignored.items() if fnmatchcase(inner, glob) or fnmatchcase(name, glob))
     return UNUSED_LEAVES.get(name.rsplit(".", 1)[-1]) or next(reasons, "")

@@ -1,7 +1,7 @@
-"""`zoo.lock`: which commit and which bytes a source gave the first time, so that it gives the same ever after.
+"""`zoo.lock`: the commit and hash of every file at its first download, so that later downloads give the same file.
 
-The user's file (`zoo.settings.cache_dir() / "zoo.lock"`, TOML) holds one pin for each source, revision and file that
-was fetched. To accept what a source holds now, forget its pins and fetch again:
+The user's lock file (`zoo.settings.cache_dir() / "zoo.lock"`, TOML) holds one pin for each source, revision and file
+that was fetched. To accept the current content of a source, forget its pins and fetch again:
 
     python -m zoo.weights.lock forget hf://org/repo
 """
@@ -22,18 +22,22 @@ from zoo import settings
 from zoo.errors import FetchError
 from zoo.weights.disk import write_whole
 
-HEADER = "# Written by zoo: what each source gave when it was first used. Forget a pin with\n"
+HEADER = (
+    "# Written by zoo: the commit and sha256 of each file at its first download. Forget the pins of a source with\n"
+)
 COMMAND = "python -m zoo.weights.lock forget"
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Pin:
-    """What a source gave.
+    """The commit and hash of a file at its first download.
 
     Attributes:
-        source: e.g. `hf://org/repo`. revision: as asked for, a branch, a tag or a commit; empty outside the hub.
-        file: its name at the source. commit: that the revision stood for; empty outside the hub.
-        sha256: of the file; empty when the commit is known to have no such file.
+        source: e.g. `hf://org/repo`.
+        revision: branch, tag or commit that was asked for; empty outside the Hub.
+        file: name at the source.
+        commit: commit of the revision at that time; empty outside the Hub.
+        sha256: of the file; empty if the commit has no such file.
     """
 
     source: str
@@ -44,36 +48,48 @@ class Pin:
 
 
 def path() -> Path:
-    """Where the lock lies."""
+    """Return the path of the lock file."""
     return settings.cache_dir() / "zoo.lock"
 
 
 def pins() -> list[Pin]:
-    """Every pin. Raises `FetchError` when the file cannot be understood."""
+    """Return every pin.
+
+    Raises:
+        FetchError: if the lock file cannot be read.
+    """
     try:
         rows = tomllib.loads(path().read_text(encoding="utf-8")).get("pin", [])
-        found = [Pin(**row) for row in rows]
+        recorded = [Pin(**row) for row in rows]
     except (FileNotFoundError, NotADirectoryError):
         return []
     except (OSError, ValueError, TypeError) as error:
-        raise FetchError(f"{path()} cannot be read ({error}). Repair it, or delete it to start anew.") from None
-    if not all(isinstance(value, str) for pin in found for value in asdict(pin).values()):
-        raise FetchError(f"{path()} cannot be read: a pin holds text only. Repair it, or delete it to start anew.")
-    return found
+        raise FetchError(f"{path()} cannot be read ({error}). Repair it, or delete it to start again.") from None
+    if not all(isinstance(value, str) for pin in recorded for value in asdict(pin).values()):
+        raise FetchError(
+            f"{path()} cannot be read: the fields of a pin must be text. Repair it, or delete it to start again."
+        )
+    return recorded
 
 
 def find(source: str, revision: str, file: str) -> Pin | None:
-    """The pin of one file, if there is one."""
+    """Return the pin of a file, or None."""
     return next((pin for pin in pins() if (pin.source, pin.revision, pin.file) == (source, revision, file)), None)
 
 
 def commit_of(source: str, revision: str) -> str:
-    """The commit that a revision was pinned to, so that all files of a repository come from one; empty if none."""
+    """Return the commit that a revision is pinned to, or an empty string.
+
+    All files of a repository come from the same commit.
+    """
     return next((pin.commit for pin in pins() if (pin.source, pin.revision) == (source, revision)), "")
 
 
 def record(pin: Pin) -> None:
-    """Add a pin in place of an older one. Pins of the same revision to another commit go: they would not fit."""
+    """Add a pin, replacing an older one.
+
+    Pins of the same revision to another commit are dropped, because files of different commits may not match.
+    """
 
     def stays(other: Pin) -> bool:
         if (other.source, other.revision) != (pin.source, pin.revision):
@@ -85,21 +101,24 @@ def record(pin: Pin) -> None:
 
 
 def forget(source: str) -> int:
-    """Drop every pin of a source; returns how many there were."""
+    """Drop every pin of a source and return their number."""
     with _writing():
         known = pins()
-        kept = [pin for pin in known if pin.source != source]
-        if len(kept) < len(known):
-            _write(kept)
-    return len(known) - len(kept)
+        others = [pin for pin in known if pin.source != source]
+        if len(others) < len(known):
+            _write(others)
+    return len(known) - len(others)
 
 
 @contextmanager
 def exclusive(name: str, seconds: float) -> Iterator[None]:
-    """Hold a lock between processes; the system frees it when its holder dies.
+    """Hold a lock between processes. The operating system releases it if the process dies.
 
+    Args:
+        name: of the lock.
+        seconds: longest wait.
     Raises:
-        FetchError: when it is not had within `seconds`, or the cache folder cannot be written.
+        FetchError: if the lock is not free within `seconds`, or the cache directory cannot be written.
     """
     place = settings.cache_dir() / "locks" / f"{name}.lock"
     try:
@@ -107,11 +126,11 @@ def exclusive(name: str, seconds: float) -> Iterator[None]:
         lock = FileLock(place, timeout=seconds)
         lock.acquire()
     except Timeout:
-        raise FetchError(f"another process has held {place} for {seconds:.0f} s. Wait for it or end it.") from None
+        raise FetchError(f"another process has held {place} for {seconds:.0f} s. Wait for it, or stop it.") from None
     except OSError as error:
         raise FetchError(
-            f"the cache folder {settings.cache_dir()} cannot be written ({error.strerror or error}). "
-            "Set ZOO_CACHE to a folder that can."
+            f"the cache directory {settings.cache_dir()} cannot be written ({error.strerror or error}). "
+            "Set ZOO_CACHE to a directory you can write to."
         ) from error
     try:
         yield
@@ -136,7 +155,7 @@ def _write(rows: list[Pin]) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """`python -m zoo.weights.lock forget SOURCE`; returns the exit code."""
+    """Run `python -m zoo.weights.lock forget SOURCE` and return the exit code."""
     if len(arguments) != 2 or arguments[0] != "forget":
         print(f"usage: {COMMAND} SOURCE, e.g. {COMMAND} hf://org/repo", file=sys.stderr)
         return 2

@@ -1,4 +1,4 @@
-"""What a file is, told by its bytes and never by its name. Nothing is unpickled, imported or executed here."""
+"""Recognise the format of a file by its bytes, never by its name. Nothing is unpickled, imported or executed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import BinaryIO
 from zoo.errors import WeightsError
 
 MAX_HEADER = 32 * 1024 * 1024
-"""Longest accepted safetensors header in bytes: about 300,000 tensors, and no more than a second to parse."""
+"""Longest accepted safetensors header in bytes: enough for about 300,000 tensors, parsed within a second."""
 
 _PICKLE = (
     "a Python pickle ({}), which can run any program when it is opened, so zoo never opens one. Convert it in a "
@@ -32,14 +32,14 @@ _MARKUP = (b"<!doctype html", b"<html", b"<?xml", b"<head", b"<!--")
 
 
 def is_safetensors(path: Path) -> bool:
-    """Whether the file starts as safetensors does: a plausible header length, then a JSON object."""
+    """Whether the file starts like safetensors: a plausible header length, then a JSON object."""
     with path.open("rb") as stream:
         start = stream.read(9)
     return len(start) == 9 and start[8:] == b"{" and 2 <= struct.unpack("<Q", start[:8])[0] <= path.stat().st_size - 8
 
 
 def describe(path: Path) -> str:
-    """What a file that is not safetensors is, as a phrase with its way out where there is one."""
+    """Return what a file that is not safetensors is, and what to do if something can be done."""
     with path.open("rb") as stream:
         start = stream.read(512)
         if not start:
@@ -51,19 +51,20 @@ def describe(path: Path) -> str:
             return _describe_zip(path)
         if start.lstrip().lower().startswith(_MARKUP):
             return "a web page, most likely the login page of a network or a proxy's error"
-        # Protocols 2 to 5 open with their number; 0 and 1 only with an opcode, and all end with the STOP opcode ".".
+        # Pickle protocols 2 to 5 start with 0x80 and their number. Protocols 0 and 1 start with any opcode, so the last
+        # byte must be the STOP opcode "." as well.
         if start[0] == 0x80 and len(start) > 1 and 2 <= start[1] <= 5:
             return _PICKLE.format(f"protocol {start[1]}")
         if start[:1] in b"(c]}" and _last_byte(stream) == b".":
             return _PICKLE.format("protocol 0 or 1")
-        # An ONNX file opens with field 1 (ir_version, a small number), then field 2 (producer) or 7 (graph).
+        # ONNX is a protobuf: field 1 (ir_version, a small number), then field 2 (producer) or 7 (graph).
         if start[0] == 0x08 and len(start) > 2 and start[1] < 32 and start[2] in (0x12, 0x3A):
             return "an ONNX model"
-    return "no format that zoo knows, or damaged in its first bytes"
+    return "in a format that zoo does not know, or damaged in its first bytes"
 
 
 def require_safetensors(path: Path) -> None:
-    """Raise `WeightsError`, naming what the file is, unless it starts as safetensors does."""
+    """Raise `WeightsError`, saying what the file is, unless it starts like safetensors."""
     if is_safetensors(path):
         return
     with path.open("rb") as stream:
