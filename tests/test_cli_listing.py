@@ -129,6 +129,7 @@ def test_show_weights_and_tasks():
     [
         (("show", "resnet1888"), "unknown name 'resnet1888'. Nearest: resnet18"),
         (("list", "adapters"), "`zoo list adapters` is now `zoo list tasks`"),
+        (("list", "losses"), "several extension points have losses: list classifier.loss or segmenter.loss"),
         (("list", "backbone"), "unknown kind 'backbone'. Nearest: backbones"),
         (("list", "backbones", "resnet1888"), "unknown backbone 'resnet1888'. Nearest: resnet18"),
         (("plugins", "check", "resnett"), "unknown plugin 'resnett'. Nearest: resnet"),

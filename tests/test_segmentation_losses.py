@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from zoo.adapters.segmenter.losses import LOSSES
 from zoo.data.masks import IGNORE
-from zoo.dense.losses import LOSSES, Shape, class_maps, parsed, segmentation_losses
+from zoo.dense.losses import Shape, class_maps, segmentation_losses
 from zoo.dense.originals import batch_labels_at
 from zoo.dense.segmentation import TOLERANCE, SegmentationEvaluation, boundary_f1
 from zoo.errors import ConfigError, UnknownNameError
@@ -73,7 +74,7 @@ def slow(name: str, logits: np.ndarray, mask: np.ndarray) -> float:
 @jax.jit
 def every_loss(logits: jax.Array, mask: jax.Array) -> tuple[dict[str, jax.Array], jax.Array]:
     def total(logits: jax.Array) -> tuple[jax.Array, Any]:
-        parts = segmentation_losses(logits, mask, "+".join(LOSSES), weights=WEIGHTS, shape=SHAPE)
+        parts = segmentation_losses(logits, mask, LOSSES.terms("+".join(LOSSES)), weights=WEIGHTS, shape=SHAPE)
         return sum(jnp.sum(part) for part in parts.values()), parts
 
     (_, parts), gradient = jax.value_and_grad(total, has_aux=True)(logits)
@@ -109,30 +110,30 @@ def test_the_lovasz_loss_of_sure_answers_is_one_minus_iou() -> None:
     true, found = rng.integers(0, 2, (2, 1, *SIZE)).astype(np.uint8)
     logits = 60.0 * (np.arange(2) == found[..., None]).astype(np.float32)
     ious = [((true == k) & (found == k)).sum() / ((true == k) | (found == k)).sum() for k in range(2)]
-    loss = segmentation_losses(logits, true, "lovasz")["lovasz"]
+    loss = segmentation_losses(logits, true, LOSSES.terms("lovasz"))["lovasz"]
     np.testing.assert_allclose(loss, [1 - np.mean(ious)], atol=1e-5)
 
 
 def test_a_sum_of_losses_has_its_factors() -> None:
     logits = np.random.default_rng(0).normal(size=(2, *SIZE, CLASSES)).astype(np.float32)
     mask = np.random.default_rng(1).integers(0, CLASSES, (2, *SIZE)).astype(np.uint8)
-    parts = segmentation_losses(logits, mask, "ce + 0.5*dice")
-    alone = {name: segmentation_losses(logits, mask, name)[name] for name in ("ce", "dice")}
+    parts = segmentation_losses(logits, mask, LOSSES.terms("ce + 0.5*dice"))
+    alone = {name: segmentation_losses(logits, mask, LOSSES.terms(name))[name] for name in ("ce", "dice")}
     np.testing.assert_allclose(parts["ce"], alone["ce"], rtol=1e-6)
     np.testing.assert_allclose(parts["dice"], 0.5 * alone["dice"], rtol=1e-6)
-    assert parsed("2*ce+lovasz") == ((2.0, "ce"), (1.0, "lovasz"))
+    assert [term[:2] for term in LOSSES.terms("2*ce+lovasz")] == [(2.0, "ce"), (1.0, "lovasz")]
 
 
 @pytest.mark.parametrize("text", ["0*ce", "-1*ce", "x*ce", "nan*ce", "inf*ce", "ce+ce"])
 def test_losses_with_bad_factors_are_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="ce"):
-        parsed(text)
+        LOSSES.terms(text)
 
 
 @pytest.mark.parametrize("text", ["", "dicee", "ce+", "0.5*", "ce-dice"])
 def test_unknown_losses_are_refused(text: str) -> None:
     with pytest.raises(UnknownNameError, match="loss"):
-        parsed(text)
+        LOSSES.terms(text)
 
 
 # Figures -----------------------------------------------------------------------------------------------------------

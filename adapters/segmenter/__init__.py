@@ -29,13 +29,15 @@ from zoo.adapters.segmenter.decoders import (
     stages_for,
     taps_for,
 )
+from zoo.adapters.segmenter.losses import LOSSES
+from zoo.adapters.segmenter.losses import parts as loss_parts
 from zoo.adapters.segmenter.published import MODELS
 from zoo.data import Dataset, Sample
 from zoo.data.masks import BACKGROUND, IGNORE, MOST_CLASSES, pixel_counts, prepare_mask, read_mask
 from zoo.data.transform import frame_of
 from zoo.dense.coco_results import Numbering
 from zoo.dense.framing import whole_image
-from zoo.dense.losses import Shape, parsed, segmentation_losses
+from zoo.dense.losses import Shape, segmentation_losses
 from zoo.dense.originals import batch_labels_at
 from zoo.dense.segmentation import SegmentationEvaluation, has_foreground
 from zoo.errors import ConfigError, DataError
@@ -118,7 +120,7 @@ class Segmenter(Adapter):
     dropout: float | None = None
     skip: bool = True
     auxiliary: float = 0.0
-    loss: str = "ce+dice"
+    loss: Annotated[str, LOSSES] = "ce+dice"
     class_weights: Literal["balanced"] | tuple[float, ...] | None = None
     tversky: tuple[float, float] = (0.3, 0.7)
     gamma: float = 2.0
@@ -143,7 +145,6 @@ class Segmenter(Adapter):
     rasters = ("masks",)
 
     def __post_init__(self) -> None:
-        parsed(self.loss)
         if len(self.labels) > MOST_CLASSES:
             raise ConfigError(f"{len(self.labels)} classes; a mask has room for {MOST_CLASSES}, 0 to 254.")
         rows = (
@@ -245,7 +246,7 @@ class Segmenter(Adapter):
         shape = Shape(*self.tversky, self.gamma)
 
         def of(logits: Array) -> dict[str, Array]:
-            return segmentation_losses(logits, batch["mask"], self.loss, weights=weights, shape=shape)
+            return segmentation_losses(logits, batch["mask"], LOSSES.terms(self.loss), weights=weights, shape=shape)
 
         terms = {f"loss_{name}": term for name, term in of(forward.outputs["logits"]).items()}
         if self.auxiliary:
@@ -386,7 +387,8 @@ def zoo_parts() -> list[Part]:
         "linear": "A linear map of the last map: a probe of what the features say.",
         "mlp": "SegFormer's decoder (arXiv:2105.15203): a linear map of every level, then one of all.",
     }
-    return [Part(DECODERS.name, name, row, said[name]) for name, row in OWN.items()]
+    decoders = [Part(DECODERS.name, name, row, said[name]) for name, row in OWN.items()]
+    return decoders + loss_parts()
 
 
 @hookimpl

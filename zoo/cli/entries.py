@@ -57,11 +57,16 @@ def _kind(asked: str) -> str:
     if asked == "adapters":
         raise UnknownNameError("`zoo list adapters` is now `zoo list tasks`.")
     points = registry().points()
-    plurals = {f"{point.partition('.')[2]}s": point for point in points}
+    plurals: dict[str, list[str]] = {}
+    for point in points:
+        word = point.partition(".")[2]
+        plurals.setdefault(f"{word}es" if word.endswith("s") else f"{word}s", []).append(point)
     if asked in KINDS or asked in points:
         return asked
-    if asked in plurals:
-        return plurals[asked]
+    if len(named := plurals.get(asked, ())) > 1:
+        raise ConfigError(f"several extension points have {asked}: list {' or '.join(named)}.")
+    if named:
+        return named[0]
     raise unknown_name("kind", asked, [*KINDS, *points, *plurals])
 
 

@@ -6,8 +6,7 @@ arXiv:1705.08790. All are computed in float32, and are 0 for an image without a 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import jax
@@ -15,7 +14,6 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from zoo.dense.resize import bilinear_weights
-from zoo.errors import ConfigError, unknown_name
 from zoo.targets.masks import IGNORE
 
 if TYPE_CHECKING:
@@ -58,6 +56,8 @@ class Shape(NamedTuple):
 
 
 PLAIN = Shape()
+Loss = Callable[[Scene, Shape], Array]
+"""A loss of each image, (b,)."""
 
 
 def _mean(per_pixel: Float[Array, "b n"], scene: Scene) -> PerImage:
@@ -126,38 +126,6 @@ def lovasz(scene: Scene, shape: Shape) -> PerImage:
     return _mean_present(jnp.sum(jax.nn.relu(-falling) * lax.stop_gradient(slope), 2), scene)
 
 
-LOSSES: Mapping[str, Callable[[Scene, Shape], Array]] = {
-    "ce": cross_entropy,
-    "focal": focal,
-    "dice": dice,
-    "tversky": tversky,
-    "lovasz": lovasz,
-}
-
-
-def parsed(text: str) -> tuple[tuple[float, str], ...]:
-    """Parse a sum of losses such as `ce+0.5*dice` into (weight, name) pairs.
-
-    Raises:
-        ConfigError: if a name is unknown or repeated, or a weight is not a number above 0.
-    """
-    terms = []
-    for part in text.replace(" ", "").split("+"):
-        factor, times, name = part.rpartition("*")
-        try:
-            weight = float(factor) if times else 1.0
-        except ValueError:
-            weight = math.nan
-        if name not in LOSSES:
-            raise unknown_name("loss", name, LOSSES)
-        if not (weight > 0 and math.isfinite(weight)):
-            raise ConfigError(f"loss {part!r}: the weight {factor!r} is not a number above 0. Write e.g. ce+0.5*dice.")
-        terms.append((weight, name))
-    if len({name for _, name in terms}) < len(terms):
-        raise ConfigError(f"loss {text!r} names a loss twice. Give it a weight instead, e.g. 2*ce.")
-    return tuple(terms)
-
-
 def class_maps(logits: Float[Array, "b h w c"], size: tuple[int, int]) -> Float[Array, "b c height width"]:
     """Resize logits bilinearly to `size` (height, width) and move the classes first, where sums over them are fast."""
     if (logits.shape[1], logits.shape[2]) == size:
@@ -180,19 +148,19 @@ def scene_of(logits: Num[Array, "b h w c"], mask: Integer[Array, "b H W"], weigh
 def segmentation_losses(
     logits: Num[Array, "b h w c"],
     mask: Integer[Array, "b H W"],
-    loss: str = "ce",
+    terms: Iterable[tuple[float, str, Loss]],
     *,
     weights: Sequence[float] = (),
     shape: Shape = PLAIN,
 ) -> dict[str, PerImage]:
-    """Return the terms of a loss by name, each multiplied by its weight.
+    """Return the terms of a loss by name, each multiplied by its factor.
 
     Args:
         logits: resized bilinearly to the size of the mask.
         mask: class indices and `IGNORE`.
-        loss: a weighted sum of names from `LOSSES`, see `parsed`.
+        terms: factor, name and function of each.
         weights: class weights for cross-entropy and focal loss; empty for equal ones.
         shape: parameters of the losses.
     """
     scene = scene_of(logits, mask, weights)
-    return {name: factor * LOSSES[name](scene, shape) for factor, name in parsed(loss)}
+    return {name: factor * loss(scene, shape) for factor, name, loss in terms}

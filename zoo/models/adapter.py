@@ -91,7 +91,7 @@ def configure(adapter: type[Adapter], labels: Sequence[str], options: Mapping[st
     for key in options:
         check_finite(key, getattr(found, key))
     for key, point in points_of(adapter).items():
-        point[getattr(found, key)]  # raises for a name that nothing is called by
+        point.check(getattr(found, key))
     return found
 
 

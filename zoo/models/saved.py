@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import msgspec
@@ -16,7 +17,7 @@ from zoo.models.card import Card, Provider
 from zoo.models.model import Model
 from zoo.registry import registry
 from zoo.registry.loader import FIRST_PARTY, same_distribution
-from zoo.registry.parts import points_of
+from zoo.registry.parts import Point, points_of
 from zoo.registry.spec import AdapterSpec
 from zoo.weights.file import DESCRIPTION, TensorFile
 
@@ -109,10 +110,10 @@ def parts_of_others(adapter: Adapter) -> dict[str, Provider]:
     """The parts of extension points that a task's options name and another distribution than zoo's gives, with it."""
     found = {}
     for option, point in points_of(type(adapter)).items():
-        key = point.key(getattr(adapter, option))
-        provider = Provider(*registry().provider("parts", key))
-        if not same_distribution(provider.distribution, FIRST_PARTY):
-            found[key.rpartition("/")[2]] = provider
+        for key in map(point.key, point.names_in(getattr(adapter, option))):
+            provider = Provider(*registry().provider("parts", key))
+            if not same_distribution(provider.distribution, FIRST_PARTY):
+                found[key.rpartition("/")[2]] = provider
     return found
 
 
@@ -121,13 +122,19 @@ def with_recorded_parts(card: Card, adapter: type[Adapter], options: Mapping[str
 
     Raises `PluginError`, which says what to install, for one that is not there.
     """
-    found = dict(options)
-    for option, point in points_of(adapter).items():
-        bare = str(found.get(option, "")).rpartition("/")[2]
-        if known := card.plugins.get(f"{point.name}:{bare}"):
-            registry().recorded("parts", f"{point.name}:{bare}", known.distribution, known.version)
-            found[option] = f"{known.distribution}/{bare}"
-    return found
+
+    def recorded(point: Point[Any], name: str) -> str:
+        bare = name.rpartition("/")[2]
+        known = card.plugins.get(f"{point.name}:{bare}")
+        if known is None:
+            return name
+        registry().recorded("parts", f"{point.name}:{bare}", known.distribution, known.version)
+        return f"{known.distribution}/{bare}"
+
+    chosen = {option: point for option, point in points_of(adapter).items() if option in options}
+    return dict(options) | {
+        option: point.with_names(options[option], partial(recorded, point)) for option, point in chosen.items()
+    }
 
 
 def brought_up_to_date(card: Card) -> Card:

@@ -13,7 +13,7 @@ bare name means zoo's own part, whatever else is installed; `distribution/name` 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from typing import Any, Generic, TypeVar
 
@@ -98,6 +98,18 @@ class Point(Mapping[str, T], Generic[T]):
 
     def __len__(self) -> int:
         return len(self._current())
+
+    def check(self, choice: str) -> None:
+        """Raise as `self[name]` does unless the value of an option names parts that there are."""
+        self[choice]
+
+    def names_in(self, choice: str) -> list[str]:
+        """Return the names of the parts that the value of an option names."""
+        return [choice]
+
+    def with_names(self, choice: str, rename: Callable[[str], str]) -> str:
+        """Return the value of an option with other names for its parts."""
+        return rename(choice)
 
     def summaries(self) -> dict[str, str]:
         """Return the summary of each part by name. Nothing is imported."""

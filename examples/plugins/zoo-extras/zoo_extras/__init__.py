@@ -14,6 +14,8 @@ def zoo_parts():
     return [
         Part("detector.head", "wide-fcos", "zoo_extras.head:WIDE", "FCOS that samples a wider centre of each object."),
         Part("segmenter.decoder", "sum", "zoo_extras.decoder:SUM", "Every map to one width, enlarged and added up."),
+        Part("segmenter.loss", "poly1", "zoo_extras.poly:of_pixels", "Poly-1 (arXiv:2204.12511)."),
+        Part("classifier.loss", "poly1", "zoo_extras.poly:of_images", "Poly-1 (arXiv:2204.12511)."),
         Part("data.format", "listing", "zoo_extras.listing", "listing.txt: a line for each image, `file<tab>class`."),
         Part("training.optimizer", "adabelief", "zoo_extras.optimizer:adabelief", "AdaBelief (arXiv:2010.07468)."),
         Part("augment.operation", "shift", "zoo_extras.shift:SHIFT", "Moved by up to a tenth of the sides."),

@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import jax
 import jax.numpy as jnp
@@ -22,13 +22,15 @@ import optax
 from flax import nnx
 from jax import Array
 
+from zoo.adapters.classifier.losses import LOSSES, Scores
+from zoo.adapters.classifier.losses import parts as loss_parts
 from zoo.data import Dataset, Sample
 from zoo.errors import ConfigError, DataError
 from zoo.layers import Conv, Linear, Normal, recoverable_relu
 from zoo.models.adapter import Adapter, ForwardPass, HeadInputs, Table, Training
 from zoo.numbers import check_class_weights
 from zoo.registry.hookspecs import hookimpl
-from zoo.registry.spec import AdapterSpec, BackboneSpec, Preprocess
+from zoo.registry.spec import AdapterSpec, BackboneSpec, Part, Preprocess
 
 Pool = Literal["avg", "max", "avgmax"]
 
@@ -134,6 +136,7 @@ class Classifier(Adapter):
         hidden: width of the hidden layer of `mlp`; 0 takes the number of features.
         multi_label: several labels for an image (set by data with several).
         threshold: probability from which a label of several counts as predicted.
+        loss: a sum of parts of `classifier.loss` with factors, such as `ce`.
         label_smoothing: share of the target spread over all classes.
         class_weights: a factor for each class's loss, or `balanced`: inversely to how often it occurs.
     """
@@ -144,6 +147,7 @@ class Classifier(Adapter):
     hidden: int = 0
     multi_label: bool = False
     threshold: float = 0.5
+    loss: Annotated[str, LOSSES] = "ce"
     label_smoothing: float = 0.0
     class_weights: Literal["balanced"] | tuple[float, ...] | None = None
 
@@ -213,23 +217,26 @@ class Classifier(Adapter):
         return {"label": hot}
 
     def loss_terms(self, forward: ForwardPass, batch: Mapping[str, Any]) -> dict[str, Array]:
-        return {"loss": self.cross_entropy(forward.outputs, batch)}
+        return {f"loss_{name}": term for name, term in self.terms(forward.outputs, batch).items()}
 
-    def cross_entropy(self, outputs: Array, batch: Mapping[str, Any]) -> Array:
-        """Cross-entropy of each image, (b,), for logits (b, classes)."""
+    def terms(self, outputs: Array, batch: Mapping[str, Any]) -> dict[str, Array]:
+        """Return the terms of the loss by their names in `loss`, each (b,) and times its factor.
+
+        Args:
+            outputs: The logits (b, classes).
+            batch: The labels, and `mix` where images were mixed.
+        """
         classes = len(self.labels)
-        hot = batch["label"] if self.multi_label else jax.nn.one_hot(batch["label"], classes, dtype=outputs.dtype)
+        targets = batch["label"] if self.multi_label else jax.nn.one_hot(batch["label"], classes, dtype=outputs.dtype)
         weights = jnp.ones(classes, outputs.dtype)
         if isinstance(self.class_weights, tuple):
             weights = jnp.asarray(self.class_weights, outputs.dtype)
         if self.multi_label:
-            smooth = hot * (1 - self.label_smoothing) + 0.5 * self.label_smoothing
-            mixed = _mixed(smooth, batch)
-            return jnp.mean(optax.sigmoid_binary_cross_entropy(outputs, mixed) * weights.reshape(1, -1), axis=-1)
-        # As in torch: the share of the target that lies on a class carries that class's weight.
-        smooth = optax.smooth_labels(hot, self.label_smoothing) if self.label_smoothing else hot
-        mixed = _mixed(smooth, batch)
-        return -jnp.sum(mixed * weights.reshape(1, -1) * jax.nn.log_softmax(outputs), axis=-1)
+            targets = targets * (1 - self.label_smoothing) + 0.5 * self.label_smoothing
+        elif self.label_smoothing:
+            targets = optax.smooth_labels(targets, self.label_smoothing)
+        scores = Scores(outputs, _mixed(targets, batch), weights, self.multi_label)
+        return {name: factor * loss(scores) for factor, name, loss in LOSSES.terms(self.loss)}
 
     def decode(self, forward: ForwardPass, batch: Mapping[str, Any]) -> dict[str, Array]:
         outputs = forward.outputs
@@ -370,6 +377,11 @@ def calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = 1
     counts = np.bincount(index, minlength=bins)
     gap = np.bincount(index, confidence, bins) - np.bincount(index, correct.astype(np.float64), bins)
     return float(np.abs(gap).sum() / max(int(counts.sum()), 1))
+
+
+@hookimpl
+def zoo_parts() -> list[Part]:
+    return loss_parts()
 
 
 @hookimpl
