@@ -1,4 +1,4 @@
-"""What the README says is what happens: its programs run, its commands exist with the options it names."""
+"""The README is true: its programs run, and its commands exist with the options that it names."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from typer.main import get_command
 
 from zoo.demo.draw import DEMO, draw_folder
@@ -20,13 +21,13 @@ BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
 
 
 def blocks(language: str, holding: str) -> str:
-    """The one block of that language with that text in it."""
-    (found,) = [text for kind, text in BLOCKS if kind == language and holding in text]
-    return found
+    """Return the one block of that language with that text in it."""
+    (block,) = [text for kind, text in BLOCKS if kind == language and holding in text]
+    return block
 
 
 def commands() -> list[list[str]]:
-    """Every `zoo ...` line of the shell blocks, in words."""
+    """Return every `zoo ...` line of the shell blocks, split into words."""
     lines = [line for kind, text in BLOCKS if kind == "sh" for line in text.splitlines()]
     return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("zoo ")]
 
@@ -44,19 +45,19 @@ def test_the_three_lines(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     classes = sorted(p.name for p in (data / "train").iterdir())
     photo = next((data / "val").rglob("*.png"))
     program = blocks("python", "run.model.predict")
-    # The packaged weights and drawings stand in for what the README would download; two epochs for ten.
-    for there, here in (
+    # The packaged weights and drawings replace what the README would download, and two epochs replace ten.
+    for written, replacement in (
         ("resnet18.a1_in1k", "resnet20.demo"),
         ('["ants", "bees"]', repr(classes)),
         ('"data/ants_bees"', f"{str(data)!r}, epochs=2, batch_size=4"),
         ('"photo.jpg"', repr(str(photo))),
-        ("run.model.predict", "seen = run.model.predict"),
+        ("run.model.predict", "prediction = run.model.predict"),
     ):
-        assert there in program
-        program = program.replace(there, here)
+        assert written in program
+        program = program.replace(written, replacement)
     names: dict = {}
     exec(program, names)
-    assert names["seen"].label in classes
+    assert names["prediction"].label in classes
     assert names["run"].metrics["epochs"] == 2
     assert (names["run"].folder / "model.safetensors").is_file()
 
@@ -71,6 +72,23 @@ def test_the_python_section(data: Path, tmp_path: Path, monkeypatch: pytest.Monk
     exec(program, names)
     assert [m.shape[1] for m in names["maps"].values()] == [8, 4, 2, 1]
     assert names["logits"].shape == (1, 5)
+
+
+def test_the_training_loop(data: Path) -> None:
+    program = blocks("python", "nnx.value_and_grad")
+    for written, replacement in (
+        ("resnet18.a1_in1k", "resnet20.demo"),
+        ('"data/ants_bees"', repr(str(data))),
+        ("batch_size=16", "batch_size=2"),
+        ("model.freeze(", "before = nnx.clone(model)\nmodel.freeze("),
+    ):
+        assert written in program
+        program = program.replace(written, replacement)
+    names: dict = {}
+    exec(program, names)
+    before, after = (dict(nnx.to_flat_state(nnx.state(names[name], nnx.Param))) for name in ("before", "model"))
+    moved = {path for path in after if not np.array_equal(before[path][...], after[path][...])}
+    assert moved == {path for path in after if names["rules"].trains(path)}
 
 
 def test_the_plugin_example_keeps_the_contract() -> None:
