@@ -209,4 +209,6 @@ def test_a_split_that_is_not_read_is_said(tmp_path: Path, name: str):
     (tmp_path / name).write_text('{"1": 0}\n')
     found = read(tmp_path, format="folder")
     assert ids(found) == ids(read(classes(tmp_path / "other"))) and list(found) == ["all"]
-    assert any(f"{name} beside the class folders may define splits, but cannot be read" in n for n in found["all"].notes)
+    assert any(
+        f"{name} beside the class folders may define splits, but cannot be read" in n for n in found["all"].notes
+    )
