@@ -129,7 +129,7 @@ def test_a_single_grey_value_is_black_and_what_is_no_number_is_refused():
     assert not decode(encoded(np.full((4, 4), 700, np.uint16), "PNG")).any()
     values = np.ones((4, 4), np.float32)
     values[1, 2] = np.nan
-    with pytest.raises(DataError, match="no finite numbers"):
+    with pytest.raises(DataError, match="not finite numbers"):
         decode(encoded(values, "TIFF"))
 
 

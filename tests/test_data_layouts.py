@@ -179,7 +179,7 @@ def test_lists_beside_the_class_folders_tell_the_splits(tmp_path: Path):
     assert [sample.target for sample in found["train"]] == [0, 1, 1]
     said = " ".join(found["train"].notes)
     assert (
-        "5 images are in no list of a split" in said and "1 lines of test_list.txt name no image, e.g. line 3" in said
+        "5 images are in no list and left out" in said and "1 lines of test_list.txt name no image, e.g. line 3" in said
     )
     (tmp_path / "train.txt").unlink()  # what the test's list leaves is for training
     assert {split: len(part) for split, part in read(tmp_path).items()} == {"train": 8, "test": 2}
@@ -209,4 +209,6 @@ def test_a_split_that_is_not_read_is_said(tmp_path: Path, name: str):
     (tmp_path / name).write_text('{"1": 0}\n')
     found = read(tmp_path, format="folder")
     assert ids(found) == ids(read(classes(tmp_path / "other"))) and list(found) == ["all"]
-    assert any(f"{name} beside the class folders may tell the splits, and is not read" in n for n in found["all"].notes)
+    assert any(
+        f"{name} beside the class folders may define splits, but cannot be read" in n for n in found["all"].notes
+    )

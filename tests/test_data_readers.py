@@ -239,7 +239,7 @@ def test_list_images(tmp_path):
     assert list_images([odd, tmp_path / "a"])[0] == odd and len(list_images([odd, tmp_path / "a"])) == 3
     assert len(list_images(str(tmp_path / "**" / "*.png"))) == 4
     (tmp_path / "none").mkdir()
-    for wrong, said in [("none", "holds no image"), ("gone.jpg", "does not exist"), ("*.webp", "matches no image")]:
+    for wrong, said in [("none", "holds no images"), ("gone.jpg", "does not exist"), ("*.webp", "matches no images")]:
         with pytest.raises(DataError, match=said):
             list_images(tmp_path / wrong)
 

@@ -178,7 +178,7 @@ def test_voc_files_without_a_partner(tmp_path):
     with pytest.raises(DataError, match="1 images have no annotation.*b.png"):
         read(tmp_path)
     (tmp_path / "b.png").rename(tmp_path / "a.bmp")
-    with pytest.raises(DataError, match="a.xml is about one of a.bmp, a.png"):
+    with pytest.raises(DataError, match="a.xml could belong to any of a.bmp, a.png"):
         read(tmp_path)
     (tmp_path / "a.bmp").unlink()
     write(tmp_path / "c.xml", VOC_TEXT)
@@ -448,7 +448,7 @@ def test_instances_faults(tmp_path):
     checked, report = check_boxes(read(tmp_path)["all"])
     assert report.counts() == {("size", "fixed"): 1} and checked[0].target.boxes == MASKED[:1]
     put_mask(tmp_path / "masks" / "b.png")
-    with pytest.raises(DataError, match="1 of 2 masks are not called like one image.*b.png"):
+    with pytest.raises(DataError, match="1 of 2 masks do not have the name of exactly one image.*b.png"):
         read(tmp_path)
     put_mask(tmp_path / "masks" / "c.png")
     with pytest.raises(DataError, match="no known data layout"):

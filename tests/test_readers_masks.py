@@ -81,8 +81,8 @@ def test_classes_that_do_not_count(tmp_path):
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (["a", "a"], "'a' is there twice"),
-        (["a 1 2 3", "b 1 2 3"], "is there twice"),
+        (["a", "a"], "'a' occurs twice"),
+        (["a 1 2 3", "b 1 2 3"], "the colour 1 2 3 occurs twice"),
         (["a 1 2 3", "b"], "colours for some"),
         (["a 1 2 333"], "line 1 is 'a 1 2 333'; red, green"),
         (["void"], "names no class"),
@@ -200,7 +200,7 @@ def test_masks_without_an_image_are_counted(tmp_path):
     put(tmp_path / "masks/stray.png")
     data = only(read(tmp_path))
     assert len(data) == 10 and data.kind == "masks" and (read_mask(data[9].target) == WANTED).all()
-    assert any("1 of 11 masks are not called like one image" in note for note in data.notes)
+    assert any("1 of 11 masks do not have the name of exactly one image" in note for note in data.notes)
     put(tmp_path / "masks/0_mask.png")
     with pytest.raises(DataError, match=r"2 of 12 masks .* e.g. .*stray.png. Add|2 of 12 masks .*0_mask.png. Add"):
         read(tmp_path)
@@ -351,7 +351,7 @@ def test_cocos_annotations_with_and_without_outlines(tmp_path):
     data = only(read(tmp_path, None, ("masks",)))
     assert pixel_counts(data).tolist() == [240 * 2 - 28, 28, 0]  # the box of the other one is below it
     coco(tmp_path, [], [])
-    with pytest.raises(DataError, match="boxes and no masks"):
+    with pytest.raises(DataError, match="boxes without masks"):
         read(tmp_path, None, ("masks",))
 
 

@@ -162,7 +162,7 @@ def test_of_key_points_the_boxes_are_read(tmp_path: Path, shape: str, points: st
     describe(tmp_path, "names: [person]", f"kpt_shape: {shape}", "flip_idx: [1, 0]")
     part = read(tmp_path)["all"]
     assert [sample.target.boxes for sample in part] == [(pytest.approx(BOX, abs=1e-3),)] * 3
-    assert part[0].target.masks is None and any("only the boxes are read" in note for note in part.notes)
+    assert part[0].target.masks is None and any("only boxes are read" in note for note in part.notes)
     put(tmp_path, "d", line=LINE + " 0.1 0.1")
     with pytest.raises(DataError, match=r"d.txt, line 1 is .*perhaps \d+ key points"):
         read(tmp_path)
@@ -187,14 +187,14 @@ def test_key_points_without_their_shape_are_no_polygons(tmp_path: Path, points: 
         (["names: [cell]", "train: elsewhere"], "train is 'elsewhere', which is not there"),
         (["names: [cell]", "train: labels"], "train is 'labels', and .* holds no image"),
         (["names: [cell]", "train: 3"], "train is 3; it must be a folder, a .txt file"),
-        (["names: [cell]", "train: images", "nc: 2"], "nc is 2, and names has 1 classes"),
+        (["names: [cell]", "train: images", "nc: 2"], "nc is 2, but names has 1 classes"),
         (["names: [cell]", "nc: two"], "nc is 'two'"),
         (["names: [cell, cell]"], "two classes are called 'cell'"),
         (["names: {a: 0}"], "names must list the classes"),
-        (["names: [cell, null]"], "names must list the classes, each by a word"),
-        (["names: [cell]", "trian: images"], "trian is no field that is known; train may be meant"),
+        (["names: [cell, null]"], "names must hold text for each class"),
+        (["names: [cell]", "trian: images"], "the field trian is unknown; did you mean train"),
         (["names: [cell]", "kpt_shape: [2]"], r"kpt_shape is \[2\]"),
-        (["names: [cell]", "task: pose"], "task is pose, and kpt_shape"),
+        (["names: [cell]", "task: pose"], "task is pose, but kpt_shape"),
         (["names: [cell]", "task: guess"], "task is 'guess'; accepted"),
         (["names: [cell]", "channels: 10"], "channels is 10"),
         (["names: [cell]", "val: images", "valid: images"], "valid is there beside another field for val"),

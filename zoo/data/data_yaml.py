@@ -1,7 +1,7 @@
-"""YOLO's `data.yaml`: where the images of each split are, what the classes are called, whether there are key points.
+"""Read YOLO's `data.yaml`: the images of each split, the class names, and the shape of key points.
 
-The fields are those of Ultralytics (https://docs.ultralytics.com/datasets/detect/). Each is honoured or refused; those
-that do not matter here are named.
+The fields are those of Ultralytics (https://docs.ultralytics.com/datasets/detect/). Each field is used or refused,
+except those in `_IDLE`, which do not affect reading.
 """
 
 from __future__ import annotations
@@ -25,22 +25,24 @@ _IDLE = frozenset(
         *("author", "authors", "contributor", "url", "version", "date", "date_created", "year", "docs", "citation"),
     }
 )
-"""Fields that say nothing about what is read."""
+"""Fields that do not affect what is read."""
 _TASKS = ("detect", "segment", "pose", "obb")
 _MOST = 10_000
-"""Classes; a higher number is no class."""
+"""Class numbers must be smaller than this."""
 
 
 @dataclass(frozen=True)
 class DataYaml:
-    """What a `data.yaml` says.
+    """Content of a `data.yaml`.
 
     Attributes:
-        file: itself. names: of the classes by number, None for numbers that have none; empty where nothing is said.
-        splits: split -> its images; empty where nothing is said. folders: whose images are all taken.
-        key_points: how many there are and how many values each has, or None.
-        polygons: whether lines of more than a box are said to be polygons.
-        notes: what was passed over or found elsewhere, for people.
+        file: the file itself.
+        names: class names by number, None for numbers without a name; empty if none are given.
+        splits: split -> its images; empty if none are given.
+        folders: folders of which all images are used.
+        key_points: number of key points and of values per key point, or None.
+        polygons: whether the task says that lines with more than a box are polygons.
+        notes: remarks for the user on fields that are ignored and paths that were found elsewhere.
     """
 
     file: Path
@@ -53,22 +55,26 @@ class DataYaml:
 
 
 def find_yaml(path: Path) -> Path | None:
-    """The YAML file that names classes or splits, in a folder or given itself. Raises `DataError` where several do."""
+    """Return the YAML file that describes the dataset, given itself or in a folder; None if there is none.
+
+    Raises:
+        DataError: a folder has several such files.
+    """
     if path.is_file():
         return path if path.suffix.lower() in SUFFIXES and _describes(path) else None
     found = [file for file in files(path) if file.suffix.lower() in SUFFIXES and _describes(file)]
     named = [file for file in found if file.stem.lower() in ("data", "dataset")]
     if len(found) > 1 and len(named) != 1:
         raise DataError(
-            f"{path} holds {found[0].name} and {found[1].name}, which both describe the data. Give the one that is "
-            "meant as the data, or keep one."
+            f"{path} holds {found[0].name} and {found[1].name}, which both describe the data. Give the path of the "
+            "right one, or keep one."
         )
     return next(iter(named if len(found) > 1 else found), None)
 
 
 def describes_boxes(path: Path) -> bool:
-    """Whether a folder has a `data.yaml` that says where images are, some of which have a .txt file."""
-    with suppress(DataError):  # what is wrong `read_yaml` says, where it is wanted
+    """Whether a folder has a `data.yaml` that lists images, at least one of them with a .txt file."""
+    with suppress(DataError):  # reading the dataset reports errors later
         file = find_yaml(path)
         splits = read_yaml(file).splits if file else {}
         return any(label_file(image) for images in splits.values() for image in images)
@@ -81,7 +87,7 @@ def _describes(file: Path) -> bool:
 
 
 def listed_splits(path: Path) -> tuple[dict[str, list[Path]], tuple[str, ...]]:
-    """(split -> images, notes) of files that list images and are called for splits (`train.txt`), beside the data."""
+    """Return (split -> images, notes) from lists of images named after splits (`train.txt`) in the dataset's folder."""
     lists = {file.stem.lower(): file for file in files(path) if file.suffix.lower() == ".txt"}
     notes: list[str] = []
     given = {key: lists[key].name for key in _SPLITS if key in lists and _lists_images(lists[key])}
@@ -105,36 +111,35 @@ def _load(file: Path) -> Any:
 def read_yaml(file: Path) -> DataYaml:
     """Read a `data.yaml`.
 
-    Names are a list, or an object from number to name, which may leave numbers out. Paths are relative to `path`, or to
-    the file's folder; where they are of another machine, their ends are looked for there. A split is a folder, an
-    image, a .txt with one image a line, or a list of these.
+    Class names are a list, or a mapping from number to name, which may leave numbers out. Paths are relative to `path`
+    or to the folder of the file. If they come from another machine, their last components are looked up there. A split
+    is a folder, an image, a .txt file with one image per line, or a list of these.
 
-    Raises `DataError` for fields that are not known but look like one that is, that contradict each other, or that name
-    what is not there.
+    Raises:
+        DataError: an unknown field looks like a misspelt known one, fields contradict each other, or a path does not
+            exist.
     """
     content = _load(file)
     notes: list[str] = []
     unknown = [str(key) for key in content if key not in _READ and key not in _IDLE]
     for key in unknown:
         if near := get_close_matches(key.lower(), _READ, 1, 0.75):
-            raise DataError(
-                f"{file}: {key} is no field that is known; {near[0]} may be meant. Correct it or remove it."
-            )
+            raise DataError(f"{file}: the field {key} is unknown; did you mean {near[0]}? Correct it or remove it.")
     if unknown:
         notes.append(f"{file.name}: {', '.join(unknown)} {'is' if len(unknown) == 1 else 'are'} not used.")
     task = content.get("task")
     if task is not None and task not in _TASKS:
         raise DataError(f"{file}: task is {task!r}; accepted: {', '.join(_TASKS)}.")
     if content.get("channels") not in (None, 1, 3):
-        raise DataError(f"{file}: channels is {content['channels']!r}; images of 1 or 3 channels are read.")
+        raise DataError(f"{file}: channels is {content['channels']!r}; accepted: 1, 3.")
     places = _Places(file, content.get("path"), notes)
     splits, folders = places.splits({key: content[key] for key in _SPLITS if content.get(key)})
     key_points = _key_points(content.get("kpt_shape"), file)
     if key_points:
-        notes.append(f"{file.name}: of {key_points[0]} key points for each object only the boxes are read.")
+        notes.append(f"{file.name}: the {key_points[0]} key points of each object are ignored; only boxes are read.")
     elif task == "pose":
         raise DataError(
-            f"{file}: task is pose, and kpt_shape (how many key points, and 2 or 3 values each) is not given."
+            f"{file}: task is pose, but kpt_shape (number of key points, and 2 or 3 values each) is missing. Add it."
         )
     return DataYaml(
         file,
@@ -148,7 +153,7 @@ def read_yaml(file: Path) -> DataYaml:
 
 
 def _names(names: Any, count: Any, file: Path, notes: list[str]) -> tuple[str | None, ...]:
-    """The names by number; of classes that are only counted, their numbers."""
+    """Return the class names by number. If only the number of classes is given, names are the numbers."""
     if count is not None and (type(count) is not int or not 0 < count < _MOST):
         raise DataError(f"{file}: nc is {count!r}; it must be the number of classes.")
     if names is None:
@@ -161,24 +166,24 @@ def _names(names: Any, count: Any, file: Path, notes: list[str]) -> tuple[str | 
     fine = isinstance(by_number, dict) and by_number
     if not fine or any(type(k) is not int or not 0 <= k < _MOST for k in by_number):
         raise DataError(
-            f"{file}: names must list the classes, or give each number from 0 its name, as in 'names: {{0: cat, 1: "
+            f"{file}: names must list the classes, or map each number from 0 to a name, as in 'names: {{0: cat, 1: "
             f"dog}}'; it is {names!r}."
         )
     if any(name is None or isinstance(name, list | dict) or not str(name).strip() for name in by_number.values()):
-        raise DataError(f"{file}: names must list the classes, each by a word; it is {names!r}.")
-    # YAML reads a class called 1 or no as a number or a truth value.
+        raise DataError(f"{file}: names must hold text for each class; it is {names!r}.")
+    # YAML reads a class called 1 or no as a number or a boolean, hence str().
     found = tuple(None if k not in by_number else str(by_number[k]).strip() for k in range(max(by_number) + 1))
     called = [name for name in found if name is not None]
     if twice := next((name for name in called if called.count(name) > 1), None):
-        raise DataError(f"{file}: two classes are called {twice!r}; each needs a name of its own.")
+        raise DataError(f"{file}: two classes are called {twice!r}; each class needs a unique name.")
     if count is not None and count not in (len(called), len(found)):
         raise DataError(
-            f"{file}: nc is {count}, and names has {len(called)} classes, from {min(by_number)} to {max(by_number)}. "
-            "Correct the one that is wrong."
+            f"{file}: nc is {count}, but names has {len(called)} classes, from {min(by_number)} to {max(by_number)}. "
+            "Correct the wrong one."
         )
     if gaps := [str(number) for number, name in enumerate(found) if name is None]:
         shown = ", ".join(gaps[:5]) + ", ..." * (len(gaps) > 5)
-        notes.append(f"{file.name}: names leaves out {shown}; numbers stay as they are, and these are called 'unused'.")
+        notes.append(f"{file.name}: names leaves out {shown}; class numbers stay unchanged, these are called 'unused'.")
     return found
 
 
@@ -188,14 +193,14 @@ def _key_points(shape: Any, file: Path) -> tuple[int, int] | None:
     fine = isinstance(shape, list) and len(shape) == 2 and all(type(n) is int for n in shape)
     if not fine or shape[0] < 1 or shape[1] not in (2, 3):
         raise DataError(
-            f"{file}: kpt_shape is {shape!r}; needed are how many key points each object has, and 2 (x, y) or 3 (x, y, "
+            f"{file}: kpt_shape is {shape!r}; it must be the number of key points per object, and 2 (x, y) or 3 (x, y, "
             "visible), e.g. [17, 3]."
         )
     return shape[0], shape[1]
 
 
 class _Places:
-    """Finds what a `data.yaml` points to."""
+    """Resolves the paths in a `data.yaml`."""
 
     def __init__(self, file: Path, path: Any, notes: list[str]) -> None:
         self.file, self.notes = file, notes
@@ -216,7 +221,7 @@ class _Places:
         return self.folder / found if found else self.folder
 
     def splits(self, given: dict[str, Any]) -> tuple[dict[str, list[Path]], tuple[Path, ...]]:
-        """(split -> images, folders that are taken as a whole)."""
+        """Return (split -> images, folders of which all images are used)."""
         found: dict[str, list[Path]] = {}
         folders: list[Path] = []
         for key, value in given.items():
@@ -229,7 +234,7 @@ class _Places:
                     f"{self.file}: {key} is {value!r}; it must be a folder, a .txt file, or a list of these."
                 )
             if split == "test" and all(self._find(entry) is None for entry in entries):
-                # Exports without a test set name one all the same.
+                # Exporting tools write the field even without a test set.
                 self.notes.append(f"{self.file.name}: {key} is {value}, which is not there; there is no test set.")
                 continue
             found[split] = list(
@@ -263,7 +268,7 @@ class _Places:
             raise DataError(f"{self.file}: {key} is {entry!r}; a folder, a .txt file or an image is needed.")
 
     def _listed(self, file: Path) -> Iterator[Path]:
-        """The images that a .txt names, one a line."""
+        """Yield the images that a .txt file lists, one per line."""
         lines = [line.strip() for line in read_lines(file) if line.strip()]
         images = [self._find(line, file.parent) for line in lines]
         missing = [line for line, image in zip(lines, images, strict=True) if image is None]
@@ -277,7 +282,11 @@ class _Places:
         yield from (image for image in images if image is not None)
 
     def _find(self, entry: str, *first: Path) -> Path | None:
-        """Where a path leads: from `first`, the root or the file's folder; else what its end names there."""
+        """Resolve a path against `first`, the root and the file's folder; None if nothing exists.
+
+        Paths are often absolute on the machine that wrote the file. So if the whole path does not exist, ever shorter
+        ends of it are tried (`/data/cells/train/images`, `cells/train/images`, `train/images`), with a note.
+        """
         place, bases = Path(entry.strip().replace("\\", "/")), (*first, self.root, self.folder)
         for tail in (place, *_tails(place)):
             for base in bases:
@@ -292,7 +301,7 @@ class _Places:
 
 
 def _tails(place: Path) -> Iterator[Path]:
-    """The ends of a path, the longest first; none without a folder that is named for a split."""
+    """Yield the ends of a path, the longest first; the last one starts with the folder of a split if there is one."""
     parts = [part for part in PurePosixPath(place).parts if part not in ("/", ".", "..")]
     for start, part in enumerate(parts):
         yield Path(*parts[start:])
@@ -301,7 +310,7 @@ def _tails(place: Path) -> Iterator[Path]:
 
 
 def label_file(image: Path) -> Path | None:
-    """The .txt file that belongs to an image, in `labels` where the path has `images`, or beside it; else None."""
+    """Return the .txt file of an image: in `labels` instead of `images`, or beside the image; None without one."""
     parts = image.with_suffix(".txt").parts
     places = [i for i, part in enumerate(parts[:-1]) if part.lower() == "images"]
     swapped = [Path(*parts[: places[-1]], name, *parts[places[-1] + 1 :]) for name in ("labels", "Labels") if places]
@@ -309,15 +318,21 @@ def label_file(image: Path) -> Path | None:
 
 
 def strays(folders: Sequence[Path], images: Sequence[Path], other_texts: Sequence[str]) -> list[Path]:
-    """The .txt files, but for those of these names, that would belong to images of folders, which are not there."""
-    found: list[Path] = []
+    """Return the .txt files in the label folders that belong to no image.
+
+    Args:
+        folders: image folders; `labels` instead of `images` in the path gives the label folder.
+        images: the images that were found.
+        other_texts: names of text files that are no annotations.
+    """
+    stray_files: list[Path] = []
     taken = {label_file(image) for image in images}
     for folder in folders:
         places = [i for i, part in enumerate(folder.parts) if part.lower() == "images"]
         if places:
             parts = folder.parts
             other = Path(*parts[: places[-1]], "labels", *parts[places[-1] + 1 :])
-            found += [
+            stray_files += [
                 file for file in sorted(other.rglob("*.txt")) if file not in taken and file.name not in other_texts
             ]
-    return found
+    return stray_files

@@ -1,4 +1,4 @@
-"""Image files on disk: which names count as images, how folders are walked, how a folder is described to people."""
+"""Files on disk: recognise images and splits by name, walk folders, describe a folder in messages."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SYSTEM = frozenset(
         *("system volume information", "__pycache__", "thumbs.db", "desktop.ini", "@tmp", "@recycle", "@__thumb"),
     }
 )
-"""What operating systems, storage devices and editors leave in folders; in lower case."""
+"""Names of files and folders that operating systems, storage devices and editors create, in lower case."""
 
 _SPLIT = re.compile(
     r"(?:(?:data|dataset|images?|imgs?|photos?|seg)[ _-]?)?"
@@ -32,59 +32,61 @@ _CALLED = {"tr": "train", "va": "val", "de": "val", "ev": "val", "te": "test", "
 
 
 def split_name(name: str) -> str | None:
-    """Return what zoo calls the split that a folder, a file or a cell is named for; None for other names.
+    """Return the split (`train`, `val` or `test`) that a name stands for, None for other names.
 
     `Training`, `training_set` and `train2017` are `train`, `valid`, `dev` and `eval` are `val`, `Testing` is `test`.
     """
-    found = _SPLIT.fullmatch(name.strip().lower())
-    return _CALLED[found[1][:2]] if found else None
+    match = _SPLIT.fullmatch(name.strip().lower())
+    return _CALLED[match[1][:2]] if match else None
 
 
 def split_names(names: Iterable[str]) -> dict[str, str]:
-    """Return what zoo calls the splits that names stand for: name -> split, for those that do.
+    """Return name -> split, for the names that stand for a split.
 
-    `eval` is `val`, but `test` where another name is for `val`.
+    `eval` is `val`, or `test` if another name stands for `val` and none for `test`.
     """
-    found = {name: split for name in names if (split := split_name(name))}
-    late = [name for name in found if "eval" in name.lower()]
-    if "test" not in found.values() and any(found[name] == "val" for name in found.keys() - set(late)):
-        found |= dict.fromkeys(late, "test")
-    return found
+    by_name = {name: split for name in names if (split := split_name(name))}
+    late = [name for name in by_name if "eval" in name.lower()]
+    if "test" not in by_name.values() and any(by_name[name] == "val" for name in by_name.keys() - set(late)):
+        by_name |= dict.fromkeys(late, "test")
+    return by_name
 
 
 def hidden(name: str) -> bool:
-    """Return whether a name is hidden or a system's own (`.DS_Store`, `._photo.jpg`, `@eaDir`): never data."""
+    """Whether a file or folder is hidden or belongs to the system (`.DS_Store`, `._cat.jpg`, `@eaDir`): never data."""
     return name.startswith(".") or name.lower() in _SYSTEM
 
 
 def is_image(name: str) -> bool:
-    """Return whether a file of that name counts as an image: it is not hidden, and `decode` reads its suffix."""
+    """Whether a file of that name counts as an image: it is not hidden, and `decode` reads its suffix."""
     return not hidden(name) and os.path.splitext(name)[1].lower() in suffixes()
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """The visible folders directly below, sorted by name; no link back to a folder above."""
+    """Return the visible folders directly in `folder`, sorted by name, without links to a folder above."""
     above = (os.path.realpath(folder),)
     folders = (entry for entry in _entries(folder) if entry.is_dir() and not hidden(entry.name))
     return [folder / entry.name for entry in folders if not entry.is_symlink() or not _leads_back(entry.path, above)]
 
 
 def files(folder: Path) -> list[Path]:
-    """The visible files directly below, sorted by name."""
+    """Return the visible files directly in `folder`, sorted by name."""
     return [folder / entry.name for entry in _entries(folder) if entry.is_file() and not hidden(entry.name)]
 
 
 def walk(folder: Path) -> Iterator[Path]:
-    """Every visible file below `folder`, at any depth, in sorted order.
+    """Yield every visible file in `folder`, at any depth, in sorted order.
 
-    Links to folders are followed, but not back to a folder above, where they would go round in circles.
-    Raises `DataError` for a folder that cannot be read.
+    Links to folders are followed, except those to a folder above, which would never end.
+
+    Raises:
+        DataError: a folder cannot be read.
     """
     return map(Path, walk_text(folder))
 
 
 def walk_text(folder: Path) -> Iterator[str]:
-    """The same as text, which is several times as fast."""
+    """Yield the same files as strings, which is several times faster than paths."""
     return _walk(str(folder), (os.path.realpath(folder),))
 
 
@@ -105,32 +107,34 @@ def _walk(folder: str, above: tuple[str, ...]) -> Iterator[str]:
 
 
 def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
-    """What is in a folder, sorted by name."""
+    """Return the entries of a folder, sorted by name."""
     try:
         with os.scandir(folder) as entries:
             return sorted(entries, key=lambda entry: entry.name)
     except PermissionError as error:
-        raise DataError(f"{folder} cannot be read: {error.strerror}. Change its rights, or move it away.") from error
+        raise DataError(
+            f"{folder} cannot be read: {error.strerror}. Change its permissions, or move it away."
+        ) from error
 
 
 def _leads_back(link: str, above: Iterable[str]) -> bool:
-    """Whether a link leads to one of the folders above it, or still higher."""
+    """Whether a link leads to one of the folders above it, or to a folder that holds these."""
     target = os.path.realpath(link)
     return any(place == target or place.startswith(target.rstrip(os.sep) + os.sep) for place in above)
 
 
 def images_below(folder: Path) -> Iterator[Path]:
-    """Every visible image below `folder`, at any depth, in sorted order."""
+    """Yield every visible image in `folder`, at any depth, in sorted order."""
     return (Path(file) for file in walk_text(folder) if is_image(os.path.basename(file)))
 
 
 def has_images(folder: Path) -> bool:
-    """Whether any image lies below `folder`."""
+    """Whether there is any image in `folder`, at any depth."""
     return next(images_below(folder), None) is not None
 
 
 def load_json(file: Path, pairs: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
-    """What a JSON file holds; `pairs` makes its objects (`json.loads`). Raises `DataError` when it cannot be read."""
+    """Read a JSON file; `pairs` is the `object_pairs_hook` of `json.loads`. Raise `DataError` if it cannot be read."""
     try:
         return json.loads(file.read_text("utf-8-sig"), object_pairs_hook=pairs)
     except DataError:
@@ -140,7 +144,7 @@ def load_json(file: Path, pairs: Callable[[list[tuple[str, Any]]], Any] | None =
 
 
 def read_lines(file: Path) -> list[str]:
-    """The lines of a text file. Raises `DataError` when it cannot be read."""
+    """Return the lines of a text file. Raise `DataError` if it cannot be read."""
     try:
         return file.read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -148,24 +152,27 @@ def read_lines(file: Path) -> list[str]:
 
 
 def describe(path: Path, names: int = 5) -> str:
-    """What is directly in a folder, for an error message, e.g. `2 folders (ants, bees), 12 files (12 .jpg)`."""
+    """Describe the content of a folder for messages, e.g. `2 folders (ants, bees), 12 files (12 .jpg)`."""
     folders, loose = subfolders(path), files(path)
-    said = []
+    phrases = []
     if folders:
         shown = ", ".join(folder.name for folder in folders[:names]) + (", ..." if len(folders) > names else "")
-        said.append(f"{len(folders)} folder{'s' * (len(folders) > 1)} ({shown})")
+        phrases.append(f"{len(folders)} folder{'s' * (len(folders) > 1)} ({shown})")
     if loose:
         kinds = Counter(file.suffix.lower() or "without suffix" for file in loose).most_common(names)
         shown = ", ".join(f"{count} {kind}" for kind, count in kinds)
-        said.append(f"{len(loose)} file{'s' * (len(loose) > 1)} ({shown})")
-    return ", ".join(said) or "nothing"
+        phrases.append(f"{len(loose)} file{'s' * (len(loose) > 1)} ({shown})")
+    return ", ".join(phrases) or "nothing"
 
 
 def list_images(paths: str | Path | Iterable[str | Path]) -> list[Path]:
-    """Image files to predict on, from files, folders (searched at any depth) and glob patterns, in the order given.
+    """Return the image files for prediction, in the order given.
 
-    A file that is named outright is taken whatever its suffix. Raises `DataError` for a path that does not exist,
-    a folder without images, or a pattern that matches none.
+    Args:
+        paths: files, folders (searched at any depth) or glob patterns. A single file is accepted with any suffix.
+
+    Raises:
+        DataError: a path does not exist, or a folder or pattern gives no images.
     """
     given = [paths] if isinstance(paths, str | Path) else list(paths)
     return [image for entry in given for image in _expand(Path(entry).expanduser())]
@@ -175,15 +182,15 @@ def _expand(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
     if path.is_dir():
-        found = list(images_below(path))
-        if not found:
+        images = list(images_below(path))
+        if not images:
             known = " ".join(sorted(suffixes()))
-            raise DataError(f"{path} holds no image; it holds {describe(path)}. Suffixes of images: {known}.")
-        return found
+            raise DataError(f"{path} holds no images; it holds {describe(path)}. Known image suffixes: {known}.")
+        return images
     if not glob.has_magic(str(path)):
         raise DataError(f"{path} does not exist. Give an image file, a folder of images or a pattern like 'dir/*.jpg'.")
     matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
-    found = [match for match in matches if match.is_file() and is_image(match.name)]
-    if not found:
-        raise DataError(f"the pattern {path} matches no image. Give an image file, a folder or another pattern.")
-    return found
+    images = [match for match in matches if match.is_file() and is_image(match.name)]
+    if not images:
+        raise DataError(f"the pattern {path} matches no images. Give an image file, a folder or another pattern.")
+    return images

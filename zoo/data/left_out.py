@@ -1,4 +1,4 @@
-"""What a data set leaves out: the files in a folder that no sample is made of, counted by suffix and reason."""
+"""Report files in a dataset's folder that are not used by any sample, counted by suffix and reason."""
 
 from __future__ import annotations
 
@@ -12,23 +12,25 @@ from zoo.data.files import hidden, is_image, walk_text
 from zoo.data.unique import locator
 
 TEXTS = frozenset({".txt", ".xml", ".json", ".csv", ".yaml", ".yml", ".names", ".data"})
-"""Suffixes of annotations, which samples are made of although none names the file."""
+"""Suffixes of annotation files. Samples are read from them, but do not name them."""
 
 
 def files_of(datasets: Iterable[Dataset]) -> set[Path]:
-    """Return the files that the samples are made of: images and masks."""
-    found: set[Path] = set()
+    """Return the files that samples use: images and masks."""
+    used: set[Path] = set()
     for dataset in datasets:
         for sample in dataset:
-            found.update((sample.image, *dataset.targets.read_from(sample.target)))
-    return found
+            used.update((sample.image, *dataset.targets.read_from(sample.target)))
+    return used
 
 
 def left_out(folder: Path, used: Iterable[Path], reads: Iterable[str] = ()) -> str:
-    """Return what in a folder is not among the files that are used, for people; nothing where all is.
+    """Return a note on the unused files in a folder; empty if all are used.
 
     Args:
-        reads: suffixes of files that are read as annotations, and are not counted. Nor are texts directly in `folder`.
+        folder: the dataset's folder. Text files directly in it (a README, a licence) are not counted.
+        used: files that samples use.
+        reads: suffixes of annotation files, which are not counted either.
     """
     real, skipped, top = locator(), {*reads}, str(folder)
     taken = set(map(str, used))
@@ -56,9 +58,9 @@ def left_out(folder: Path, used: Iterable[Path], reads: Iterable[str] = ()) -> s
     if not reasons:
         return ""
     total = sum(sum(counts.values()) for counts in reasons.values())
-    said = "; ".join(f"{_counts(counts)} {reason}" for reason, counts in reasons.items())
+    details = "; ".join(f"{_counts(counts)} {reason}" for reason, counts in reasons.items())
     shown = f" ({', '.join(sorted(places)[:3])})" if places else ""
-    return f"{folder.name}: {total} file{'s' * (total > 1)} left out: {said}{shown}."
+    return f"{folder.name}: {total} file{'s' * (total > 1)} left out: {details}{shown}."
 
 
 def _counts(counts: Counter[str]) -> str:
@@ -66,7 +68,7 @@ def _counts(counts: Counter[str]) -> str:
 
 
 def _hidden_images(folder: Path) -> Iterable[tuple[str, str]]:
-    """(suffix, what hides it) of images that are hidden or in hidden folders, as far as these can be read."""
+    """Yield (suffix, name of the hidden file or folder) of images that are hidden or lie in hidden folders."""
     for parent, folders, names in os.walk(folder):
         for name in names:
             if hidden(name) and is_image(name.lstrip("._")):

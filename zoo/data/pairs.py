@@ -1,4 +1,4 @@
-"""Folders of images with folders of annotations beside them: which belongs to which, by names alone."""
+"""Match image folders with annotation folders, and images with annotation files, by their names."""
 
 from __future__ import annotations
 
@@ -22,21 +22,25 @@ Pair = tuple[Path, Path]
 
 
 def split_folders(path: Path) -> dict[str, Path]:
-    """Split -> sub-folder named for it. Raises `DataError` when two are named for the same."""
+    """Return split -> sub-folder named after it. Raise `DataError` if two are named after the same split."""
     folders = {folder.name: folder for folder in subfolders(path)}
-    found: dict[str, Path] = {}
+    by_split: dict[str, Path] = {}
     for name, split in split_names(folders).items():
-        if split in found:
-            raise DataError(f"{path} holds {found[split].name}/ and {name}/, both for {split}. Keep one.")
-        found[split] = folders[name]
-    return {split: found[split] for split in SPLITS if split in found}
+        if split in by_split:
+            raise DataError(f"{path} holds {by_split[split].name}/ and {name}/, both for {split}. Keep one.")
+        by_split[split] = folders[name]
+    return {split: by_split[split] for split in SPLITS if split in by_split}
 
 
 def pairs(path: Path, kind: re.Pattern[str]) -> dict[str, Pair]:
-    """Split, or `all`, -> (folder of images, folder of annotations), where the latter's name is of `kind`.
+    """Return split (or `all`) -> (image folder, annotation folder).
 
-    Folders side by side, perhaps with folders of the splits in each; inside the folders of the splits; or called by
-    the split, `train_images` and `train_masks`.
+    Three layouts are known: two folders side by side, perhaps with folders of splits in each (`images/train`); two
+    folders in the folder of each split (`train/images`); or folders named after the split (`train_images`).
+
+    Args:
+        path: folder of the dataset.
+        kind: pattern for names of annotation folders.
     """
     beside = _beside(path, kind)
     if beside:
@@ -48,26 +52,27 @@ def pairs(path: Path, kind: re.Pattern[str]) -> dict[str, Pair]:
 
 
 def _by_name(path: Path, kind: re.Pattern[str]) -> dict[str, Pair]:
-    """Split -> folders whose names tell the split and what they hold: `train_images` and `train_masks`."""
-    found: dict[str, dict[bool, list[Path]]] = {}
+    """Return split -> (image folder, annotation folder) for folders named like `train_images` and `train_masks`."""
+    # Split -> whether it holds annotations -> folders. Only splits with exactly one folder of each count.
+    by_split: dict[str, dict[bool, list[Path]]] = {}
     for folder in subfolders(path):
         words = re.split(r"[ _-]+", folder.name)
         rest = "_".join(word for word in words if not split_name(word))
         for split in {split for word in words if (split := split_name(word))}:
             if _IMAGES.fullmatch(rest) or kind.fullmatch(rest):
-                found.setdefault(split, {}).setdefault(bool(kind.fullmatch(rest)), []).append(folder)
-    fitting = {split: sides for split, sides in found.items() if all(len(sides.get(s, ())) == 1 for s in (True, False))}
+                by_split.setdefault(split, {}).setdefault(bool(kind.fullmatch(rest)), []).append(folder)
+    both = (True, False)
+    fitting = {split: sides for split, sides in by_split.items() if all(len(sides.get(s, ())) == 1 for s in both)}
     return {split: (fitting[split][False][0], fitting[split][True][0]) for split in SPLITS if split in fitting}
 
 
 def annotated(path: Path) -> bool:
-    """Whether folders of annotations stand beside folders of images, or a `data.yaml` says where images are: these
-    folders are no classes then."""
+    """Whether annotation folders lie beside image folders, or a `data.yaml` lists images. Then no folder is a class."""
     return any(pairs(path, kind) for kind in (LABELS, ANNOTATIONS, MASKS, SEGMENTED)) or describes_boxes(path)
 
 
 def _beside(path: Path, kind: re.Pattern[str]) -> Pair | None:
-    """The one folder of images and the one folder of annotations directly in `path`."""
+    """Return the image folder and the annotation folder directly in `path`; None unless there is one of each."""
     folders = subfolders(path)
     notes = [folder for folder in folders if kind.fullmatch(folder.name)]
     images = [folder for folder in folders if _IMAGES.fullmatch(folder.name) and has_images(folder)]
@@ -75,77 +80,83 @@ def _beside(path: Path, kind: re.Pattern[str]) -> Pair | None:
 
 
 def images_by_stem(folder: Path) -> dict[str, list[Path]]:
-    """Path below `folder` without suffix, with `/`, -> the images of that name."""
-    found: dict[str, list[Path]] = {}
+    """Return path relative to `folder`, without suffix and with `/`, -> the images of that name."""
+    by_stem: dict[str, list[Path]] = {}
     for image in images_below(folder):
-        found.setdefault(stem(image, folder), []).append(image)
-    return found
+        by_stem.setdefault(stem(image, folder), []).append(image)
+    return by_stem
 
 
 def matched(images: Path, masks: Path) -> list[tuple[Path, Path | None]]:
-    """Each image with its mask, another image called the same, or with `_mask` or the like appended; nothing when most
-    masks have no image, or more than one."""
-    by_stem, found, strays = _masks_by_image(images, masks)
-    if len(strays) > len(found):
+    """Return each image with its mask or None; nothing if most masks do not belong to exactly one image.
+
+    A mask has the name of its image, perhaps with `_mask` or the like appended.
+    """
+    by_stem, mask_of, strays = _masks_by_image(images, masks)
+    if len(strays) > len(mask_of):
         return []
-    return [(image, found.get(name)) for name, (image, *_) in by_stem.items()] if found else []
+    return [(image, mask_of.get(name)) for name, (image, *_) in by_stem.items()] if mask_of else []
 
 
 def unmatched(images: Path, masks: Path, name: str) -> list[str]:
-    """A note on masks without an image of their own. Raises `DataError` where these are more than a tenth."""
-    _, found, strays = _masks_by_image(images, masks)
+    """Return a note on masks that do not belong to exactly one image; raise `DataError` if they are over a tenth."""
+    _, mask_of, strays = _masks_by_image(images, masks)
     if not strays:
         return []
-    said = f"{name}: {len(strays)} of {len(found) + len(strays)} masks are not called like one image, e.g. {strays[0]}"
-    if len(strays) > MOST_LOST * (len(found) + len(strays)):
-        raise DataError(f"{said}. Add the images, call them the same, or move the masks away.")
-    return [f"{said}; they are left out."]
+    count = len(mask_of) + len(strays)
+    note = f"{name}: {len(strays)} of {count} masks do not have the name of exactly one image, e.g. {strays[0]}"
+    if len(strays) > MOST_LOST * count:
+        raise DataError(f"{note}. Add the images, rename the masks, or move them away.")
+    return [f"{note}; they are left out."]
 
 
 def _masks_by_image(images: Path, masks: Path) -> tuple[dict[str, list[Path]], dict[str, Path], list[Path]]:
-    """(name -> images, name -> its mask, masks that have no image, or share it with another)."""
+    """Return (name -> images, name -> its mask, masks without an image or with one that has a mask already)."""
     by_stem = images_by_stem(images)
-    found: dict[str, Path] = {}
+    mask_of: dict[str, Path] = {}
     strays: list[Path] = []
     for mask in images_below(masks):
         name = bare(stem(mask, masks), by_stem)
-        if len(by_stem.get(name, ())) != 1 or name in found:
+        if len(by_stem.get(name, ())) != 1 or name in mask_of:
             strays.append(mask)
         else:
-            found[name] = mask
-    return by_stem, found, strays
+            mask_of[name] = mask
+    return by_stem, mask_of, strays
 
 
 def bare(name: str, images: Collection[str]) -> str:
-    """Return the name of the image that a mask is called after: without `_mask` or the like where there is one."""
+    """Return the name of a mask without `_mask` or the like if an image is called so, else unchanged."""
     return next((name.removesuffix(end) for end in _ENDINGS if name.removesuffix(end) in images), name)
 
 
 def notes_by_stem(folder: Path, suffix: str) -> dict[str, Path]:
-    """Path below `folder` without suffix, with `/`, -> the file with that suffix (compared in lower case)."""
+    """Return path relative to `folder`, without suffix and with `/`, -> file with that suffix (in lower case)."""
     return {stem(file, folder): file for file in walk(folder) if file.suffix.lower() == suffix}
 
 
 def stem(file: Path, folder: Path) -> str:
-    """The path below a folder, without the suffix, with `/`."""
+    """Return the path relative to a folder, without the suffix, with `/`."""
     return file.relative_to(folder).with_suffix("").as_posix()
 
 
 def one_image(images: Mapping[str, list[Path]], name: str, note: Path) -> Path:
-    """The image that an annotation is about. Raises `DataError` when there is none, or more than one."""
-    found = images.get(name, [])
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise DataError(f"{note} is about one of {', '.join(image.name for image in found)}. Keep one of them.")
-    raise DataError(f"{note} has no image: none is called {name} with a suffix of images. Add it or remove the file.")
+    """Return the image that belongs to an annotation file. Raise `DataError` if there is none, or more than one."""
+    candidates = images.get(name, [])
+    if len(candidates) == 1:
+        return candidates[0]
+    if candidates:
+        names = ", ".join(image.name for image in candidates)
+        raise DataError(f"{note} could belong to any of {names}. Keep one of these images.")
+    raise DataError(
+        f"{note} has no image: no image is called {name} with a known image suffix. Add it or remove the file."
+    )
 
 
 def title(path: Path, split: str) -> str:
-    """What a data set is called."""
+    """Return the name of a dataset for messages."""
     return path.name if split == "all" else f"{path.name}/{split}"
 
 
 def below(file: Path, root: Path) -> str:
-    """What a sample of a file is called: the path below the data's root, with `/`; the whole path of one elsewhere."""
+    """Return the id of a sample: its path relative to `root`, with `/`, or the whole path if it lies elsewhere."""
     return file.relative_to(root).as_posix() if file.is_relative_to(root) else file.as_posix()

@@ -1,4 +1,4 @@
-"""Lists of splits that come beside class folders: `train.txt`, `meta/test.txt`, `TestImages.txt`."""
+"""Read lists of splits beside class folders: `train.txt`, `meta/test.txt`, `TestImages.txt`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from zoo.data.dataset import Dataset
 from zoo.data.files import SPLITS, files, read_lines, split_name, split_names
 
 FOLDERS = ("meta", "splits", "split", "lists", "imagesets", "main")
-"""Where lists of splits lie, in lower case."""
+"""Names of folders with lists of splits, in lower case."""
 _LISTS = (".txt", ".lst")
 _OTHER = re.compile(r"(.*[^a-z])?(splits?|setid)|(train|test|val)[^a-z].*|.*[^a-z](train|test|val)", re.IGNORECASE)
 _UNREAD = frozenset({".txt", ".lst", ".csv", ".json", ".mat", ".yaml", ".yml", ".pkl", ".npz"})
@@ -19,10 +19,10 @@ _BOTH = re.compile(r"train[ _-]?val", re.IGNORECASE)
 
 
 def listed_splits(dataset: Dataset) -> dict[str, Dataset]:
-    """Return the splits that lists beside class folders give, or the whole as `all` where there are none.
+    """Divide a dataset by lists beside the class folders: split -> dataset, or the whole as `all` without lists.
 
-    A line names an image by its path below the folder, with or without its suffix; a label may follow. Where no list
-    is for training, the images that no list names are.
+    A line names an image by its path relative to the folder, with or without suffix; a label may follow. If there is
+    no list for training, `train` is the images that are in no list.
     """
     path = dataset.root
     texts = [file for file in _beside(path) if file.suffix.lower() in _UNREAD]
@@ -38,9 +38,7 @@ def listed_splits(dataset: Dataset) -> dict[str, Dataset]:
     names = _names(dataset)
     for split in SPLITS:
         if len(by_split.get(split, ())) > 1:
-            notes.append(
-                f"{', '.join(file.name for file in by_split[split])} are several lists for {split}: none is used."
-            )
+            notes.append(f"{', '.join(file.name for file in by_split[split])} are all lists for {split}: none is used.")
         elif split in by_split:
             found[split], said = _rows(by_split[split][0], names)
             notes += [said] if said else []
@@ -52,21 +50,21 @@ def listed_splits(dataset: Dataset) -> dict[str, Dataset]:
             file.relative_to(path).as_posix() if file.is_relative_to(path) else file.name for file in other[:3]
         )
         notes.append(
-            f"{shown} beside the class folders may tell the splits, and is not read: sort the images into train/, val/ "
-            "and test/, or list them in a CSV file with the column 'split', to use them."
+            f"{shown} beside the class folders may define splits, but cannot be read: to use them, sort the images "
+            "into train/, val/ and test/, or list them in a CSV file with the column 'split'."
         )
     rest = sorted(set(range(len(dataset))) - {row for rows in found.values() for row in rows})
     if found and "train" not in found and rest:
         found = {"train": rest, **found}
-        notes.append(f"no list is for training: the {len(rest)} images that no list names are trained on.")
+        notes.append(f"there is no list for training: the {len(rest)} images in no list are used for training.")
     elif found and rest:
-        notes.append(f"{len(rest)} images are in no list of a split and left out, e.g. {dataset[rest[0]].id}.")
+        notes.append(f"{len(rest)} images are in no list and left out, e.g. {dataset[rest[0]].id}.")
     dataset = replace(dataset, notes=(*dataset.notes, *(f"{dataset.name}: {note}" for note in notes)))
     return {split: dataset.subset(rows, f"{dataset.name}/{split}") for split, rows in found.items()} or {"all": dataset}
 
 
 def _beside(path: Path) -> Iterable[Path]:
-    """The files beside class folders and in folders of lists; those beside a folder called images/, too."""
+    """Yield the files beside the class folders and in folders of lists, also one level up from a folder `images/`."""
     places = [path, path.parent] if path.name.lower() == "images" else [path]
     for place in places:
         yield from files(place)
@@ -75,7 +73,7 @@ def _beside(path: Path) -> Iterable[Path]:
 
 
 def _names(dataset: Dataset) -> dict[str, int]:
-    """What a list may call each sample -> its row; names that several samples have are left out."""
+    """Return each name by which a list may refer to a sample -> its row, or -1 if several samples have the name."""
     found: dict[str, int] = {}
     for row, sample in enumerate(dataset):
         bare = sample.id.rpartition(".")[0]
@@ -86,7 +84,7 @@ def _names(dataset: Dataset) -> dict[str, int]:
 
 
 def _rows(file: Path, names: dict[str, int]) -> tuple[list[int], str]:
-    """(rows of the samples that a list names, in its order, what to say about it)."""
+    """Return (rows of the samples in a list, in its order, a note on the list or an empty string)."""
     rows: list[int] = []
     missing: list[int] = []
     for number, line in enumerate(read_lines(file), 1):
@@ -96,7 +94,7 @@ def _rows(file: Path, names: dict[str, int]) -> tuple[list[int], str]:
         row = next((names[word] for word in words if word in names), -1)
         (rows if row >= 0 else missing).append(row if row >= 0 else number)
     if len(rows) < len(missing):
-        return [], f"{file.name} is called as a list of a split, but most of its lines name no image: it is not used."
+        return [], f"{file.name} has the name of a split, but most of its lines name no image: it is not used."
     if len(set(rows)) < len(rows):
         rows = list(dict.fromkeys(rows))
     said = f"{len(missing)} lines of {file.name} name no image, e.g. line {missing[0]}." if missing else ""
