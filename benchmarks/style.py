@@ -113,7 +113,7 @@ def zoo_gatys(args: argparse.Namespace) -> dict[str, float]:
     options: Any = model.adapter
 
     def run(options: Any) -> list[list[float]]:
-        return gatys.paint(options, model, content, [style], np.ones(1, np.float32), None, 1.0)[1]
+        return gatys.optimise(options, model, content, [style], np.ones(1, np.float32), None, 1.0)[1]
 
     run(replace(options, steps=1))  # compiles the same program: how many steps it takes is an argument of it
     times, (seen,) = _timed(lambda: run(options))

@@ -27,7 +27,7 @@ def main(data: str, images: list[str], backbone: str = "mobilenetv2_100", **opti
         for segment in segmentation.segments:
             print(f"{image}: {segment.label} covers {segment.share:.0%}")
         mask = Path(image).with_suffix(".mask.png")
-        run.model.adapter.raster("masks", segmentation).save(mask)  # an indexed PNG with the class numbers
+        run.model.adapter.rasters["masks"](segmentation).save(mask)  # an indexed PNG with the class numbers
         masks.append(mask)
     return masks
 

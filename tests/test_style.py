@@ -100,10 +100,10 @@ def test_the_objective_falls_at_every_step(optimiser: Model) -> None:
     options: Any = optimiser.adapter
     one = np.ones(1, np.float32)
     pixels = [p.astype(np.float32) / 255 for p in (PHOTO, STRIPES)]
-    painted, (seen,) = gatys.paint(options, optimiser, pixels[0], [pixels[1]], one, None, 1.0)
+    painted, (seen,) = gatys.optimise(options, optimiser, pixels[0], [pixels[1]], one, None, 1.0)
     assert len(seen) == 12 and (np.diff(seen) <= 1e-6).all() and seen[-1] < 0.7 * seen[0]
     assert painted.shape == PHOTO.shape and painted.min() >= 0 and painted.max() <= 1
-    again, _ = gatys.paint(options, optimiser, pixels[0], [pixels[1]], one, None, 1.0)
+    again, _ = gatys.optimise(options, optimiser, pixels[0], [pixels[1]], one, None, 1.0)
     assert (painted == again).all()
 
 

@@ -6,7 +6,7 @@ the originals' resolution. Photos are looked at as a whole, or in overlapping wi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
@@ -142,7 +142,6 @@ class Segmenter(Adapter):
         "flip": "tta_flip",
         "scales": "tta_scales",
     }
-    rasters = ("masks",)
 
     def __post_init__(self) -> None:
         if len(self.labels) > MOST_CLASSES:
@@ -314,10 +313,11 @@ class Segmenter(Adapter):
         ]
         return {"predictions": found, "categories": numbers.categories}
 
-    def raster(self, name: str, prediction: Segmentation) -> Image.Image:
+    @property
+    def rasters(self) -> Mapping[str, Callable[[Segmentation], Image.Image]]:
         from zoo.adapters.segmenter.pictures import indexed
 
-        return indexed(prediction.mask, self.labels)
+        return {"masks": lambda prediction: indexed(prediction.mask, self.labels)}
 
     def picture(self, pixels: np.ndarray, prediction: Segmentation) -> np.ndarray:
         from zoo.adapters.segmenter.pictures import overlay

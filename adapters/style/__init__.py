@@ -9,7 +9,7 @@ carry over between backbones.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
@@ -21,14 +21,14 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from zoo.adapters.style import adain, fast, gatys, stages
+from zoo.adapters.style import adain, checkpoints, fast, gatys, stages
+from zoo.adapters.style.method import METHODS, Method
 from zoo.adapters.style.pictures import Picture, contact_sheet, open_picture, style_crop, style_files, style_pixels
 from zoo.adapters.style.stylize import stylize
 from zoo.data import Dataset, Sample, decode, prepare
 from zoo.errors import ConfigError
 from zoo.models.adapter import Adapter, ForwardPass, HeadInputs, Training
 from zoo.registry.hookspecs import hookimpl
-from zoo.registry.parts import Point
 from zoo.registry.spec import AdapterSpec, BackboneSpec, Part, Preprocess
 
 if TYPE_CHECKING:
@@ -36,9 +36,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Picture", "Style", "stylize"]
 
-METHODS: Point[Any] = Point("style.method", "style method")
-"""The methods there are, zoo's own and those of other plugins: modules with `taps`, `build`, `RECIPE`, `WEIGHTS` and,
-where they learn, `loss`."""
 PREVIEWS, STYLES = 4, 2
 """Photos, and styles that each is shown in, of a picture that is drawn after each epoch."""
 SIDE = 128
@@ -123,21 +120,26 @@ class Style(Adapter):
 
     @property
     def training(self) -> Training:
-        return Training(METHODS[self.method].RECIPE, backbone="fixed", invariant=("style",))
+        return Training(self.row.recipe, backbone="fixed", invariant=("style",))
+
+    @property
+    def row(self) -> Method:
+        """The method."""
+        return METHODS[self.method]
 
     # What it needs of a backbone -------------------------------------------------------------------------------
     def style_stages(self, spec: BackboneSpec) -> tuple[str, ...]:
         """The stages that the style is read from."""
-        return stages.style_stages(spec, self.method, self.style_layers)
+        return stages.style_stages(spec, self.row.deepest, self.style_layers)
 
     def content_stage(self, spec: BackboneSpec) -> str:
         """The stage that content is compared at."""
-        return stages.content_stage(spec, self.method, self.content_layer)
+        return stages.named_content(spec, self.content_layer) if self.content_layer else self.row.content(spec)
 
     def taps(self, spec: BackboneSpec) -> tuple[str, ...]:
         self.style_stages(spec)
         self.content_stage(spec)
-        return METHODS[self.method].taps(self, spec)
+        return self.row.taps(self, spec)
 
     def framing(self, spec: BackboneSpec, preprocess: Preprocess) -> Preprocess:
         """Small photos, unless a user names a size: textures need no more, and every pixel costs."""
@@ -145,33 +147,27 @@ class Style(Adapter):
         return replace(preprocess, size=(side, side)) if preprocess.size == spec.preprocess.size else preprocess
 
     def build(self, inputs: HeadInputs, *, rngs: nnx.Rngs) -> nnx.Module:
-        return METHODS[self.method].build(self, inputs.spec, rngs=rngs)
+        return self.row.build(self, inputs.spec, rngs=rngs)
 
     def own_weights(self, spec: BackboneSpec) -> tuple[Self, Mapping[str, np.ndarray]]:
         if not self.net:
             return self, {}
-        from zoo.adapters.style import checkpoints
-
-        options, tensors = checkpoints.read_net(self.net, self.method, spec)
+        options, tensors = checkpoints.read_net(self.net, self.method)
         return replace(self, net="", **options), tensors
 
     def weight(self, name: str) -> float:
         """The weight of a loss: `content`, `style` or `tv`."""
         given = getattr(self, f"{name}_weight")
-        return METHODS[self.method].WEIGHTS[name] if given == -1 else given
+        return self.row.weights[name] if given == -1 else given
 
     # Learning --------------------------------------------------------------------------------------------------
     def fitted(self, dataset: Dataset) -> Self:
-        if self.method == "gatys":
-            raise ConfigError(
-                "method=gatys optimises each picture by itself and has nothing to train: use `zoo stylize --backbone "
-                "NAME --set method=gatys PHOTO --style PICTURE`, or train method=adain or method=fast."
-            )
+        self._terms()
         files = style_files(self.style)
-        if self.method == "fast" and len(files) != 1:
+        if self.row.one_style and len(files) != 1:
             raise ConfigError(
-                f"method=fast learns one style, and {self.style} holds {len(files)} pictures; name one of them, or "
-                "train method=adain."
+                f"method={self.method} learns one style, and {self.style} holds {len(files)} pictures; name one of "
+                "them, or train method=adain."
             )
         for file in files:
             open_picture(file)
@@ -183,16 +179,26 @@ class Style(Adapter):
         number = crc32(sample.id.encode())
         file = files[number % len(files)]
         size = self.style_size or min(preprocess.size)
-        if self.method == "fast":
+        if self.row.one_style:
             return {"style": style_pixels(file, size)}
         return {"style": style_crop(file, size, number)}
 
     def loss_terms(self, forward: ForwardPass, batch: Mapping[str, Any]) -> dict[str, Array]:
-        return METHODS[self.method].loss(self, forward, batch)
+        return self._terms()(self, forward, batch)
+
+    def _terms(self) -> Callable[..., dict[str, Array]]:
+        """The loss of the method. Raises `ConfigError` where it has none."""
+        if self.row.loss is None:
+            raise ConfigError(
+                f"method={self.method} optimises each picture by itself and has nothing to train: use `zoo stylize "
+                f"--backbone NAME --set method={self.method} PHOTO --style PICTURE`, or train method=adain or "
+                "method=fast."
+            )
+        return self.row.loss
 
     @property
     def loss_weights(self) -> Mapping[str, float]:
-        return {f"{name}_loss": self.weight(name) for name in METHODS[self.method].WEIGHTS}
+        return {f"{name}_loss": self.weight(name) for name in self.row.weights}
 
     # Predicting ------------------------------------------------------------------------------------------------
     def decode(self, forward: ForwardPass, batch: Mapping[str, Any]) -> dict[str, Array]:
@@ -209,12 +215,12 @@ class Style(Adapter):
         styles = style_files(self.style)[:STYLES] if self.style else []
         rows: list[list[Any]] = [[*photos]]
         for style in styles:
-            how: dict[str, Any] = {} if self.method == "fast" else {"style": prepare(decode(style), whole)}
+            how: dict[str, Any] = {} if self.row.one_style else {"style": prepare(decode(style), whole)}
             rows.append([*(stylize(model, photo, untrained=True, **how) for photo in photos), style])
         return contact_sheet(rows, path)
 
     def next_step(self, run: Path) -> str:
-        style = "" if self.method == "fast" else " --style PICTURE"
+        style = "" if self.row.one_style else " --style PICTURE"
         return f"zoo stylize {run} PHOTO{style} --out PICTURE"
 
     def stylize(self, model: Model, *args: Any, **kwargs: Any) -> Picture:
@@ -233,9 +239,14 @@ CITATION = """@inproceedings{huang2017arbitrary,
 @hookimpl
 def zoo_parts() -> list[Part]:
     return [
-        Part(METHODS.name, "adain", adain, "Any style by one network (arXiv:1703.06868)."),
-        Part(METHODS.name, "fast", fast, "One style by a network of its own (arXiv:1603.08155)."),
-        Part(METHODS.name, "gatys", gatys, "The picture itself is optimised, nothing is trained (arXiv:1508.06576)."),
+        Part(METHODS.name, "adain", adain.METHOD, "Any style by one network (arXiv:1703.06868)."),
+        Part(METHODS.name, "fast", fast.METHOD, "One style by a network of its own (arXiv:1603.08155)."),
+        Part(
+            METHODS.name,
+            "gatys",
+            gatys.METHOD,
+            "The picture itself is optimised, nothing is trained (arXiv:1508.06576).",
+        ),
     ]
 
 

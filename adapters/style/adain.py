@@ -12,11 +12,12 @@ import numpy as np
 from flax import nnx
 from jax import Array, lax
 
-from zoo.adapters.style import losses, tiles
+from zoo.adapters.style import checkpoints, losses, tiles
 from zoo.adapters.style.joined import JoinedDecoder
+from zoo.adapters.style.method import Method, Painting
 from zoo.adapters.style.nets import Decoder
 from zoo.adapters.style.pictures import as_input, framed, unit
-from zoo.adapters.style.stages import maps
+from zoo.adapters.style.stages import maps, style_stages
 from zoo.models.backbone import PIXELS
 from zoo.models.task.forward import ForwardPass
 from zoo.registry.spec import BackboneSpec
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from zoo.adapters.style import Style
     from zoo.models.model import Model
 
+DEEPEST = 8
+"""Largest stride that a style is read from: relu4_1 of a VGG."""
 WEIGHTS = {"content": 1.0, "style": 4.0, "tv": 5.0}
 """Of shares (`losses.energy`); arXiv:1703.06868, section 6.1, weighs absolute losses."""
 RECIPE = {"plan": "head", "epochs": 40, "steps": 180, "batch_size": 4, "lr": 2e-3, "weight_decay": 0.0}
@@ -189,15 +192,13 @@ def _paint(
     return head.paint(maps, energies, features).astype(jnp.float32)
 
 
-def paint(
-    options: Style, model: Model, content: np.ndarray, styles: Sequence[np.ndarray], shares: np.ndarray,
-    strength: float, tile: int,
-) -> np.ndarray:  # fmt: skip
-    """A picture (h, w, 3) in [0, 1] painted like `styles`, each (h, w, 3), in `shares` (n, h, w)."""
+def paint(options: Style, model: Model, painting: Painting) -> np.ndarray:
+    """Return the picture, (h, w, 3)."""
+    shares, tile, strength = painting.places, painting.tile, painting.strength
     graphdef, state = nnx.split(model)
-    each = [_statistics(graphdef, state, style[None]) for style in styles]
+    each = [_statistics(graphdef, state, style[None]) for style in painting.styles]
     target = jax.tree.map(lambda *parts: jnp.concatenate(parts), *each)
-    canvas, tile = framed(content, FRAME), tile and tile + 2 * FRAME
+    canvas, tile = framed(painting.content, FRAME), tile and tile + 2 * FRAME
     # Of a large picture the statistics are those of it reduced: a tile has none of its own.
     whole = _statistics(graphdef, state, tiles.reduced(canvas, tile)[None])
     height, width = tiles.grown((canvas.shape[0], canvas.shape[1]), tile)
@@ -209,3 +210,18 @@ def paint(
         return np.asarray(_paint(graphdef, state, part[None], whole, target, mine, np.float32(strength)))[0]
 
     return tiles.painted(canvas, one, tile)[FRAME:-FRAME, FRAME:-FRAME]
+
+
+METHOD = Method(
+    taps,
+    build,
+    paint,
+    content=lambda spec: style_stages(spec, DEEPEST)[-1],
+    deepest=DEEPEST,
+    weights=WEIGHTS,
+    loss=loss,
+    recipe=RECIPE,
+    read=checkpoints.read_decoder,
+    layouts="a Sequential decoder (1.weight, 5.weight, ...)",
+)
+"""The row of this method."""

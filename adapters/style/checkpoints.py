@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
+from zoo.adapters.style.method import METHODS, Network
 from zoo.errors import WeightsError
-from zoo.registry.spec import BackboneSpec
 from zoo.weights.fetch import fetch
 from zoo.weights.file import read
 from zoo.weights.mapping import common_wrapper
@@ -26,33 +25,39 @@ HWIO = (3, 2, 0, 1)
 HWOI = (2, 3, 0, 1)
 
 
-def read_net(source: str, method: str, spec: BackboneSpec) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """(options that the file decides, name in the head -> array with PyTorch's axes).
+def read_net(source: str, method: str) -> Network:
+    """Return a network from a file, as the style method reads it.
 
     Raises:
-        WeightsError: for a file that is none of the layouts of this method.
+        WeightsError: The file has none of the method's layouts.
     """
-    tensors = read(fetch(source).path).load()
-    names = list(tensors)
-    if method == "fast" and "Variable" in tensors:
-        return _tensorflow(source, tensors)
-    prefix = common_wrapper(names, {"conv1.conv2d.weight", "in1.weight", "deconv3.conv2d.weight"})
-    if method == "fast" and prefix + "conv1.conv2d.weight" in tensors:
-        return _pytorch(source, {n.removeprefix(prefix): a for n, a in tensors.items()})
-    if method == "adain" and any(re.fullmatch(r"(.*\.)?\d+\.weight", name) for name in names):
-        return {"width": 0, "joined": False, "normalized": False}, _decoder(tensors)
-    layouts = {
-        "fast": "PyTorch's fast_neural_style (conv1.conv2d.weight, ...), TensorFlow's (Variable, Variable_1, ...)",
-        "adain": "a Sequential decoder (1.weight, 5.weight, ...)",
-        "gatys": "none: method=gatys has no network",
-    }
+    tensors, row = read(fetch(source).path).load(), METHODS[method]
+    if row.read and (network := row.read(source, tensors)):
+        return network
     raise WeightsError(
-        f"{source} holds {', '.join(sorted(names)[:3])}, ... ({len(names)} tensors), which is no network that "
-        f"method={method} reads. It reads {layouts[method]}."
+        f"{source} holds {', '.join(sorted(tensors)[:3])}, ... ({len(tensors)} tensors), which is no network that "
+        f"method={method} reads. It reads {row.layouts}."
     )
 
 
-def _pytorch(source: str, tensors: Tensors) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def read_transform_net(source: str, tensors: Tensors) -> Network | None:
+    """Return a transform net of one style; None for another file."""
+    if "Variable" in tensors:
+        return _tensorflow(source, tensors)
+    prefix = common_wrapper(list(tensors), {"conv1.conv2d.weight", "in1.weight", "deconv3.conv2d.weight"})
+    if prefix + "conv1.conv2d.weight" in tensors:
+        return _pytorch(source, {n.removeprefix(prefix): a for n, a in tensors.items()})
+    return None
+
+
+def read_decoder(source: str, tensors: Tensors) -> Network | None:
+    """Return a decoder of AdaIN; None for another file."""
+    if any(re.fullmatch(r"(.*\.)?\d+\.weight", name) for name in tensors):
+        return {"width": 0, "joined": False, "normalized": False}, _decoder(tensors)
+    return None
+
+
+def _pytorch(source: str, tensors: Tensors) -> Network:
     kept = {n: a for n, a in tensors.items() if not n.endswith(("running_mean", "running_var", "num_batches_tracked"))}
     blocks = len({name.split(".")[0] for name in kept if name.startswith("res")})
     width = kept["conv1.conv2d.weight"].shape[0]
@@ -62,7 +67,7 @@ def _pytorch(source: str, tensors: Tensors) -> tuple[dict[str, Any], dict[str, n
     return options, {f"net.{name}": array for name, array in kept.items()}
 
 
-def _tensorflow(source: str, tensors: Tensors) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def _tensorflow(source: str, tensors: Tensors) -> Network:
     count = len(tensors)
     names = ["Variable" if i == 0 else f"Variable_{i}" for i in range(count)]
     blocks = (count // 3 - 6) // 2

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +12,11 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from zoo.adapters.style import losses, tiles
+from zoo.adapters.style import checkpoints, losses, tiles
+from zoo.adapters.style.method import Method, Painting
 from zoo.adapters.style.nets import Statistics, TransformNet
 from zoo.adapters.style.pictures import as_input, unit
+from zoo.adapters.style.stages import stage_of_stride
 from zoo.models.backbone import PIXELS
 from zoo.models.task.forward import ForwardPass
 from zoo.registry.spec import BackboneSpec
@@ -83,11 +85,9 @@ def _run(
     return nnx.merge(graphdef, state).run(pixels, given)
 
 
-def paint(
-    options: Style, model: Model, content: np.ndarray, styles: Sequence[np.ndarray], shares: np.ndarray,
-    strength: float, tile: int,
-) -> np.ndarray:  # fmt: skip
+def paint(options: Style, model: Model, painting: Painting) -> np.ndarray:
     """A picture (h, w, 3) in [0, 1] in the network's style; the photo shines through where shares or strength say."""
+    content, tile = painting.content, painting.tile
     head: Any = model.head
     graphdef, state = nnx.split(head.net)
     given = None
@@ -98,5 +98,21 @@ def paint(
         return np.asarray(_run(graphdef, state, part[None], given)[0])[0]
 
     painted = np.clip(tiles.painted(content, one, tile), 0, 1)
-    share = strength * np.clip(shares.sum(0), 0, 1)[..., None].astype(np.float32)
+    share = painting.strength * np.clip(painting.places.sum(0), 0, 1)[..., None].astype(np.float32)
     return share * painted + (1 - share) * content
+
+
+METHOD = Method(
+    taps,
+    build,
+    paint,
+    content=partial(stage_of_stride, stride=4, place=-1),  # relu3_3 of VGG16
+    deepest=16,
+    weights=WEIGHTS,
+    loss=loss,
+    recipe=RECIPE,
+    one_style=True,
+    read=checkpoints.read_transform_net,
+    layouts="PyTorch's fast_neural_style (conv1.conv2d.weight, ...), TensorFlow's (Variable, Variable_1, ...)",
+)
+"""The row of this method."""

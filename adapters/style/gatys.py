@@ -7,7 +7,7 @@ section 6): each size starts from the one before, enlarged.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,9 @@ from flax import nnx
 from jax import Array, lax
 
 from zoo.adapters.style import losses
+from zoo.adapters.style.method import CHUNK, Method, Painting, Preview
 from zoo.adapters.style.pictures import as_input, fitted, framed, resized
+from zoo.adapters.style.stages import stage_of_stride
 from zoo.models.backbone import PIXELS
 from zoo.registry.spec import BackboneSpec
 from zoo.training.step import lenient
@@ -30,14 +32,12 @@ if TYPE_CHECKING:
     from zoo.models.model import Model
 
 WEIGHTS = {"content": 1.0, "style": 10.0, "tv": 20.0}
-RECIPE: dict[str, Any] = {}  # there is nothing to train
 COARSEST = 256
 """Longer side in pixels below which there is no coarser size to start from."""
 FRAME = 8
 """Pixels of canvas beyond the picture on each side, cut off in the end."""
-CHUNK = 50
-Preview = Callable[[int, int, float, np.ndarray], None]
-"""Called with (step, steps in all, loss, picture (h, w, 3) in [0, 1])."""
+LONG_SIDE = 512
+"""Longer side of the result in pixels where no size is asked for: every pixel costs hundreds of passes."""
 
 
 @jax.tree_util.register_dataclass
@@ -163,7 +163,7 @@ def sizes(options: Style, size: tuple[int, int]) -> list[tuple[int, int]]:
     return [s for s in scaled if min(s) >= 32] or [size]
 
 
-def paint(
+def optimise(
     options: Style, model: Model, content: np.ndarray, styles: Sequence[np.ndarray], mix: np.ndarray,
     masks: np.ndarray | None, strength: float, preview: Preview | None = None, every: int = 0,
 ) -> tuple[np.ndarray, list[list[float]]]:  # fmt: skip
@@ -206,3 +206,25 @@ def paint(
 def _unframed(pixels: Array) -> np.ndarray:
     """A canvas (1, h, w, 3) without its border, in [0, 1]."""
     return np.clip(np.asarray(pixels)[0, FRAME:-FRAME, FRAME:-FRAME], 0, 1)
+
+
+def paint(options: Style, model: Model, painting: Painting) -> np.ndarray:
+    """Return the picture, (h, w, 3)."""
+    picture, _ = optimise(
+        options, model, painting.content, painting.styles, painting.shares, painting.exclusive, painting.strength,
+        painting.preview, painting.every,
+    )  # fmt: skip
+    return picture
+
+
+METHOD = Method(
+    taps,
+    build,
+    paint,
+    content=partial(stage_of_stride, stride=8, place=1),  # relu4_2 of VGG19
+    deepest=16,
+    weights=WEIGHTS,
+    long_side=LONG_SIDE,
+    layouts="none: method=gatys has no network",
+)
+"""The row of this method."""

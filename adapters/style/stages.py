@@ -9,11 +9,6 @@ from zoo.errors import ConfigError
 from zoo.registry import registry
 from zoo.registry.spec import BackboneSpec, Stage
 
-DEEPEST = {"adain": 8, "fast": 16, "gatys": 16}
-"""Largest stride that a style is read from: relu4_1 of a VGG for AdaIN, relu5_1 for the others."""
-CONTENT = {"fast": 4, "gatys": 8}
-"""Stride of the map that says what is in a picture: relu3_3 of VGG16 (arXiv:1603.08155), relu4_2 of VGG19
-(arXiv:1508.06576)."""
 FEWEST = 2
 """Maps of different strides below which there is no texture to speak of."""
 
@@ -28,8 +23,8 @@ def maps(spec: BackboneSpec) -> list[Stage]:
     return found
 
 
-def style_stages(spec: BackboneSpec, method: str, named: Iterable[str] = ()) -> tuple[str, ...]:
-    """The stages that a style is read from: the named ones, or the first of each stride.
+def style_stages(spec: BackboneSpec, deepest: int, named: Iterable[str] = ()) -> tuple[str, ...]:
+    """Return the stages that a style is read from: the named ones, or the first of each stride up to `deepest`.
 
     Raises:
         ConfigError: for a backbone without enough maps, naming families that have them, or a named stage that is none.
@@ -42,29 +37,30 @@ def style_stages(spec: BackboneSpec, method: str, named: Iterable[str] = ()) -> 
                 raise ConfigError(f"{name} of {spec.name} gives {spec.stage(name).kind}; a style is read from maps.")
         order = [stage.name for stage in spec.stages]
         return tuple(sorted(set(named), key=order.index))
-    found = _firsts((s.name, s.stride) for s in maps(spec) if s.stride <= DEEPEST[method])
+    found = _firsts((s.name, s.stride) for s in maps(spec) if s.stride <= deepest)
     if len(found) > FEWEST and found[-1] == spec.stages[-1].name:
         found = found[:-1]  # the very last stage tells classes apart, not textures
     if len(found) < FEWEST:
         raise ConfigError(
             f"{spec.name} has no activations that a style can be read from: maps of {FEWEST} or more different strides "
-            f"up to {DEEPEST[method]}. Backbones that have them: {_families(DEEPEST[method])} (VGG and SqueezeNet "
+            f"up to {deepest}. Backbones that have them: {_families(deepest)} (VGG and SqueezeNet "
             "give the best pictures)."
         )
     return found
 
 
-def content_stage(spec: BackboneSpec, method: str, named: str = "") -> str:
-    """The stage that content is compared at: the named one, or of stride 8 the second, of stride 4 the last."""
-    if named:
-        if spec.stage(named).kind != "map":
-            raise ConfigError(f"{named} of {spec.name} gives {spec.stage(named).kind}; content is compared in maps.")
-        return named
-    if method == "adain":
-        return style_stages(spec, method)[-1]
-    fitting = [s for s in maps(spec) if s.stride <= CONTENT[method]]
+def named_content(spec: BackboneSpec, name: str) -> str:
+    """Return the name of a stage that content can be compared at. Raises `ConfigError` for another."""
+    if spec.stage(name).kind != "map":
+        raise ConfigError(f"{name} of {spec.name} gives {spec.stage(name).kind}; content is compared in maps.")
+    return name
+
+
+def stage_of_stride(spec: BackboneSpec, stride: int, place: int) -> str:
+    """Return the stage at `place` among those of a stride, or of the next smaller one; -1 is the last."""
+    fitting = [s for s in maps(spec) if s.stride <= stride]
     level = [s.name for s in fitting if s.stride == fitting[-1].stride] if fitting else [maps(spec)[0].name]
-    return level[-1] if method == "fast" else level[min(1, len(level) - 1)]
+    return level[min(place, len(level) - 1)]
 
 
 def _firsts(stages: Iterable[tuple[str, int]]) -> tuple[str, ...]:

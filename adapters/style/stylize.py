@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from zoo.adapters.style import adain, colour, fast, gatys, tiles
-from zoo.adapters.style.gatys import Preview
+from zoo.adapters.style import colour, tiles
+from zoo.adapters.style.method import CHUNK, METHODS, Painting, Preview
 from zoo.adapters.style.pictures import Picture, open_picture, read_mask, resized
 from zoo.errors import ConfigError
 from zoo.numbers import Accepted, check_number
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 Source = str | Path | np.ndarray | Picture
 Colours = Literal["style", "luminance", "match"]
 TILE = 1024
-LONG_SIDE = 512
-"""Of a picture that is optimised, where no size is asked for: every pixel costs hundreds of passes."""
 
 
 def stylize(
@@ -69,8 +67,9 @@ def stylize(
     photo = open_picture(content)
     for name, side in (("size", size), ("style_size", style_size)):
         check_number(name, side, Accepted(least=0, whole=True))
-    if not size and options.method == "gatys":
-        size = min(max(photo.size), LONG_SIDE)
+    row = METHODS[options.method]
+    if not size and row.long_side:
+        size = min(max(photo.size), row.long_side)
     pixels = resized(photo.pixels, size) if size else photo.pixels
     _check_size(model, photo, pixels.shape[:2])
     regions = [read_mask(mask, (pixels.shape[0], pixels.shape[1])) for mask in masks]
@@ -78,15 +77,8 @@ def stylize(
     if colours == "match":
         brushes = [colour.matched(brush, pixels) for brush in brushes]
     model.eval()
-    if options.method == "gatys":
-        painted, _ = gatys.paint(
-            options, model, pixels, brushes, shares, _regions(regions, len(brushes)), strength, preview, every
-        )
-    else:
-        method: Any = adain if options.method == "adain" else fast
-        places = _places(shares, regions, pixels.shape[:2])
-        painted = method.paint(options, model, pixels, brushes, places, strength, tile)
-    painted = np.clip(painted, 0, 1)
+    painting = Painting(pixels, brushes, shares, regions, strength, tile, preview, every)
+    painted = np.clip(row.paint(options, model, painting), 0, 1)
     if colours == "luminance":
         painted = colour.luminance_of(painted, pixels)
     return replace(photo, pixels=painted.astype(np.float32))
@@ -105,18 +97,23 @@ def _check(
     colours: str, tile: int, every: int, untrained: bool,
 ) -> None:  # fmt: skip
     method = _options(model).method
+    row = METHODS[method]
     if not 0 <= strength <= 1:
         raise ConfigError(f"strength is {strength}; it must lie in [0, 1].")
     if model.card.in_channels != 3:
         raise ConfigError(f"this model takes images of {model.card.in_channels} channels; pictures have 3.")
-    if method == "fast" and styles:
-        raise ConfigError("this model has one style of its own (method=fast): leave style out, or use method=adain.")
-    if method != "fast" and not styles:
+    if row.one_style and styles:
+        raise ConfigError(
+            f"this model has one style of its own (method={method}): leave style out, or use method=adain."
+        )
+    if not row.one_style and not styles:
         raise ConfigError(f"method={method} needs a style: give at least one picture (--style PICTURE).")
     if colours not in ("style", "luminance", "match"):
         raise ConfigError(f"colours is {colours!r}; accepted: style, luminance, match.")
-    if colours == "match" and method == "fast":
-        raise ConfigError("colours=match changes the style picture, and method=fast has none; use colours=luminance.")
+    if colours == "match" and row.one_style:
+        raise ConfigError(
+            f"colours=match changes the style picture, and method={method} has none; use colours=luminance."
+        )
     if mix is not None and len(mix) != len(styles):
         raise ConfigError(f"{len(mix)} parts are mixed of {len(styles)} styles; give one number for each.")
     if mix is not None and (any(part not in Accepted(least=0) for part in mix) or sum(mix) <= 0):
@@ -125,9 +122,9 @@ def _check(
         raise ConfigError(f"{len(masks)} masks for {len(styles)} styles; give one, or one for each style.")
     if tile and tile < tiles.SMALLEST:
         raise ConfigError(f"tile is {tile}; it must be at least {tiles.SMALLEST} pixels, or 0 for one piece.")
-    if every < 0 or every > gatys.CHUNK:
-        raise ConfigError(f"every is {every}; previews come every 1 to {gatys.CHUNK} steps (0: every {gatys.CHUNK}).")
-    if method != "gatys" and model.card.new_head and not untrained:
+    if every < 0 or every > CHUNK:
+        raise ConfigError(f"every is {every}; previews come every 1 to {CHUNK} steps (0: every {CHUNK}).")
+    if row.loss is not None and model.card.new_head and not untrained:
         raise ConfigError(
             f"the network of method={method} is untrained: train it (zoo train PHOTOS --task style), give its weights "
             "(--set net=FILE), or use method=gatys, which needs no training."
@@ -145,21 +142,3 @@ def _check_size(model: Model, photo: Picture, size: tuple[int, ...]) -> None:
 def _mix(mix: Sequence[float] | None, count: int) -> np.ndarray:
     parts = np.asarray(mix if mix is not None else [1.0] * count, np.float32)
     return parts / parts.sum()
-
-
-def _regions(regions: Sequence[np.ndarray], count: int) -> np.ndarray | None:
-    """A region for each style, (n, h, w), which together cover no place more than once."""
-    if not regions:
-        return None
-    each = np.stack(list(regions) if len(regions) == count else [regions[0] / count] * count)
-    return each / np.maximum(each.sum(0, keepdims=True), 1)
-
-
-def _places(shares: np.ndarray, regions: Sequence[np.ndarray], size: tuple[int, ...]) -> np.ndarray:
-    """How much of each style there is at each pixel, (n, h, w)."""
-    if not regions:
-        return np.broadcast_to(shares.reshape(-1, 1, 1), (len(shares), *size))
-    if len(regions) == 1:
-        return shares.reshape(-1, 1, 1) * regions[0]
-    parts = np.stack(list(regions)) * (shares * len(shares)).reshape(-1, 1, 1)
-    return parts / np.maximum(parts.sum(0, keepdims=True), 1)

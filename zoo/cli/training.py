@@ -291,7 +291,7 @@ def _write_results(
         for name, targets in rasters.items():
             (out / name).mkdir(exist_ok=True)
             for prediction, target in zip(found, targets, strict=True):
-                model.adapter.raster(name, prediction).save(target)
+                model.adapter.rasters[name](prediction).save(target)
         for file, prediction, target in zip(files, found, pictures, strict=True):
             picture = model.adapter.picture(decode(file), prediction)
             if picture is None:

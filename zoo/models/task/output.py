@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 import msgspec
 
@@ -52,9 +52,6 @@ class Inference(Protocol):
 class Output:
     """The part of a task that turns outputs into predictions."""
 
-    rasters: ClassVar[tuple[str, ...]] = ()
-    """Names of the predictions that are images themselves, see `raster`."""
-
     def decode(self, forward: ForwardPass, batch: Mapping[str, Any]) -> dict[str, Array]:
         """Return predictions as arrays, each (b, ...). This is part of the compiled step.
 
@@ -99,9 +96,10 @@ class Output:
         """Return an image, uint8 (h, w, 3), with its prediction drawn on it; None for a task without pictures."""
         return None
 
-    def raster(self, name: str, prediction: Any) -> Image.Image:
-        """Return the image that a prediction is itself, under one of the names in `rasters`, for other programs."""
-        raise NotImplementedError
+    @property
+    def rasters(self) -> Mapping[str, Callable[[Any], Image.Image]]:
+        """Predictions that are images themselves, for other programs: name -> function of a prediction."""
+        return {}
 
 
 def _cell(value: Any) -> Any:
