@@ -21,7 +21,8 @@ from flax import nnx
 
 from zoo.models.conformance import check_backbone
 from zoo.models.model import Model, parameter_count
-from zoo.training.rules import Assignment, assign, preset
+from zoo.training.plans import preset
+from zoo.training.rules import Assignment, assign
 from zoo.training.step import optimizer
 
 ALL = sorted(kit.backbones())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -25,11 +26,14 @@ import zoo
 import zoo.registry
 from zoo.adapters.detector import Detector
 from zoo.adapters.detector.heads import METHODS
+from zoo.cli.app import app
 from zoo.data import read
 from zoo.data.readers import FORMATS
-from zoo.errors import DataError, PluginError, UnknownNameError
+from zoo.errors import ConfigError, DataError, PluginError, UnknownNameError
 from zoo.registry import registry
 from zoo.registry.parts import points_of
+from zoo.training.plans import phases_of
+from zoo.training.rules import assign
 
 EXAMPLES = kit.ROOT / "examples" / "plugins"
 
@@ -264,6 +268,31 @@ def test_an_optimizer_and_an_augmentation_of_others(tmp_path: Path, monkeypatch:
         zoo.train(model, parts, optimizer="adabelieve")
     with pytest.raises(UnknownNameError, match="unknown augmentation 'shft'.*shift"):
         zoo.train(model, parts, augment="auto+shft")
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_plan_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One row: it may have several phases and an argument, stands beside other plans, and is in help and errors."""
+    plugin(tmp_path, monkeypatch, "tinynet", TINYNET)
+    data = read(draw_folder(tmp_path / "data", count=4))["all"]
+    model = zoo.create("tinynet", "classifier", labels=data.classes, pretrained=False)
+    parts = {"train": data, "val": data}
+    run = zoo.train(model, parts, out=tmp_path / "run", **{**FAST, "plan": "gradual:1+all", "epochs": 3})
+    assert [row["phase"] for row in run.history] == ["gradual:1 1", "gradual:1 2", "all"]
+    frozen = [[path for path in ("backbone.conv1.kernel", "backbone.conv2.kernel") if not trains(model, rules, path)]
+              for rules in phases_of(model, "gradual")]  # fmt: skip
+    assert frozen == [["backbone.conv1.kernel", "backbone.conv2.kernel"], ["backbone.conv1.kernel"], []]
+    assert phases_of(model, "zoo-extras/gradual") == phases_of(model, "gradual")
+    with pytest.raises(ConfigError, match="plan gradual:9: the number of stages must be from 1 to 2"):
+        zoo.train(model, parts, plan="gradual:9")
+    with pytest.raises(UnknownNameError, match="unknown plan 'gradul'.*gradual"):
+        zoo.train(model, parts, plan="gradul")
+    help_text = " ".join(CliRunner().invoke(app, ["train", "--help"]).output.split())
+    assert re.search(r"Names: [^.]*\bhead\b[^.]*\.", help_text) and "gradual" in help_text
+
+
+def trains(model: Any, rules: Any, path: str) -> bool:
+    return assign(model, rules).trains(tuple(path.split(".")))
 
 
 # A task --------------------------------------------------------------------------------------------------------------

@@ -27,7 +27,8 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 import zoo
 from zoo.models.model import Model
 from zoo.registry import registry
-from zoo.training.rules import Assignment, assign, preset
+from zoo.training.plans import preset
+from zoo.training.rules import Assignment, assign
 from zoo.training.step import Program, TrainState, install, optimizer, start
 
 PLANS = ("head", "last:1")

@@ -25,7 +25,8 @@ from zoo.training.data import relabelled
 from zoo.training.evaluation import evaluate_batches
 from zoo.training.phase_sources import training_images
 from zoo.training.plan import make_plan
-from zoo.training.rules import assign, preset
+from zoo.training.plans import preset
+from zoo.training.rules import assign
 from zoo.training.session import Session
 from zoo.training.step import install, start
 

@@ -27,7 +27,8 @@ from zoo.registry import registry
 from zoo.training.config import Recipe
 from zoo.training.phase_sources import training_images
 from zoo.training.plan import make_plan
-from zoo.training.rules import assign, preset
+from zoo.training.plans import preset
+from zoo.training.rules import assign
 from zoo.training.session import Session
 
 own_cache = training_kit.own_cache

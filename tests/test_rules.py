@@ -11,9 +11,10 @@ from flax import nnx
 from training_kit import installed, own_cache, tinynet  # noqa: F401  (fixtures)
 
 import zoo
-from zoo.errors import ConfigError
+from zoo.errors import ConfigError, UnknownNameError
 from zoo.models.model import Model
-from zoo.training.rules import assign, preset, table
+from zoo.training.plans import preset
+from zoo.training.rules import assign, table
 from zoo.training.step import lenient
 from zoo.weights.mapping import dotted
 
@@ -78,15 +79,27 @@ def test_layer_wise_decay(model: Model):
 
 @pytest.mark.parametrize("name", ["last:3", "last:99"])
 def test_more_stages_than_there_are(model: Model, name: str):
-    with pytest.raises(ConfigError, match=r"tinynet has 2 stages \(stem, body\); use last:1 to last:2"):
+    with pytest.raises(ConfigError, match=r"has 2 stages with parameters \(stem, body\); use last:1 to last:2"):
+        preset(model, name)
+
+
+@pytest.mark.parametrize("name", ["", "heads", "lasst:2"])
+def test_unknown_plans(model: Model, name: str):
+    with pytest.raises(UnknownNameError, match=r"unknown plan .*(head|last)"):
         preset(model, name)
 
 
 @pytest.mark.parametrize(
-    "name", ["", "heads", "last", "last:0", "last:-1", "last:x", "all:0", "all:1", "all:x", "head:1"]
+    ("name", "words"),
+    [
+        *((f"last{n}", "use last:1 to last:2") for n in ("", ":0", ":-1", ":x", ":3")),
+        *((f"all:{d}", "a number between 0 and 1, as in all:0.75") for d in ("0", "1", "x", "nan")),
+        ("head:1", "takes no argument"),
+        ("bitfit:1", "takes no argument"),
+    ],
 )
-def test_unknown_presets(model: Model, name: str):
-    with pytest.raises(ConfigError, match=r"unknown plan .* Accepted: head, last:N, all, all:DECAY"):
+def test_arguments_that_a_plan_does_not_accept(model: Model, name: str, words: str):
+    with pytest.raises(ConfigError, match=f"^plan {name}: .*{words}"):
         preset(model, name)
 
 

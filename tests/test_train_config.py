@@ -24,11 +24,11 @@ from zoo.cli.config import values, with_flags
 from zoo.errors import ConfigError, UnknownNameError
 from zoo.models.adapter import Adapter, Training
 from zoo.numbers import Accepted
+from zoo.registry.parts import Point
 from zoo.training import Augment, TrainConfig
 from zoo.training.config import OPTIONS, Recipe
-from zoo.training.optimizers import OPTIMIZERS
 from zoo.training.options import configured, declared, option
-from zoo.training.schedules import SCHEDULES
+from zoo.training.points import OPTIMIZERS, PLANS, SCHEDULES
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = [one.name for one in fields(TrainConfig)]
@@ -202,10 +202,11 @@ def test_what_a_resumed_run_must_have_the_same():
 # Rows ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("rows", [OPTIMIZERS, SCHEDULES])
-def test_rows_are_documented_under_their_names(rows: dict[str, Any]):
-    assert all(row.__doc__ and row.__name__ == name for name, row in rows.items())
-    assert all(name in next(one.help for one in OPTIONS if one.default in rows) for name in rows)
+@pytest.mark.parametrize("rows", [OPTIMIZERS, SCHEDULES, PLANS])
+def test_rows_are_documented_under_their_names(rows: Point[Any], help_text: str):
+    assert all(row.__doc__ and (row.__name__ == name or rows is PLANS) for name, row in rows.items())
+    assert f"Names: {', '.join(rows)}." in " ".join(help_text.split())
+    assert f"`zoo list {rows.plural}` shows the names." in " ".join((inspect.getdoc(zoo.train) or "").split())
 
 
 # Types -----------------------------------------------------------------------------------------------------------

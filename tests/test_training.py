@@ -15,7 +15,7 @@ from training_kit import CLASSES, FAST, create, draw_folder, same, values
 import zoo
 from zoo.errors import ConfigError, DataError
 from zoo.training import Phase, Run
-from zoo.training.rules import preset
+from zoo.training.plans import preset
 
 installed, own_cache, tinynet = training_kit.installed, training_kit.own_cache, training_kit.tinynet
 data = training_kit.data

@@ -22,9 +22,10 @@ from zoo.data import read
 from zoo.errors import RunError
 from zoo.models.model import Model
 from zoo.training import Augment, TrainConfig
-from zoo.training.optimizers import OPTIMIZERS
-from zoo.training.rules import assign, preset
-from zoo.training.schedules import SCHEDULES, schedule
+from zoo.training.plans import preset
+from zoo.training.points import OPTIMIZERS, SCHEDULES
+from zoo.training.rules import assign
+from zoo.training.schedules import schedule
 from zoo.training.step import install, lenient, optimizer, start
 
 installed, own_cache, tinynet = training_kit.installed, training_kit.own_cache, training_kit.tinynet

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from zoo.registry import registry
 from zoo.registry.parts import Point
 
 COMMANDS: Point[Callable[..., Any]] = Point("zoo.command", "command")
@@ -25,8 +27,11 @@ class Commands(TyperGroup):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         found = super().get_command(ctx, cmd_name)
-        if found is not None or cmd_name not in COMMANDS:
+        if found is not None:
+            _name_parts(found)
             return found
+        if cmd_name not in COMMANDS:
+            return None
         if self._listing:
             return TyperCommand(cmd_name, help=COMMANDS.summaries()[cmd_name])
         single = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -37,3 +42,10 @@ class Commands(TyperGroup):
         self._listing = True
         super().format_commands(ctx, formatter)
         self._listing = False
+
+
+def _name_parts(command: Any) -> None:
+    """Put the names of an extension point's parts where the help of an option says `{point}`."""
+    for option in command.params:
+        for point in re.findall(r"\{(\w+\.\w+)\}", getattr(option, "help", None) or ""):
+            option.help = option.help.replace(f"{{{point}}}", ", ".join(registry().part_names(point)))

@@ -50,4 +50,6 @@ def _annotation(one: Declared) -> Any:
     kinds = [kind for kind in get_args(one.annotation) or (one.annotation,) if kind is not NoneType]
     if not one.option.taken and (len(kinds) != 1 or kinds[0] not in (bool, int, float, str)):
         taken = str | None if one.optional else str  # objects of Python have no text; the command line takes names
-    return Annotated[taken, typer.Option(flag, help=one.help, metavar=one.option.metavar)]
+    # The names are filled in when help is shown (`zoo.cli.commands`): the registry is not read before.
+    names = f" Names: {{{one.option.point.name}}}." if one.option.point is not None else ""
+    return Annotated[taken, typer.Option(flag, help=one.help + names, metavar=one.option.metavar)]

@@ -43,6 +43,11 @@ class Point(Mapping[str, T], Generic[T]):
     def __repr__(self) -> str:
         return f"Point({self.name!r})"
 
+    @property
+    def plural(self) -> str:
+        """What `zoo list` calls the parts."""
+        return f"{self.name.partition('.')[2]}s"
+
     def key(self, name: str) -> str:
         """Return the registry's name of a part that is given as `name` or `distribution/name`."""
         distribution, slash, bare = name.rpartition("/")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from zoo.errors import ConfigError
 from zoo.numbers import BATCH_SIZE, EPOCHS, RATE, SEED, Accepted
 from zoo.training.options import Declared, check_values, declared, one_of, option, row_of
+from zoo.training.points import OPTIMIZERS, PLANS, SCHEDULES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from zoo.data.augment import Augment
     from zoo.data.check import Policy
     from zoo.models.adapter import Adapter
-    from zoo.training.optimizers import Optimizer, OwnOptimizer
+    from zoo.training.optimizers import OwnOptimizer
     from zoo.training.plan import Phase
     from zoo.training.rules import Rule
     from zoo.training.schedules import Schedule
@@ -70,18 +71,6 @@ def _policy(name: str, value: Any) -> None:
     accepted(value)
 
 
-def _optimizers() -> Mapping[str, Optimizer]:
-    from zoo.training.optimizers import OPTIMIZERS
-
-    return OPTIMIZERS
-
-
-def _schedules() -> Mapping[str, Schedule]:
-    from zoo.training.schedules import SCHEDULES
-
-    return SCHEDULES
-
-
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """The options of `zoo.train`, whose documentation describes each of them.
@@ -95,8 +84,9 @@ class TrainConfig:
     # What trains, and how fast
     plan: str | Sequence[Phase] | None = option(
         None,
-        "What trains: head, last:N, all, all:DECAY or bitfit, or several joined by +, one after the other",
-        more="Or phases",
+        "What trains: one or several plans, joined by + and trained one after the other, as in head+all",
+        more="Or a sequence of `Phase`",
+        point=PLANS,
         fixed=False,
     )
     rules: Sequence[Rule] | None = option(
@@ -118,15 +108,17 @@ class TrainConfig:
     )
     optimizer: str | OwnOptimizer = option(
         "adamw",
-        "adamw, sgd, adam or lion. Default learning rates suit adamw",
+        "Optimizer. Default learning rates suit adamw",
+        point=OPTIMIZERS,
         more="Or a function from a learning rate to an optax transformation, such as `optax.adabelief`",
-        accepted=row_of(_optimizers, "a function from a learning rate to an optax transformation"),
+        accepted=row_of(OPTIMIZERS, "a function from a learning rate to an optax transformation"),
     )
     schedule: str | Schedule = option(
         "cosine",
-        "How the learning rate changes in a phase: warm-up and cosine or linear decay to a hundredth, or constant",
+        "How the learning rate changes in a phase",
+        point=SCHEDULES,
         more="Or a function from (peak rate, updates, warm-up updates) to an optax schedule",
-        accepted=row_of(_schedules, "a function from (peak rate, updates, warm-up updates) to an optax schedule"),
+        accepted=row_of(SCHEDULES, "a function from (peak rate, updates, warm-up updates) to an optax schedule"),
     )
     batch_size: int | None = option(None, "Images in a step", accepted=BATCH_SIZE)
     accumulate: int = option(1, "Batches averaged into one update", accepted=Accepted(least=1, whole=True))

@@ -6,8 +6,6 @@ from collections.abc import Callable
 
 import optax
 
-from zoo.registry.parts import Point
-
 Optimizer = Callable[[optax.ScalarOrSchedule, optax.GradientTransformation], optax.GradientTransformation]
 """A row: of the learning rate, and of the weight decay as a transformation, which the row puts where it belongs."""
 OwnOptimizer = Callable[[optax.ScalarOrSchedule], optax.GradientTransformation]
@@ -35,7 +33,3 @@ def lion(rate: optax.ScalarOrSchedule, decay: optax.GradientTransformation) -> o
     The paper takes a rate three to ten times smaller than AdamW's.
     """
     return optax.chain(optax.scale_by_lion(), decay, optax.scale_by_learning_rate(rate))
-
-
-OPTIMIZERS: Point[Optimizer] = Point("training.optimizer", "optimizer")
-"""The optimizers there are, zoo's own and those of other plugins."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import wraps
 from types import NoneType
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from zoo.errors import ConfigError, unknown_name
 from zoo.numbers import Accepted, check_number
+from zoo.registry.parts import Point
 
 if TYPE_CHECKING:
     from zoo.models.model import Model
@@ -36,6 +37,7 @@ class Option:
         help: what it does, without the last full stop.
         more: what Python takes and the command line does not, without the full stop.
         accepted: the numbers that it takes, or a check.
+        point: the extension point whose parts it names; help lists them.
         flag: its name on the command line: `--NAME` with hyphens if None; empty if it has none.
         taken: the type that the command line takes, where the field's type does not say it.
         parse: turns what the command line took into the value.
@@ -46,6 +48,7 @@ class Option:
     help: str
     more: str = ""
     accepted: Accepted | Check | None = None
+    point: Point[Any] | None = None
     flag: str | None = None
     parse: Callable[[Any], Any] | None = None
     taken: Any = None
@@ -144,19 +147,18 @@ def one_of(*names: str) -> Check:
     return check
 
 
-def row_of(table: Callable[[], Mapping[str, Any]], kind: str) -> Check:
-    """Return a check that accepts the names of a table and callables.
+def row_of(point: Point[Any], kind: str) -> Check:
+    """Return a check that accepts the names of an extension point's parts, and callables.
 
     Args:
-        table: returns the rows; it may import what they need.
         kind: what a callable has to be, for the error.
     """
 
     def check(name: str, value: Any) -> None:
-        if isinstance(value, str) and value not in table():
-            raise unknown_name(name, value, table(), f"Accepted as well: {kind}.")
+        if isinstance(value, str) and value not in point:
+            raise unknown_name(name, value, point, f"Accepted as well: {kind}.")
         if not isinstance(value, str) and not callable(value):
-            raise ConfigError(f"{name} is {value!r}; accepted: {', '.join(table())}, or {kind}.")
+            raise ConfigError(f"{name} is {value!r}; accepted: {', '.join(point)}, or {kind}.")
 
     return check
 
@@ -215,6 +217,8 @@ def documented(options: tuple[Declared, ...]) -> str:
     for one in options:
         accepted = one.option.accepted
         more = f" {one.option.more}." if one.option.more else ""
+        if one.option.point is not None:
+            more = f" `zoo list {one.option.point.plural}` shows the names.{more}"
         range_ = f" Accepted: {accepted}." if isinstance(accepted, Accepted) else ""
         lines += textwrap.wrap(
             f"{one.name}: {one.help}{more}{range_}", 116, initial_indent=" " * 4, subsequent_indent=" " * 8

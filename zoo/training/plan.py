@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from zoo.errors import ConfigError
 from zoo.models.model import Model
 from zoo.numbers import EPOCHS, RATE, check_number
-from zoo.training.rules import Rule, preset
+from zoo.training.plans import Rules, phases_of
+from zoo.training.rules import HEAD, Rule, assign
 
 HEAD_RATE = 3e-3
 """Peak learning rate (AdamW) of a new head on frozen features."""
@@ -23,7 +24,10 @@ class Phase:
     """One stretch of training.
 
     Attributes:
-        name: for people. rules: what trains. epochs: how many. rate: peak learning rate.
+        name: shown while training, and in the history.
+        rules: what trains, see `zoo.training.rules`.
+        epochs: how many.
+        rate: peak learning rate.
     """
 
     name: str
@@ -41,48 +45,61 @@ def make_plan(
     *,
     head_rate: float = HEAD_RATE,
 ) -> tuple[Phase, ...]:
-    """The phases of a plan.
+    """Return the phases of a plan.
 
     Args:
-        plan: a preset of `zoo.training.rules.preset`, or several joined by `+`, which share the epochs: each but the
-            last takes two fifths of what is left. Or phases of one's own.
-        epochs: in all. rate: peak learning rate of the last phase, else chosen by what it trains.
-        rules: rules of one's own for a single phase, in place of a preset.
-        head_rate: of a new head, where `rate` is not its.
+        plan: a name that `zoo list plans` shows, or several joined by `+`, one after the other. Or phases, which are
+            then only checked.
+        epochs: over all phases. Each phase but the last takes two fifths of the epochs that are left.
+        rate: peak learning rate of the last phase; without it, it follows from what the phase trains.
+        rules: rules of a single phase, instead of a plan.
+        head_rate: peak learning rate of phases that train the head alone, and of a new head in other phases.
     """
     if not isinstance(plan, str):
         return _checked(plan)
     if rules is not None:
         return (Phase("rules", tuple(rules), epochs, rate or FINE_RATE),)
-    names = plan.split("+")
-    if len(names) > epochs:
-        raise ConfigError(f"plan {plan} has {len(names)} phases and needs at least as many epochs; epochs is {epochs}.")
+    named = [phase for name in plan.split("+") for phase in _named(model, name)]
+    if len(named) > epochs:
+        raise ConfigError(f"plan {plan} has {len(named)} phases and needs at least as many epochs; epochs is {epochs}.")
     phases, left = [], epochs
-    for index, name in enumerate(names):
-        after = len(names) - index - 1
+    for index, (name, rules_of) in enumerate(named):
+        after = len(named) - index - 1
         count = min(max(1, round(left * 0.4)), left - after) if after else left
         left -= count
-        chosen = rate if rate is not None and not after else _rate(model, name, head_rate)
-        rules_of = preset(model, name)
-        if name != "head" and model.card.weights and model.card.new_head:
-            # A new head beside pretrained layers learns at a rate of its own, untrained or after a phase of its own.
+        head_alone = assign(model, rules_of).backbone_frozen
+        peak = rate if rate is not None and not after else _rate(model, head_alone, head_rate)
+        if not head_alone and model.card.weights and model.card.new_head and _leaves_head(rules_of):
+            # Pretrained layers need a small rate, a new head a large one. A head that an earlier phase has trained
+            # needs less.
             share = head_rate / FINE_RATE * (1 if index == 0 else 0.1)
-            rules_of = (("head.*", share), *(rule for rule in rules_of if rule[0] != "head.*"))
-        phases.append(Phase(name, rules_of, count, chosen))
+            rules_of = (("head.*", share), *(rule for rule in rules_of if rule != HEAD))
+        phases.append(Phase(name, rules_of, count, peak))
     return tuple(phases)
 
 
+def _named(model: Model, name: str) -> list[tuple[str, Rules]]:
+    """The phases of one plan, with their names."""
+    phases = phases_of(model, name)
+    return [(name if len(phases) == 1 else f"{name} {number}", rules) for number, rules in enumerate(phases, 1)]
+
+
+def _leaves_head(rules: Sequence[Rule]) -> bool:
+    """Whether rules say nothing about the head but that it trains."""
+    return all(rule == HEAD or not rule[0].startswith("head") for rule in rules)
+
+
 def _checked(plan: Sequence[Phase]) -> tuple[Phase, ...]:
-    """Phases of a user's own. Raises `ConfigError` for what cannot train."""
+    """Return the phases that a user gave. Raises `ConfigError` for phases that cannot train."""
     if not plan:
-        raise ConfigError("the plan has no phases; give at least one, or the name of a preset such as head+all.")
+        raise ConfigError("the plan has no phases; give at least one, or the name of a plan such as head+all.")
     for phase in plan:
         check_number(f"epochs of phase {phase.name}", phase.epochs, EPOCHS)
         check_number(f"rate of phase {phase.name}", phase.rate, RATE)
     return tuple(plan)
 
 
-def _rate(model: Model, name: str, head_rate: float) -> float:
-    if name == "head":
+def _rate(model: Model, head_alone: bool, head_rate: float) -> float:
+    if head_alone:
         return head_rate
     return FINE_RATE if model.card.weights else min(SCRATCH_RATE, head_rate)

@@ -8,7 +8,7 @@ was thought to be trained and is not.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -17,9 +17,7 @@ import optax
 from flax import nnx
 
 from zoo.errors import ConfigError, nearest
-from zoo.models.model import Model
 from zoo.numbers import Accepted
-from zoo.registry.spec import Stage
 from zoo.weights.mapping import Path, dotted
 
 Rule = tuple[str, float | None]
@@ -145,60 +143,6 @@ def _frozen_modules(model: nnx.Module, multipliers: Mapping[Path, float | None])
         if (path in some and path not in trained) or statistics:
             held.append(path)
     return tuple(dotted(path) for path in held)
-
-
-def preset(model: Model, name: str) -> tuple[Rule, ...]:
-    """The rules of a preset.
-
-    Args:
-        name: `head`; `last:N`, the head and the last N stages; `all`; `all:D`, everything, each stage at D times the
-            rate of the one after it (layer-wise decay, arXiv:1801.06146, section 3.2); `bitfit`, the head and
-            all biases (arXiv:2106.10199). Stages without parameters, such as a pooling, do not count.
-    """
-    stages = [stage for stage in model.spec.stages if stage.modules]
-    kind, _, argument = name.partition(":")
-    if name == "head":
-        return HEAD, REST_FROZEN
-    if name == "all":
-        return (REST_TRAINS,)
-    if name == "bitfit":
-        return HEAD, ("backbone.*.bias", 1.0), REST_FROZEN
-    if kind == "last" and argument.isdigit() and int(argument) > 0:
-        count = int(argument)
-        if count > len(stages):
-            raise ConfigError(
-                f"plan {name}: {model.spec.name} has {len(stages)} stages ({', '.join(s.name for s in stages)}); "
-                f"use last:1 to last:{len(stages)}, or all."
-            )
-        if count == len(stages):
-            return (REST_TRAINS,)
-        return HEAD, *((pattern, 1.0) for stage in stages[-count:] for pattern in _patterns(model, stage)), REST_FROZEN
-    if kind == "all" and _is_decay(argument):
-        decay = float(argument)
-        rates = [decay ** (len(stages) - i) for i in range(len(stages))]
-        parts = zip(stages, rates, strict=True)
-        return HEAD, *((pattern, rate) for stage, rate in parts for pattern in _patterns(model, stage))
-    raise ConfigError(f"unknown plan {name!r}. Accepted: head, last:N, all, all:DECAY (0 < DECAY < 1), bitfit.")
-
-
-def _patterns(model: Model, stage: Stage) -> Iterator[str]:
-    """What matches a stage's parameters. Some of its modules may be bare parameters (class token, positions)."""
-    for module in stage.modules:
-        bare = isinstance(_below(model.backbone, module), nnx.Variable)
-        yield f"backbone.{module}" if bare else f"backbone.{module}.*"
-
-
-def _below(node: Any, path: str) -> Any:
-    for part in path.split("."):
-        node = node[int(part)] if part.isdigit() else getattr(node, part)
-    return node
-
-
-def _is_decay(text: str) -> bool:
-    try:
-        return 0 < float(text) < 1
-    except ValueError:
-        return False
 
 
 def table(model: nnx.Module, assignment: Assignment, depth: int = 2) -> list[tuple[str, int, str]]:

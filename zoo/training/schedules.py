@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import optax
 
-from zoo.registry.parts import Point
+from zoo.training.points import SCHEDULES
 
 Schedule = Callable[[float, int, int], optax.Schedule]
 """A row, and what may be given for a name: of the peak rate, the phase's updates, and those of the warm-up."""
@@ -27,10 +27,6 @@ def linear(peak: float, updates: int, warm: int) -> optax.Schedule:
 def constant(peak: float, updates: int, warm: int) -> optax.Schedule:
     """Stay at the peak rate, without warm-up."""
     return optax.constant_schedule(peak)
-
-
-SCHEDULES: Point[Schedule] = Point("training.schedule", "schedule")
-"""The schedules there are, zoo's own and those of other plugins."""
 
 
 def schedule(row: str | Schedule, peak: float, epochs: int, updates_per_epoch: int) -> optax.Schedule:

@@ -19,7 +19,8 @@ from zoo.layers import statistics_of
 from zoo.models.model import Model
 from zoo.models.task.objective import total_loss
 from zoo.registry.spec import Preprocess
-from zoo.training.optimizers import OPTIMIZERS, OwnOptimizer
+from zoo.training.optimizers import OwnOptimizer
+from zoo.training.points import OPTIMIZERS
 from zoo.training.rules import Assignment
 
 Batch = Mapping[str, Any]
