@@ -44,11 +44,12 @@ def test_the_three_lines(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     classes = sorted(p.name for p in (data / "train").iterdir())
     photo = next((data / "val").rglob("*.png"))
     program = blocks("python", "run.model.predict")
-    # The packaged weights and drawings stand in for what the README would download; two epochs for ten.
+    # The packaged weights and drawings stand in for what the README would download; two epochs for ten, of
+    # the head alone: `test_demo.py` takes the default plan.
     for there, here in (
         ("resnet18.a1_in1k", "resnet20.demo"),
         ('["ants", "bees"]', repr(classes)),
-        ('"data/ants_bees"', f"{str(data)!r}, epochs=2, batch_size=4"),
+        ('"data/ants_bees"', f"{str(data)!r}, epochs=2, batch_size=4, plan='head'"),
         ('"photo.jpg"', repr(str(photo))),
         ("run.model.predict", "seen = run.model.predict"),
     ):
