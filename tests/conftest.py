@@ -52,17 +52,26 @@ SELECTION = {
 """Files whose tests run with the oldest libraries; of the tests of backbones, those of the smallest one."""
 
 
-LONG = {
-    "test_acceptance",
-    "test_decoders",
-    "test_demo",
+LONG = (
     "test_detector",
-    "test_rcnn",
     "test_segmenter",
+    "test_rcnn",
+    "test_decoders",
+    "test_training_options",
     "test_style",
+    "test_extension_points",
     "test_style_nets",
-}
-"""Files that take longest, which are begun first, so that no worker is left alone with one of them."""
+    "test_fcos",
+    "test_demo",
+    "test_cli_listing",
+    "test_checkpoint",
+    "test_yolox",
+    "test_acceptance",
+    "test_layers",
+    "test_training",
+    "test_freezing",
+)
+"""Files that take longest, by how long, which are begun first, so that no worker is left alone with one of them."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -88,10 +97,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item.path.stem in SELECTION]
     first: dict[object, int] = {}
 
-    def place(item: pytest.Item) -> tuple[bool, int, int]:
+    def place(item: pytest.Item) -> tuple[int, int, int]:
         name = item.callspec.params.get("name", "") if hasattr(item, "callspec") else ""
         of_file = first.setdefault(item.path, len(first))
-        return item.path.stem not in LONG, of_file, first.setdefault((item.path, name), len(first))
+        rank = LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG)
+        return rank, of_file, first.setdefault((item.path, name), len(first))
 
     items.sort(key=place)
 

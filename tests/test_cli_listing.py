@@ -10,8 +10,10 @@ from pathlib import Path
 
 import plugin_kit as kit
 import pytest
+from typer.testing import CliRunner
 
 from zoo import doctor
+from zoo.cli.app import app
 from zoo.models.backbone import count_params
 from zoo.registry import derive
 from zoo.registry.catalogue import KINDS
@@ -66,19 +68,25 @@ def test_import_zoo_from_a_bare_checkout_says_what_to_do(tmp_path: Path):
     assert "run `pip install -e .`" in result.stderr.splitlines()[-1]
 
 
+def printed(*args: str) -> str:
+    """Return what a command prints, run in this process: for tests of the text alone."""
+    result = CliRunner(env={"ZOO_CONFIG": "/nonexistent"}).invoke(app, args)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
 def test_the_summary_counts_every_kind():
-    result = kit.zoo("list")
-    counts = {line.split()[1]: int(line.split()[0]) for line in result.stdout.split("\n\n")[0].splitlines()}
+    counts = {line.split()[1]: int(line.split()[0]) for line in printed("list").split("\n\n")[0].splitlines()}
     assert list(counts)[:5] == ["backbones", "weights", "tasks", "models", "plugins"]
     assert set(counts) >= {"data.format", "detector.head", "segmenter.decoder", "style.method", "zoo.command"}
-    assert counts == json.loads(kit.zoo("list", "--json").stdout)
-    assert counts["backbones"] == len(json.loads(kit.zoo("list", "backbones", "--json").stdout)) > 25
-    assert counts["weights"] == len(json.loads(kit.zoo("list", "weights", "--json").stdout)) > 50
+    assert counts == json.loads(printed("list", "--json"))
+    assert counts["backbones"] == len(json.loads(printed("list", "backbones", "--json"))) > 25
+    assert counts["weights"] == len(json.loads(printed("list", "weights", "--json"))) > 50
 
 
 def test_patterns_are_parts_of_names_or_globs():
     def names(*args: str) -> list[str]:
-        return [entry["name"] for entry in json.loads(kit.zoo("list", *args, "--json").stdout)]
+        return [entry["name"] for entry in json.loads(printed("list", *args, "--json"))]
 
     assert names("backbones", "SqueezeNet1") == ["squeezenet1_0", "squeezenet1_1"]
     assert names("backbones", "squeezenet?_1") == ["squeezenet1_1"]
@@ -88,14 +96,14 @@ def test_patterns_are_parts_of_names_or_globs():
 
 
 def test_listing_in_columns():
-    lines = kit.zoo("list", "backbones", "resnet18").stdout.splitlines()
+    lines = printed("list", "backbones", "resnet18").splitlines()
     assert lines[0].split() == ["name", "family", "parameters", "channels", "stride", "input", "weights", "default"]
     assert lines[1].split() == ["resnet18", "ResNet", "11.2", "M", "512", "32", "224", "7", "a1_in1k"]
     assert [line.split()[0] for line in lines[1:]] == ["resnet18", "resnet18d", "seresnet18"]
 
 
 def test_show_says_all_about_a_backbone():
-    page = kit.zoo("show", "resnet18").stdout
+    page = printed("show", "resnet18")
     for part in (
         "11,176,512",
         "layer4  map        512      32",
@@ -107,7 +115,7 @@ def test_show_says_all_about_a_backbone():
         "https://arxiv.org/abs/1512.03385",
     ):
         assert part in page, part
-    entry = json.loads(kit.zoo("show", "resnet18", "--json").stdout)
+    entry = json.loads(printed("show", "resnet18", "--json"))
     assert entry["kind"] == "backbone"
     assert entry["stages"][-1] == {"name": "layer4", "kind": "map", "channels": 512, "stride": 32}
     assert entry["preprocess"]["size"] == [224, 224]
@@ -115,12 +123,12 @@ def test_show_says_all_about_a_backbone():
 
 
 def test_show_weights_and_tasks():
-    page = kit.zoo("show", "mobilenetv2_100.coral_in1k").stdout
+    page = printed("show", "mobilenetv2_100.coral_in1k")
     for part in ("padding = same", "mean (0.5, 0.5, 0.5)", "apache-2.0, commercial use: yes", "(its backbone)"):
         assert part in page, part
-    entry = json.loads(kit.zoo("show", "mobilenetv2_100.coral_in1k", "--json").stdout)
+    entry = json.loads(printed("show", "mobilenetv2_100.coral_in1k", "--json"))
     assert (entry["kind"], entry["options"], len(entry["sha256"])) == ("weights", {"padding": "same"}, 64)
-    page = kit.zoo("show", "classifier").stdout
+    page = printed("show", "classifier")
     assert "dropout" in page and "float = 0.0" in page
 
 

@@ -80,7 +80,7 @@ ACCURACY = 0.5
 
 def test_transfer_beats_scratch_and_leaves_a_picture(tmp_path):
     said: list[str] = []
-    found = compare(tmp_path / "demo", seed=1, tests=20, epochs=10, say=said.append)
+    found = compare(tmp_path / "demo", seed=1, tests=10, epochs=8, say=said.append)
     accuracies = found.accuracies()
     assert accuracies["pretrained"] > accuracies["from scratch"] + 0.15
     assert {run.metrics["train_images"] for run in found.runs.values()} == {36}

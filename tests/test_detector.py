@@ -536,7 +536,8 @@ def test_from_annotated_photos_to_pictures(command: Any, tmp_path: Path) -> None
         "score_threshold=0",
     )
     train = ("train", folder, "--backbone", "pyramidnet", "--scratch", "--plan", "all", "--epochs", 2, *small)
-    code, out, err = command(*train, "--augment", "none", "--annotations", "error", "--out", tmp_path / "run")
+    rest = ("--batch-size", 8, "--augment", "none", "--annotations", "error")
+    code, out, err = command(*train, *rest, "--out", tmp_path / "run")
     assert code == 0, err
     lines = [line.split() for line in out.splitlines()]
     assert ["class", "AP", "AP50", "AR100", "truths"] in lines and "None" not in out and "curves" not in out

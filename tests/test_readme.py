@@ -45,11 +45,12 @@ def test_the_three_lines(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     classes = sorted(p.name for p in (data / "train").iterdir())
     photo = next((data / "val").rglob("*.png"))
     program = blocks("python", "run.model.predict")
-    # The packaged weights and drawings replace what the README would download, and two epochs replace ten.
+    # The packaged weights and drawings replace what the README would download, and two epochs of the head alone
+    # replace ten: `test_demo.py` takes the default plan.
     for written, replacement in (
         ("resnet18.a1_in1k", "resnet20.demo"),
         ('["ants", "bees"]', repr(classes)),
-        ('"data/ants_bees"', f"{str(data)!r}, epochs=2, batch_size=4"),
+        ('"data/ants_bees"', f"{str(data)!r}, epochs=2, batch_size=4, plan='head'"),
         ('"photo.jpg"', repr(str(photo))),
         ("run.model.predict", "prediction = run.model.predict"),
     ):

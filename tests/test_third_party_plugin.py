@@ -10,6 +10,10 @@ from pathlib import Path
 import plugin_kit as kit
 import pytest
 from PIL import Image, ImageDraw
+from typer.testing import CliRunner
+
+import zoo.registry
+from zoo.cli.app import app
 
 PYPROJECT = """
 [build-system]
@@ -124,11 +128,15 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_it_appears_in_the_listing(site: Path):
-    (entry,) = json.loads(kit.zoo("list", "backbones", "tinynet", "--json", paths=(site,)).stdout)
-    assert (entry["name"], entry["distribution"], entry["module"]) == ("tinynet", "zoo-tinynet", "zoo_tinynet")
     record = kit.records(kit.zoo("plugins", "--json", paths=(site,)))["tinynet"]
     assert (record["state"], record["distribution"], record["version"]) == ("ok", "zoo-tinynet", "2.5")
-    page = kit.zoo("show", "tinynet", paths=(site,)).stdout
+    with pytest.MonkeyPatch.context() as patch:  # in this process, which has imported jax already
+        patch.syspath_prepend(str(site))
+        zoo.registry.reset()
+        (entry,) = json.loads(CliRunner().invoke(app, ["list", "backbones", "tinynet", "--json"]).stdout)
+        page = CliRunner().invoke(app, ["show", "tinynet"]).stdout
+    zoo.registry.reset()
+    assert (entry["name"], entry["distribution"], entry["module"]) == ("tinynet", "zoo-tinynet", "zoo_tinynet")
     assert "body   map         16       4" in page
     assert kit.zoo("show", "tinynet").returncode == 2  # not without the plugin
 
