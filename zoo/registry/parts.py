@@ -33,6 +33,9 @@ class Point(Mapping[str, T], Generic[T]):
         kind: the type that values must have.
     """
 
+    choice = ""
+    """What stands before the names of the parts where the values of an option are listed."""
+
     def __init__(self, name: str, noun: str, kind: type[T] | None = None) -> None:
         self.name, self.noun, self.kind = name, noun, kind
         self._seen: Registry | None = None
