@@ -129,7 +129,14 @@ def test_show_weights_and_tasks():
     entry = json.loads(printed("show", "mobilenetv2_100.coral_in1k", "--json"))
     assert (entry["kind"], entry["options"], len(entry["sha256"])) == ("weights", {"padding": "same"}, 64)
     page = printed("show", "classifier")
-    assert "dropout" in page and "float = 0.0" in page
+    assert "\n  dropout = 0.0    accepted: a finite number at least 0 and below 1\n      Dropout rate before" in page
+    assert "\n  loss = ce    accepted: a weighted sum of ce\n" in page and "multi_label" not in page
+    page = printed("show", "detector")
+    assert "\n  head = fcos    accepted: fcos | rcnn | yolox\n" in page and "\n  nms_iou = null    accepted:" in page
+    assert "(task)" in page and not any(name in page for name in ("max_boxes", "category_ids", "labels ="))
+    options = json.loads(printed("show", "segmenter", "--json"))["options"]
+    assert options["tta_scales"].keys() == {"description", "accepted", "default"} and "room" not in options
+    assert (options["dropout"]["default"], options["tversky"]["default"]) == (None, [0.3, 0.7])
 
 
 @pytest.mark.parametrize(

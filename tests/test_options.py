@@ -25,6 +25,7 @@ from zoo.models.model import Model
 from zoo.models.options import by_owner
 from zoo.numbers import Accepted, check_class_weights
 from zoo.registry import registry
+from zoo.registry.options import task_options
 from zoo.training import Phase
 from zoo.training.config import OPTIONS
 from zoo.weights.file import DESCRIPTION, read, write
@@ -136,7 +137,7 @@ def test_a_named_models_options_give_way_to_the_users():
 def test_a_trained_models_option_may_name_its_owner():
     model = create()
     assert model.adjusted(**{"task.depth": 0.5}).adapter.depth == 0.5  # type: ignore[attr-defined]
-    with pytest.raises(ConfigError, match="padding cannot be"):
+    with pytest.raises(ConfigError, match="padding` cannot be changed"):
         model.adjusted(**{"backbone.padding": "same"})
 
 
@@ -161,6 +162,24 @@ def test_former_names_of_options_stand_for_options_there_are():
         names = option_fields(spec.adapter)
         assert names.keys() >= set(spec.adapter.renamed.values())
         assert not names.keys() & spec.adapter.renamed.keys()
+
+
+def test_every_option_of_zoos_tasks_is_described_and_its_default_is_accepted():
+    for spec in registry().adapters().values():
+        for option in task_options(spec.adapter).values():
+            option.check(option.default)
+            if option.name != "labels" and spec.adapter is not type(create().adapter):
+                assert option.description.endswith(".") and (option.accepted or option.point), (spec.name, option.name)
+
+
+def test_the_error_of_a_wrong_type_says_what_the_option_accepts():
+    said = "width is 'x'; accepted: a whole number at least 1. Channels of the feature pyramid"
+    with pytest.raises(ConfigError, match=said):
+        zoo.create("resnet18", "detector", pretrained=False, num_classes=2, width="x")
+    with pytest.raises(ConfigError, match=r"norm is 'layer'; accepted: batch \| group \| null\. Normalisation"):
+        zoo.create("resnet18", "segmenter", pretrained=False, num_classes=2, norm="layer")
+    with pytest.raises(ConfigError, match=r"tta_scales is -1.0; accepted: a finite number above 0\."):
+        zoo.create("resnet18", "segmenter", pretrained=False, num_classes=2, tta_scales=(1.0, -1.0))
 
 
 def test_keys_that_first_party_tasks_and_backbones_share():

@@ -30,6 +30,7 @@ from zoo.layers import Conv, Linear, Normal, recoverable_relu
 from zoo.models.adapter import Adapter, ForwardPass, HeadInputs, Table, Training
 from zoo.numbers import check_class_weights
 from zoo.registry.hookspecs import hookimpl
+from zoo.registry.options import Meta
 from zoo.registry.spec import AdapterSpec, BackboneSpec, Part, Preprocess
 
 Pool = Literal["avg", "max", "avgmax"]
@@ -126,43 +127,38 @@ class ConvHead(nnx.Module):
 
 @dataclass(frozen=True)
 class Classifier(Adapter):
-    """Options of the classifier. Without labels it gives pooled features in place of classes.
+    """Options of the classifier. Without labels it gives pooled features instead of classes."""
 
-    Attributes:
-        head: `linear`, `mlp` (one hidden layer), `conv` (1x1 convolution, ReLU, mean), or `auto`: the form of the
-            checkpoint's own classifier, so that it can be kept, and exported again.
-        pool: how a map becomes a vector; `avg` is what the checkpoints use.
-        dropout: rate before the last layer.
-        hidden: width of the hidden layer of `mlp`; 0 takes the number of features.
-        multi_label: several labels for an image (set by data with several).
-        threshold: probability from which a label of several counts as predicted.
-        loss: a sum of parts of `classifier.loss` with factors, such as `ce`.
-        label_smoothing: share of the target spread over all classes.
-        class_weights: a factor for each class's loss, or `balanced`: inversely to how often it occurs.
-    """
-
-    head: Literal["auto", "linear", "mlp", "conv"] = "auto"
-    pool: Pool = "avg"
-    dropout: float = 0.0
-    hidden: int = 0
-    multi_label: bool = False
-    threshold: float = 0.5
-    loss: Annotated[str, LOSSES] = "ce"
-    label_smoothing: float = 0.0
-    class_weights: Literal["balanced"] | tuple[float, ...] | None = None
+    head: Annotated[
+        Literal["auto", "linear", "mlp", "conv"],
+        Meta(
+            "Classification head: mlp has one hidden layer; conv is a 1x1 convolution, ReLU and mean; auto takes the "
+            "form of the checkpoint's own classifier, whose weights are then loaded and can be exported again."
+        ),
+    ] = "auto"
+    pool: Annotated[Pool, Meta("Pooling of the last map. Checkpoints use avg.")] = "avg"
+    dropout: Annotated[float, Meta("Dropout rate before the last layer.", ge=0, lt=1)] = 0.0
+    hidden: Annotated[int, Meta("Width of the hidden layer of mlp; 0 for the number of features.", ge=0)] = 0
+    multi_label: Annotated[bool, Meta("Several labels for an image; set by the data.", hidden=True)] = False
+    threshold: Annotated[
+        float, Meta("Probability from which a label counts as predicted, where images have several.", gt=0, lt=1)
+    ] = 0.5
+    loss: Annotated[str, LOSSES, Meta("Training loss, such as ce or ce+0.5*NAME.")] = "ce"
+    label_smoothing: Annotated[float, Meta("Share of the target spread over all classes.", ge=0, lt=1)] = 0.0
+    class_weights: Annotated[
+        Literal["balanced"] | tuple[float, ...] | None,
+        Meta(
+            "Factor of each class in the loss; balanced weighs classes inversely to their frequency.",
+            values="balanced | a list with a number at least 0 for each class | null",
+        ),
+    ] = None
 
     targets_from = ("class", "classes")
     primary = "accuracy"
     training = Training(invariant=("label",), mixup=True)
 
     def __post_init__(self) -> None:
-        for name in ("dropout", "label_smoothing"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must lie in [0, 1).")
-        if not 0 < self.threshold < 1 or self.hidden < 0:
-            raise ConfigError(
-                f"threshold is {self.threshold} and hidden {self.hidden}; accepted: (0, 1), and 0 or more."
-            )
+        super().__post_init__()
         if isinstance(self.class_weights, tuple):
             check_class_weights(self.class_weights, self.labels)
 

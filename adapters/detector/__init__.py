@@ -29,6 +29,7 @@ from zoo.dense.framing import whole_image
 from zoo.errors import ConfigError
 from zoo.models.adapter import Adapter, ForwardPass, HeadInputs, Table, Training
 from zoo.registry.hookspecs import hookimpl
+from zoo.registry.options import Meta
 from zoo.registry.spec import AdapterSpec, BackboneSpec, ModelSpec, Part, Preprocess
 
 SIDE = 416
@@ -60,35 +61,44 @@ class Detection(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Detector(Adapter):
-    """Options of the detector.
+    """Options of the detector."""
 
-    Attributes:
-        head: a part of `detector.head`, such as `fcos`, `yolox` or `rcnn` (Faster R-CNN).
-        width: channels of the pyramid; of its finest level for yolox.
-        convs: depth of the towers of fcos; 4 in the paper, which small data sets learn no better.
-        depth, separable: bottlenecks in a block of yolox's neck; its 3x3 convolutions as a depthwise and a 1x1 one.
-        steps: see `zoo.adapters.detector.fcos.Head`; `floor` for weights of torchvision.
-        pre_nms_threshold: boxes with a lower score are dropped before NMS. None for the head's own.
-        nms_iou: of two boxes of a class that overlap by more than this IoU, NMS drops the lower-scoring. None for the
-            head's own.
-        max_detections: detections per image.
-        score_threshold: detections with at least this score are listed and drawn. Metrics use all detections.
-        max_boxes: true boxes of an image that there is room for; set by the data.
-        category_ids: what results call each class, where the data that a model learned from have numbers for them.
-    """
-
-    head: Annotated[str, METHODS] = "fcos"
-    width: int = 128
-    convs: int = 2
-    depth: int = 1
-    separable: bool = False
-    steps: Literal["declared", "floor"] = "declared"
-    pre_nms_threshold: float | None = None
-    nms_iou: float | None = None
-    max_detections: int = 100
-    score_threshold: float = 0.5
-    max_boxes: int = 8
-    category_ids: tuple[int | None, ...] = ()
+    head: Annotated[str, METHODS, Meta("Detection head with its neck; rcnn is Faster R-CNN.")] = "fcos"
+    width: Annotated[int, Meta("Channels of the feature pyramid; for yolox those of its finest level.", ge=1)] = 128
+    convs: Annotated[
+        int,
+        Meta("Convolutions in each tower of fcos. The paper has 4, which does not help on small datasets.", ge=0),
+    ] = 2
+    depth: Annotated[int, Meta("Bottlenecks in each block of the neck of yolox.", ge=1)] = 1
+    separable: Annotated[bool, Meta("Depthwise separable convolutions in the neck and head of yolox.")] = False
+    steps: Annotated[
+        Literal["declared", "floor"],
+        Meta(
+            "Distance between the points or anchors of a level, for fcos and rcnn: the declared stride, or image size "
+            "divided by map size, rounded down, which torchvision's weights were trained with."
+        ),
+    ] = "declared"
+    pre_nms_threshold: Annotated[
+        float | None, Meta("Boxes with a lower score are dropped before NMS; null for the head's own.", ge=0, lt=1)
+    ] = None
+    nms_iou: Annotated[
+        float | None,
+        Meta(
+            "NMS IoU threshold: of two boxes of a class with a higher IoU, the lower-scoring is dropped; null for the "
+            "head's own.",
+            ge=0,
+            lt=1,
+        ),
+    ] = None
+    max_detections: Annotated[int, Meta("Detections per image.", ge=1)] = 100
+    score_threshold: Annotated[
+        float,
+        Meta("Score from which a detection is listed and drawn. Metrics use all detections.", ge=0, lt=1),
+    ] = 0.5
+    max_boxes: Annotated[int, Meta("Room for true boxes of an image; set by the data.", ge=1, hidden=True)] = 8
+    category_ids: Annotated[
+        tuple[int | None, ...], Meta("COCO's numbers of the classes; set by the data.", hidden=True)
+    ] = ()
 
     targets_from = ("boxes",)
     primary = "AP"
@@ -99,16 +109,6 @@ class Detector(Adapter):
         "detections": "max_detections",
         "shown": "score_threshold",
     }
-
-    def __post_init__(self) -> None:
-        positive = ("width", "depth", "max_detections", "max_boxes")
-        for name, low in (*((name, 1) for name in positive), ("convs", 0)):
-            if getattr(self, name) < low:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least {low}.")
-        for name in ("pre_nms_threshold", "nms_iou", "score_threshold"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value < 1:
-                raise ConfigError(f"{name} is {value}; it must lie in [0, 1).")
 
     @property
     def training(self) -> Training:

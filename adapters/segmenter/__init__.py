@@ -21,7 +21,6 @@ from jax import Array
 
 from zoo.adapters.segmenter.decoders import (
     DECODERS,
-    OWN,
     PYRAMID,
     SegmentationHead,
     backbone_options,
@@ -29,6 +28,7 @@ from zoo.adapters.segmenter.decoders import (
     stages_for,
     taps_for,
 )
+from zoo.adapters.segmenter.decoders import parts as decoder_parts
 from zoo.adapters.segmenter.losses import LOSSES
 from zoo.adapters.segmenter.losses import parts as loss_parts
 from zoo.adapters.segmenter.published import MODELS
@@ -44,6 +44,7 @@ from zoo.errors import ConfigError, DataError
 from zoo.models.adapter import Adapter, ForwardPass, HeadInputs, Inference, Table, Training
 from zoo.numbers import check_class_weights
 from zoo.registry.hookspecs import hookimpl
+from zoo.registry.options import Meta
 from zoo.registry.spec import AdapterSpec, BackboneSpec, ModelSpec, Part, Preprocess
 from zoo.targets.outlines import Runs, inside
 
@@ -91,47 +92,69 @@ class Segmentation(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Segmenter(Adapter):
-    """Options of the segmenter.
+    """Options of the segmenter."""
 
-    Attributes:
-        decoder: a part of `segmenter.decoder`.
-        width, norm, dropout: the decoder's, see there; 0 or None for its own.
-        skip: `fcn`, `deeplabv3` and `deeplabv3plus` read the map of half the last one's detail beside the last, which
-            tells better where things are; torchvision's do not.
-        auxiliary: weight of the losses of maps on the way (deep supervision), e.g. 0.4; 0 for none.
-        loss: a sum of `ce`, `focal`, `dice`, `tversky` and `lovasz` with factors, e.g. `ce+0.5*dice`.
-        class_weights: a factor for each class in `ce` and `focal`, or `balanced`: inversely to its share of the pixels.
-        tversky: what a false positive and a false negative count in Tversky's loss. gamma: power of the focal loss.
-        metric: the figure that tells the best epoch; `foreground_*` where there are a background and one class.
-        sliding_window: predict in overlapping windows of the model's image size, instead of the image as a whole.
-        window_overlap: share of a window that it has in common with the next.
-        scale: factor by which images are resized before they are cut into windows.
-        tta_flip: test-time augmentation: average the logits of the image and its mirror image. Better metrics in twice
-            the time, as in nnU-Net (doi:10.1038/s41592-020-01008-z).
-        tta_scales: test-time augmentation: further sizes whose logits are averaged, as factors of the model's image
-            size, e.g. `[0.75, 1.25]`.
-        room: height and width of the largest image whose mask there is room for in an evaluation; set by the data.
-        category_ids: what results call each class, where the data that a model learned from have numbers for them.
-    """
-
-    decoder: Annotated[str, DECODERS] = "fpn"
-    width: int = 128
-    norm: Literal["batch", "group"] | None = None
-    dropout: float | None = None
-    skip: bool = True
-    auxiliary: float = 0.0
-    loss: Annotated[str, LOSSES] = "ce+dice"
-    class_weights: Literal["balanced"] | tuple[float, ...] | None = None
-    tversky: tuple[float, float] = (0.3, 0.7)
-    gamma: float = 2.0
-    metric: Literal["miou", "dice", "foreground_iou", "foreground_dice", "pixel_accuracy", "boundary_f1"] = "miou"
-    sliding_window: bool = False
-    window_overlap: float = 0.25
-    scale: float = 1.0
-    tta_flip: bool = True
-    tta_scales: tuple[float, ...] = ()
-    room: tuple[int, int] = (1, 1)
-    category_ids: tuple[int | None, ...] = ()
+    decoder: Annotated[str, DECODERS, Meta("Segmentation decoder.")] = "fpn"
+    width: Annotated[int, Meta("Channels of the decoder; 0 for the decoder's own.", ge=0)] = 128
+    norm: Annotated[
+        Literal["batch", "group"] | None, Meta("Normalisation in the decoder; null for the decoder's own.")
+    ] = None
+    dropout: Annotated[
+        float | None, Meta("Dropout rate before the last layer; null for the decoder's own.", ge=0, lt=1)
+    ] = None
+    skip: Annotated[
+        bool,
+        Meta(
+            "fcn, deeplabv3 and deeplabv3plus also read a map of twice the resolution, which sharpens outlines. "
+            "torchvision's do not."
+        ),
+    ] = True
+    auxiliary: Annotated[
+        float, Meta("Deep supervision: weight of the losses of intermediate maps, such as 0.4; 0 for none.", ge=0)
+    ] = 0.0
+    loss: Annotated[str, LOSSES, Meta("Training loss, such as ce+0.5*dice.")] = "ce+dice"
+    class_weights: Annotated[
+        Literal["balanced"] | tuple[float, ...] | None,
+        Meta(
+            "Factor of each class in ce and focal; balanced weighs classes inversely to their share of the pixels.",
+            values="balanced | a list with a number at least 0 for each class | null",
+        ),
+    ] = None
+    tversky: Annotated[
+        tuple[float, float], Meta("Weights of false positives and false negatives in the Tversky loss.", ge=0)
+    ] = (0.3, 0.7)
+    gamma: Annotated[float, Meta("Power of the focal loss.", ge=0)] = 2.0
+    metric: Annotated[
+        Literal["miou", "dice", "foreground_iou", "foreground_dice", "pixel_accuracy", "boundary_f1"],
+        Meta("Metric that tells the best epoch; foreground_* are for a background and one class."),
+    ] = "miou"
+    sliding_window: Annotated[
+        bool,
+        Meta("Sliding-window inference: predict overlapping windows of the training size instead of whole images."),
+    ] = False
+    window_overlap: Annotated[float, Meta("Share of a window that the next one overlaps.", ge=0, lt=1)] = 0.25
+    scale: Annotated[float, Meta("Factor by which images are resized before they are cut into windows.", gt=0)] = 1.0
+    tta_flip: Annotated[
+        bool,
+        Meta(
+            "Test-time augmentation: average the logits of the image and its mirror image, for better metrics in twice "
+            "the time, as nnU-Net does (doi:10.1038/s41592-020-01008-z)."
+        ),
+    ] = True
+    tta_scales: Annotated[
+        tuple[float, ...],
+        Meta(
+            "Test-time augmentation: also predict at these factors of the training size, such as [0.75, 1.25], and "
+            "average the logits.",
+            gt=0,
+        ),
+    ] = ()
+    room: Annotated[
+        tuple[int, int], Meta("Height and width of the largest mask; set by the data.", ge=1, hidden=True)
+    ] = (1, 1)
+    category_ids: Annotated[
+        tuple[int | None, ...], Meta("COCO's numbers of the classes; set by the data.", hidden=True)
+    ] = ()
 
     targets_from = ("masks",)
     adjustable = ("sliding_window", "window_overlap", "scale", "tta_flip", "tta_scales", "category_ids")
@@ -144,22 +167,11 @@ class Segmenter(Adapter):
     }
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if len(self.labels) > MOST_CLASSES:
             raise ConfigError(f"{len(self.labels)} classes; a mask has room for {MOST_CLASSES}, 0 to 254.")
-        rows = (
-            ("width", self.width >= 0, "at least 0"),
-            ("dropout", self.dropout is None or 0 <= self.dropout < 1, "in [0, 1)"),
-            ("auxiliary", self.auxiliary >= 0, "at least 0"),
-            ("tversky", min(self.tversky) >= 0 and max(self.tversky) > 0, "two numbers, at least 0 and not both 0"),
-            ("gamma", self.gamma >= 0, "at least 0"),
-            ("window_overlap", 0 <= self.window_overlap < 1, "in [0, 1)"),
-            ("scale", self.scale > 0, "above 0"),
-            ("tta_scales", all(scale > 0 for scale in self.tta_scales), "above 0, each"),
-            ("room", min(self.room) >= 1, "at least 1, each"),
-        )
-        for name, good, accepted in rows:
-            if not good:
-                raise ConfigError(f"{name} is {getattr(self, name)}; accepted: {accepted}.")
+        if not any(self.tversky):
+            raise ConfigError(f"tversky is {self.tversky}; one of the two must be above 0.")
         if self.metric.startswith("foreground") and self.labels and not has_foreground(self.labels):
             raise ConfigError(
                 f"metric is {self.metric!r}, for two classes of which the first is {BACKGROUND!r}; the classes are "
@@ -377,18 +389,7 @@ def zoo_models() -> list[ModelSpec]:
 
 @hookimpl
 def zoo_parts() -> list[Part]:
-    said = {
-        "unet": "U-Net (arXiv:1505.04597): up to the image's own detail, with a skip at every step.",
-        "fpn": "Panoptic FPN (arXiv:1901.02446): the levels of a feature pyramid added up.",
-        "upernet": "UPerNet (arXiv:1807.10221): pooled context, and a pyramid put side by side.",
-        "deeplabv3plus": "DeepLabV3+ (arXiv:1802.02611): dilated convolutions, and detail from a fine map.",
-        "deeplabv3": "DeepLabV3 (arXiv:1706.05587): dilated convolutions on the last map.",
-        "fcn": "FCN (arXiv:1411.4038): convolutions on the last map.",
-        "linear": "A linear map of the last map: a probe of what the features say.",
-        "mlp": "SegFormer's decoder (arXiv:2105.15203): a linear map of every level, then one of all.",
-    }
-    decoders = [Part(DECODERS.name, name, row, said[name]) for name, row in OWN.items()]
-    return decoders + loss_parts()
+    return [*decoder_parts(), *loss_parts()]
 
 
 @hookimpl

@@ -25,7 +25,7 @@ from zoo.layers import Chain, Conv
 from zoo.models.task.head import HeadInputs
 from zoo.registry import registry
 from zoo.registry.parts import Point
-from zoo.registry.spec import OUTPUT_STRIDE, BackboneSpec, Stage
+from zoo.registry.spec import OUTPUT_STRIDE, BackboneSpec, Part, Stage
 
 PYRAMID = (4, 8, 16, 32)
 AUXILIARY_DROPOUT = 0.1
@@ -93,6 +93,21 @@ OWN: Mapping[str, Decoder] = {
 
 DECODERS = Point("segmenter.decoder", "decoder", Decoder)
 """The decoders there are, zoo's own and those of other plugins."""
+
+
+def parts() -> list[Part]:
+    """The rows of zoo's own decoders."""
+    summaries = {
+        "unet": "U-Net (arXiv:1505.04597): up to the image's own detail, with a skip at every step.",
+        "fpn": "Panoptic FPN (arXiv:1901.02446): the levels of a feature pyramid added up.",
+        "upernet": "UPerNet (arXiv:1807.10221): pooled context, and a pyramid put side by side.",
+        "deeplabv3plus": "DeepLabV3+ (arXiv:1802.02611): dilated convolutions, and detail from a fine map.",
+        "deeplabv3": "DeepLabV3 (arXiv:1706.05587): dilated convolutions on the last map.",
+        "fcn": "FCN (arXiv:1411.4038): convolutions on the last map.",
+        "linear": "A linear map of the last map: a probe of what the features say.",
+        "mlp": "SegFormer's decoder (arXiv:2105.15203): a linear map of every level, then one of all.",
+    }
+    return [Part(DECODERS.name, name, row, summaries[name]) for name, row in OWN.items()]
 
 
 def decoder_of(name: str) -> Decoder:

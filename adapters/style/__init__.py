@@ -29,6 +29,7 @@ from zoo.data import Dataset, Sample, decode, prepare
 from zoo.errors import ConfigError
 from zoo.models.adapter import Adapter, ForwardPass, HeadInputs, Training
 from zoo.registry.hookspecs import hookimpl
+from zoo.registry.options import Meta
 from zoo.registry.spec import AdapterSpec, BackboneSpec, Part, Preprocess
 
 if TYPE_CHECKING:
@@ -55,68 +56,103 @@ class Painted(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Style(Adapter):
-    """Options of style transfer. A weight of -1 is the method's own.
+    """Options of style transfer."""
 
-    Attributes:
-        method: `adain`, `fast` or `gatys`.
-        style: the picture to learn from, or a folder of them (`adain`); needed in training only.
-        style_size: shorter side in pixels that style pictures are reduced to in training; 0 for that of the photos.
-        style_layers: stages that the style is read from; the first of each stride without.
-        content_layer: stage that the content is compared at.
-        content_weight, style_weight, tv_weight: of the losses. tv is total variation, which keeps pictures smooth.
-        net: safetensors file with the network of `fast` or the decoder of `adain`, in a layout that others write.
-        width: channels at the picture's own size: 32 for `fast`, 16 for `adain`. Of a decoder that mirrors the encoder,
-            a share of the encoder's widths, in 1/16.
-        joined: whether the decoder of `adain` reads all style stages, or the deepest alone and mirrors the encoder, as
-            published ones do.
-        blocks: residual blocks of `fast`. padding, upsample, output, eps: see `nets.TransformNet`.
-        normalized: whether the decoder of `adain` gets features of mean square 1: backbones differ in their size by
-            factors of a hundred, which no initialisation could suit. Published ones do not.
-        steps: of `gatys`. optimizer: `lbfgs` or `adam`. learning_rate: of Adam, in pixel values.
-        init: what `gatys` starts from.
-        pyramid_levels: sizes that `gatys` goes through, each twice the one before; 0 for as many as the picture's size
-            asks.
-    """
-
-    method: Annotated[str, METHODS] = "adain"
-    style: str = ""
-    style_size: int = 0
-    style_layers: tuple[str, ...] = ()
-    content_layer: str = ""
-    content_weight: float = -1.0
-    style_weight: float = -1.0
-    tv_weight: float = -1.0
-    net: str = ""
-    width: int = 0
-    blocks: int = 5
-    padding: Literal["reflect", "same"] = "reflect"
-    upsample: Literal["nearest", "transposed"] = "nearest"
-    output: Literal["residual", "linear", "tanh"] = "tanh"
-    eps: float = 1e-5
-    joined: bool = True
-    normalized: bool = True
-    steps: int = 200
-    optimizer: Literal["lbfgs", "adam"] = "lbfgs"
-    learning_rate: float = 0.02
-    init: Literal["content", "noise"] = "content"
-    pyramid_levels: int = 0
+    method: Annotated[
+        str,
+        METHODS,
+        Meta(
+            "adain paints any style with one network; fast trains a network for one style; gatys optimises each image "
+            "by itself, without training."
+        ),
+    ] = "adain"
+    style: Annotated[
+        str, Meta("Style image to learn from, or a folder of them for adain. Needed in training only.")
+    ] = ""
+    style_size: Annotated[
+        int,
+        Meta(
+            "Shorter side in pixels of style images in training; 0 for the size of the training images.",
+            values="0 | a whole number at least 16",
+        ),
+    ] = 0
+    style_layers: Annotated[
+        tuple[str, ...], Meta("Backbone stages of the style loss; empty for the first of each stride.")
+    ] = ()
+    content_layer: Annotated[str, Meta("Backbone stage of the content loss; empty for the method's own.")] = ""
+    content_weight: Annotated[
+        float, Meta("Weight of the content loss; -1 for the method's own.", values="-1 | a finite number at least 0")
+    ] = -1.0
+    style_weight: Annotated[
+        float, Meta("Weight of the style loss; -1 for the method's own.", values="-1 | a finite number at least 0")
+    ] = -1.0
+    tv_weight: Annotated[
+        float,
+        Meta(
+            "Weight of the total variation loss, which keeps images smooth; -1 for the method's own.",
+            values="-1 | a finite number at least 0",
+        ),
+    ] = -1.0
+    net: Annotated[str, Meta("Safetensors file with a published network of fast, or a published decoder of adain.")] = (
+        ""
+    )
+    width: Annotated[
+        int,
+        Meta(
+            "Channels at full resolution; 0 for the method's own: 32 in fast, 16 in adain. With joined=false, the "
+            "decoder's widths in sixteenths of the encoder's.",
+            ge=0,
+        ),
+    ] = 0
+    blocks: Annotated[int, Meta("Residual blocks of fast.", ge=1)] = 5
+    padding: Annotated[
+        Literal["reflect", "same"], Meta("Padding in fast: reflection, or zeros as TensorFlow's SAME.")
+    ] = "reflect"
+    upsample: Annotated[
+        Literal["nearest", "transposed"], Meta("Upsampling in fast: nearest neighbour, or a transposed convolution.")
+    ] = "nearest"
+    output: Annotated[
+        Literal["residual", "linear", "tanh"],
+        Meta(
+            "Last layer of fast: tanh of a normalised layer, the layer as it is, or a residual that is added to the "
+            "image."
+        ),
+    ] = "tanh"
+    eps: Annotated[float, Meta("Epsilon of the instance norms of fast.", gt=0)] = 1e-5
+    joined: Annotated[
+        bool,
+        Meta(
+            "The decoder of adain reads all style stages; otherwise the deepest alone, and mirrors the encoder as "
+            "published ones do."
+        ),
+    ] = True
+    normalized: Annotated[
+        bool,
+        Meta(
+            "Scale the features that the decoder of adain reads to a mean square of 1, because the scales of backbones "
+            "differ a hundredfold. Published decoders do not."
+        ),
+    ] = True
+    steps: Annotated[int, Meta("Optimisation steps of gatys.", ge=1)] = 200
+    optimizer: Annotated[Literal["lbfgs", "adam"], Meta("Optimizer of gatys.")] = "lbfgs"
+    learning_rate: Annotated[float, Meta("Learning rate of adam in gatys, in pixel values from 0 to 1.", gt=0)] = 0.02
+    init: Annotated[Literal["content", "noise"], Meta("What gatys starts from.")] = "content"
+    pyramid_levels: Annotated[
+        int,
+        Meta("Sizes that gatys goes through, each twice the one before; 0 for as many as the image's size asks.", ge=0),
+    ] = 0
 
     targets_from = ("images",)
     renamed = {"rate": "learning_rate", "scales": "pyramid_levels"}
     classes = False
 
     def __post_init__(self) -> None:
-        for name in ("steps", "learning_rate", "eps"):
-            if getattr(self, name) <= 0:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be above 0.")
+        super().__post_init__()
         if self.style_size and self.style_size < 16:
-            raise ConfigError(f"style_size is {self.style_size}; it must be at least 16, or 0 for the photos' size.")
-        for name, least in (("width", 0), ("pyramid_levels", 0), ("blocks", 1)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least {least}.")
+            raise ConfigError(f"style_size is {self.style_size}; accepted: 0 | a whole number at least 16.")
         for name in ("content_weight", "style_weight", "tv_weight"):
             if getattr(self, name) < 0 and getattr(self, name) != -1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be 0 or more, or -1 for the method's own.")
+                raise ConfigError(f"{name} is {getattr(self, name)}; accepted: -1 | a finite number at least 0.")
 
     @property
     def training(self) -> Training:

@@ -190,6 +190,21 @@ def _plain(row: Row) -> dict[str, Any]:
     return {"name": row.name, **row.data, **_origin(row)}
 
 
+def _task(row: Row) -> dict[str, Any]:
+    return {**_plain(row), "options": {name: _option(one) for name, one in row.data.get("options", {}).items()}}
+
+
+def _option(said: Any) -> dict[str, Any]:
+    """What a catalogue says of an option, with the names of the parts that it takes. Older catalogues say one text."""
+    from zoo.registry import registry
+
+    if not isinstance(said, Mapping):
+        return {"description": "", "accepted": str(said), "default": None}
+    names = registry().part_names(said["point"]) if "point" in said else []
+    accepted = " ".join(filter(None, (said.get("accepted", ""), " | ".join(names))))
+    return {"description": said.get("description", ""), "accepted": accepted, "default": said.get("default")}
+
+
 def _origin(row: Row) -> dict[str, str]:
     return {"distribution": row.distribution, "module": row.module}
 
@@ -197,7 +212,7 @@ def _origin(row: Row) -> dict[str, str]:
 _ENTRY: Mapping[str, Callable[[Row], dict[str, Any]]] = {
     "backbones": _backbone,
     "weights": _weights,
-    "tasks": _plain,
+    "tasks": _task,
     "models": _plain,
 }
 

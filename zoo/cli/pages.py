@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from zoo.cli import output
+from zoo.registry.options import shown
 
 Entry = Mapping[str, Any]
 Entries = Mapping[str, Sequence[Entry]]
@@ -105,18 +107,11 @@ def task(entry: Entry, entries: Entries) -> None:
     facts = {"summary": entry.get("summary"), "paper": entry.get("paper")}
     _facts(f"{entry['name']} (task)", {**facts, "plugin": f"{entry['module']} ({entry['distribution']})"})
     if entry.get("options"):
-        print("\nOptions")
-        output.print_table(("option", "type and default"), [(k, _accepted(v)) for k, v in entry["options"].items()])
+        print("\nOptions (--set OPTION=VALUE)")
+    for name, option in entry.get("options", {}).items():
+        print(f"\n  {name} = {shown(option['default'])}    accepted: {option['accepted']}")
+        print(textwrap.fill(option["description"], 100, initial_indent=" " * 6, subsequent_indent=" " * 6))
     _citation(entry)
-
-
-def _accepted(text: str) -> str:
-    """An option's type and default; where it names a part of an extension point, the names there are."""
-    from zoo.registry import registry
-
-    point, equals, default = text.partition(" = ")
-    names = registry().part_names(point) if point in registry().points() else []
-    return f"{' | '.join(names)}{equals}{default}" if names else text
 
 
 def model(entry: Entry, entries: Entries) -> None:

@@ -8,6 +8,7 @@ contract are in `zoo.models.task`.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -24,6 +25,7 @@ from zoo.models.task.output import Inference, Output, Table
 from zoo.models.task.report import Metrics, Report
 from zoo.models.task.training import Training
 from zoo.numbers import check_finite
+from zoo.registry.options import task_options
 from zoo.registry.parts import points_of
 
 __all__ = [
@@ -61,6 +63,10 @@ class Adapter(OnBackbone, Objective, Output, Report):
     """Former names of options -> their names now. Saved models that have the former ones load; to set them is an error
     that says the new name."""
 
+    def __post_init__(self) -> None:
+        for name, option in task_options(type(self)).items():
+            option.check(getattr(self, name))
+
     @property
     def training(self) -> Training:
         """How the task trains: recipe, cached features, augmentation."""
@@ -83,11 +89,12 @@ def configure(adapter: type[Adapter], labels: Sequence[str], options: Mapping[st
     refuse_renamed(options, known, adapter.renamed)
     for key in options:
         if key not in known:
-            raise unknown_name(f"option of {adapter.__name__}", key, known)
+            visible = [name for name in known if not task_options(adapter)[name].hidden]
+            raise unknown_name(f"option of {adapter.__name__}", key, visible)
     try:
         found = msgspec.convert({"labels": tuple(labels), **options}, adapter, strict=False)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{adapter.__name__}: {error}. {_describe(known)}") from None
+        raise ConfigError(_refused(adapter, options, error)) from None
     for key in options:
         check_finite(key, getattr(found, key))
     for key, point in points_of(adapter).items():
@@ -101,12 +108,21 @@ def adjusted(adapter: Adapter, options: Mapping[str, Any]) -> Adapter:
     refuse_renamed([key.removeprefix("task.") for key in options], option_fields(kind), kind.renamed)
     for key in options:
         if key.removeprefix("task.") not in kind.adjustable:
-            accepted = ", ".join(kind.adjustable) or "none"
+            accepted = ", ".join(name for name in kind.adjustable if not task_options(kind)[name].hidden) or "none"
             raise ConfigError(f"`{key}` cannot be changed on a trained model. Options that can: {accepted}.")
     own = {name: msgspec.to_builtins(getattr(adapter, name)) for name in option_fields(kind)}
     chosen = by_owner(kind.__name__, {"task": kind.adjustable}, options)["task"]
     return configure(kind, adapter.labels, {**own, **chosen})
 
 
-def _describe(known: Mapping[str, dataclasses.Field[Any]]) -> str:
-    return "Options: " + ", ".join(f"{name} ({field.type})" for name, field in known.items()) + "."
+def _refused(adapter: type[Adapter], options: Mapping[str, Any], error: Exception) -> str:
+    """What is wrong with a value that has another type than its option, and what is accepted."""
+    known = task_options(adapter)
+    # msgspec names the place: "Expected `int`, got `str` - at `$.width`", or `$.tversky[0]` in a list.
+    place = re.search(r"`\$\.(\w+)", str(error))
+    if place is None or place[1] not in options:
+        visible = ", ".join(name for name, one in known.items() if name != "labels" and not one.hidden)
+        return f"{adapter.__name__}: {error}. Options: {visible}."
+    option = known[place[1]]
+    said = f" {option.description}" if option.description else ""
+    return f"{option.name} is {options[option.name]!r}; accepted: {option.accepted}.{said}"

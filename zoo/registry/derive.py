@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from zoo.errors import ConfigError
-from zoo.registry.annotations import annotation
 from zoo.registry.catalogue import FIELDS, INHERITED, KINDS, SHARED, Row
 from zoo.registry.loader import Contribution
+from zoo.registry.options import task_options
 from zoo.registry.spec import AdapterSpec, BackboneSpec, ModelSpec, Part, Preprocess, Stage, WeightSpec, defaults
 
 HEADER = "# Derived from the plugins' own tables by `{command}`. Do not edit.\n"
@@ -62,25 +62,15 @@ def _preprocess(value: Preprocess) -> dict[str, Any]:
     return differing
 
 
-def _adapter_options(adapter: type) -> dict[str, str]:
-    """Return the type and default of each option, as text to be read."""
+def _adapter_options(adapter: type) -> dict[str, dict[str, Any]]:
+    """Option name -> its description, accepted values and default. Internal options are left out; so is None."""
     options = {}
-    for option in dataclasses.fields(adapter):
-        if not option.init or option.name.startswith("_"):
-            continue
-        default = option.default
-        if callable(option.default_factory):
-            default = option.default_factory()
-        kind = _type_of(adapter, option)
-        options[option.name] = kind if default is dataclasses.MISSING else f"{kind} = {default!r}"
+    for option in task_options(adapter).values():
+        said = {"description": option.description, "accepted": option.accepted, "point": option.point}
+        if not option.hidden and option.name != "labels":
+            default = {} if option.default is None else {"default": option.default}
+            options[option.name] = {name: text for name, text in said.items() if text} | default
     return options
-
-
-def _type_of(adapter: type, option: dataclasses.Field[Any]) -> str:
-    """Return the type of an option as text; the name of the extension point if the option names a part."""
-    kind, metadata = annotation(adapter, option)
-    text = kind if isinstance(kind, str) else getattr(kind, "__name__", str(kind))
-    return next((point.name for point in metadata if hasattr(point, "name")), text)
 
 
 def _plain(value: Any) -> Any:

@@ -34,6 +34,9 @@ class Point(Mapping[str, T], Generic[T]):
         kind: the type that values must have; None for any.
     """
 
+    choice = ""
+    """What stands before the names of the parts where the values of an option are listed."""
+
     def __init__(self, name: str, noun: str, kind: type[T] | None = None) -> None:
         self.name, self.noun, self.kind = name, noun, kind
         self._registry: Registry | None = None

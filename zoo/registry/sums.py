@@ -29,6 +29,8 @@ class Term(NamedTuple, Generic[T]):
 class SumPoint(Point[T]):
     """An extension point whose options name a weighted sum of parts: `ce`, `ce+dice`, `ce+0.5*dice`."""
 
+    choice = "a weighted sum of"
+
     def terms(self, text: str) -> tuple[Term[T], ...]:
         """Return the terms of a sum, in its order.
 
