@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from zoo.cli import output
+from zoo.cli.arguments import AcceptLicense, Backbone, Dtype, Set, Weights, model_options
 from zoo.cli.commands import COMMANDS
-from zoo.cli.training import AcceptLicense, Backbone, Dtype, Set, Weights, model_options
 from zoo.errors import ConfigError
 from zoo.registry.hookspecs import hookimpl
 from zoo.registry.spec import Part
@@ -85,7 +85,7 @@ def _targets(files: list[Path], out: Path) -> list[Path]:
         raise ConfigError(f"--out {out} is one picture, and there are {len(files)} photos: name a folder.")
     if not folder and out.suffix.lower() not in known:
         raise ConfigError(f"--out {out}: no picture format has the suffix {out.suffix!r}; use .png or .jpg.")
-    return output.picture_files(files, out) if folder else output.kept_photos(files, [out])
+    return output.picture_files(files, out) if folder else output.kept_images(files, [out])
 
 
 def _progress(target: Path, keep: bool) -> Any:

@@ -161,7 +161,7 @@ def test_unknown_names_of_other_kinds(run, data: Path, trained: Path, tmp_path: 
     mistake(train(run, data, tmp_path / "a", "--plan", "heads"), "unknown plan 'heads'", "head, last:N, all")
     mistake(train(run, data, tmp_path / "a", "--plan", "last:9"), "tinynet has 2 stages (stem, body)")
     mistake(train(run, data, tmp_path / "a", "--format", "xml"), "'xml'", "folder")
-    mistake(train(run, data, tmp_path / "a", "--augment", "strong"), "'strong'", "auto, none")
+    mistake(train(run, data, tmp_path / "a", "--augment", "strong"), "'strong'", "auto or none")
     mistake(run("export", trained, "--format", "onnx"), "'onnx'", "timm")
     mistake(run("evaluate", trained, data, "--split", "dev"), "no split 'dev'", "train, val")
     assert not (tmp_path / "a").exists()
@@ -171,7 +171,7 @@ def test_unknown_names_of_other_kinds(run, data: Path, trained: Path, tmp_path: 
     ("item", "words"),
     [
         ("dropout", "--set 'dropout' is not KEY=VALUE"),
-        ("image_size=64", "--set image_size is not possible"),
+        ("image_size=64", "--set image_size is not possible: use --image-size"),
         ("labels=a", "--set labels is not possible"),
         ("=1", "--set '=1' is not KEY=VALUE"),
         ("dropout=2", "dropout is 2"),
@@ -193,7 +193,10 @@ def test_set(run, data: Path, tmp_path: Path, item: str, words: str):
 
 def test_set_names_nothing_that_the_command_decides_itself(run, data: Path):
     photo = next(path for path in data.rglob("*") if path.is_file())
-    mistake(run("predict", "--backbone", "tinynet", photo, "--set", "dtype=bfloat16"), "--set dtype is not possible")
+    mistake(
+        run("predict", "--backbone", "tinynet", photo, "--set", "dtype=bfloat16"),
+        "--set dtype is not possible: use --dtype",
+    )
     mistake(
         run("stylize", "--backbone", "tinynet", photo, "--style", photo, "--set", "weights=a"),
         "--set weights is not possible",
@@ -249,7 +252,7 @@ def test_predicting_and_evaluating_what_does_not_fit(run, data: Path, trained: P
     (tmp_path / "text.jpg").write_text("no image")
     mistake(run("predict", trained, tmp_path / "text.jpg"), "text.jpg")
     mistake(run("predict", trained, tmp_path / "absent.jpg"), "absent.jpg")
-    mistake(run("predict", trained), "give RUN and at least one photo")
+    mistake(run("predict", trained), "give RUN and at least one image")
     mistake(run("predict", tmp_path / "no-run", tmp_path / "text.jpg"), "no-run")
     mistake(run("evaluate", trained), "give RUN and DATA")
     mistake(run("evaluate", trained, data, "--set", "dropout=0.1"), "`dropout` cannot be changed", "none")

@@ -577,8 +577,8 @@ def test_pictures_that_cannot_be_written(command: Any, tmp_path: Path) -> None:
     zoo.save(create(), tmp_path / "model")
     model, photo = tmp_path / "model", tmp_path / "a" / "0.png"
     for given, words in {
-        (photo, tmp_path / "b" / "0.png", "--out", tmp_path / "c"): "2 photos would be written as",
-        (photo, "--out", tmp_path / "a"): "is one of the photos and would be overwritten",
+        (photo, tmp_path / "b" / "0.png", "--out", tmp_path / "c"): "2 images would be written as",
+        (photo, "--out", tmp_path / "a"): "is one of the input images and would be overwritten",
         (photo, "--out", photo): "cannot be written",
     }.items():
         code, out, err = command("predict", model, *given)

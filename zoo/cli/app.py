@@ -1,4 +1,4 @@
-"""The typer app. Each command lies in a file of its own, which imports nothing heavy at its top level."""
+"""The typer app. Each module of commands imports nothing heavy at its top level."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import typer
 import zoo
 from zoo.cli.commands import Commands
 
-COMMANDS = ("listing", "training", "demo", "plugins", "doctor")
-"""Modules of this package, in the order of the help. Each has `register(app)`."""
+COMMANDS = ("listing", "training", "inference", "demo", "plugins", "doctor")
+"""Modules of this package, in the order of the help text. Each has `register(app)`."""
 
-# rich's help pages would cost as much as all the rest of `zoo --help`.
+# Without rich, whose help pages take as long as the rest of `zoo --help`.
 app = typer.Typer(
     cls=Commands,
     help="Any pretrained backbone, any vision task, on your data.",
@@ -28,7 +28,7 @@ app = typer.Typer(
 @app.callback()
 def _root(
     traceback: Annotated[
-        bool, typer.Option("--traceback", help="Show where an error came from (also: ZOO_TRACEBACK=1).")
+        bool, typer.Option("--traceback", help="Show the traceback of an error (also: ZOO_TRACEBACK=1).")
     ] = False,
     version: Annotated[bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)] = False,
 ) -> None:

@@ -1,4 +1,4 @@
-"""What the commands print: rich tables on a terminal, aligned text elsewhere, strict JSON where it is asked for."""
+"""Output of the commands: rich tables on a terminal, aligned text elsewhere, strict JSON with --json."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import Any
 from zoo.errors import ConfigError
 
 _LONGEST = 500
-"""Rows; beyond it laying a table out would take seconds, and nobody reads it."""
+"""Largest number of rows for a rich table; the layout of more takes seconds."""
 
 
 def json_text(value: Any) -> str:
-    """Strict JSON, a list with one entry a line; NaN and infinities raise."""
+    """Return strict JSON; a list has one entry a line. NaN and infinities raise `ValueError`."""
     if isinstance(value, list) and value:
         lines = (json.dumps(one, ensure_ascii=False, allow_nan=False) for one in value)
         return "[\n" + ",\n".join(lines) + "\n]\n"
@@ -25,12 +25,12 @@ def json_text(value: Any) -> str:
 
 
 def print_json(value: Any) -> None:
-    """`json_text` on stdout."""
+    """Print `json_text` on stdout."""
     sys.stdout.write(json_text(value))
 
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[Any]], *, right: Sequence[str] = ()) -> None:
-    """A table on stdout; the columns named in `right` are aligned to the right."""
+    """Print a table on stdout; the columns named in `right` are aligned to the right."""
     texts = [["" if cell is None else str(cell) for cell in row] for row in rows]
     if sys.stdout.isatty() and len(texts) <= _LONGEST:
         _rich_table(headers, texts, right)
@@ -54,36 +54,59 @@ def _rich_table(headers: Sequence[str], rows: list[list[str]], right: Sequence[s
     Console().print(table)
 
 
-def picture_files(photos: Sequence[Path], folder: Path) -> list[Path]:
-    """The file in the folder for the picture made of each photo. Raises `ConfigError` where two would be the same."""
-    targets = [folder / f"{photo.stem}.png" for photo in photos]
+def print_metrics(metrics: dict[str, Any], title: str) -> None:
+    """Print the single metrics, then those of each class if there are at most 20."""
+    print(title)
+    single = {k: v for k, v in metrics.items() if isinstance(v, float) and k != "seconds"}
+    print_table(("metric", "value"), [(name, f"{value:.4f}") for name, value in single.items()], right=("value",))
+    classes = metrics.get("per_class", {})
+    if 0 < len(classes) <= 20:
+        print()
+        columns = list(next(iter(classes.values())))
+        rows = [
+            (name, *(f"{row[c]:.3f}" if isinstance(row[c], float) else row[c] for c in columns))
+            for name, row in classes.items()
+        ]
+        print_table(("class", *columns), rows, right=tuple(columns))
+    if "test" in metrics:
+        print()
+        print_metrics(metrics["test"], "test split")
+
+
+def picture_files(images: Sequence[Path], folder: Path) -> list[Path]:
+    """Return the file in the folder for the picture of each image. Raises `ConfigError` if two would be the same."""
+    targets = [folder / f"{image.stem}.png" for image in images]
     if len(set(targets)) != len(targets):
         name, times = Counter(target.name for target in targets).most_common(1)[0]
-        raise ConfigError(f"{times} photos would be written as {folder / name}: give those of one name one by one.")
-    return kept_photos(photos, targets)
+        raise ConfigError(
+            f"{times} images would be written as {folder / name}: predict images of the same name separately."
+        )
+    return kept_images(images, targets)
 
 
-def kept_photos(photos: Sequence[Path], targets: list[Path]) -> list[Path]:
-    """The targets. Raises `ConfigError` where one is a photo, which would be overwritten."""
-    if taken := {photo.resolve() for photo in photos} & {target.resolve() for target in targets}:
-        raise ConfigError(f"{sorted(taken)[0]} is one of the photos and would be overwritten: choose another --out.")
+def kept_images(images: Sequence[Path], targets: list[Path]) -> list[Path]:
+    """Return the targets. Raises `ConfigError` if one is an input image, which would be overwritten."""
+    if taken := {image.resolve() for image in images} & {target.resolve() for target in targets}:
+        raise ConfigError(
+            f"{sorted(taken)[0]} is one of the input images and would be overwritten: choose another --out."
+        )
     return targets
 
 
 def note(text: str) -> None:
-    """A remark on stderr, so that stdout stays what was asked for."""
+    """Print a remark on stderr, so that stdout has only the result."""
     print(text, file=sys.stderr)
 
 
 @contextlib.contextmanager
 def plugins_may_print() -> Iterator[None]:
-    """Sends what plugins print while they are imported to stderr."""
+    """Redirect to stderr what plugins print while they are imported."""
     with contextlib.redirect_stdout(sys.stderr):
         yield
 
 
 def count(number: int | None) -> str:
-    """A number of parameters for people: 11.2 M."""
+    """Return a number of parameters as short text, e.g. `11.2 M`."""
     if not number:
         return ""
     for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
