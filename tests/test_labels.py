@@ -123,7 +123,7 @@ def test_a_name_of_two_classes_is_refused():
     labels = names("imagenet-1k")
     with pytest.raises(DataError, match=r"several classes called 'CARDIGAN'.*identifier"):
         align(["CARDIGAN", "tench"], labels, "imagenet-1k")
-    with pytest.raises(DataError, match=r"'tench' and 'Tench', are the same label of the model, 'tench'"):
+    with pytest.raises(DataError, match=r"'tench' and 'Tench', have the same label in the model, 'tench'"):
         align(["tench", "Tench"], labels)
     assert align(["Tench", "tench"], labels, used=[1]).indexes == (-1, 0)
 

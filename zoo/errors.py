@@ -1,6 +1,6 @@
-"""Errors a user can act on: what was given, what is accepted, what to do.
+"""Errors that a user can act on. Each says what was given, what is accepted and what to do.
 
-The command line prints the sentence and exits with code 2; nothing else of zoo decides an exit code.
+The command line prints the message and exits with code 2.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class ConfigError(ZooError, ValueError):
 
 
 class DataError(ZooError, ValueError):
-    """A data set that cannot be read, or that does not fit the task."""
+    """A dataset that cannot be read, or that does not fit the task."""
 
 
 class WeightsError(ZooError, ValueError):
@@ -30,7 +30,7 @@ class WeightsError(ZooError, ValueError):
 
 
 class FetchError(ZooError, OSError):
-    """A file that could not be had from its source."""
+    """A file that could not be fetched from its source."""
 
 
 class PluginError(ZooError, RuntimeError):
@@ -38,11 +38,11 @@ class PluginError(ZooError, RuntimeError):
 
 
 class RunError(ZooError, RuntimeError):
-    """A run folder that cannot be written, read or resumed."""
+    """A run directory that cannot be written, read or resumed."""
 
 
 def nearest(given: str, accepted: Iterable[str], count: int = 5) -> list[str]:
-    """The `count` accepted names closest to `given`, best first; names that contain it count as close."""
+    """Return the `count` accepted names closest to `given`, best first; names that contain it count as close."""
     names = sorted(set(accepted))
     close = difflib.get_close_matches(given, names, n=count, cutoff=0.6)
     inside = [name for name in names if given and given.lower() in name.lower() and name not in close]
@@ -50,7 +50,7 @@ def nearest(given: str, accepted: Iterable[str], count: int = 5) -> list[str]:
 
 
 def unknown_name(kind: str, given: str, accepted: Iterable[str], hint: str = "") -> UnknownNameError:
-    """The error for a name that is not among `accepted`: says the nearest ones, or all of a short list."""
+    """Return the error for a name that is not among `accepted`. It lists the nearest names, or all of a short list."""
     names = sorted(set(accepted))
     close = nearest(given, names)
     if close:

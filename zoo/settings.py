@@ -1,4 +1,4 @@
-"""Where zoo keeps things, and the environment variables it reads. Always read at call time, never at import."""
+"""Folders of zoo, and the environment variables that it reads. They are read at each call, never at import."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from pathlib import Path
 
 
 def cache_dir() -> Path:
-    """Downloads, locks and compiled programs: `$ZOO_CACHE`, else `$XDG_CACHE_HOME/zoo`, else `~/.cache/zoo`."""
+    """Return the folder of downloads, locks and compiled programs.
+
+    It is `$ZOO_CACHE`, else `$XDG_CACHE_HOME/zoo`, else `~/.cache/zoo`.
+    """
     if given := os.environ.get("ZOO_CACHE"):
         return Path(given).expanduser()
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
@@ -15,7 +18,10 @@ def cache_dir() -> Path:
 
 
 def config_dir() -> Path:
-    """The user's own `registry.toml`: `$ZOO_CONFIG`, else `$XDG_CONFIG_HOME/zoo`, else `~/.config/zoo`."""
+    """Return the folder of the user's own `registry.toml`.
+
+    It is `$ZOO_CONFIG`, else `$XDG_CONFIG_HOME/zoo`, else `~/.config/zoo`.
+    """
     if given := os.environ.get("ZOO_CONFIG"):
         return Path(given).expanduser()
     base = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
@@ -23,7 +29,7 @@ def config_dir() -> Path:
 
 
 def hub_cache_dir() -> Path:
-    """Where hub files are kept: the Hugging Face cache, so that files other tools downloaded are found."""
+    """Return the Hugging Face cache, which is shared with other tools: files that they downloaded are found."""
     if given := os.environ.get("HF_HUB_CACHE"):
         return Path(given).expanduser()
     home = os.environ.get("HF_HOME") or "~/.cache/huggingface"
@@ -31,14 +37,14 @@ def hub_cache_dir() -> Path:
 
 
 def hub_endpoint() -> str | None:
-    """The hub's address where it is not the public one (`$HF_ENDPOINT`)."""
+    """Return the address of the hub (`$HF_ENDPOINT`); None for the public one."""
     return os.environ.get("HF_ENDPOINT") or None
 
 
 def keep_compiled_programs() -> None:
-    """Have jax keep compiled programs in the cache folder, unless it was told of a place already.
+    """Cache compiled programs of jax on disk, unless jax already has a cache folder.
 
-    The command line does this: each of its calls is a new process, which would compile everything anew.
+    The command line does this because each of its calls is a new process, which would compile everything again.
     """
     import jax
 
@@ -48,10 +54,10 @@ def keep_compiled_programs() -> None:
 
 
 def offline() -> bool:
-    """Whether no request may be made: `$ZOO_OFFLINE` or `$HF_HUB_OFFLINE` set to 1, true, yes or on."""
+    """Return whether network requests are forbidden: `$ZOO_OFFLINE` or `$HF_HUB_OFFLINE` set to 1, true, yes or on."""
     return any(flag(name) for name in ("ZOO_OFFLINE", "HF_HUB_OFFLINE"))
 
 
 def flag(name: str) -> bool:
-    """Whether the environment variable is switched on."""
+    """Return whether an environment variable is switched on."""
     return os.environ.get(name, "").strip().lower() in {"1", "true", "yes", "on"}

@@ -1,4 +1,4 @@
-"""`zoo demo`: what transfer learning is, without a network and without data."""
+"""`zoo demo`: transfer learning in one minute, without downloads."""
 
 from __future__ import annotations
 
@@ -16,11 +16,16 @@ def register(app: typer.Typer) -> None:
 
 
 def demo(
-    out: Annotated[Path, typer.Option("--out", help="Folder for drawings, runs and the picture.")] = Path("zoo-demo"),
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the drawings and of both trainings.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Strict JSON.")] = False,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the drawings, the runs and the plot.")] = Path(
+        "zoo-demo"
+    ),
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Random seed of the drawings and of both runs.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Train on a handful of drawings, from pretrained weights and from scratch. No network, no data, one minute."""
+    """Train on a few drawings, with pretrained weights and from scratch.
+
+    Needs no network and no dataset, and takes about a minute.
+    """
     from zoo.demo.compare import compare
 
     found = compare(out, seed=seed, say=output.note)

@@ -1,4 +1,4 @@
-"""`zoo doctor`: the environment explained."""
+"""`zoo doctor`: check the environment."""
 
 from __future__ import annotations
 
@@ -16,10 +16,13 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="Strict JSON.")] = False,
-    timeout: Annotated[float, typer.Option(help="Seconds that devices and plugins are each given.")] = 60.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    timeout: Annotated[float, typer.Option(help="Time limit in seconds, for the devices and for the plugins.")] = 60.0,
 ) -> None:
-    """Explain the environment: versions, devices, folders, plugins. Exits with 1 when something is wrong."""
+    """Check the environment: versions, devices, folders, plugins.
+
+    Exits with code 1 if there are problems.
+    """
     from zoo import doctor as examination
 
     sections = []

@@ -57,7 +57,10 @@ def evaluate(
     accept_license: AcceptLicense = False,
     as_json: Json = False,
 ) -> None:
-    """Print metrics on DATA: `zoo evaluate RUN DATA`, or `zoo evaluate DATA --backbone NAME --weights SOURCE`."""
+    """Print the metrics of a model on DATA.
+
+    Usage: `zoo evaluate RUN DATA`, or `zoo evaluate DATA --backbone NAME --weights SOURCE`.
+    """
     from zoo.data import read
 
     check_number("batch_size", batch_size, BATCH_SIZE)
@@ -109,7 +112,10 @@ def predict(
     accept_license: AcceptLicense = False,
     as_json: Json = False,
 ) -> None:
-    """Predict labels, boxes, masks, ... for images: `zoo predict RUN IMAGE...`, or with --backbone instead of RUN."""
+    """Predict labels, boxes or masks for images.
+
+    Usage: `zoo predict RUN IMAGE [IMAGE ...]`, or `zoo predict IMAGE --backbone NAME --weights SOURCE`.
+    """
     from zoo.data import list_images
     from zoo.data.left_out import left_out
 

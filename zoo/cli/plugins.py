@@ -1,4 +1,4 @@
-"""`zoo plugins`: how every plugin fared, a conformance check of one, and its catalogue."""
+"""`zoo plugins`: the state of every plugin, a conformance check of one, and its catalogue."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from zoo.errors import unknown_name
 if TYPE_CHECKING:
     from zoo.registry.loader import Candidate
 
-plugins = typer.Typer(help="How every plugin fared, and why.", rich_markup_mode=None, invoke_without_command=True)
+plugins = typer.Typer(
+    help="List the installed plugins with their state; check one.", rich_markup_mode=None, invoke_without_command=True
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -26,9 +28,9 @@ def register(app: typer.Typer) -> None:
 @plugins.callback()
 def list_(
     context: typer.Context,
-    as_json: Annotated[bool, typer.Option("--json", help="Strict JSON, with tracebacks.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with tracebacks.")] = False,
 ) -> None:
-    """How every plugin fared, and why. Imports all that are not disabled."""
+    """List the installed plugins with their state. Imports every plugin that is not disabled."""
     if context.invoked_subcommand:
         return
     from zoo.registry import registry
@@ -45,9 +47,12 @@ def list_(
 @plugins.command()
 def check(
     name: Annotated[str, typer.Argument(help="A plugin: its name, module or distribution/name.")],
-    timeout: Annotated[float, typer.Option(help="Seconds that it may take.")] = 300.0,
+    timeout: Annotated[float, typer.Option(help="Time limit in seconds.")] = 300.0,
 ) -> None:
-    """Import a plugin in a process of its own and compare what it builds with what it declares."""
+    """Check that a plugin builds what it declares.
+
+    The plugin is imported in a separate process.
+    """
     _candidate(name)
     command = [sys.executable, "-m", "zoo.models.conformance", name]
     try:
@@ -62,7 +67,10 @@ def check(
 
 @plugins.command()
 def catalogue(name: Annotated[str, typer.Argument(help="A plugin: its name, module or distribution/name.")]) -> None:
-    """Print the registry.toml that the plugin's package should ship, so that listing need not import it."""
+    """Print the registry.toml for a plugin's package.
+
+    A package that ships it can be listed without being imported.
+    """
     from zoo.models.backbone import count_params
     from zoo.registry import derive, loader
 

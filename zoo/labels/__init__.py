@@ -1,5 +1,7 @@
-"""Class names: those of published weights, one text file a set (a line per class, optionally `identifier<TAB>name`),
-and which of a model's classes a data set's class is."""
+"""Class names: the label sets of published weights, and the matching of a dataset's classes with a model's labels.
+
+A label set is a text file with one class a line, optionally as `identifier<TAB>name`.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +17,11 @@ _SHOWN = 5
 
 
 class Alignment(NamedTuple):
-    """Which label each class of a data set is.
+    """The label of each class of a dataset.
 
     Attributes:
-        indexes: for each class the index of the label; -1 for a class that the model does not know and no sample has.
-        notes: what was not matched by the exact name, for people.
+        indexes: index of the label of each class; -1 for a class that the model does not know and no sample has.
+        notes: remarks on the classes that were not matched by their exact name.
     """
 
     indexes: tuple[int, ...]
@@ -27,22 +29,24 @@ class Alignment(NamedTuple):
 
 
 LABEL_SETS: Point[Any] = Point("labels.set", "label set")
-"""The label sets there are: text files (paths, or what `importlib.resources.files` gives), or tuples of their lines."""
+"""The label sets: text files (paths, or what `importlib.resources.files` gives), or tuples of their lines."""
 
 
 def names(label_set: str) -> tuple[str, ...]:
-    """The class names of a set such as `imagenet-1k`, in the order of the outputs."""
+    """Return the class names of a set such as `imagenet-1k`, in the order of the model's outputs."""
     return tuple(line.split("\t")[-1] for line in _lines(label_set))
 
 
 _COCO = ("coco-80", "coco-90", "coco-91")
 _CATEGORIES = "coco-91"
-"""The set whose places are the numbers of COCO's categories."""
+"""The set in which the position of a name is its COCO category id."""
 
 
 def category_numbers(labels: Sequence[str]) -> tuple[int, ...]:
-    """The number that COCO gives each label (its category `id`), where they are COCO's categories in any of the orders
-    that published weights have them in; else nothing. The 80 categories have numbers from 1 to 90."""
+    """Return the COCO category `id` of each label, from 1 to 90 for the 80 categories.
+
+    The labels must be COCO's categories, in one of the orders that published weights use; else the result is empty.
+    """
     place = {name: number for number, name in enumerate(names(_CATEGORIES))}
     return tuple(place[name] for name in labels) if tuple(labels) in map(names, _COCO) else ()
 
@@ -65,16 +69,19 @@ def align(
     *,
     numbers: bool = True,
 ) -> Alignment:
-    """Find the model's label that each class of a data set is.
+    """Find the model's label for each class of a dataset.
 
-    A class is matched by its exact name, in one Unicode form; else by its identifier in the label set (ImageNet's
-    `n01440764`); else without regard to case, spaces, `_` and `-`. Where all classes are numbers and no label is, they
-    are class numbers from 0. The place in the list decides only between labels of one name, where the data set lists
+    A class is matched by its exact name after Unicode normalisation; else by its identifier in the label set
+    (ImageNet's `n01440764`); else ignoring case, spaces, `_` and `-`. If all classes are numbers and no label is, they
+    are class numbers from 0. The position decides only between labels of the same name, and only if the dataset has
     as many classes as the model.
 
     Args:
-        used: indexes of the classes that samples have; only these must be known. All without it.
-        numbers: whether numbers may be class numbers; without it they are names like others.
+        classes: the class names of the dataset.
+        labels: the class names of the model.
+        label_set: name of the label set of the model, for its identifiers; empty for none.
+        used: indexes of the classes that samples have; only these must be known. None for all.
+        numbers: whether numbers may be class numbers; if not, they are names like others.
 
     Raises:
         DataError: naming the classes that the model does not know, a name that several of its labels have, or two
@@ -112,7 +119,7 @@ def align(
 
 
 def _places(names: Iterable[str]) -> dict[str, list[int]]:
-    """Name -> where it stands."""
+    """Return the positions of each name."""
     found = defaultdict(list)
     for place, name in enumerate(names):
         found[name].append(place)
@@ -120,7 +127,7 @@ def _places(names: Iterable[str]) -> dict[str, list[int]]:
 
 
 def _single(classes: Sequence[str], labels: Sequence[str], found: Sequence[int], needed: Collection[int]) -> list[int]:
-    """Let each label be one class: of several that no sample needs, the one of its exact name."""
+    """Give each label at most one class. Of several classes without samples, the one with the exact name wins."""
     single = list(found)
     by_label: dict[int, list[int]] = defaultdict(list)
     for place, index in enumerate(found):
@@ -132,8 +139,8 @@ def _single(classes: Sequence[str], labels: Sequence[str], found: Sequence[int],
         used = [place for place in places if place in needed]
         if len(used) > 1:
             raise DataError(
-                f"two classes of the data, {classes[used[0]]!r} and {classes[used[1]]!r}, are the same label of the "
-                f"model, {labels[index]!r}: rename one of them, or put their samples together."
+                f"two classes of the data, {classes[used[0]]!r} and {classes[used[1]]!r}, have the same label in the "
+                f"model, {labels[index]!r}: rename or merge them."
             )
         kept = (used or sorted(places, key=lambda place: classes[place] != labels[index]))[0]
         for place in set(places) - {kept}:
@@ -185,6 +192,6 @@ def _notes(
 
 
 def shown(texts: Sequence[str], count: int = _SHOWN) -> str:
-    """Return the first texts of a list, and how many more there are."""
+    """Return the first texts of a list as one text, with the number of those left out."""
     more = len(texts) - count
     return ", ".join(texts[:count]) + (f" and {more} more" if more > 0 else "")
