@@ -10,14 +10,15 @@ from zoo.errors import ZooError
 
 
 def main() -> None:
-    """Run the command line. Exits with 2 and one sentence on stderr for what the user can mend."""
+    """Run the command line. Errors that the user can fix are printed on stderr in one sentence, with exit code 2."""
     try:
         try:
             _run(sys.argv[1:])
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
-        # The reader has gone (`zoo list weights | head`). Python would complain once more while it closes stdout.
+        # The reader has closed the pipe (`zoo list weights | head`). Without this, Python would report a second error
+        # when it closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except ZooError as error:
@@ -28,10 +29,7 @@ def main() -> None:
 
 
 def _run(args: list[str]) -> None:
-    """Run the app; a plain `zoo list` without it.
-
-    typer converts arguments with pydantic, and loading the two takes longer than the listing itself.
-    """
+    """Run the typer app, except for a plain `zoo list`: importing typer takes longer than the listing itself."""
     names = [arg for arg in args[1:] if arg != "--json"]
     if args[:1] == ["list"] and len(names) <= 2 and not any(name.startswith("-") for name in names):
         from zoo.cli import entries

@@ -13,7 +13,7 @@ from zoo.registry import registry
 from zoo.registry.parts import Point
 
 COMMANDS: Point[Callable[..., Any]] = Point("zoo.command", "command")
-"""A part is a function whose parameters typer understands; its summary is what `zoo --help` says of it."""
+"""A part is a function with parameters that typer understands; `zoo --help` shows its summary."""
 
 
 class Commands(TyperGroup):

@@ -1,4 +1,4 @@
-"""Options of a command from the fields of a configuration."""
+"""Turn the fields of a configuration into options of a command."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from zoo.training.options import Declared
 
 
 def with_flags(options: Sequence[Declared]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command, which takes them as `**flags`, the options that have a flag. typer reads its signature."""
+    """Add the options that have a flag to the signature of a command, which typer reads.
+
+    The command receives them as `**flags`.
+    """
 
     def decorated(command: Callable[..., None]) -> Callable[..., None]:
         hints = get_type_hints(command, include_extras=True)
@@ -37,12 +40,12 @@ def with_flags(options: Sequence[Declared]) -> Callable[[Callable[..., None]], C
 
 
 def values(options: Sequence[Declared], flags: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a configuration for what the command line took."""
+    """Return the values of a configuration from the values of the command line."""
     return {one.name: one.parsed(flags[one.name]) for one in options if one.name in flags}
 
 
 def _annotation(one: Declared) -> Any:
-    """The type that typer converts to, with the flag, and the help of the declaration."""
+    """Return the type that typer converts to, with the flag and help of the declaration."""
     flag = one.option.flag or f"--{one.name.replace('_', '-')}"
     if one.default is True:
         flag = f"{flag}/--no-{flag.removeprefix('--')}"
