@@ -174,7 +174,7 @@ def test_other_code_of_the_same_name_is_not_used(run: Run, sites, tinynet: Path,
         zoo.load(run.folder)
     for part in ("distribution tinynet 1.0", "pip install tinynet", "aaa-taker/tinynet has the same name"):
         assert part in str(error.value)
-    with pytest.raises(ConfigError, match="aaa-taker/tinynet is other code of the same name"):
+    with pytest.raises(ConfigError, match="aaa-taker/tinynet is a different backbone of the same name"):
         zoo.create("tinynet", "classifier", weights=str(run.folder))
     sites(other, tinynet)  # both: the recorded one
     assert zoo.load(run.folder).predict(photo).top == wanted

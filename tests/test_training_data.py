@@ -204,7 +204,7 @@ def test_features(data: Path):
     bare = zoo.features(model.backbone, x, at=["body"])
     np.testing.assert_allclose(bare["body"], found["body"], rtol=1e-4, atol=1e-5)
     assert list(zoo.features(model, photos[0])) == ["body"]  # the last stage, when none is named
-    with pytest.raises(ConfigError, match="bare backbone knows no preprocessing"):
+    with pytest.raises(ConfigError, match="bare backbone has no preprocessing"):
         zoo.features(model.backbone, photos)
     with pytest.raises(
         zoo.UnknownNameError if hasattr(zoo, "UnknownNameError") else LookupError, match="stem, body|body"

@@ -74,16 +74,16 @@ class Adapter(OnBackbone, Objective, Output, Report):
 
 
 def option_fields(adapter: type[Adapter]) -> dict[str, dataclasses.Field[Any]]:
-    """The options of an adapter: its fields but `labels`."""
+    """Return the options of a task: its fields except `labels`."""
     return {f.name: f for f in dataclasses.fields(adapter) if f.name != "labels"}
 
 
 def configure(adapter: type[Adapter], labels: Sequence[str], options: Mapping[str, Any]) -> Adapter:
-    """An adapter from options as Python values or as strings from a command line.
+    """Return a task with options given as Python values or as strings of a command line.
 
     Raises:
-        UnknownNameError: for an option it does not have, with the nearest ones.
-        ConfigError: for a value of the wrong type or out of range.
+        UnknownNameError: The task lacks an option; the error names the nearest ones.
+        ConfigError: A value has the wrong type or is out of range.
     """
     known = option_fields(adapter)
     refuse_renamed(options, known, adapter.renamed)
@@ -103,7 +103,7 @@ def configure(adapter: type[Adapter], labels: Sequence[str], options: Mapping[st
 
 
 def adjusted(adapter: Adapter, options: Mapping[str, Any]) -> Adapter:
-    """An adapter with other values of options that are `adjustable`. Raises `ConfigError` for others."""
+    """Return a task with changed values of `adjustable` options. Raises `ConfigError` for other options."""
     kind = type(adapter)
     refuse_renamed([key.removeprefix("task.") for key in options], option_fields(kind), kind.renamed)
     for key in options:

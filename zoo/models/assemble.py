@@ -20,13 +20,16 @@ from zoo.registry.spec import BackboneSpec, Preprocess
 
 @dataclass(frozen=True)
 class Blueprint:
-    """What the modules of a model follow from.
+    """Everything that determines the modules of a model.
 
     Attributes:
-        spec: of the backbone, with its strides as it is built (`BackboneSpec.built_with`).
-        adapter: the task with its labels and options. preprocess: how images are prepared. in_channels: theirs.
-        build: build options of the backbone. seed: of everything random.
-        declared: take the stages' shapes as the spec declares them, without a trace, which does where only the
+        spec: The backbone, with its strides as it is built (`BackboneSpec.built_with`).
+        adapter: The task with its labels and options.
+        preprocess: How images are prepared.
+        in_channels: Channels of the images.
+        build: Build options of the backbone.
+        seed: Seed of everything random.
+        declared: Take the stages' shapes as the spec declares them instead of tracing the backbone. Enough where only
             channels matter.
     """
 
@@ -40,7 +43,7 @@ class Blueprint:
 
     @cached_property
     def shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """What the head reads: the shape of each stage's output for one image."""
+        """The shape of each stage's output that the head reads, for one image."""
         taps, size = self.adapter.taps(self.spec), self.preprocess.size
         if not self.declared:
             return feature_shapes(self.spec, size, taps, in_channels=self.in_channels, **self.build)
@@ -51,32 +54,32 @@ class Blueprint:
         }
 
     def head(self) -> nnx.Module:
-        """The task's head, initialised."""
+        """Return the task's head, initialised."""
         inputs = HeadInputs(self.spec, self.shapes, self.preprocess.size)
         return self.adapter.build(inputs, rngs=nnx.Rngs(self.seed))
 
     def abstract_head(self, adapter: Adapter | None = None) -> nnx.Module:
-        """The head with shapes in place of arrays; of another adapter, such as one for other classes."""
+        """Return the head with shapes instead of arrays, perhaps for another task, such as one with other classes."""
         other = replace(self, adapter=adapter) if adapter else self
         if other is not self:
             other.__dict__["shapes"] = self.shapes  # a task reads the same stages whatever its classes are
         return nnx.eval_shape(other.head)
 
     def backbone(self) -> nnx.Module:
-        """The backbone with random values."""
+        """Return the backbone with random values."""
         rngs = nnx.Rngs(jax.random.fold_in(jax.random.key(self.seed), 1))
         module: nnx.Module = self.spec.build(rngs=rngs, in_channels=self.in_channels, **self.build)
         return module
 
     def abstract_backbone(self) -> nnx.Module:
-        """The backbone with shapes in place of arrays."""
+        """Return the backbone with shapes instead of arrays."""
         return abstract(self.spec, in_channels=self.in_channels, **self.build)
 
 
 def assemble(
     blueprint: Blueprint, card: Card, backbone: nnx.Module | None = None, head: nnx.Module | None = None
 ) -> Model:
-    """A model, in evaluation mode, of modules that were made by a blueprint; abstract ones where none are given."""
+    """Return a model in evaluation mode from the modules of a blueprint; missing modules are abstract."""
     model = Model(
         backbone or blueprint.abstract_backbone(),
         head or blueprint.abstract_head(),

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 StageFunction = Callable[[Array], Array]
 PIXELS = "pixels"
-"""What an adapter names among its taps to be given the images: RGB or grey values in [0, 1], (b, h, w, c)."""
+"""The tap that stands for the images themselves: RGB or grey values in [0, 1], (b, h, w, c)."""
 
 
 class StagedModule(nnx.Module):

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from zoo.registry.spec import Preprocess
 
 DTYPES = ("float32", "bfloat16")
-"""What the arithmetic of a model may be in, by the names that jax.numpy has for them."""
+"""Accepted dtypes of a model's arithmetic, by their names in jax.numpy."""
 
 
 @dataclass(frozen=True)
@@ -25,13 +25,21 @@ class Card:
     """Where a model comes from and how it must be used. It is saved with the weights.
 
     Attributes:
-        backbone: qualified or plain name of the architecture. adapter: name of the task.
-        weights: name, path or hub address of what the parameters started from; empty for random ones.
-        preprocess: how pixels are prepared. in_channels: of the images. dtype: of the arithmetic.
-        options: build options of the backbone. label_set: name of the published label set, where the labels are one.
-        license: of the weights. sha256: of the file they came from. seed: of everything initialised at random.
-        notes: what was done to fit the weights to the model, for people. new_head: the head is untrained.
-        plugins: whose code the `backbone` and the `adapter` are.
+        backbone: Name of the architecture, plain or with its distribution.
+        adapter: Name of the task.
+        weights: Name, path or hub address of the weights that the parameters started from; empty if random.
+        preprocess: How images are prepared.
+        in_channels: Channels of the images.
+        dtype: Dtype of the arithmetic.
+        options: Build options of the backbone.
+        label_set: Name of the published label set, if the labels are one.
+        license: Licence of the weights.
+        sha256: Checksum of the file that they came from.
+        revision: Revision of that file on the hub.
+        seed: Seed of everything that was initialised at random.
+        notes: How the weights were fitted to the model, for people.
+        new_head: Whether the head is untrained.
+        plugins: Distributions that `backbone` and `adapter` come from.
     """
 
     backbone: str
@@ -51,6 +59,6 @@ class Card:
     plugins: Mapping[str, Provider] = field(default_factory=dict, hash=False)
 
     def qualified(self, part: Literal["backbone", "adapter"]) -> str:
-        """The name of a part in the registry: `distribution/name` where its distribution is known."""
+        """Return the name of a part in the registry: `distribution/name` if its distribution is known."""
         name = str(getattr(self, part))
         return f"{self.plugins[part].distribution}/{name}" if part in self.plugins else name

@@ -1,4 +1,4 @@
-"""A file of weights that a model starts from: what it holds, where it comes from, which classes it knows."""
+"""The file of weights that a model starts from: its tensors, origin and classes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from zoo.weights.mapping import slots
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A file of weights. `saved` is its description where it is a saved model."""
+    """A file of weights. `saved` is the description of a saved model."""
 
     source: str
     fetched: Fetched
@@ -43,9 +43,10 @@ class Checkpoint:
         return {name: array for name, array in self.tensors.items() if not name.startswith(HEAD)}
 
     def run(self, parts: Parts) -> Saved | None:
-        """The saved model's description where its head is one of the task asked for.
+        """Return the saved model's description if its head is for the requested task.
 
-        Raises `ConfigError` where its backbone is another distribution's of the same name.
+        Raises:
+            ConfigError: Its backbone comes from another distribution under the same name.
         """
         if self.saved is None:
             return None
@@ -57,7 +58,7 @@ class Checkpoint:
         ):
             raise ConfigError(
                 f"{self.fetched.path} was made with {self.saved.card.qualified('backbone')}, and "
-                f"{now.distribution}/{parts.spec.name} is other code of the same name: name the former."
+                f"{now.distribution}/{parts.spec.name} is a different backbone of the same name: use the former name."
             )
         if not self.saved.is_for(parts.task, parts.plugins["adapter"].distribution):
             return None
@@ -65,14 +66,15 @@ class Checkpoint:
 
 
 def is_near(source: str | None) -> bool:
-    """Whether weights lie on this machine, so that looking at them costs nothing."""
+    """Return whether weights are local, so that reading them needs no download."""
     return bool(source) and "://" not in str(source) and Path(str(source)).expanduser().exists()
 
 
 def open_checkpoint(request: Request, parts: Parts) -> Checkpoint | None:
-    """The file that a model starts from, fetched where it is elsewhere; None for random values.
+    """Return the file that a model starts from, downloaded if needed; None for random values.
 
-    Raises `ConfigError` where no download is known.
+    Raises:
+        ConfigError: No download is known.
     """
     row = parts.row
     if not request.pretrained:
@@ -95,7 +97,7 @@ def _opened(source: str, row: WeightSpec | None = None) -> Checkpoint:
 
 
 def origin(request: Request, parts: Parts, checkpoint: Checkpoint) -> Origin:
-    """What is known of where weights come from."""
+    """Return what is known about the origin of weights."""
     spec, body = parts.spec, checkpoint.body
     if request.weights and checkpoint.saved:  # it says all of itself, whatever the name of the backbone stands for
         return origin_of(spec, None, None, checkpoint.saved, body)
@@ -112,11 +114,7 @@ def origin(request: Request, parts: Parts, checkpoint: Checkpoint) -> Origin:
 def choose_labels(
     parts: Parts, build: Mapping[str, Any], checkpoint: Checkpoint | None, run: Saved | None, origin: Origin
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """(the model's labels, the checkpoint's own labels or () when it has no classifier).
-
-    Args:
-        build: build options of the backbone.
-    """
+    """Return the model's labels, and the checkpoint's own labels, () if it has no classifier."""
     own = _own_labels(parts.spec, build, checkpoint, run, origin)
     if parts.labels is None and parts.num_classes is None:
         if not own:
@@ -145,7 +143,7 @@ def _own_labels(
 
 
 def _own_classes(spec: BackboneSpec, build: Mapping[str, Any], checkpoint: Checkpoint) -> int:
-    """How many classes the checkpoint's own classifier has; 0 when it has none."""
+    """Return the number of classes of the checkpoint's classifier; 0 if it has none."""
     names = [slot.name for slot in slots(abstract(spec, **build))]
     path = spec.classifier.path
     there = recognise(spec, names, checkpoint.header.names(), also=(f"{path}.weight",))
@@ -154,7 +152,7 @@ def _own_classes(spec: BackboneSpec, build: Mapping[str, Any], checkpoint: Check
 
 
 def label_set(spec: BackboneSpec, origin: Origin, labels: tuple[str, ...]) -> str:
-    """Name of the published label set that these are, if any."""
+    """Return the name of the published label set that these labels are, if any."""
     name = "" if origin.label_names else origin.labels or spec.classifier.labels
     return name if name and label_names(name) == labels else ""
 
@@ -162,10 +160,13 @@ def label_set(spec: BackboneSpec, origin: Origin, labels: tuple[str, ...]) -> st
 def options_of_run(
     run: Saved, taken: Mapping[str, Any], given: Mapping[str, Any], usual: Mapping[str, Any]
 ) -> list[str]:
-    """Notes on the options that come from a saved model and are not the defaults.
+    """Return notes on the options that come from a saved model and are not the defaults.
 
     Args:
-        taken: options of the task that the model has. given: those that were asked for. usual: the defaults.
+        run: The saved model.
+        taken: Options of the task that the model has.
+        given: Options that the user gave.
+        usual: The defaults.
     """
     kept = {k: v for k, v in taken.items() if k not in given and v != usual.get(k)}
     gone = [k for k, v in run.options.items() if k not in taken and v != usual.get(k)]

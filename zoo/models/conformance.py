@@ -1,4 +1,4 @@
-"""Does a plugin do what it declares? For plugin authors' tests and for `zoo plugins check NAME`.
+"""Check that a plugin does what it declares. For plugin authors' tests and `zoo plugins check NAME`.
 
 Everything is compared by shape: nothing is allocated, computed or downloaded.
 """
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def check_backbone(spec: BackboneSpec, *, options: bool = True) -> list[str]:
-    """What is wrong with a backbone, one sentence each; an empty list when it conforms.
+    """Return what is wrong with a backbone, one sentence each; an empty list if it conforms.
 
     Its stages' names, kinds, channels and strides must be those declared, for the default options and (with `options`)
     for each other value of each option, and every parameter must belong to exactly one stage.
@@ -72,7 +72,7 @@ def _wrong_owners(spec: BackboneSpec, options: dict[str, Any]) -> Iterator[str]:
 
 
 def check_weights(spec: WeightSpec, backbone: BackboneSpec) -> list[str]:
-    """What is wrong with a set of weights for `backbone`: its build options and its image size must be accepted."""
+    """Return what is wrong with weights for `backbone`: it must accept their build options and image size."""
     try:
         backbone.check_options(spec.options)
         backbone.check_size((spec.preprocess or backbone.preprocess).size)
@@ -82,7 +82,7 @@ def check_weights(spec: WeightSpec, backbone: BackboneSpec) -> list[str]:
 
 
 def check_adapter(spec: AdapterSpec) -> list[str]:
-    """What is wrong with a task: it must derive from `zoo.models.adapter.Adapter` and be frozen."""
+    """Return what is wrong with a task: it must derive from `zoo.models.adapter.Adapter` and be frozen."""
     from zoo.models.adapter import Adapter
 
     if not issubclass(spec.adapter, Adapter):
@@ -93,7 +93,7 @@ def check_adapter(spec: AdapterSpec) -> list[str]:
 
 
 def check_plugin(candidate: Candidate) -> Iterator[tuple[str, list[str]]]:
-    """Loads the plugin and yields (what was checked, what is wrong with it), as it goes."""
+    """Load a plugin and yield (what was checked, what is wrong with it)."""
     from zoo.registry import loader
 
     given, _, reason, trace = loader.attempt(candidate)
@@ -116,7 +116,7 @@ def check_plugin(candidate: Candidate) -> Iterator[tuple[str, list[str]]]:
 
 
 def main(name: str) -> int:
-    """Check the plugins that answer to `name`; 1 when anything is wrong."""
+    """Check the plugins called `name`; return 1 if anything is wrong."""
     from zoo.registry import loader
 
     found = [candidate for candidate in loader.discover() if candidate.answers_to(name)]

@@ -1,8 +1,8 @@
-"""Going on with a saved model: its head is kept where the classes agree, by name.
+"""Start from a saved model: its head is kept for the classes that agree by name.
 
-Which axis of an array stands for the classes is found by building the head for one class more: nothing here knows a
-task. An array that depends on the number of classes in another way (a class of its own for the background, four numbers
-for each) is kept only where all classes are the same.
+The axis of an array that stands for the classes is found by building the head for one class more, so nothing here knows
+a task. An array that depends on the number of classes in another way (an extra background class, four numbers for each
+class) is kept only if all classes are the same.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ OTHER_FORM = "the head of the saved model has another form"
 
 
 def same_classes(before: Sequence[str], labels: Sequence[str]) -> tuple[int | None, ...]:
-    """For each label the place of the class of that name in a saved model; None for a new one.
+    """Return for each label the index of the class of that name in a saved model; None for a new class.
 
-    Where the saved model's classes are but numbers and there are as many, the place counts.
+    If the saved model's classes are plain numbers and equally many, the order counts.
     """
     if len(before) == len(labels) and list(before) == [str(i) for i in range(len(before))]:
         return tuple(range(len(labels)))
@@ -33,7 +33,7 @@ def same_classes(before: Sequence[str], labels: Sequence[str]) -> tuple[int | No
 
 
 def inherited(saved: Saved, labels: Sequence[str]) -> dict[str, Any]:
-    """The saved model's options of the task. Those with a value for each class are left out for other classes."""
+    """Return the task options of a saved model, for other classes without those that have a value for each class."""
     count, same = len(saved.labels), tuple(labels) == saved.labels
     return {
         name: value
@@ -50,12 +50,15 @@ def transfer(
     wider: Callable[[], nnx.Module],
     report: LoadReport,
 ) -> dict[Path, np.ndarray]:
-    """Arrays for a head, by path, from a saved model's; what has none keeps its initial values.
+    """Return arrays for a head, by path, from a saved head. Variables without one keep their initial values.
 
     Args:
-        tensors: of the saved head, with the checkpoint's axes. before: its classes. labels: of `head`.
-        wider: builds the same head for one class more, without arrays.
-        report: gets a word for each array and each tensor.
+        head: The head to fill.
+        tensors: Tensors of the saved head, with the checkpoint's axes.
+        before: Classes of the saved head.
+        labels: Classes of `head`.
+        wider: Builds the same head for one class more, without arrays.
+        report: Gets an entry for each array and each tensor.
     """
     mine, places = slots(head), same_classes(before, labels)
     identical = places == tuple(range(len(before)))
@@ -90,7 +93,7 @@ def transfer(
 
 
 def _class_axis(slot: Slot, wider: tuple[int, ...] | None, classes: int) -> int | None:
-    """The axis with an entry for each class; None where it is not that simple."""
+    """Return the axis with one entry for each class; None if there is no such axis."""
     if wider is None or len(wider) != len(slot.shape):
         return None
     grown = [axis for axis, (one, other) in enumerate(zip(slot.shape, wider, strict=True)) if one != other]
@@ -100,8 +103,10 @@ def _class_axis(slot: Slot, wider: tuple[int, ...] | None, classes: int) -> int 
 
 
 def _rows(array: np.ndarray, places: Sequence[int | None], axis: int) -> np.ndarray:
-    """The entries of the classes in their new order. A new class starts from the mean of those that are kept: random
-    values could be far larger or smaller than what was learned."""
+    """Return the entries of the classes in their new order.
+
+    A new class starts from the mean of the old ones: random values could be far larger or smaller than learned ones.
+    """
     kept = [place for place in places if place is not None]
     mean = np.take(array, kept, axis).mean(axis, keepdims=True)
     both = np.concatenate([array, mean.astype(array.dtype)], axis)
@@ -109,7 +114,7 @@ def _rows(array: np.ndarray, places: Sequence[int | None], axis: int) -> np.ndar
 
 
 def _kept(before: Sequence[str], labels: Sequence[str], places: Sequence[int | None]) -> str:
-    """What became of the classes, for people."""
+    """Say which classes were kept, are new, and were left out."""
     new = [label for label, place in zip(labels, places, strict=True) if place is None]
     gone = [name for index, name in enumerate(before) if index not in places]
     text = f"{len(labels) - len(new)} of {len(labels)} classes kept by name"

@@ -1,5 +1,8 @@
-"""`zoo.create`: from two names to a model. A request becomes parts, then a design, then modules, then a model with the
-arrays of its checkpoint. Everything that can be checked is checked before anything is downloaded."""
+"""`zoo.create`: from two names to a model.
+
+A request becomes parts, then a design, then modules, then a model with the arrays of its checkpoint. Everything that
+can be checked is checked before anything is downloaded.
+"""
 
 from __future__ import annotations
 
@@ -44,28 +47,31 @@ def create(
     accept_license: bool = False,
     **config: Any,
 ) -> Model:
-    """A model for a task on a pretrained backbone, in evaluation mode.
+    """Return a model for a task on a pretrained backbone, in evaluation mode.
 
     Args:
-        name: an architecture (`resnet18`), published weights of one (`resnet18.a1_in1k`), or a named model.
-        task: a task adapter; a named model brings its own.
-        weights: where to take the weights from in place of the published ones: a safetensors file or a folder with
-            one, or `hf://org/repo[@revision]`. Of a saved model or a run of the same task, the options of the task
-            are taken as well, and the head is kept where the classes agree, by name.
+        name: An architecture (`resnet18`), published weights (`resnet18.a1_in1k`), or a named model.
+        task: The task, e.g. `classifier` (`zoo list tasks`). A named model brings its own.
+        weights: Weights to use instead of the published ones: a safetensors file, a folder with one, or
+            `hf://org/repo[@revision]`. From a saved model or a run of the same task, the options of the task are
+            taken too, and the head is kept for the classes that agree by name.
         pretrained: False initialises everything at random from `seed`.
-        labels: class names, in the order of the outputs. num_classes: how many, where they have no names; 0 for a
-            classifier without classes, whose output is the pooled features. With neither, the weights' own classes.
-        in_channels: channels of the images; the first convolution is adapted. Without it those of the saved model
-            that `weights` names, else 3.
-        image_size: side, or (height, width), in pixels, in place of the weights' own.
-        dtype: of the arithmetic, `float32` or `bfloat16`; parameters stay in float32.
-        accept_license: take weights whose licence forbids commercial use.
-        **config: options of the adapter, build options of the backbone, and fields of the preprocessing (mean, std,
-            interpolation, crop_pct, crop_mode, channels). A key that several of them have must name the one that is
-            meant: `**{"task.padding": "same"}`, `backbone.padding`, `preprocess.fill`.
+        labels: Class names, in the order of the outputs. By default the classes of the weights.
+        num_classes: Number of classes without names. With 0, a classifier outputs pooled features.
+        in_channels: Channels of the images; the first convolution is adapted. By default those of the saved model
+            that `weights` names, or 3.
+        image_size: Side, or (height, width), in pixels. By default that of the weights.
+        dtype: Dtype of the arithmetic, `float32` or `bfloat16`. Parameters stay in float32.
+        seed: Seed of everything that is initialised at random.
+        accept_license: Accept weights whose licence forbids commercial use.
+        **config: Options of the task, build options of the backbone, and fields of the preprocessing (mean, std,
+            interpolation, crop_pct, crop_mode, channels). If several owners have a key, name the owner:
+            `**{"task.padding": "same"}`, `backbone.padding`, `preprocess.fill`.
+
     Raises:
-        UnknownNameError: for a name or option that does not exist, with the nearest ones.
-        ConfigError: for what cannot work together. WeightsError: for weights that do not fit.
+        UnknownNameError: A name or option does not exist; the error names the nearest ones.
+        ConfigError: The arguments cannot work together.
+        WeightsError: The weights do not fit.
     """
     request = Request(
         name,
@@ -108,7 +114,7 @@ def check_options(name: str, task: str, arguments: Mapping[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class Draft:
-    """What is known of a model before its checkpoint: options of the task, the task, and build options asked for."""
+    """What is known of a model before its checkpoint is opened: the task, its options, and build options."""
 
     options: Mapping[str, Any]
     adapter: Adapter
@@ -116,9 +122,10 @@ class Draft:
 
 
 def draft(request: Request, parts: Parts, run: Saved | None) -> Draft:
-    """The draft of a model; options of a saved model `run` are taken where none are given.
+    """Return the draft of a model. Options that the user did not give come from the saved model `run`, if any.
 
-    Raises `ConfigError` where backbone, task and image size do not fit one another.
+    Raises:
+        ConfigError: Backbone, task and image size do not fit each other.
     """
     names = parts.classes
     if run and parts.labels is None and parts.num_classes in (None, len(run.labels)):
@@ -136,7 +143,7 @@ def draft(request: Request, parts: Parts, run: Saved | None) -> Draft:
 
 
 def _usual(parts: Parts) -> Preprocess:
-    """How images are prepared for what was asked for, before a file says more."""
+    """Return how images are prepared for the requested names, before a file says more."""
     known = parts.named.preprocess if parts.named else None
     return known or (parts.row and parts.row.preprocess) or parts.spec.preprocess
 
@@ -146,10 +153,14 @@ class Design:
     """A blueprint, and how its modules get their values.
 
     Attributes:
-        origin: where the weights come from. run: the saved model that is continued, where it is one.
-        whole: the named model, where the file holds backbone, neck and head of it.
-        own: the checkpoint's classes. options: of the task. given: those of them that were asked for.
-        tensors: of the head, where it has weights of its own.
+        blueprint: What determines the modules.
+        origin: Where the weights come from.
+        run: The saved model that is continued, if any.
+        whole: The named model, if the file holds its backbone, neck and head.
+        own: The checkpoint's classes.
+        options: Options of the task.
+        given: Those of them that the user gave.
+        tensors: Weights of the head that do not come with the backbone's.
     """
 
     blueprint: Blueprint
@@ -168,7 +179,7 @@ class Design:
 
 
 def design(request: Request, parts: Parts, checkpoint: Checkpoint | None) -> Design:
-    """Decide everything that the modules and their values follow from."""
+    """Decide everything that determines the modules and their values."""
     run = checkpoint.run(parts) if checkpoint else None
     drafted = draft(request, parts, run)
     whole = _whole(parts, drafted, checkpoint)
@@ -195,7 +206,7 @@ def design(request: Request, parts: Parts, checkpoint: Checkpoint | None) -> Des
 
 
 def _whole(parts: Parts, drafted: Draft, checkpoint: Checkpoint | None) -> ModelSpec | None:
-    """The named model, where the checkpoint holds all of it."""
+    """Return the named model if the checkpoint holds all of it."""
     if parts.named is None or checkpoint is None or checkpoint.saved:
         return None
     spec = parts.spec.built_with(drafted.build)
@@ -218,7 +229,7 @@ def _origin(request: Request, parts: Parts, checkpoint: Checkpoint | None, whole
 
 @dataclass(frozen=True)
 class Filled:
-    """What became of a checkpoint: its classes, whether the head is untrained, and notes for people."""
+    """How a checkpoint was used: its classes, whether the head is untrained, and notes for people."""
 
     own: tuple[str, ...]
     new_head: bool
@@ -226,8 +237,11 @@ class Filled:
 
 
 def filled(request: Request, parts: Parts, checkpoint: Checkpoint | None, plan: Design) -> Model:
-    """The model of a design, with random values or with those of its checkpoint."""
+    """Return the model of a design, with random values or those of its checkpoint."""
     blueprint = plan.blueprint
+    # The head is initialised first: a checkpoint may lack it or have other classes, and what it lacks keeps its
+    # initial values. A backbone is either all random or all from the checkpoint. In the second case it is built of
+    # shapes alone, so that no values are drawn in vain. Weights of the head that an option names come last and win.
     head = blueprint.head()
     if checkpoint is None:
         backbone, done = blueprint.backbone(), Filled(plan.own, True, ())
@@ -242,7 +256,7 @@ def filled(request: Request, parts: Parts, checkpoint: Checkpoint | None, plan: 
 
 
 def _from_backbone(plan: Design, checkpoint: Checkpoint, backbone: nnx.Module, head: nnx.Module) -> Filled:
-    """From a checkpoint of a backbone, perhaps with its classifier."""
+    """Fill from a checkpoint of a backbone, perhaps with its classifier."""
     blueprint, same = plan.blueprint, plan.own == plan.labels
     report = _filled_backbone(plan, checkpoint, backbone, head, keep_head=same)
     fresh = bool(report.reinitialised) or not same or not blueprint.adapter.checkpoint_paths(blueprint.spec)
@@ -257,7 +271,7 @@ def _filled_backbone(
 
 
 def _from_whole(plan: Design, checkpoint: Checkpoint, backbone: nnx.Module, head: nnx.Module) -> Filled:
-    """From a checkpoint of backbone, neck and head."""
+    """Fill from a checkpoint of backbone, neck and head."""
     of, whole = plan.blueprint, plan.whole
     assert whole is not None
 
@@ -271,7 +285,7 @@ def _from_whole(plan: Design, checkpoint: Checkpoint, backbone: nnx.Module, head
 
 
 def _from_saved(plan: Design, checkpoint: Checkpoint, backbone: nnx.Module, head: nnx.Module) -> Filled:
-    """From a saved model: its backbone and, where it is of the same task, its head, as far as the classes agree."""
+    """Fill from a saved model: its backbone and, for the same task, its head for the classes that agree."""
     of, run = plan.blueprint, plan.run
     report = _filled_backbone(plan, checkpoint, backbone, head, keep_head=False)
     tensors = part_of(checkpoint.tensors, HEAD)
@@ -279,7 +293,7 @@ def _from_saved(plan: Design, checkpoint: Checkpoint, backbone: nnx.Module, head
         assert checkpoint.saved is not None
         was = checkpoint.saved.card.adapter
         report.ignored |= dict.fromkeys((HEAD + name for name in tensors), f"the head is for {was}")
-        report.reinitialised |= dict.fromkeys((HEAD + slot.name for slot in slots(head)), "the task is another one")
+        report.reinitialised |= dict.fromkeys((HEAD + slot.name for slot in slots(head)), "the task is a different one")
         return Filled(plan.own, True, (*plan.origin.notes, str(report)))
     adapter = type(of.adapter)
     more = {name: value for name, value in plan.options.items() if not each_class_has_one(value, plan.labels)}

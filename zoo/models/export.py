@@ -1,4 +1,4 @@
-"""From a model back to a checkpoint of the reference implementation: the mapping tables run backwards.
+"""Export a model as a checkpoint of another library: the mapping tables run backwards.
 
 The folder holds `model.safetensors` and a `config.json` as timm writes it, so that timm loads it by
 `timm.create_model("local-dir:FOLDER", pretrained=True)` and `zoo.create(ARCH, TASK, weights=FOLDER)` reads all of it.
@@ -27,18 +27,20 @@ FILE = "model.safetensors"
 
 
 def export(model_or_run: Any, out: str | Path, format: str = "timm") -> Path:
-    """Write a model's parameters in another library's key layout, with what belongs to them.
+    """Write a model's parameters in another library's key layout, with its configuration.
 
     Args:
-        model_or_run: a `Model`, a `Run`, or whatever `zoo.load` takes.
-        out: the folder to write; it must not exist or be empty.
-        format: a key layout of the family (`timm`, `torchvision`, `original`). Only timm reads the `config.json`; who
-            loads another layout must set build options such as the padding by hand.
+        model_or_run: A `Model`, a `Run`, or anything that `zoo.load` accepts.
+        out: The folder to write. It must be new or empty.
+        format: A key layout of the family (`timm`, `torchvision`, `original`). Only timm reads the `config.json`; for
+            another layout, build options such as the padding must be set by hand.
+
     Returns:
         The folder.
+
     Raises:
-        ConfigError: for a layout that the family does not have, or a head that its checkpoints have no place for.
-        RunError: when `out` is there and not empty.
+        ConfigError: The family lacks this layout, or its checkpoints have no place for the head.
+        RunError: `out` is not empty.
     """
     model = model_or_run if isinstance(model_or_run, Model) else getattr(model_or_run, "model", None)
     if not isinstance(model, Model):
@@ -63,7 +65,7 @@ def export(model_or_run: Any, out: str | Path, format: str = "timm") -> Path:
 
 
 def _check(model: Model) -> None:
-    """Whether the layout has a place for everything the model does."""
+    """Raise `ConfigError` if the layout has no place for something that the model does."""
     spec = model.spec
     paths = model.adapter.checkpoint_paths(spec)
     if any(not in_checkpoint(slot, paths) for slot in slots(model.head)):
@@ -77,7 +79,7 @@ def _check(model: Model) -> None:
 
 
 def native_tensors(model: Model) -> Iterator[tuple[str, np.ndarray]]:
-    """(name, array) of every parameter and statistic, in the family's native layout."""
+    """Yield (name, array) for every parameter and statistic, in the family's native layout."""
     paths = model.adapter.checkpoint_paths(model.spec)
     for module, is_head in ((model.backbone, False), (model.head, True)):
         arrays = arrays_of(module)
@@ -86,7 +88,7 @@ def native_tensors(model: Model) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def config_of(model: Model) -> dict[str, Any]:
-    """What timm keeps beside a model's weights."""
+    """Return the `config.json` that timm keeps beside a model's weights."""
     card, spec, classes = model.card, model.spec, len(model.labels)
     prepared = card.preprocess
     pretrained: dict[str, Any] = {
@@ -121,7 +123,7 @@ def config_of(model: Model) -> dict[str, Any]:
 
 
 def _model_args(model: Model) -> dict[str, Any]:
-    """The build options in the words of timm's constructor."""
+    """Return the build options as arguments of timm's constructor."""
     arguments: dict[str, Any] = {}
     for option, value in model.card.options.items():
         said = model.spec.export_args.get(option, {})

@@ -1,4 +1,4 @@
-"""Putting a checkpoint's arrays into the modules of a model."""
+"""Put a checkpoint's arrays into the modules of a model."""
 
 from __future__ import annotations
 
@@ -59,9 +59,10 @@ def fill_whole(
     """Put a whole model's checkpoint into an abstract backbone and a head.
 
     Args:
-        heads: (classes, the head for them) that the checkpoint may be of, the published ones first.
+        heads: (classes, the head for them) that the checkpoint may be for, the published classes first.
+
     Returns:
-        (the checkpoint's classes, what became of its tensors).
+        The checkpoint's classes, and a report on its tensors.
     """
     first, errors = first_conv_of(spec, slots(backbone), in_channels), []
     for classes, build in heads:
@@ -77,7 +78,7 @@ def fill_whole(
 
 
 def in_checkpoint(slot: Slot, paths: Mapping[str, str]) -> str:
-    """The checkpoint's name of a slot of the head, or an empty string where the checkpoint has nothing for it."""
+    """Return the checkpoint's name for a slot of the head, or an empty string if it has none."""
     for here, there in paths.items():
         if slot.name.startswith(here + "."):
             return there + slot.name[len(here) :]
@@ -85,7 +86,7 @@ def in_checkpoint(slot: Slot, paths: Mapping[str, str]) -> str:
 
 
 def first_conv_of(spec: BackboneSpec, body: Sequence[Slot], in_channels: int) -> str | None:
-    """Name of the kernel that reads the image: the first convolution of the first stage."""
+    """Return the name of the kernel that reads the image: the first convolution of the first stage."""
     stage, inputs = spec.stages[0].modules, in_channels * spec.fold**2
     found = [
         slot
@@ -96,7 +97,7 @@ def first_conv_of(spec: BackboneSpec, body: Sequence[Slot], in_channels: int) ->
 
 
 def arrays_for(module: nnx.Module, tensors: Mapping[str, np.ndarray], name: str) -> dict[Path, np.ndarray]:
-    """Arrays by path from tensors by name, with the checkpoint's axes. Raises `WeightsError` unless they fit."""
+    """Return arrays by path from tensors by name, with the checkpoint's axes. Raises `WeightsError` unless they fit."""
     wanted = {slot.name: slot for slot in slots(module)}
     if wrong := sorted(wanted.keys() ^ tensors.keys()):
         raise WeightsError(f"the weights do not fit the head of {name}: {wrong[0]} is missing or not known there.")
@@ -110,9 +111,10 @@ def arrays_for(module: nnx.Module, tensors: Mapping[str, np.ndarray], name: str)
 
 
 def put(module: nnx.Module, arrays: Mapping[Path, np.ndarray], seed: int) -> None:
-    """Set variables of a module, abstract or not, from arrays by path; random streams are started from `seed`.
+    """Set variables of a module, abstract or not, from arrays by path. Random streams start from `seed`.
 
-    Raises `WeightsError` when an abstract variable would be left without a value.
+    Raises:
+        WeightsError: An abstract variable gets no value.
     """
     state = nnx.to_flat_state(nnx.state(module))
     filled = []

@@ -1,4 +1,4 @@
-"""A model: backbone, head and all that belongs to its weights, composed in Flax."""
+"""A model in Flax: a backbone, a head, and the card that says how its weights are used."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from zoo.numbers import BATCH_SIZE, check_number
 from zoo.registry.spec import BackboneSpec
 
 MIRRORED = "mirrored:"
-"""Before the names of features of mirror images, in a batch."""
+"""Prefix of a batch's entries that hold features of mirror images, by stage."""
 
 
 FEATURES = "features:"
@@ -33,12 +33,16 @@ FEATURES = "features:"
 
 
 class Model(nnx.Module):
-    """`model(images)` maps normalised images (b, h, w, c) to the task's outputs; `model.predict` takes photos.
+    """A backbone and a head. `model(x)` maps normalised images (b, h, w, c) to outputs; `model.predict` takes files.
 
     Attributes:
-        backbone, head: the two modules; every parameter is below one of them.
-        spec: what the backbone's plugin says of it. adapter: the task with its options and labels. card: see `Card`.
-        frozen: paths of the modules that stay in evaluation mode whatever `.train()` is asked.
+        backbone: The backbone module.
+        head: The head module. Every parameter is in the backbone or in the head.
+        spec: The backbone's spec.
+        adapter: The task, with its options and labels.
+        card: Where the weights come from and how images are prepared, see `Card`.
+        frozen: Paths of the modules that stay in evaluation mode after `.train()`.
+        remat: Recompute the stages' activations in the backward pass.
     """
 
     def __init__(self, backbone: nnx.Module, head: nnx.Module, *, spec: BackboneSpec, adapter: Adapter, card: Card):
@@ -52,7 +56,7 @@ class Model(nnx.Module):
 
     # Computing -------------------------------------------------------------------------------------------------
     def normalize(self, images: Array) -> Array:
-        """Pixels, uint8 or float in [0, 1], (b, h, w, c) -> what the backbone takes, in the model's dtype."""
+        """Return normalised images for pixels, uint8 or float in [0, 1], (b, h, w, c)."""
         x = images.astype(jnp.float32)
         if images.dtype == jnp.uint8:
             x = x / 255
@@ -62,29 +66,29 @@ class Model(nnx.Module):
         return (x - mean) / std
 
     def features(self, x: Array, at: Sequence[str]) -> dict[str, Array]:
-        """Outputs of the named stages for normalised images (b, h, w, c); `PIXELS` names the images themselves."""
+        """Return the outputs of the named stages for normalised images (b, h, w, c). `PIXELS` names the images."""
         stages = [name for name in at if name != PIXELS]
         found = run_stages(self.backbone, x.astype(jnp.dtype(self.card.dtype)), stages, remat=self.remat)
         return {name: self.pixels(x) if name == PIXELS else found[name] for name in at}
 
     def pixels(self, x: Array) -> Array:
-        """The reverse of `normalize`: values in [0, 1], float32, of which three are in the order RGB."""
+        """Undo `normalize`: return values in [0, 1] in float32; three channels are in the order RGB."""
         preprocess, shape = self.card.preprocess, (1, 1, 1, -1)
         mean, std = (jnp.asarray(v, jnp.float32).reshape(shape) for v in (preprocess.mean, preprocess.std))
         found = x.astype(jnp.float32) * std + mean
         return found[..., ::-1] if preprocess.channels == "BGR" else found
 
     def reduced(self, x: Array) -> dict[str, Array]:
-        """What the head computes from, for normalised images: this is what the activation cache keeps."""
+        """Return what the head computes from, for normalised images. The feature cache stores this."""
         return self.head.reduce(self.features(x, self.adapter.taps(self.spec)))  # type: ignore[attr-defined]
 
     def mirrored(self, batch: Mapping[str, Array]) -> dict[str, Array]:
-        """What the head computes from for the mirror images of a batch of pixels, or of cached features."""
+        """Return what the head computes from for the mirror images of a batch of pixels or cached features."""
         cached = {k.removeprefix(MIRRORED): value for k, value in batch.items() if k.startswith(MIRRORED)}
         return cached or self.reduced(self.normalize(batch["image"][:, :, ::-1]))
 
     def outputs(self, reduced: Mapping[str, Array]) -> Any:
-        """The head's outputs, in float32."""
+        """Return the head's outputs in float32."""
         return jax.tree.map(lambda y: y.astype(jnp.float32), self.head(reduced))  # type: ignore[operator]
 
     def forward(self, batch: Mapping[str, Any]) -> ForwardPass:
@@ -96,12 +100,12 @@ class Model(nnx.Module):
 
     # Modes -----------------------------------------------------------------------------------------------------
     def train(self, **attributes: Any) -> None:
-        """Training mode for everything that is not frozen. Frozen modules stay in evaluation mode."""
+        """Set training mode. Frozen modules stay in evaluation mode."""
         super().train(**attributes)
         self._hold_frozen()
 
     def freeze(self, modules: Iterable[str]) -> None:
-        """Keep these modules (paths such as `backbone.layer1`) in evaluation mode from now on, whatever is asked."""
+        """Keep these modules (paths such as `backbone.layer1`) in evaluation mode from now on."""
         self.frozen = tuple(modules)
         self._hold_frozen()
 
@@ -123,20 +127,21 @@ class Model(nnx.Module):
         return self.adapter.labels
 
     def adjusted(self, **options: Any) -> Model:
-        """This model, sharing its arrays, with other values of options that change nothing that was learned
-        (`Adapter.adjustable`)."""
+        """Return this model with changed prediction options (`Adapter.adjustable`). The arrays are shared."""
         other: Model = nnx.merge(*nnx.split(self))
         other.adapter = adjusted(self.adapter, options)
         return other
 
     def predict(self, images: Image | Iterable[Image], *, batch_size: int = 32, **options: Any) -> Any:
-        """What the task sees in photos: one prediction for one image, a list for several.
+        """Return the prediction for an image, or a list of predictions for several.
 
         Args:
-            images: paths, folders, or uint8 arrays (height, width, channels) in RGB; or an iterable of them.
-            options: see `adjusted`; for this time only.
+            images: Paths, folders, or uint8 arrays (height, width, channels) in RGB; or an iterable of them.
+            batch_size: Images that are computed together.
+            **options: Prediction options for this call only, see `adjusted`.
+
         Raises:
-            DataError: for a file that is no image, naming it.
+            DataError: A file is no image; the error names it.
         """
         check_number("batch_size", batch_size, BATCH_SIZE)
         if options:
@@ -148,8 +153,10 @@ class Model(nnx.Module):
         return found[0] if single else found
 
     def prepare(self, images: Sequence[Path | np.ndarray]) -> np.ndarray:
-        """Files or uint8 images as one uint8 batch (b, h, w, c) in the form the weights were made for; all in the one
-        frame `card.preprocess.size`."""
+        """Return files or uint8 images as one uint8 batch (b, h, w, c), prepared as the weights want them.
+
+        All have the size `card.preprocess.size`.
+        """
         card = replace(self.card, preprocess=replace(self.card.preprocess, frames=()))
         with ThreadPoolExecutor(4) as pool:
             return np.stack([pixels for pixels, _ in pool.map(partial(prepare_one, card), images)])
@@ -170,45 +177,45 @@ def _features(graphdef: nnx.GraphDef[Any], state: nnx.State, x: Array, at: tuple
 
 
 def features_of(batch: Mapping[str, Any]) -> dict[str, Any]:
-    """The cached features of a batch by stage; empty when it holds images."""
+    """Return the cached features of a batch by stage; empty if it holds images."""
     return {name.removeprefix(FEATURES): value for name, value in batch.items() if name.startswith(FEATURES)}
 
 
 def features(
     model_or_backbone: nnx.Module, images: Image | Array | Iterable[Image], at: Sequence[str] | None = None
 ) -> dict[str, Array]:
-    """Feature maps of images, by stage.
+    """Return the feature maps of images, by stage.
 
     Args:
-        model_or_backbone: a `Model`, or a bare backbone.
-        images: for a model, photos as `Model.predict` takes them; for either, a float array (b, h, w, c) that is
-            already normalised.
-        at: names of stages (`zoo show NAME` lists them); the last one if not given.
+        model_or_backbone: A `Model`, or a bare backbone.
+        images: For a model, images as `Model.predict` takes them. For either, a normalised float array (b, h, w, c).
+        at: Names of stages (`zoo show NAME` lists them); the last one by default.
+
     Returns:
         {stage: array} in the order of `at`; maps are (b, h, w, c), tokens (b, n, c), vectors (b, c).
     """
     model = model_or_backbone if isinstance(model_or_backbone, Model) else None
     backbone = model.backbone if model else model_or_backbone
     stages = list(backbone.stages_for(None))  # type: ignore[attr-defined]
-    wanted = tuple(at) if at is not None else (stages[-1],)
+    names = tuple(at) if at is not None else (stages[-1],)
     if hasattr(images, "dtype") and jnp.issubdtype(images.dtype, jnp.floating):  # type: ignore[union-attr]
         x = jnp.asarray(images)  # type: ignore[arg-type]
     elif model:
         x = model.normalize(jnp.asarray(model.prepare(as_list(images))))  # type: ignore[arg-type]
     else:
-        raise ConfigError("a bare backbone knows no preprocessing: give it a normalised float array (b, h, w, c).")
+        raise ConfigError("a bare backbone has no preprocessing: give it a normalised float array (b, h, w, c).")
     if x.ndim != 4:
         raise ConfigError(f"images must be (batch, height, width, channels); this array is {x.shape}.")
     if model:
         x = x.astype(jnp.dtype(model.card.dtype))
     backbone.eval()
     graphdef, state = nnx.split(backbone)
-    found = _features(graphdef, state, x, wanted)
-    return {name: found[name] for name in wanted}  # jax gives a dict back in the order of its keys
+    maps = _features(graphdef, state, x, names)
+    return {name: maps[name] for name in names}  # a compiled function sorts the keys of a dict
 
 
 def cite(model: Model | str) -> str:
-    """BibTeX entries of what a model is made of: the backbone's paper and the task's, where it has one."""
+    """Return BibTeX entries for a model: the paper of its backbone, and of its task if there is one."""
     from zoo.registry import registry
 
     if isinstance(model, str):
@@ -219,5 +226,5 @@ def cite(model: Model | str) -> str:
 
 
 def parameter_count(module: nnx.Module) -> int:
-    """How many numbers the module's parameters hold."""
+    """Return the number of parameters of a module."""
     return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(nnx.state(module, nnx.Param)))

@@ -8,7 +8,7 @@ from typing import Any
 from zoo.errors import ConfigError, UnknownNameError, unknown_name
 
 OWNERS = ("task", "backbone", "preprocess")
-"""What an option may belong to. A key names its owner as `owner.key`, which it must where several have the key."""
+"""The owners of options. A key may name its owner, `owner.key`, and must if several owners have it."""
 
 
 def refuse_renamed(keys: Iterable[str], known: Container[str], renamed: Mapping[str, str]) -> None:
@@ -26,13 +26,15 @@ def refuse_renamed(keys: Iterable[str], known: Container[str], renamed: Mapping[
 def by_owner(
     what: str, accepted: Mapping[str, Sequence[str]], *configs: Mapping[str, Any]
 ) -> dict[str, dict[str, Any]]:
-    """Each option below its owner; of several configurations the later one counts.
+    """Return the options by owner. Later configurations override earlier ones.
 
     Args:
-        what: the composition, for messages. accepted: owner -> its keys.
+        what: The task and backbone, for messages.
+        accepted: Owner -> its keys.
+
     Raises:
-        UnknownNameError: for a key that no owner has, with the nearest ones.
-        ConfigError: for a bare key that several owners have, or one that is given twice in a configuration.
+        UnknownNameError: No owner has a key; the error names the nearest ones.
+        ConfigError: Several owners have a bare key, or a configuration gives an option twice.
     """
     found: dict[str, dict[str, Any]] = {owner: {} for owner in accepted}
     for config in configs:
@@ -59,6 +61,6 @@ def _owner(what: str, accepted: Mapping[str, Sequence[str]], key: str) -> tuple[
     if len(owners) > 1:
         forms = " or ".join(f"{owner}.{key}" for owner in owners)
         raise ConfigError(
-            f"{key} is an option of the {' and of the '.join(owners)} for {what}: say which one is meant, with {forms}."
+            f"{key} is an option of the {' and of the '.join(owners)} for {what}: name the owner: {forms}."
         )
     return owners[0], key

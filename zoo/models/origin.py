@@ -1,7 +1,7 @@
-"""What belongs to a set of weights: preprocessing, build options, labels, licence, and how that is known.
+"""What belongs to a set of weights: preprocessing, build options, labels and licence.
 
-In this order: the catalogue's row, a zoo file's own card, the configuration that timm or transformers keeps beside the
-file, the marks of another framework that the family declares, and last the family's defaults.
+The sources, in this order: the catalogue, the card of a saved model, the configuration of timm or transformers beside
+the file, tensors by which the family recognises another framework, and the family's defaults.
 """
 
 from __future__ import annotations
@@ -40,8 +40,12 @@ class Origin:
     """What travels with weights.
 
     Attributes:
-        preprocess, options, license: as in `WeightSpec`. labels: name of a label set. label_names: the names
-            themselves, where the file brings its own. notes: how this is known, for people.
+        preprocess: How images are prepared.
+        options: Build options of the backbone.
+        labels: Name of a label set.
+        label_names: Class names that the file itself brings.
+        license: Licence of the weights.
+        notes: How this is known, for people.
     """
 
     preprocess: Preprocess = Preprocess()
@@ -59,12 +63,14 @@ def origin_of(
     saved: Saved | None,
     tensors: Mapping[str, np.ndarray],
 ) -> Origin:
-    """What is known of weights for `spec`.
+    """Return what is known about weights for `spec`.
 
     Args:
-        row: the catalogue's, where one was named or recognised by its sha256.
-        config: the `config.json` beside the file; transformers' has the image processor's under `PROCESSOR`.
-        saved: the file's own description, where it is a saved model. tensors: its arrays.
+        spec: The backbone.
+        row: The catalogue's row, if the weights were named or recognised by their sha256.
+        config: The `config.json` beside the file; that of transformers has the image processor's under `PROCESSOR`.
+        saved: The description of a saved model.
+        tensors: The arrays of the file.
     """
     if row is not None:
         note = f"preprocessing and options of {row.name}"
@@ -94,7 +100,7 @@ def origin_of(
 
 
 def _from_timm(spec: BackboneSpec, config: Mapping[str, Any]) -> Origin:
-    """From timm's `config.json`: the fields of `pretrained_cfg` over those of the top level."""
+    """Read timm's `config.json`. Fields of `pretrained_cfg` override those of the top level."""
     inner, arguments = config.get("pretrained_cfg") or {}, config.get("model_args") or {}
     fields = foreign.Fields(_CONFIG, config)
     for name, value in (("pretrained_cfg", inner), ("model_args", arguments)):
@@ -127,17 +133,17 @@ def _from_timm(spec: BackboneSpec, config: Mapping[str, Any]) -> Origin:
 
 
 def _unread(names: Collection[str]) -> tuple[str, ...]:
-    """A note on fields of a configuration that nothing here knows."""
+    """Return a note on fields of a configuration that are not read."""
     return (f"not read in the configuration beside the file: {', '.join(sorted(names))}",) if names else ()
 
 
 def is_transformers(config: Mapping[str, Any]) -> bool:
-    """Whether a `config.json` is transformers'."""
+    """Return whether a `config.json` was written by transformers."""
     return "model_type" in config or "transformers_version" in config
 
 
 def _same_computation(spec: BackboneSpec, config: Mapping[str, Any]) -> None:
-    """Raise `WeightsError` where the configuration is of a net with the same tensors that computes something else."""
+    """Raise `WeightsError` if the configuration is for a net with the same tensors but another computation."""
     said = {**config, **(config.get("vision_config") or {})}
     for name, (own, default) in spec.computes.items():
         if (other := said.get(name, default)) != own:
@@ -148,7 +154,7 @@ def _same_computation(spec: BackboneSpec, config: Mapping[str, Any]) -> None:
 
 
 def _from_transformers(spec: BackboneSpec, config: Mapping[str, Any], processor: Mapping[str, Any]) -> Origin:
-    """From transformers' `config.json` and, where it is there, its image processor's configuration."""
+    """Read transformers' `config.json` and the image processor's configuration, if there is one."""
     _same_computation(spec, config)
     try:
         names = {int(index): str(name) for index, name in (config.get("id2label") or {}).items()}

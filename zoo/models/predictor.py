@@ -1,4 +1,4 @@
-"""Photos to predictions: prepared, put into batches of one frame, computed by one compiled program, decoded."""
+"""From images to predictions: prepare, batch by letterbox size, run one compiled program, decode."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def _error_of(card: Card, image: Path | np.ndarray) -> ZooError | None:
 
 
 def prepare_one(card: Card, image: Path | np.ndarray) -> tuple[np.ndarray, Frame]:
-    """One image, ready for normalisation, uint8 (h, w, c), and how it shows the original."""
+    """Return a prepared image, uint8 (h, w, c), and where the original lies in it."""
     pixels = decode(image) if isinstance(image, Path) else image
     prepared = prepare(pixels, card.preprocess)
     check_channels(card, prepared, image)
@@ -119,8 +119,14 @@ def prepare_one(card: Card, image: Path | np.ndarray) -> tuple[np.ndarray, Frame
 def framed(
     card: Card, images: Sequence[Path | np.ndarray], size: int
 ) -> Iterator[tuple[list[int], np.ndarray, np.ndarray]]:
-    """(which images, their pixels (b, h, w, c), how they show the originals (b, 6)) for each frame that images have,
-    in a batch of `size` where that is given, filled up with the last one."""
+    """Yield a batch for each letterbox size among the images.
+
+    Args:
+        size: Size that batches are filled up to with copies of their last image; 0 to leave them as they are.
+
+    Yields:
+        Indices of the images, their pixels (b, h, w, c), and where the originals lie in them (b, 6).
+    """
     with ThreadPoolExecutor(4) as pool:
         prepared = list(pool.map(partial(prepare_one, card), images))
     shapes = [pixels.shape for pixels, _ in prepared]
@@ -135,7 +141,7 @@ def framed(
 
 
 def check_channels(card: Card, prepared: np.ndarray, image: Path | np.ndarray) -> None:
-    """Raise `ConfigError` where a prepared image has not as many channels as the model takes."""
+    """Raise `ConfigError` if a prepared image does not have the number of channels that the model takes."""
     if prepared.shape[-1] != card.in_channels:
         raise ConfigError(
             f"the model takes images of {card.in_channels} channels, and "
@@ -145,7 +151,7 @@ def check_channels(card: Card, prepared: np.ndarray, image: Path | np.ndarray) -
 
 
 def as_list(images: Image | Iterable[Image]) -> list[Path | np.ndarray]:
-    """The images one by one, folders and patterns expanded. An array of four axes is a batch."""
+    """Return the images one by one, with folders and patterns expanded. An array of four axes is a batch."""
     if isinstance(images, str | Path):
         return list(list_images(images))
     if isinstance(images, np.ndarray):
@@ -165,9 +171,11 @@ def _decode(graphdef: nnx.GraphDef[Model], state: nnx.State, batch: Mapping[str,
 
 
 def decode_pixels(model: Model, pixels: np.ndarray, frames: np.ndarray | None = None) -> dict[str, Array]:
-    """The task's decoded arrays for a uint8 batch (b, h, w, c), by one compiled program, in evaluation mode.
+    """Return the task's decoded arrays for a uint8 batch (b, h, w, c). One compiled program, in evaluation mode.
 
-    `frames` (b, 6) tells how each shows its original (`zoo.data.transform.Frame`); without it, they are originals.
+    Args:
+        frames: Where the original lies in each image, (b, 6), see `zoo.data.transform.Frame`. By default the images
+            are the originals.
     """
     model.eval()
     graphdef, state = nnx.split(model)

@@ -1,4 +1,4 @@
-"""How samples are prepared for a model, and which of them share a frame."""
+"""How samples are prepared for a model, and which of them share a letterbox size."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from zoo.registry.spec import Preprocess
 
 
 def evaluation_load(model: Model, *, truth: bool = False) -> Callable[[Sample], dict[str, np.ndarray]]:
-    """Prepares a sample as the weights were made for; with `truth`, beside what figures are computed against."""
+    """Return a function that prepares a sample as the weights want it; with `truth`, also what metrics need."""
     card, adapter = model.card, model.adapter
 
     def load(sample: Sample) -> dict[str, np.ndarray]:
@@ -25,7 +25,7 @@ def evaluation_load(model: Model, *, truth: bool = False) -> Callable[[Sample], 
 
 
 def training_load(model: Model) -> Callable[[Sample], dict[str, np.ndarray]]:
-    """Prepares a sample with room around it for random crops on the device."""
+    """Return a function that prepares a sample with a margin for random crops on the device."""
     preprocess, targets = with_room(model.card.preprocess), model.adapter.targets
 
     def load(sample: Sample) -> dict[str, np.ndarray]:
@@ -35,7 +35,7 @@ def training_load(model: Model) -> Callable[[Sample], dict[str, np.ndarray]]:
 
 
 def frame_numbers(dataset: Dataset, preprocess: Preprocess) -> np.ndarray | None:
-    """For each sample the number of its frame among `(size, *frames)`, (samples,); None where there is one frame."""
+    """Return the index of each sample's letterbox size in `(size, *frames)`, (samples,); None if there is one size."""
     if preprocess.crop_mode != "letterbox" or not preprocess.frames:
         return None
     frames = (preprocess.size, *preprocess.frames)
@@ -44,5 +44,5 @@ def frame_numbers(dataset: Dataset, preprocess: Preprocess) -> np.ndarray | None
 
 
 def all_targets(dataset: Dataset, model: Model) -> list[dict[str, np.ndarray]]:
-    """The encoded targets of each sample."""
+    """Return the encoded targets of each sample."""
     return [model.adapter.targets(sample, model.card.preprocess) for sample in dataset]

@@ -1,4 +1,4 @@
-"""What `zoo.create` is asked for, and what its names stand for. Nothing is fetched or built."""
+"""The arguments of `zoo.create`, and what their names stand for. Nothing is fetched or built."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PREPROCESS_OPTIONS = tuple(f.name for f in fields(Preprocess) if f.name != "size
 
 @dataclass(frozen=True)
 class Request:
-    """The arguments of `zoo.create`, which describes them. Raises `ConfigError` for what contradicts itself."""
+    """The arguments of `zoo.create`, described there. Raises `ConfigError` for contradictions."""
 
     name: str
     task: str | None = None
@@ -63,13 +63,13 @@ class Request:
 
     @property
     def size(self) -> tuple[int, int] | None:
-        """(height, width), where one is asked for."""
+        """(height, width), if a size was given."""
         return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
 
 
 @dataclass(frozen=True)
 class Options:
-    """Options below their owners."""
+    """Options by owner."""
 
     task: Mapping[str, Any]
     backbone: Mapping[str, Any]
@@ -81,9 +81,14 @@ class Parts:
     """What the names of a request stand for.
 
     Attributes:
-        named: the named model, where it is one. spec, task: of backbone and task.
-        row: the published weights that are meant. plugins: whose code backbone and task are.
-        options: the named model's and, before them, the request's. labels, num_classes: the classes asked for.
+        named: The named model, if the name is one.
+        spec: The backbone.
+        task: The task.
+        row: The published weights.
+        plugins: Distributions that backbone and task come from.
+        options: Options of the named model, overridden by those of the request.
+        labels: Requested class names.
+        num_classes: Requested number of classes.
     """
 
     named: ModelSpec | None
@@ -97,16 +102,16 @@ class Parts:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The classes as far as they are known before a checkpoint is: two where nothing is said."""
+        """The classes as far as they are known without a checkpoint; two if nothing was given."""
         return self.labels if self.labels is not None else numbered(2 if self.num_classes is None else self.num_classes)
 
 
 def resolve(request: Request) -> Parts:
-    """Look the names of a request up.
+    """Look up the names of a request.
 
     Raises:
-        UnknownNameError: for a name or option that does not exist, with the nearest ones.
-        ConfigError: for options, classes and tasks that do not go together.
+        UnknownNameError: A name or option does not exist; the error names the nearest ones.
+        ConfigError: Options, classes and task do not go together.
     """
     reg, name, task = registry(), request.name, request.task
     named = reg.model(name) if reg.means_model(name) else None
@@ -141,7 +146,7 @@ def resolve(request: Request) -> Parts:
 
 
 def _classes(request: Request, named: ModelSpec | None, task: AdapterSpec) -> tuple[tuple[str, ...] | None, int | None]:
-    """(labels, number of classes) that are asked for."""
+    """Return the requested labels and number of classes."""
     labels, count = request.labels, request.num_classes
     if named and named.labels and labels is None and count is None:
         labels = label_names(named.labels)
@@ -153,7 +158,7 @@ def _classes(request: Request, named: ModelSpec | None, task: AdapterSpec) -> tu
 
 
 def numbered(count: int) -> tuple[str, ...]:
-    """Labels of classes without names."""
+    """Return labels for classes without names: their numbers."""
     if count < 0:
         raise ConfigError(f"num_classes is {count}; it must be 0, for features alone, or more.")
     return tuple(map(str, range(count)))
@@ -163,7 +168,7 @@ def numbered(count: int) -> tuple[str, ...]:
 
 
 def _sorted(spec: BackboneSpec, task: AdapterSpec, *configs: Mapping[str, Any]) -> Options:
-    """Each option below its owner, see `zoo.models.options`; of several configurations the later one counts."""
+    """Return the options by owner, see `zoo.models.options`. Later configurations override earlier ones."""
     tables = (tuple(option_fields(task.adapter)), tuple(spec.options), PREPROCESS_OPTIONS)
     bare = [key.removeprefix("task.") for config in configs for key in config]
     refuse_renamed(bare, {name for table in tables for name in table}, task.adapter.renamed)
@@ -180,7 +185,7 @@ def _sorted(spec: BackboneSpec, task: AdapterSpec, *configs: Mapping[str, Any]) 
 
 
 def _statistics(key: str, value: Any) -> tuple[float, ...]:
-    """Numbers, one for each channel, from a value of a command line."""
+    """Return one number for each channel from a value of the command line."""
     try:
         found = tuple(float(v) for v in ([value] if isinstance(value, int | float) else value))
     except (TypeError, ValueError):
@@ -191,7 +196,7 @@ def _statistics(key: str, value: Any) -> tuple[float, ...]:
 
 
 def _frames(spec: BackboneSpec, value: Any) -> tuple[tuple[int, int], ...]:
-    """Sizes from values of a command line. Raises `ConfigError` for what is none, or too small for the backbone."""
+    """Return letterbox sizes from a value of the command line. Raises `ConfigError` for one that does not fit."""
     try:
         frames = tuple((int(height), int(width)) for height, width in value)
     except (TypeError, ValueError):
@@ -204,7 +209,7 @@ def _frames(spec: BackboneSpec, value: Any) -> tuple[tuple[int, int], ...]:
 
 
 def _check_preprocessing(options: Mapping[str, Any]) -> None:
-    """Raise `ZooError` for a value that no preprocessing has; mean and std are checked where their number is known."""
+    """Raise `ZooError` for an invalid preprocessing. mean and std are checked where the channels are known."""
     for name, kind in get_type_hints(Preprocess).items():
         if name in options and get_origin(kind) is Literal and options[name] not in get_args(kind):
             raise unknown_name(name, str(options[name]), get_args(kind))
@@ -215,7 +220,7 @@ def _check_preprocessing(options: Mapping[str, Any]) -> None:
 
 
 def check_license(request: Request, parts: Parts) -> None:
-    """Raise `ConfigError` for weights that forbid commercial use and were not accepted."""
+    """Raise `ConfigError` for weights that forbid commercial use, unless the user accepted the licence."""
     row = parts.row
     if row and row.commercial_use == "no" and not request.accept_license and not request.weights:
         raise ConfigError(
@@ -225,5 +230,5 @@ def check_license(request: Request, parts: Parts) -> None:
 
 
 def each_class_has_one(value: Any, labels: Sequence[str]) -> bool:
-    """Whether an option has a value for each class."""
+    """Return whether an option has one value for each class."""
     return isinstance(value, list | tuple) and len(value) == len(labels)

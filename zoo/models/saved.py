@@ -1,4 +1,4 @@
-"""A saved model's description of itself, in the header of its file: card, labels, options, whose code it needs."""
+"""The description in the header of a saved model: card, labels, options, and the distributions that it needs."""
 
 from __future__ import annotations
 
@@ -30,11 +30,12 @@ KINDS: Mapping[Part, str] = {"backbone": "backbones", "adapter": "adapters"}
 
 @dataclass(frozen=True)
 class Saved:
-    """What a saved model says of itself.
+    """The description of a saved model.
 
     Attributes:
-        card: see `zoo.models.model.Card`. labels: class names, in the order of the outputs.
-        options: of the task adapter, as plain values.
+        card: See `zoo.models.card.Card`.
+        labels: Class names, in the order of the outputs.
+        options: Options of the task as plain values.
     """
 
     card: Card
@@ -47,7 +48,7 @@ class Saved:
         return replace(self, options={names.get(name, name): value for name, value in self.options.items()})
 
     def is_for(self, adapter: AdapterSpec, distribution: str) -> bool:
-        """Whether its head is one of this task, of this distribution."""
+        """Return whether its head is for this task of this distribution."""
         known = self.card.plugins.get("adapter")
         return self.card.adapter == adapter.name and (
             known is None or same_distribution(known.distribution, distribution)
@@ -55,7 +56,7 @@ class Saved:
 
 
 def describe(model: Model) -> dict[str, Any]:
-    """Everything but the arrays, as plain JSON values."""
+    """Return everything about a model except its arrays, as plain JSON values."""
     adapter = model.adapter
     return {
         "format": FORMAT,
@@ -66,7 +67,7 @@ def describe(model: Model) -> dict[str, Any]:
 
 
 def identity(model: Model) -> dict[str, Any]:
-    """The description without what may change while a training is stopped: versions, and notes for people."""
+    """Return the description without what may change between interrupt and resume: versions and notes."""
     said = describe(model)
     card = {name: value for name, value in said["card"].items() if name != "notes"}
     card["plugins"] = {part: one["distribution"] for part, one in card["plugins"].items()}
@@ -74,14 +75,17 @@ def identity(model: Model) -> dict[str, Any]:
 
 
 def options_of(adapter: Adapter) -> dict[str, Any]:
-    """The options of an adapter as plain JSON values."""
+    """Return the options of a task as plain JSON values."""
     return {name: msgspec.to_builtins(getattr(adapter, name)) for name in option_fields(type(adapter))}
 
 
 def saved(file: TensorFile) -> Saved | None:
-    """The description in a file's header; None in a file that is no saved model's.
+    """Return the description in a file's header; None if the file is not a saved model.
 
-    Raises `WeightsError` where it cannot be read. That it is what was written is checked where tensors are loaded.
+    The checksum of the description is verified when tensors are loaded.
+
+    Raises:
+        WeightsError: The description cannot be read.
     """
     if DESCRIPTION not in file.metadata:
         return None
@@ -93,12 +97,12 @@ def saved(file: TensorFile) -> Saved | None:
 
 
 def part_of(tensors: Mapping[str, np.ndarray], part: str) -> dict[str, np.ndarray]:
-    """The tensors of `HEAD` or `BACKBONE`, without that prefix."""
+    """Return the tensors of `HEAD` or `BACKBONE`, without that prefix."""
     return {name.removeprefix(part): array for name, array in tensors.items() if name.startswith(part)}
 
 
 def spec_of(card: Card, part: Part) -> Any:
-    """The spec that a card was made with, of the recorded distribution and of no other. Raises as the registry does."""
+    """Return the spec that a card names, from the recorded distribution only. Raises as the registry does."""
     name = getattr(card, part)
     if part in card.plugins:
         known = card.plugins[part]
@@ -107,7 +111,7 @@ def spec_of(card: Card, part: Part) -> Any:
 
 
 def parts_of_others(adapter: Adapter) -> dict[str, Provider]:
-    """The parts of extension points that a task's options name and another distribution than zoo's gives, with it."""
+    """Return the third-party parts that a task's options name: part -> its distribution."""
     found = {}
     for option, point in points_of(type(adapter)).items():
         for key in map(point.key, point.names_in(getattr(adapter, option))):
@@ -118,9 +122,10 @@ def parts_of_others(adapter: Adapter) -> dict[str, Provider]:
 
 
 def with_recorded_parts(card: Card, adapter: type[Adapter], options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a task, parts of extension points being those of the distributions that a card names.
+    """Return a task's options with parts of extension points from the distributions that a card names.
 
-    Raises `PluginError`, which says what to install, for one that is not there.
+    Raises:
+        PluginError: A distribution is missing; the error says what to install.
     """
 
     def recorded(point: Point[Any], name: str) -> str:
@@ -138,7 +143,7 @@ def with_recorded_parts(card: Card, adapter: type[Adapter], options: Mapping[str
 
 
 def brought_up_to_date(card: Card) -> Card:
-    """The card with the versions that are installed now, and a note on each that was another one."""
+    """Return the card with the versions that are installed now, and a note on each that has changed."""
     plugins, notes = dict(card.plugins), list(card.notes)
     for part in KINDS:
         if part not in card.plugins:

@@ -1,4 +1,4 @@
-"""A model on disk: one safetensors file that holds its own description."""
+"""Models on disk: one safetensors file that describes itself."""
 
 from __future__ import annotations
 
@@ -25,22 +25,24 @@ FILE = "model.safetensors"
 
 
 def named_slots(model: Model) -> dict[str, tuple[nnx.Module, Slot]]:
-    """Name in zoo's own file -> (the module below which it lies, its slot)."""
+    """Return name in the saved file -> (module that owns the array, its slot)."""
     parts = (("backbone", model.backbone), ("head", model.head))
     return {f"{part}.{slot.name}": (module, slot) for part, module in parts for slot in slots(module)}
 
 
 def arrays_of(module: nnx.Module) -> dict[tuple[Any, ...], np.ndarray]:
-    """Path -> array for every parameter and statistic of a module."""
+    """Return path -> array for every parameter and statistic of a module."""
     state = nnx.to_flat_state(nnx.state(module, (nnx.Param, nnx.BatchStat)))
     return {path: np.asarray(variable.get_value()) for path, variable in state}
 
 
 def save(model: Model, path: str | Path) -> Path:
-    """Write a model as one safetensors file with its card, labels and options; `zoo.load` reads it back.
+    """Write a model as one safetensors file with its card, labels and options. `zoo.load` reads it back.
 
     Args:
-        path: a file ending in `.safetensors`, or a folder (made if need be) that gets a `model.safetensors`.
+        model: The model.
+        path: A file ending in `.safetensors`, or a folder for a `model.safetensors`. Folders are created.
+
     Returns:
         The file.
     """
@@ -56,13 +58,14 @@ def save(model: Model, path: str | Path) -> Path:
 
 
 def load(source: str | Path) -> Model:
-    """A saved model, in evaluation mode.
+    """Load a saved model, in evaluation mode.
 
     Args:
-        source: a run folder, a file or folder that `zoo.save` wrote, or `hf://org/repo[@revision]` with such a file.
+        source: A run directory, a file or folder written by `zoo.save`, or `hf://org/repo[@revision]` with such a file.
+
     Raises:
-        WeightsError: when it holds no model of zoo's, or a damaged one.
-        PluginError: when the distribution whose backbone or task it was made with is not installed.
+        WeightsError: The source holds no saved model, or a damaged one.
+        PluginError: The distribution that the backbone or the task came from is not installed.
     """
     fetched = fetch(str(source), FILE)
     file = read_tensors(fetched.path)

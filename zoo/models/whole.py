@@ -17,7 +17,7 @@ PARTS = ("backbone", "head")
 
 
 def is_whole(named: ModelSpec, spec: BackboneSpec, backbone: nnx.Module, names: Sequence[str]) -> bool:
-    """Whether a file with tensors of these names holds the whole model and not its backbone alone."""
+    """Return whether a file with tensors of these names holds the whole model, not only its backbone."""
     if not named.layouts:
         return False
     try:
@@ -36,12 +36,14 @@ def assign_whole(
     *,
     first_conv: str | None,
 ) -> tuple[dict[Path, np.ndarray], dict[Path, np.ndarray], LoadReport]:
-    """Arrays by path for the backbone and for the head from a published checkpoint, with everything accounted for.
+    """Return arrays by path for the backbone and the head from a published checkpoint. Every tensor is accounted for.
 
     Args:
-        head: for the classes of the checkpoint. first_conv: name of the backbone's kernel that reads the image.
+        head: The head for the checkpoint's classes.
+        first_conv: Name of the backbone's kernel that reads the image.
+
     Raises:
-        WeightsError: naming every tensor that is missing, left over or of another shape.
+        WeightsError: Tensors are missing, left over or of the wrong shape; the error names them all.
     """
     mine = {part: slots(module) for part, module in zip(PARTS, (backbone, head), strict=True)}
     every = [replace(slot, name=f"{part}.{slot.name}") for part in PARTS for slot in mine[part]]
@@ -52,7 +54,7 @@ def assign_whole(
 
 
 def fitting(head: nnx.Module, arrays: Mapping[Path, np.ndarray], report: LoadReport) -> dict[Path, np.ndarray]:
-    """Those of another head's arrays that a head for other classes can take over; the others are re-initialised."""
+    """Return the arrays that fit a head for other classes. The report says that the rest is re-initialised."""
     shapes: dict[Path, Slot] = {slot.path: slot for slot in slots(head)}
     kept = {path: array for path, array in arrays.items() if shapes[path].shape == array.shape}
     for path in arrays.keys() - kept.keys():
