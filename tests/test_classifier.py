@@ -250,7 +250,7 @@ def test_an_unknown_option_names_the_nearest():
         ({"dropout": -0.1}, "dropout is -0.1"),
         ({"label_smoothing": 1.5}, "label_smoothing is 1.5"),
         ({"threshold": 0}, "threshold is 0"),
-        ({"hidden": -1}, "hidden -1"),
+        ({"hidden": -1}, "hidden is -1"),
         ({"head": "lnear"}, "lnear"),
         ({"dropout": "much"}, "dropout"),
         ({"class_weights": (1.0, 2.0)}, "2 class_weights for 7 classes"),

@@ -94,6 +94,8 @@ def configure(adapter: type[Adapter], labels: Sequence[str], options: Mapping[st
     try:
         found = msgspec.convert({"labels": tuple(labels), **options}, adapter, strict=False)
     except msgspec.ValidationError as error:
+        if isinstance(error.__cause__, ConfigError):  # raised by the adapter itself
+            raise error.__cause__ from None
         raise ConfigError(_refused(adapter, options, error)) from None
     for key in options:
         check_finite(key, getattr(found, key))

@@ -7,6 +7,18 @@ from dataclasses import Field
 from typing import Annotated, Any, get_args, get_origin
 
 
+class NamesParts:
+    """Metadata of an option that names parts of an extension point; see `zoo.registry.parts.Point`.
+
+    Attributes:
+        name: The extension point's name.
+        choice: What stands before the names of the parts where the values of the option are listed.
+    """
+
+    name: str
+    choice = ""
+
+
 def annotation(cls: type, option: Field[Any]) -> tuple[Any, tuple[Any, ...]]:
     """Return the type of a field and its `Annotated` metadata (empty for other annotations).
 

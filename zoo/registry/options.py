@@ -9,15 +9,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, fields
 from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
 from zoo.numbers import Accepted, check_number
-from zoo.registry.annotations import annotation
-from zoo.registry.parts import Point
+from zoo.registry.annotations import NamesParts, annotation
 
 
 @dataclass(frozen=True)
@@ -69,9 +68,13 @@ class TaskOption:
                 check_number(self.name, number, self.numbers)
 
 
-@cache
-def task_options(adapter: type) -> dict[str, TaskOption]:
+def task_options(adapter: type) -> Mapping[str, TaskOption]:
     """Return the options of a task adapter by name, in the order of its fields."""
+    return _by_name(adapter)
+
+
+@cache
+def _by_name(adapter: type) -> Mapping[str, TaskOption]:
     return {option.name: option for option in _options(adapter)}
 
 
@@ -81,7 +84,7 @@ def _options(adapter: type) -> Iterator[TaskOption]:
             continue
         kind, metadata = annotation(adapter, option)
         meta = next((one for one in metadata if isinstance(one, Meta)), Meta(""))
-        point = next((one for one in metadata if isinstance(one, Point)), None)
+        point = next((one for one in metadata if isinstance(one, NamesParts)), None)
         bounded = any(bound is not None for bound in (meta.ge, meta.gt, meta.lt))
         numbers = Accepted(meta.ge, meta.gt, meta.lt, whole=_is_whole(kind)) if bounded else None
         yield TaskOption(
@@ -128,8 +131,10 @@ def _words(kind: Any, numbers: Accepted | None) -> str:
         )
     if kind in (int, float):
         return str(numbers or Accepted(whole=kind is int))
+    if isinstance(kind, str):  # a postponed annotation without `Annotated`
+        return kind
     known = {bool: "true | false", str: "text", NoneType: "null"}
-    return known.get(kind) or (kind if isinstance(kind, str) else getattr(kind, "__name__", str(kind)))
+    return known[kind] if kind in known else str(getattr(kind, "__name__", kind))
 
 
 def shown(value: Any) -> str:

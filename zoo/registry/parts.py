@@ -18,14 +18,14 @@ from dataclasses import fields
 from typing import Any, Generic, TypeVar
 
 from zoo.errors import PluginError, UnknownNameError, unknown_name
-from zoo.registry.annotations import annotation
+from zoo.registry.annotations import NamesParts, annotation
 from zoo.registry.lookup import Registry, registry
 from zoo.registry.spec import Part
 
 T = TypeVar("T")
 
 
-class Point(Mapping[str, T], Generic[T]):
+class Point(Mapping[str, T], NamesParts, Generic[T]):
     """An extension point, as a mapping from the names of its parts to their values.
 
     Args:
@@ -33,9 +33,6 @@ class Point(Mapping[str, T], Generic[T]):
         noun: what one part is called in messages, e.g. `detector head`.
         kind: the type that values must have; None for any.
     """
-
-    choice = ""
-    """What stands before the names of the parts where the values of an option are listed."""
 
     def __init__(self, name: str, noun: str, kind: type[T] | None = None) -> None:
         self.name, self.noun, self.kind = name, noun, kind
