@@ -5,9 +5,10 @@ Names are imported when they are first used, so that `import zoo` costs nothing 
 
 from __future__ import annotations
 
-import importlib
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from zoo.lazy import lazy
 
 if find_spec("zoo.plugins") is None:
     raise ImportError(
@@ -55,13 +56,4 @@ if TYPE_CHECKING:
     from zoo.training.evaluation import evaluate as evaluate
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'zoo' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOME[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME})
+__getattr__, __dir__ = lazy(globals(), _HOME)

@@ -5,8 +5,9 @@ Names are imported when they are first used: the command line reads the options 
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from zoo.lazy import lazy
 
 _HOME = {
     "Augment": "zoo.data.augment",
@@ -32,13 +33,4 @@ if TYPE_CHECKING:
     from zoo.training.run import Run as Run
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'zoo.training' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOME[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME})
+__getattr__, __dir__ = lazy(globals(), _HOME)
