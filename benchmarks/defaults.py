@@ -1,18 +1,18 @@
-"""Every decoder, detector head and style method with its defaults on real data: what it reaches, and how long it takes.
+"""Every decoder, detector head and style method with its defaults on real data: metric and time.
 
     python benchmarks/defaults.py                                     # all of it, which takes hours
     python benchmarks/defaults.py --only decoder=unet --data pennfudan
     python benchmarks/defaults.py --table                             # only write the table of what was measured
 
-A row is a training by `zoo.train(plan="head")` with a frozen backbone, everything else left to the defaults (images of
-masks have `--size` pixels, 256 without), in a process of its own with empty caches. Its time is the processor time of
-that whole process, user and system: where other work runs on the machine, the clock says nothing. Figures are those of
-the best epoch on the photos set aside for it, at the photos' own resolution.
+A row is one `zoo.train(plan="head")` on a frozen backbone with the defaults (images for segmentation have `--size`
+pixels, 256 by default), in its own process with empty caches. Its time is the processor time of that process, user and
+system, because wall time means nothing on a busy machine. Metrics are those of the best epoch on the validation images,
+at their original resolution.
 
 Data: Penn-Fudan's people as masks and as boxes; blood cells (BCCD) as boxes, and as masks with the ellipses in the
-boxes taken for the cells; for style methods two folders of photos, each with a painting. Results are collected in
-`docs/defaults.json`, where a row that is measured again takes the place of the one before, and `docs/defaults.md` is
-written from them. Rows that were not measured are named there, not guessed.
+boxes taken for the cells; for style methods two folders of images, each with a painting. Results are collected in
+`docs/defaults.json`, where a new measurement of a row replaces the old one, and `docs/defaults.md` is written from it.
+The page names the rows that were not measured.
 """
 
 from __future__ import annotations
@@ -52,14 +52,14 @@ TITLES = {
     "method": "Methods of style transfer",
 }
 PHOTOS = 100
-"""That a style is learned on, the fifth that is set aside included."""
+"""Images that a style is learned on, including the fifth that is held out."""
 SCRATCH = "random"
-"""In place of weights: the backbone has random values, and all of it trains."""
+"""Instead of weights: the backbone is initialised at random, and all of it trains."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """What is measured: `name` is a value of the adapter's option `kind`."""
+    """One measurement: `name` is a value of the task's option `kind`."""
 
     kind: str
     name: str
@@ -70,7 +70,7 @@ class Row:
 
 
 def main() -> None:
-    """Measure, keep and write; or be the process of one row."""
+    """Measure all rows and write the page, or measure one row in its own process."""
     args = _arguments()
     if args.row:
         print(json.dumps(measure(Row(**json.loads(args.row)), args.assets, args.seed)))
@@ -90,18 +90,20 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", default=[], metavar="KIND[=NAME]", help="of decoder, head and method")
     parser.add_argument("--data", nargs="+", default=[], help=f"of {', '.join(sorted(set(sum(DATA.values(), ()))))}")
-    parser.add_argument("--backbone", default="mobilenetv2_100", choices=[*WEIGHTS], help="style has SqueezeNet always")
-    parser.add_argument("--scratch", action="store_true", help="a backbone of random values, which trains as well")
-    parser.add_argument("--size", type=int, default=256, help="side of the images of decoders, in pixels")
+    parser.add_argument(
+        "--backbone", default="mobilenetv2_100", choices=[*WEIGHTS], help="style always uses SqueezeNet"
+    )
+    parser.add_argument("--scratch", action="store_true", help="train a randomly initialised backbone, too")
+    parser.add_argument("--size", type=int, default=256, help="side of the images for decoders, in pixels")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--assets", type=Path, default=ASSETS, help="folder with `weights` and `datasets`")
-    parser.add_argument("--table", action="store_true", help="measure nothing, write the table")
+    parser.add_argument("--table", action="store_true", help="only write the table")
     parser.add_argument("--row", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
 def options() -> dict[str, dict[str, Any]]:
-    """Kind -> name -> row of the adapter's own table."""
+    """Return kind -> name -> row of the task's extension point."""
     from zoo.adapters.detector.heads import METHODS as HEADS
     from zoo.adapters.segmenter.decoders import DECODERS
     from zoo.adapters.style import METHODS
@@ -110,7 +112,7 @@ def options() -> dict[str, dict[str, Any]]:
 
 
 def defaults() -> dict[str, str]:
-    """Kind -> the name that the adapter takes where a user does not say."""
+    """Return kind -> the name that the task uses by default."""
     from zoo.adapters.detector import Detector
     from zoo.adapters.segmenter import Segmenter
     from zoo.adapters.style import Style
@@ -119,7 +121,7 @@ def defaults() -> dict[str, str]:
 
 
 def serving(kind: str, backbone: str) -> list[str]:
-    """The names of a kind that a backbone can serve."""
+    """Return the names of a kind that fit a backbone."""
     from zoo.adapters.segmenter.decoders import stages_for
     from zoo.errors import ConfigError
     from zoo.registry import registry
@@ -135,7 +137,7 @@ def serving(kind: str, backbone: str) -> list[str]:
 
 
 def every(backbone: str, weights: str, size: int) -> list[Row]:
-    """All rows for a backbone, the default of each kind first."""
+    """Return all rows for a backbone, the default of each kind first."""
     found = []
     for kind in options():
         net = "squeezenet1_0" if kind == "method" else backbone
@@ -147,7 +149,7 @@ def every(backbone: str, weights: str, size: int) -> list[Row]:
 
 
 def wanted(args: argparse.Namespace) -> list[Row]:
-    """The rows that a command asks for. Exits where it asks for what there is not."""
+    """Return the rows that the command line selects; exit if it selects unknown ones."""
     rows = every(args.backbone, SCRATCH if args.scratch else "", args.size)
     for item in args.only:
         kind, _, name = item.partition("=")
@@ -175,7 +177,7 @@ def _in_a_process(row: Row, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def measure(row: Row, assets: Path, seed: int) -> dict[str, Any]:
-    """Train a row once: `figure`, `epochs`, `steps`, `seconds` and `cpu`, and what else is worth telling."""
+    """Train a row once; return `figure`, `epochs`, `steps`, `seconds`, `cpu` and further metrics."""
     import zoo
 
     began = time.perf_counter()
@@ -207,7 +209,7 @@ def _silent(session: Any) -> Callable[[Any], None]:
 
 
 def data_of(row: Row, assets: Path, folder: Path) -> Mapping[str, Any]:
-    """The data of a row, by split."""
+    """Return the data of a row by split."""
     from zoo.data import read
 
     sets = assets / "datasets"
@@ -226,7 +228,7 @@ def data_of(row: Row, assets: Path, folder: Path) -> Mapping[str, Any]:
 
 
 def figures(row: Row, run: Any) -> dict[str, Any]:
-    """What is told of a run: `figure`, the one that rows are compared by, and `more`."""
+    """Return the metrics of a run: `figure`, by which rows are compared, and `more`."""
     metrics = run.metrics
     if row.kind == "method":
         first, last = run.history[0], run.history[-1]
@@ -243,7 +245,7 @@ def figures(row: Row, run: Any) -> dict[str, Any]:
 
 
 def paint(row: Row, given: Mapping[str, Any], how: Mapping[str, Any]) -> dict[str, Any]:
-    """`gatys` trains nothing: the loss of one photo's picture, from the first look to the last."""
+    """Measure `gatys`, which trains nothing: the loss of one image at the first step and at the last."""
     import zoo
 
     style = how["style"]
@@ -281,13 +283,13 @@ def _told(row: Mapping[str, Any]) -> str:
 
 
 def table(found: Mapping[str, Mapping[str, Any]]) -> str:
-    """The page, from what was measured."""
+    """Return the page of all measurements."""
     lines = [
         "# Every decoder, head and method with its defaults",
         "",
-        "Written by `python benchmarks/defaults.py`, which says how it is measured. The backbone is frozen and has",
+        "Written by `python benchmarks/defaults.py`, which documents the method. The backbone is frozen and has",
         "ImageNet weights, unless a table says `random`. Time is processor time of the whole process, user and system,",
-        "from empty caches; the last column compares it with that of the default (first row) of the same table.",
+        "with empty caches; the last column compares it with the default (first row) of the same table.",
     ]
     groups: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
     for row in found.values():
@@ -303,13 +305,13 @@ def table(found: Mapping[str, Mapping[str, Any]]) -> str:
 
 def _section(at: tuple[str, ...], rows: list[Mapping[str, Any]]) -> list[str]:
     kind, data, backbone, weights, size = at
-    figure = FIGURES.get((kind, data), "style loss of unseen photos (gatys: loss of one picture)")
+    figure = FIGURES.get((kind, data), "style loss of held-out images (gatys: loss of one image)")
     where = f"{data}, {backbone}" + f" ({weights})" * bool(weights) + f", {size} pixels" * (kind == "decoder")
     base = next((row["cpu"] for row in rows if row["name"] == defaults()[kind]), 0)
     lines = [
         f"{where}:",
         "",
-        f"| {kind} | {figure} | and | epochs | steps | cpu s | times the default's |",
+        f"| {kind} | {figure} | details | epochs | steps | CPU s | times the default's |",
         "|---" * 7 + "|",
     ]
     for row in sorted(rows, key=lambda row: (row["name"] != defaults()[kind], row["name"])):

@@ -1,14 +1,13 @@
-"""Training a detector on a frozen backbone: AP50 on test photos against seconds of training, zoo against torchvision.
+"""Detector on a frozen backbone: AP50 on test images over seconds of training, zoo against torchvision.
 
-    python benchmarks/detector.py --torch-python ~/torch/bin/python --figure curves.png
+    python benchmarks/detector.py --torch-python ~/torch/bin/python --plot curves.png
 
-Both train FCOS on cached features of a frozen MobileNetV2 with ImageNet weights, of photos and their mirror images:
-zoo's with its defaults; torchvision's, with a feature pyramid as wide as zoo's and its own towers of four convolutions,
-by the script `torch_detector.py` with zoo's batch size, learning rate, schedule, weight decay and clipping. One runs
-after the other, each in a process of its own, held to the same processors. After every epoch the test photos are
-evaluated, by the same code for both; no choice is made by it. What counts as training is the time of the steps, reading
-of features included; caching, compilation and evaluation are told apart. Where other work runs on the machine,
-processor time is what to compare.
+Both train FCOS on cached features of a frozen MobileNetV2 with ImageNet weights, of images and their mirror images. zoo
+has its defaults. torchvision has a feature pyramid as wide as zoo's, its own towers of four convolutions, and, in the
+script `torch_detector.py`, zoo's batch size, learning rate, schedule, weight decay and clipping. They run one after the
+other, each in its own process, pinned to the same processors. After every epoch the test images are evaluated by the
+same code for both; nothing is chosen by that. Training time is the time of the steps, including the reading of
+features; caching, compilation and evaluation are reported separately. On a busy machine, compare processor times.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ MARKS = (0.85, 0.87, 0.88)
 
 @dataclass
 class Curve:
-    """What one side did.
+    """Results of one side.
 
     Attributes:
         seconds, cpu, ap50: after each epoch, wall and processor time of its training so far.
@@ -54,13 +53,13 @@ class Curve:
         self.other["evaluation"] = self.other.get("evaluation", 0.0) + row["evaluation"]
 
     def reaches(self, mark: float) -> tuple[float, float] | None:
-        """Wall and processor time after which AP50 is first at the mark."""
+        """Return wall and processor time at which AP50 first reaches the mark."""
         rows = zip(self.seconds, self.cpu, self.ap50, strict=True)
         return next(((seconds, cpu) for seconds, cpu, ap50 in rows if ap50 >= mark), None)
 
 
 def main() -> None:
-    """Measure and print, or be zoo's side of it."""
+    """Measure both sides and print, or run zoo's side."""
     args = _arguments()
     if args.side:
         zoo_side(args)
@@ -71,23 +70,23 @@ def main() -> None:
     if args.torch_python:
         curves["torchvision"] = run_torch(args, {**job, "epochs": len(ours.ap50), "threads": len(cpus)}, cpus)
     report(curves, job, len(cpus))
-    if args.figure:
-        draw(curves, args.figure)
+    if args.plot:
+        draw(curves, args.plot)
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--torch-python", default="", help="an interpreter with torch, torchvision and safetensors")
-    parser.add_argument("--torch-path", default="", help="its PYTHONPATH, where it needs one")
+    parser.add_argument("--torch-path", default="", help="its PYTHONPATH, if it needs one")
     parser.add_argument(
-        "--data", type=Path, default=ASSETS / "datasets" / "bccd", help="boxes, in parts train and test"
+        "--data", type=Path, default=ASSETS / "datasets" / "bccd", help="boxes, with train and test splits"
     )
     parser.add_argument("--weights", type=Path, default=ASSETS / "weights" / "mobilenet_v2_imagenet.safetensors")
-    parser.add_argument("--epochs", type=int, help="of both, in place of zoo's default")
-    parser.add_argument("--image-size", type=int, help="side of the images, in place of zoo's default")
+    parser.add_argument("--epochs", type=int, help="of both, instead of zoo's default")
+    parser.add_argument("--image-size", type=int, help="side of the images, instead of zoo's default")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2, help="processors for each")
-    parser.add_argument("--figure", type=Path, help="where to draw both curves")
+    parser.add_argument("--plot", type=Path, help="where to draw both curves")
     parser.add_argument("--side", choices=["zoo"], help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -96,7 +95,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def run_zoo(args: argparse.Namespace, cpus: Sequence[int]) -> tuple[Curve, dict[str, Any]]:
-    """zoo's curve, with empty caches, and what the other side needs to do the same."""
+    """Return zoo's curve, with empty caches, and what the other side needs for the same job."""
     command = [sys.executable, __file__, "--side", "zoo"]
     for option in ("data", "weights", "epochs", "image_size", "seed"):
         value = getattr(args, option)
@@ -115,7 +114,7 @@ def run_zoo(args: argparse.Namespace, cpus: Sequence[int]) -> tuple[Curve, dict[
 
 
 def zoo_side(args: argparse.Namespace) -> None:
-    """Train with defaults and tell of each epoch. The validation data are the test photos."""
+    """Train with the defaults and report each epoch. The validation data are the test images."""
     import jax
 
     import zoo
@@ -164,14 +163,16 @@ def zoo_side(args: argparse.Namespace) -> None:
 
 
 def job_of(session: Any, args: argparse.Namespace) -> dict[str, Any]:
-    """What the other side needs to do the same, as JSON. Frames are those of the first photo."""
+    """Return what the other side needs for the same job, as JSON. Letterbox sizes are those of the first image."""
     from zoo.adapters.detector.heads import METHODS
 
     adapter, preprocess, recipe = session.model.adapter, session.model.card.preprocess, session.recipe
     method = METHODS[adapter.head]
     frames = {preprocess.frame(sample.target.size) for part in (session.train, session.val) for sample in part}
     if len(frames) > 1:
-        sys.exit(f"the photos fit {len(frames)} frames; torch_detector.py has room for one: take photos of one shape.")
+        sys.exit(
+            f"the images fit {len(frames)} letterbox sizes, but torch_detector.py supports one: use images of one shape."
+        )
 
     def rows(part: Any) -> list[dict[str, Any]]:
         return [
@@ -200,7 +201,7 @@ def job_of(session: Any, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def run_torch(args: argparse.Namespace, job: Mapping[str, Any], cpus: Sequence[int]) -> Curve:
-    """`torch_detector.py`, its detections measured as zoo's are."""
+    """Run `torch_detector.py`, and evaluate its detections as zoo's."""
     curve = Curve()
     for row in torch_lines(str(HERE / "torch_detector.py"), args.torch_python, args.torch_path, cpus, job):
         if "epoch" in row:
@@ -213,7 +214,7 @@ def run_torch(args: argparse.Namespace, job: Mapping[str, Any], cpus: Sequence[i
 
 
 def average_precision(found: Sequence[Mapping[str, Any]], job: Mapping[str, Any]) -> float:
-    """AP50 of what was found in the test photos."""
+    """Return the AP50 of detections in the test images."""
     from zoo.dense.coco import CocoEvaluation
 
     coco = CocoEvaluation(job["labels"])
@@ -234,7 +235,7 @@ def _say(side: str, row: Mapping[str, Any], ap50: float) -> None:
 
 
 def report(curves: Mapping[str, Curve], job: Mapping[str, Any], cpus: int) -> None:
-    """The curves side by side, and when each reaches the marks."""
+    """Print the curves side by side, and when each reaches the marks."""
     names = ("size", "width", "batch_size", "lr", "weight_decay", "clip")
     print(f"\n{cpus} processors, load {os.getloadavg()[0]:.1f}; " + ", ".join(f"{n} {job[n]}" for n in names))
     for side, curve in curves.items():
@@ -256,7 +257,7 @@ def report(curves: Mapping[str, Curve], job: Mapping[str, Any], cpus: int) -> No
 
 
 def draw(curves: Mapping[str, Curve], file: Path) -> None:
-    """AP50 against seconds of training."""
+    """Plot AP50 over seconds of training."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4.2), layout="constrained")
@@ -265,7 +266,7 @@ def draw(curves: Mapping[str, Curve], file: Path) -> None:
         axes.plot(curve.seconds, curve.ap50, marker=".", label=side)
     for mark in MARKS:
         axes.axhline(mark, color="grey", linewidth=0.5, linestyle=":")
-    axes.set(xlabel="seconds of training", ylabel="AP50 on the test photos", xlim=(0, None), ylim=(0, 1))
+    axes.set(xlabel="seconds of training", ylabel="AP50 on the test images", xlim=(0, None), ylim=(0, 1))
     axes.legend(loc="lower right")
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=120)

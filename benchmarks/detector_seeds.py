@@ -1,11 +1,11 @@
-"""How much a detector on few images depends on its seed: AP50 over ten seeds, and whether all sides of its boxes learn.
+"""Variation of a detector on few images over ten seeds: AP50, and whether all four sides of its boxes learn.
 
     python benchmarks/detector_seeds.py                      # 24 drawn images
     python benchmarks/detector_seeds.py --data DATA --images 40 --test 40 --image-size 160 208 --epochs 10
 
-The backbone is frozen and pretrained, its features are cached once, and only the seed differs between the runs: it
-decides the new layers' first values and the order of the images. `open` is the share of test images where the
-best-scored position of FCOS gives a distance above zero, for the worst of the four sides: near 0 where a side is dead.
+The backbone is frozen and pretrained, and its features are cached once. The runs differ only in the seed, which decides
+the initial values of the new layers and the order of the images. `open` is the share of test images where the
+best-scored position of FCOS gives a distance above zero, for the worst of the four sides: near 0 if a side is dead.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ LABELS, COLOURS = ("blue", "red"), ((20, 40, 220), (220, 20, 20))
 
 
 def main() -> None:
-    """Train with each seed, print a line for each, and their spread."""
+    """Train with each seed; print a line for each, and the spread."""
     args = _arguments()
     settings.keep_compiled_programs()
     weights = args.weights or str(BACKBONES[args.backbone])
@@ -73,19 +73,17 @@ def _spread(found: list[float]) -> dict[str, float]:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--data", default="", help="data with boxes that has a train and a test split; drawn without it"
-    )
+    parser.add_argument("--data", default="", help="data with boxes, with train and test splits; default: drawn images")
     parser.add_argument("--images", type=int, default=24, help="images to train on")
     parser.add_argument("--test", type=int, default=12, help="images to test on")
     parser.add_argument("--backbone", default="squeezenet1_0", choices=sorted(BACKBONES))
-    parser.add_argument("--weights", default="", help="the backbone's, where they are not in the shared assets")
+    parser.add_argument("--weights", default="", help="weights of the backbone, if they are not in the shared assets")
     parser.add_argument("--head", default="fcos", choices=("fcos", "yolox", "rcnn"))
     parser.add_argument("--image-size", type=int, nargs=2, default=(128, 128), help="height and width in pixels")
     parser.add_argument("--epochs", type=int, default=8)
-    parser.add_argument("--seeds", type=int, default=10, help="how many")
-    parser.add_argument("--first", type=int, default=0, help="the first of them")
-    parser.add_argument("--history", action="store_true", help="print the figures of each epoch")
+    parser.add_argument("--seeds", type=int, default=10, help="number of seeds")
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
+    parser.add_argument("--history", action="store_true", help="print the metrics of each epoch")
     return parser.parse_args()
 
 
@@ -100,7 +98,7 @@ def _parts(args: argparse.Namespace, folder: Path) -> dict[str, Dataset]:
 
 
 def drawn(folder: Path, count: int, seed: int) -> Dataset:
-    """Images of 128x96 pixels with a red or a blue rectangle on grey noise."""
+    """Draw images of 128x96 pixels with a red or a blue rectangle on grey noise."""
     folder.mkdir(parents=True, exist_ok=True)
     random, samples = np.random.default_rng(seed), []
     for i in range(count):
@@ -116,7 +114,7 @@ def drawn(folder: Path, count: int, seed: int) -> Dataset:
 
 
 def open_sides(model: Model, dataset: Dataset) -> float:
-    """For the worst of the four sides, the share of images where the best position gives a distance above zero."""
+    """Return the share of images where the best position has a distance above zero, for the worst of the four sides."""
     graphdef, state = nnx.split(model)
 
     @jax.jit

@@ -2,11 +2,11 @@
 
     python benchmarks/inference.py --torch-python ~/torch/bin/python [NAME ...]
 
-Without names the variant of each family that has nearest to 25 million parameters is taken. Each side runs in a process
-of its own, model after model, first zoo's, then torch's, then zoo's again: the best pass of either counts, which is the
-one that other work on the machine disturbed least. Both classify normalised images with random weights. zoo's forward
-pass is compiled by XLA; torch runs eagerly, with channels first and with channels last, and the faster one counts, or
-compiled with `--compile`. The table gives zoo's images per second over torch's.
+Without names, the variant of each family closest to 25 million parameters is measured. Each side runs in its own
+process, model after model: zoo, torch, then zoo again. The best pass of each side counts, because other work on the
+machine disturbed it least. Both classify normalised images with random weights. zoo's forward pass is compiled by XLA.
+torch runs eagerly, with channels first and channels last, and the faster one counts; `--compile` compiles it. The table
+gives the ratio of zoo's images per second to torch's.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ WANTED = 25e6
 
 
 def main() -> None:
-    """Measure and print, or be one side of it."""
+    """Measure both sides and print, or run one side."""
     args = _arguments()
     if args.side:
         side = {"zoo": zoo_side, "torch": torch_side}[args.side]
@@ -52,10 +52,12 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*")
     parser.add_argument("--torch-python", default=sys.executable, help="an interpreter with torch, torchvision, timm")
-    parser.add_argument("--torch-path", default="", help="its PYTHONPATH, where it needs one")
+    parser.add_argument("--torch-path", default="", help="its PYTHONPATH, if it needs one")
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--size", type=int, default=224, help="image side; a family that cannot take it has its own")
-    parser.add_argument("--seconds", type=float, default=4.0, help="of measuring, in each pass")
+    parser.add_argument(
+        "--size", type=int, default=224, help="image side; a family that does not accept it has its own"
+    )
+    parser.add_argument("--seconds", type=float, default=4.0, help="seconds of measuring in each pass")
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--compile", action="store_true", help="torch.compile on the other side")
@@ -64,7 +66,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def jobs_for(names: Sequence[str], size: int) -> Iterator[dict[str, Any]]:
-    """What both sides are to run."""
+    """Return the jobs of both sides."""
     from zoo.registry import registry
 
     rows = {row.name: row for row in registry().rows("backbones") if row.distribution == "flax-zoo"}
@@ -118,7 +120,7 @@ def _versions(args: argparse.Namespace) -> str:
 
 
 def images_per_second(step: Callable[[], Any], batch: int, seconds: float) -> float:
-    """The median over passes of at least `seconds`; the first two, which compile and warm up, are left out."""
+    """Return the median over passes of at least `seconds`, without the first two, which compile and warm up."""
     step()
     step()
     times: list[float] = []
@@ -130,7 +132,7 @@ def images_per_second(step: Callable[[], Any], batch: int, seconds: float) -> fl
 
 
 def zoo_side(job: Mapping[str, Any], args: argparse.Namespace) -> dict[str, Any]:
-    """zoo's speed on one model, by one compiled program."""
+    """Return zoo's speed on one model, with one compiled program."""
     import jax
     import numpy as np
     from flax import nnx
@@ -148,7 +150,7 @@ def zoo_side(job: Mapping[str, Any], args: argparse.Namespace) -> dict[str, Any]
 
 
 def torch_side(job: Mapping[str, Any], args: argparse.Namespace) -> dict[str, Any]:
-    """torch's speed on one model, in the faster of its two memory formats."""
+    """Return torch's speed on one model, in the faster of its two memory formats."""
     sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "tests")]
     import reference_backbones
     import torch

@@ -1,17 +1,17 @@
-"""Training a segmenter on a frozen backbone: IoU of people by cross-validation, zoo against a U-Net written in PyTorch.
+"""Segmenter on a frozen backbone: IoU of people by cross-validation, zoo against a U-Net in PyTorch.
 
-    python benchmarks/segmenter.py --torch-python ~/torch/bin/python --figure curves.png
+    python benchmarks/segmenter.py --torch-python ~/torch/bin/python --plot curves.png
 
-The photos of Penn-Fudan, sorted by name, make folds: photo i is in fold i mod 4. Each fold is predicted by a model that
-has learned from the others. zoo trains with its defaults on cached features of a frozen MobileNetV2 (or SqueezeNet)
-with ImageNet weights; `torch_segmenter.py` trains a U-Net on cached features of the same backbone, of photos of 256
-pixels and their mirror images. With `--scratch`, zoo's net is trained from random values as well, backbone and all, for
-as long as zoo took before. One runs after the other, each in a process of its own, held to the same processors.
+The images of Penn-Fudan, sorted by name, make four folds: image i is in fold i mod 4. A model that is trained on the
+other folds predicts each fold. zoo trains with its defaults on cached features of a frozen MobileNetV2 (or SqueezeNet)
+with ImageNet weights. `torch_segmenter.py` trains a U-Net on cached features of the same backbone, of images of 256
+pixels and their mirror images. `--scratch` also trains zoo's net from scratch, with its backbone, for as long as zoo
+took before. The sides run one after the other, each in its own process, pinned to the same processors.
 
-What is told is the foreground's IoU over all pixels of a fold's photos at their own resolution, computed by the same
-code for all, of the model after the last epoch: no choice is made by the photos that it is measured on. Seconds are
-those of everything but imports: reading, caching, compilation, training and an evaluation after each epoch. Where other
-work runs on the machine, processor time is what to compare.
+The metric is the foreground's IoU over all pixels of a fold's images at their original resolution, computed by the same
+code for all sides, for the model after the last epoch. Nothing is chosen by the images that it is measured on. Seconds
+include everything but imports: reading, caching, compilation, training and an evaluation after each epoch. On a busy
+machine, compare processor times.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ WEIGHTS = {
 
 @dataclass
 class Side:
-    """What one side did.
+    """Results of one side.
 
     Attributes:
         iou: of each fold after the last epoch. best: of its best epoch. curves: after each epoch, (epochs,) a fold.
@@ -58,7 +58,7 @@ class Side:
     epochs: list[int] = field(default_factory=list)
 
     def add(self, row: Mapping[str, Any], curve: list[float]) -> None:
-        """Take in a fold."""
+        """Add the results of a fold."""
         self.curves.append(curve)
         self.iou.append(curve[-1])
         self.best.append(max(curve))
@@ -70,7 +70,7 @@ class Side:
 
 
 def main() -> None:
-    """Measure and print, or be zoo's side of it."""
+    """Measure all sides and print, or run zoo's side."""
     args = _arguments()
     if args.side:
         zoo_side(args)
@@ -84,24 +84,24 @@ def main() -> None:
         budget = sum(ours.seconds) / len(ours.seconds)
         sides["from scratch"], _ = run_zoo(args, cpus, scratch=budget)
     report(sides, job, len(cpus))
-    if args.figure:
-        draw(sides, args.figure)
+    if args.plot:
+        draw(sides, args.plot)
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--torch-python", default="", help="an interpreter with torch, torchvision and safetensors")
-    parser.add_argument("--torch-path", default="", help="its PYTHONPATH, where it needs one")
+    parser.add_argument("--torch-path", default="", help="its PYTHONPATH, if it needs one")
     parser.add_argument("--torch-epochs", type=int, default=40, help="of the U-Net in PyTorch")
     parser.add_argument("--data", type=Path, default=ASSETS / "datasets" / "pennfudan", help="masks of one class")
     parser.add_argument("--backbone", default="mobilenetv2_100", choices=[*WEIGHTS])
     parser.add_argument("--weights", type=Path, help="of the backbone")
     parser.add_argument("--folds", type=int, nargs="*", default=[*range(FOLDS)], help="only these")
-    parser.add_argument("--epochs", type=int, help="in place of zoo's default")
+    parser.add_argument("--epochs", type=int, help="instead of zoo's default")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--scratch", action="store_true", help="zoo's net from random values, too")
+    parser.add_argument("--scratch", action="store_true", help="also train zoo's net from scratch")
     parser.add_argument("--threads", type=int, default=2, help="processors for each")
-    parser.add_argument("--figure", type=Path, help="where to draw IoU by epoch")
+    parser.add_argument("--plot", type=Path, help="where to draw IoU by epoch")
     parser.add_argument("--side", choices=["zoo"], help=argparse.SUPPRESS)
     parser.add_argument("--budget", type=float, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -113,7 +113,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def run_zoo(args: argparse.Namespace, cpus: Sequence[int], scratch: float | None = None) -> tuple[Side, dict[str, Any]]:
-    """What zoo does, with empty caches, and what the other side needs to do the same.
+    """Return zoo's results, with empty caches, and what the other side needs for the same job.
 
     Args:
         scratch: seconds that a fold may take from random values; None for the frozen backbone.
@@ -139,7 +139,7 @@ def run_zoo(args: argparse.Namespace, cpus: Sequence[int], scratch: float | None
 
 
 def zoo_side(args: argparse.Namespace) -> None:
-    """Train fold by fold with defaults and tell of each epoch."""
+    """Train fold by fold with the defaults and report each epoch."""
     from zoo.data import read
 
     data = read(args.data, kinds=("masks",))["all"]
@@ -163,7 +163,7 @@ def zoo_side(args: argparse.Namespace) -> None:
 
 
 def _fold(args: argparse.Namespace, parts: Mapping[str, Any], epochs: int | None, *, tell: bool = False) -> dict:
-    """Train once: `curve` of IoU by epoch, `seconds`, `cpu`, `parts` and `epoch_seconds`."""
+    """Train once; return `curve` (IoU by epoch), `seconds`, `cpu`, `parts` and `epoch_seconds`."""
     import jax
 
     import zoo
@@ -220,7 +220,7 @@ def _fold(args: argparse.Namespace, parts: Mapping[str, Any], epochs: int | None
 
 
 def job_of(session: Any, args: argparse.Namespace) -> dict[str, Any]:
-    """What the other side needs, as JSON, and what is worth telling of zoo's."""
+    """Return what the other side needs, as JSON, and facts about zoo's side to print."""
     adapter, preprocess, recipe = session.model.adapter, session.model.card.preprocess, session.recipe
     return {
         "weights": str(args.weights),
@@ -246,7 +246,7 @@ def job_of(session: Any, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def run_torch(args: argparse.Namespace, job: Mapping[str, Any], cpus: Sequence[int]) -> Side:
-    """`torch_segmenter.py`, its masks measured as zoo's are."""
+    """Run `torch_segmenter.py`, and evaluate its masks as zoo's."""
     from zoo.data import read
     from zoo.data.masks import read_mask
 
@@ -291,7 +291,7 @@ def _say(side: str, row: Mapping[str, Any], curve: Sequence[float]) -> None:
 
 
 def report(sides: Mapping[str, Side], job: Mapping[str, Any], cpus: int) -> None:
-    """The sides one below the other."""
+    """Print the sides one below the other."""
     told = ", ".join(f"{name} {value}" for name, value in job["zoo"].items())
     print(f"\n{job['backbone']}, {cpus} processors, load {os.getloadavg()[0]:.1f}; zoo: {told}\n")
     numbers = " | ".join(f"fold {fold}" for fold in job["folds"])
@@ -307,7 +307,7 @@ def report(sides: Mapping[str, Side], job: Mapping[str, Any], cpus: int) -> None
 
 
 def draw(sides: Mapping[str, Side], file: Path) -> None:
-    """Mean IoU by epoch, against the time of a fold."""
+    """Plot mean IoU by epoch over the time of a fold."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4.2), layout="constrained")

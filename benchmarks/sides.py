@@ -1,4 +1,4 @@
-"""The sides of a comparison: processes on the same processors that tell what they do line by line."""
+"""Sides of a comparison: processes on the same processors that report in lines of JSON."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 def lines(
     command: Sequence[str], cpus: Sequence[int], extra: Mapping[str, str], given: str = ""
 ) -> Iterator[dict[str, Any]]:
-    """What a process on the given processors says, line by line of JSON, as it comes."""
+    """Yield the lines of JSON that a process on the given processors prints, as they come."""
     process = subprocess.Popen(
         command, env={**os.environ, **extra}, preexec_fn=lambda: os.sched_setaffinity(0, cpus),
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
@@ -29,7 +29,7 @@ def lines(
 def torch_lines(
     script: str, python: str, path: str, cpus: Sequence[int], job: Mapping[str, Any]
 ) -> Iterator[dict[str, Any]]:
-    """What a script for PyTorch says of a job.
+    """Run a PyTorch script on a job and yield its lines.
 
     Args:
         python: the interpreter of an environment with torch. path: its PYTHONPATH, where it needs one.

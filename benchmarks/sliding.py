@@ -1,9 +1,9 @@
-"""Memory and time of a large photo in sliding windows, on Linux.
+"""Memory and time of sliding-window inference on a large image, on Linux.
 
     python benchmarks/sliding.py --height 4000 --width 6000
 
-A photo of people, enlarged, is predicted by a segmenter on MobileNetV2 with its defaults. What is told is how far the
-process's memory rose above what it had with the model loaded: decoding, windows, logits, compilation, the mask.
+A segmenter on MobileNetV2 with the defaults predicts an enlarged image of people. The script prints how far the memory
+of the process rises above that with the model loaded: decoding, windows, logits, compilation, the mask.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from segmenter import ASSETS, WEIGHTS
 
 BACKBONE = "mobilenetv2_100"
 GIB = 1 << 20
-"""In the kilobytes that Linux counts in."""
+"""In kilobytes, the unit of /proc."""
 
 
 def memory(what: str) -> float:
-    """GiB of the process: `VmRSS`, what it has, or `VmHWM`, the most it has had."""
+    """Return GiB of the process: `VmRSS`, current memory, or `VmHWM`, the peak."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith(what)).split()[1]) / GIB
 

@@ -2,12 +2,12 @@
 
     python benchmarks/style.py --torch-python ~/torch/bin/python
 
-Three measurements. Gatys' method on SqueezeNet's real weights, 256 pixels, 200 steps: the same losses at the same
-stages, the same optimizer: Adam, so that both take exactly one gradient a step, then L-BFGS with line searches, whose
-number of gradients differs. zoo paints a border of 8 pixels around the picture and cuts it off, torch does not. And
-one picture of 512 pixels through the transform net of PyTorch's examples with five blocks and 32 channels. `--only`
-measures one of them. Times are without compiling or loading, in processes of their own; where other work runs on the
-machine, the processor time is what to compare.
+Three measurements. The first two run Gatys' method on SqueezeNet's real weights, 256 pixels, 200 steps, with the same
+losses at the same stages: with Adam, so that both sides take exactly one gradient a step, and with L-BFGS, whose line
+searches take a varying number. zoo paints a border of 8 pixels and crops it afterwards; torch does not. The third runs
+an image of 512 pixels through the transform net of PyTorch's examples, with five blocks and 32 channels. `--only`
+selects one. Times exclude compiling and loading; each measurement has its own process. On a busy machine, compare
+processor times.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def main() -> None:
-    """Measure and print, or be one of the measured processes."""
+    """Measure and print, or run one of the measured processes."""
     args = _arguments()
     if args.role:
         print(json.dumps(ROLES[args.role](args)))
@@ -85,7 +85,7 @@ def _line(run: dict[str, float]) -> str:
 
 
 def pictures(size: int) -> tuple[np.ndarray, np.ndarray]:
-    """A content and a style, float32 (size, size, 3) in [0, 1]: a slope with a disc, and waves of two colours."""
+    """Return content and style, float32 (size, size, 3) in [0, 1]: a gradient with a disc, and waves of two colours."""
     y, x = np.mgrid[:size, :size].astype(np.float32) / size
     disc = ((y - 0.5) ** 2 + (x - 0.4) ** 2 < 0.06)[..., None]
     content = np.where(disc, np.float32([0.9, 0.6, 0.2]), np.stack([0.3 + 0.3 * y, 0.5 - 0.1 * x, 0.8 - 0.3 * y], -1))
@@ -101,7 +101,7 @@ def _timed(work: Callable[[], Any]) -> tuple[dict[str, float], Any]:
 
 
 def zoo_gatys(args: argparse.Namespace) -> dict[str, float]:
-    """The method as `zoo stylize` runs it, after a run that compiles it."""
+    """Time the method as `zoo stylize` runs it, after a run that compiles it."""
     import zoo
     from zoo.adapters.style import gatys
 
@@ -121,7 +121,7 @@ def zoo_gatys(args: argparse.Namespace) -> dict[str, float]:
 
 
 def torch_gatys(args: argparse.Namespace) -> dict[str, float]:
-    """The same losses by `tools/reference_style.py`."""
+    """Time the same losses in `tools/reference_style.py`."""
     import torch
     from safetensors.torch import load_file
 
@@ -173,7 +173,7 @@ def torch_gatys(args: argparse.Namespace) -> dict[str, float]:
 
 
 def zoo_feedforward(args: argparse.Namespace) -> dict[str, float]:
-    """The compiled transform net alone, pixels to pixels."""
+    """Time the compiled transform net alone, pixels to pixels."""
     import jax
     from flax import nnx
 
@@ -188,7 +188,7 @@ def zoo_feedforward(args: argparse.Namespace) -> dict[str, float]:
 
 
 def torch_feedforward(args: argparse.Namespace) -> dict[str, float]:
-    """The reference net on the same picture, in channels_last, where that is faster."""
+    """Time the reference net on the same image, in channels_last, which is faster."""
     import torch
 
     sys.path.insert(0, str(ROOT / "tools"))

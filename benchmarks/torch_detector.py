@@ -1,10 +1,10 @@
 """torchvision's FCOS on a frozen MobileNetV2, as people write it by hand. Run by `detector.py`, in an environment with
 torch.
 
-The features of every photo and of its mirror image are computed once; then a feature pyramid, torchvision's FCOS head,
-its assignment of targets, losses and suppression train and run on them. Photos are prepared and padded as the weights
-were made. The job comes as JSON on the standard input; a line of JSON goes out when all is ready, and one for each
-epoch, with what is found in the test photos.
+The features of every image and of its mirror image are computed once. A feature pyramid and torchvision's FCOS head,
+with its target assignment, losses and NMS, train and run on them. Images are prepared and padded as the weights expect.
+The job is read as JSON from standard input. The script prints a line of JSON when it is ready, and one for each epoch
+with the detections in the test images.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 Job = Mapping[str, Any]
 TAPS, CHANNELS = (6, 13, 18), (32, 96, 1280)
-"""Modules of MobileNetV2 that give the maps of strides 8, 16 and 32, and their channels."""
+"""Modules of MobileNetV2 with the maps of strides 8, 16 and 32, and their channels."""
 CHUNK = 16
-"""Photos whose features are computed at once."""
+"""Batch size for the computation of features."""
 
 
 class Pyramid(nn.Module):
@@ -55,7 +55,7 @@ class Detector(FCOS):
     """torchvision's FCOS, from cached maps instead of images."""
 
     def outputs(self, maps: Sequence[torch.Tensor], size: tuple[int, int]) -> tuple[dict, list, list[int]]:
-        """What the head says, the anchors of each image, and how many there are on each level."""
+        """Return the outputs of the head, the anchors of each image, and their number on each level."""
         levels = self.backbone(maps)
         anchors = self.anchor_generator(ImageList(torch.empty(len(maps[0]), 3, *size), [size] * len(maps[0])), levels)
         return self.head(levels), anchors, [x.shape[2] * x.shape[3] for x in levels]
@@ -65,14 +65,14 @@ class Detector(FCOS):
         return sum(self.compute_loss(targets, outputs, anchors, counts).values())
 
     def found(self, maps: Sequence[torch.Tensor], size: tuple[int, int], seen: Sequence[tuple[int, int]]) -> list[dict]:
-        """Detections in each image, of which `seen` is what is not padding."""
+        """Return the detections in each image; `seen` is the size of the image without padding."""
         outputs, anchors, counts = self.outputs(maps, size)
         levels = {name: list(value.split(counts, 1)) for name, value in outputs.items()}
         return self.postprocess_detections(levels, [list(a.split(counts)) for a in anchors], seen)
 
 
 def prepared(file: str, size: tuple[int, int], fill: int) -> tuple[torch.Tensor, float, tuple[int, int]]:
-    """A photo (3, height, width) in [-1, 1], fitted into the frame's upper left, its scale and its size there."""
+    """Return an image (3, height, width) in [-1, 1] in the upper left of the letterbox, with its scale and its size."""
     image = Image.open(file).convert("RGB")
     scale = min(size[0] / image.height, size[1] / image.width)
     seen = round(image.height * scale), round(image.width * scale)
@@ -83,7 +83,7 @@ def prepared(file: str, size: tuple[int, int], fill: int) -> tuple[torch.Tensor,
 
 @torch.inference_mode()
 def features(body: nn.Sequential, images: torch.Tensor) -> list[torch.Tensor]:
-    """The maps that the pyramid is made of."""
+    """Return the maps that the pyramid reads."""
     found = []
     for i, module in enumerate(body):
         images = module(images)
@@ -92,7 +92,7 @@ def features(body: nn.Sequential, images: torch.Tensor) -> list[torch.Tensor]:
 
 
 class Photos:
-    """Cached maps and targets of a part of the data; of mirror images too where `mirrored`."""
+    """Cached maps and targets of a split; with `mirrored`, also of the mirror images."""
 
     def __init__(self, body: nn.Sequential, rows: Sequence[Job], size: tuple[int, int], *, mirrored: bool):
         views: list[list[list[torch.Tensor]]] = [[] for _ in range(1 + mirrored)]
@@ -114,7 +114,7 @@ class Photos:
         self.width, self.count = size[1], len(rows)
 
     def batch(self, index: torch.Tensor, mirror: torch.Tensor | None = None) -> tuple[list[torch.Tensor], list[dict]]:
-        """Maps and targets of the photos at `index`, mirrored where `mirror` says so."""
+        """Return maps and targets of the images at `index`, mirrored where `mirror` is true."""
         rows = index if mirror is None else index + self.count * mirror
         turned = torch.zeros(len(index)) if mirror is None else mirror
         maps = [x[rows].contiguous(memory_format=torch.channels_last) for x in self.maps]
@@ -129,7 +129,7 @@ class Photos:
 
 
 def main() -> None:
-    """Train as asked, and tell of each epoch."""
+    """Train as the job says, and report each epoch."""
     job = json.load(sys.stdin)
     began = time.perf_counter()
     torch.set_num_threads(job["threads"])

@@ -1,8 +1,8 @@
 """The same head training in PyTorch, as people write it by hand. Run by `transfer.py`, in an environment with torch.
 
-`cached` computes the features of every photo once and trains the classifier on them; `tutorial` runs the frozen
-backbone over every photo in every epoch, as the well-known transfer-learning tutorial does. Photos are prepared, padded
-and normalised as the weights were made, so that accuracies can be compared. The last line of the output is JSON.
+`cached` computes the features of every image once and trains the classifier on them. `tutorial` runs the frozen
+backbone on every image in every epoch, as the well-known transfer-learning tutorial does. Images are prepared, padded
+and normalised as the weights expect, so that accuracies can be compared. The last line of the output is JSON.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def backbone(weights: str) -> nn.Module:
 
 
 def photos(data: str, part: str, workers: int, *, shuffle: bool) -> DataLoader:
-    """Batches of prepared photos and their classes."""
+    """Yield batches of prepared images and their classes."""
     prepare = transforms.Compose(
         [
             transforms.Resize(256),
@@ -59,13 +59,13 @@ def photos(data: str, part: str, workers: int, *, shuffle: bool) -> DataLoader:
 
 @torch.inference_mode()
 def features(body: nn.Module, loader: DataLoader) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pooled features (n, 1280) and classes (n,) of all photos."""
+    """Return pooled features (n, 1280) and classes (n,) of all images."""
     found = [(body(x.to(memory_format=torch.channels_last)), y) for x, y in loader]
     return torch.cat([f for f, _ in found]), torch.cat([y for _, y in found])
 
 
 def train(body: nn.Module, head: nn.Module, parts: dict[str, DataLoader], epochs: int) -> list[float]:
-    """Train the head with Adam; the validation accuracy of each epoch. `body` is the identity on cached features."""
+    """Train the head with Adam; return validation accuracy by epoch. `body` is the identity on cached features."""
     optimizer = torch.optim.Adam(head.parameters(), 1e-3)
     accuracies = []
     for _ in range(epochs):
@@ -85,14 +85,14 @@ def train(body: nn.Module, head: nn.Module, parts: dict[str, DataLoader], epochs
 
 
 def main() -> None:
-    """Train as asked and print what it took."""
+    """Train as the arguments say, and print times and accuracy."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("way", choices=["cached", "tutorial"])
     parser.add_argument("data")
     parser.add_argument("weights")
     parser.add_argument("--epochs", type=int, default=25)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--workers", type=int, default=2, help="processes that decode photos")
+    parser.add_argument("--workers", type=int, default=2, help="processes that decode images")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)

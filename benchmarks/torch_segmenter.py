@@ -1,10 +1,10 @@
 """A U-Net on a frozen backbone in PyTorch, as people write it by hand. Run by `segmenter.py`, in an environment with
 torch.
 
-The features of every photo, in a square of 256 pixels, and of its mirror image are computed once; then the U-Net's
-decoder trains on them: blocks of two convolutions with batch norms, 256 to 16 channels, cross-entropy and Dice, AdamW
-with a warm-up and a cosine. The job comes as JSON on the standard input; a line of JSON goes out after each epoch, with
-the file that the predicted masks are in, and one after each fold.
+The features of every image, resized to 256x256, and of its mirror image are computed once. The U-Net's decoder trains
+on them: blocks of two convolutions with batch norm, 256 to 16 channels, cross-entropy plus Dice, AdamW with warm-up and
+cosine decay. The job is read as JSON from standard input. The script prints a line of JSON after each epoch, with the
+file of the predicted masks, and one after each fold.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ TAPS = {
 
 
 def body_of(job: Mapping[str, Any]) -> nn.Sequential:
-    """The backbone's modules."""
+    """Return the modules of the backbone."""
     if job["backbone"] == "mobilenetv2_100":
         return backbone(job["weights"])[0]
     model = torchvision.models.squeezenet1_0()
@@ -49,7 +49,7 @@ def body_of(job: Mapping[str, Any]) -> nn.Sequential:
 
 
 class Block(nn.Module):
-    """Enlarge, put the finer map beside it where there is one, and convolve twice."""
+    """Upsample, concatenate the finer map if there is one, and convolve twice."""
 
     def __init__(self, inputs: int, skip: int, outputs: int):
         super().__init__()
@@ -70,7 +70,7 @@ class Block(nn.Module):
 
 
 class UNet(nn.Module):
-    """From cached maps, finest first, to logits of every pixel."""
+    """Cached maps, finest first -> logits of every pixel."""
 
     def __init__(self, channels: Sequence[int], classes: int):
         super().__init__()
@@ -91,7 +91,7 @@ class UNet(nn.Module):
 
 
 class Photos:
-    """Cached maps and masks of photos and their mirror images."""
+    """Cached maps and masks of images and their mirror images."""
 
     def __init__(self, job: Mapping[str, Any]):
         body = body_of(job)
@@ -123,7 +123,7 @@ class Photos:
 
 
 def loss_of(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy and Dice."""
+    """Return cross-entropy plus Dice loss."""
     p, true = logits.softmax(1), functional.one_hot(targets, logits.shape[1]).permute(0, 3, 1, 2).float()
     overlap, sums = (p * true).sum((2, 3)), (p + true).sum((2, 3))
     dice = 1 - ((2 * overlap + 1) / (sums + 1)).mean()
@@ -132,7 +132,7 @@ def loss_of(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 
 @torch.inference_mode()
 def masks_of(model: nn.Module, photos: Photos, index: torch.Tensor) -> dict[str, np.ndarray]:
-    """The class of every pixel of the photos at their own sizes."""
+    """Return the class of every pixel of the images at their original sizes."""
     model.eval()
     found = {}
     for i in index:
@@ -143,7 +143,7 @@ def masks_of(model: nn.Module, photos: Photos, index: torch.Tensor) -> dict[str,
 
 
 def main() -> None:
-    """Train fold by fold, and tell of each epoch."""
+    """Train fold by fold, and report each epoch."""
     job = json.load(sys.stdin)
     torch.set_num_threads(job["threads"])
     began, used = time.perf_counter(), time.process_time()

@@ -1,4 +1,4 @@
-"""What the scripts for PyTorch have in common. It imports nothing that their environment may lack."""
+"""Code that the PyTorch scripts share. It imports nothing that their environment may lack."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def rate_at(step: int, steps_per_epoch: int, epochs: int) -> float:
-    """Share of the peak learning rate: the warm-up and the cosine that zoo has."""
+    """Return the share of the peak learning rate: zoo's warm-up and cosine decay."""
     total = epochs * steps_per_epoch
     warm = min(steps_per_epoch, total // 10)
     if step < warm:
@@ -17,5 +17,5 @@ def rate_at(step: int, steps_per_epoch: int, epochs: int) -> float:
 
 
 def say(**values: Any) -> None:
-    """A line of JSON to the process that waits for it."""
+    """Print a line of JSON for the process that waits for it."""
     print(json.dumps(values), flush=True)

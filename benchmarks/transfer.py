@@ -2,11 +2,10 @@
 
     python benchmarks/transfer.py --torch-python ~/torch/bin/python
 
-Three ways to the same result, MobileNetV2 with ImageNet weights on ants and bees: `zoo train --plan head`; a PyTorch
-script that computes features once and keeps them; and one that runs the backbone in every epoch. What the two scripts
-do is in `torch_head.py`. Each is timed from the start of its process to its end, imports included; zoo starts without
-cached features and compiled programs every time. All are held to the same processors. Where other work runs on the
-machine, the processor time is what to compare.
+MobileNetV2 with ImageNet weights learns ants and bees in three ways: `zoo train --plan head`, a PyTorch script that
+computes features once and caches them, and one that runs the backbone in every epoch (both in `torch_head.py`). Each is
+timed from the start of its process to its end, including imports; zoo always starts without cached features and
+compiled programs. All are pinned to the same processors. On a busy machine, compare processor times.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ ASSETS = HERE.parent.parent / "shared" / "assets"
 
 @dataclass(frozen=True)
 class Timing:
-    """One process, as if it had run all epochs: wall time, processor time (both in seconds), best accuracy."""
+    """Results of one process, extrapolated to all epochs: wall and processor time in seconds, best accuracy."""
 
     seconds: float
     cpu: float
@@ -40,7 +39,7 @@ class Timing:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure all three and print."""
     args = _arguments()
     cpus = sorted(os.sched_getaffinity(0))[: args.threads]
     ways = {"zoo": lambda: run_zoo(args, cpus)}
@@ -59,23 +58,23 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--torch-python", default="", help="an interpreter with torch, torchvision and safetensors")
-    parser.add_argument("--torch-path", default="", help="its PYTHONPATH, where it needs one")
+    parser.add_argument("--torch-path", default="", help="its PYTHONPATH, if it needs one")
     parser.add_argument("--data", type=Path, default=ASSETS / "datasets" / "hymenoptera")
     parser.add_argument("--weights", type=Path, default=ASSETS / "weights" / "mobilenet_v2_imagenet.safetensors")
     parser.add_argument("--epochs", type=int, default=25)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--tutorial-repeats", type=int, default=1, help="the slow way is measured this often")
+    parser.add_argument("--tutorial-repeats", type=int, default=1, help="repeats of the slow way")
     parser.add_argument(
         "--tutorial-epochs", type=int, default=3,
         help="epochs that the slow way really runs; the rest is extrapolated from the time of these (0: all)",
     )  # fmt: skip
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="processors for each")
-    parser.add_argument("--workers", type=int, default=2, help="processes that decode photos in the scripts")
+    parser.add_argument("--workers", type=int, default=2, help="processes that decode images in the scripts")
     return parser.parse_args()
 
 
 def run_zoo(args: argparse.Namespace, cpus: Sequence[int]) -> Timing:
-    """`zoo train --plan head`, with empty caches."""
+    """Run `zoo train --plan head` with empty caches."""
     with tempfile.TemporaryDirectory() as folder:
         command = [
             *(sys.executable, "-m", "zoo", "train", str(args.data), "--backbone", "mobilenetv2_100", "--plan", "head"),
@@ -87,7 +86,7 @@ def run_zoo(args: argparse.Namespace, cpus: Sequence[int]) -> Timing:
 
 
 def run_torch(args: argparse.Namespace, way: str, cpus: Sequence[int]) -> Timing:
-    """`torch_head.py`. Fewer epochs of the slow way are extrapolated by the time of those that ran."""
+    """Run `torch_head.py`. If the slow way runs fewer epochs, its time is extrapolated."""
     few = way == "tutorial" and 0 < args.tutorial_epochs < args.epochs
     epochs = args.tutorial_epochs if few else args.epochs
     command = [
@@ -108,7 +107,7 @@ def run_torch(args: argparse.Namespace, way: str, cpus: Sequence[int]) -> Timing
 
 
 def _timed(command: Sequence[str], cpus: Sequence[int], extra: dict[str, str]) -> tuple[float, float, str]:
-    """Wall time, processor time and output of a process, with all its children, on the given processors."""
+    """Return wall time, processor time and output of a process with all its children, on the given processors."""
     began, used = time.perf_counter(), _children()
     done = subprocess.run(
         command, env={**os.environ, **extra}, preexec_fn=lambda: os.sched_setaffinity(0, cpus), capture_output=True,
@@ -130,7 +129,7 @@ def _line(timing: Timing) -> str:
 
 
 def report(found: dict[str, list[Timing]], args: argparse.Namespace, cpus: int) -> None:
-    """Medians, and how many times as long as zoo the others take."""
+    """Print medians, and the times of the others relative to zoo's."""
     medians = {
         way: Timing(*(statistics.median(getattr(t, name) for t in timings) for name in ("seconds", "cpu", "accuracy")))
         for way, timings in found.items()
