@@ -56,7 +56,7 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 def run(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A segmenter that has seen six images only, again and again."""
     out = tmp_path_factory.mktemp("trained") / "run"
-    options = {**FAST, "plots": True, "epochs": 60, "lr": 1e-2, "weight_decay": 0.0}
+    options = {**FAST, "plots": True, "epochs": 50, "lr": 3e-2, "weight_decay": 0.0}
     with optimised():
         return zoo.train(create(), {"train": data, "val": data}, plan="all", out=out, **options)
 
