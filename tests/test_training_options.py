@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -191,7 +192,8 @@ def test_a_loss_that_is_no_longer_finite(data: Path, tmp_path: Path):
 def test_what_is_not_given_is_the_tasks_own(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     own = {"plan": "head", "epochs": 2, "batch_size": 4, "lr": 2e-3, "weight_decay": 0.5, "ema": 0.5}
     model = create()
-    monkeypatch.setattr(type(model.adapter), "recipe", own)
+    training = replace(model.adapter.training, recipe=own)
+    monkeypatch.setattr(type(model.adapter), "training", training)
     asked = []
     for name, given in (("own", {}), ("given", {"epochs": 1, "lr": 1e-3})):
         run = zoo.train(model, data, out=tmp_path / name, plots=False, **given)
