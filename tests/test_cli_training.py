@@ -161,7 +161,7 @@ def test_unknown_names_of_other_kinds(run, data: Path, trained: Path, tmp_path: 
     mistake(train(run, data, tmp_path / "a", "--plan", "heads"), "unknown plan 'heads'", "head, last:N, all")
     mistake(train(run, data, tmp_path / "a", "--plan", "last:9"), "tinynet has 2 stages (stem, body)")
     mistake(train(run, data, tmp_path / "a", "--format", "xml"), "'xml'", "folder")
-    mistake(train(run, data, tmp_path / "a", "--augment", "strong"), "'strong'", "auto, none")
+    mistake(train(run, data, tmp_path / "a", "--augment", "strong"), "'strong'", "auto or none")
     mistake(run("export", trained, "--format", "onnx"), "'onnx'", "timm")
     mistake(run("evaluate", trained, data, "--split", "dev"), "no split 'dev'", "train, val")
     assert not (tmp_path / "a").exists()
