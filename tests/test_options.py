@@ -247,7 +247,7 @@ def test_a_number_out_of_its_range_is_refused_before_data_are_read(name: str):
         (["--task", "classifier", "--set", "class_weights=[1,-1]"], "class_weights are"),
         (["--task", "classifier", "--set", "class_weights=[0,0]"], "not all of them 0"),
         (["--task", "classifier", "--set", "dorpout=0.1"], "dropout"),
-        (["--task", "classifier", "--set", "padding=valid"], "padding='valid' is not accepted"),
+        (["--task", "classifier", "--set", "padding=valid"], "padding is 'valid'; accepted: 'torch', 'same'"),
         (["--task", "padder", "--set", "padding=same"], "task.padding or backbone.padding"),
         (["--task", "padder", "--set", "task.depth=Infinity"], "depth is inf"),
         (["--task", "padder", "--set", "deep=2"], "the option `deep` is now `depth`."),
@@ -283,7 +283,7 @@ def test_numbers_of_a_model():
             create(**options)
     with pytest.raises(ConfigError, match="num_classes is -1"):
         zoo.create("padnet", "classifier", pretrained=False, num_classes=-1)
-    with pytest.raises(ConfigError, match="drop_path_rate=nan"):
+    with pytest.raises(ConfigError, match="drop_path_rate is nan"):
         zoo.create("convnext_tiny", "classifier", pretrained=False, num_classes=2, drop_path_rate=NAN)
 
 

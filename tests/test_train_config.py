@@ -103,7 +103,7 @@ def test_a_field_is_all_that_an_option_needs():
     ("options", "words"),
     [
         ({"batch_norm": "fixed"}, "batch_norm is 'fixed'; accepted: auto, frozen, batch"),
-        ({"augment": "strong"}, "augment is 'strong'; accepted: auto, none, either with"),
+        ({"augment": "strong"}, "augment is 'strong'; accepted: auto or none"),
         ({"augment": None}, "augment is None"),
         ({"annotations": "ignore"}, "'ignore'; accepted: error, fix, drop"),
         ({"optimizer": 3}, "optimizer is 3; accepted: adam, adamw, lion, sgd, or a function"),
