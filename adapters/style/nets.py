@@ -181,7 +181,7 @@ def fitted(x: Array, size: tuple[int, int]) -> Array:
 class InstanceNorm(LayerNorm):
     """Each channel of each image to mean 0 and deviation 1 over its places, then scaled and shifted."""
 
-    def __call__(self, x: Array, given: tuple[Array, Array] | None = None) -> Array:  # type: ignore[override]
+    def __call__(self, x: Array, given: tuple[Array, Array] | None = None) -> Array:
         wide = x.astype(jnp.float32)
         mean, variance = given if given is not None else self.statistics(x)
         factor = lax.rsqrt(variance + self.eps) * self.scale[...].reshape(1, 1, 1, -1)

@@ -43,5 +43,5 @@ def zoo_parts() -> Iterable[Part]:  # type: ignore[empty-body]
 
 
 @hookspec(firstresult=True)
-def zoo_fetch(source: str, file: str, revision: str, offline: bool) -> Path | None:  # type: ignore[empty-body]
+def zoo_fetch(source: str, file: str, revision: str, offline: bool) -> Path | None:
     """Return a local path for `file` at `source` (e.g. `s3://bucket/key`); None for a scheme that is not its own."""

@@ -93,7 +93,7 @@ class Point(Mapping[str, T], NamesParts, Generic[T]):
                 f"the {self.noun} {part.id!r} is {value!r}; the extension point {self.name} accepts a "
                 f"{self.kind.__name__}."
             )
-        return value  # type: ignore[no-any-return]
+        return value
 
     def __contains__(self, name: object) -> bool:
         return name in self._current()
