@@ -1,4 +1,4 @@
-"""Figures: what one would rather look at than read. matplotlib is imported when the first one is asked for.
+"""Plots. matplotlib is imported when the first one is drawn.
 
 Class names come from people and their folders, so every text is made drawable first: no mathematics in a `$`, no
 control characters, and a box for what no installed font has.

@@ -32,7 +32,7 @@ def train(model: Model, data: Data, config: TrainConfig) -> Run:
         {options}
 
     Returns:
-        The run. Its model is the best epoch's, by the task's primary figure.
+        The run. Its model is the best epoch's, by the task's primary metric.
 
     Raises:
         ConfigError, UnknownNameError, DataError, RunError: before the first step, for anything that cannot work.
@@ -78,7 +78,7 @@ def _default_display() -> Callable[[Session], Callable[[Event], None]]:
 
 
 def _finish(session: Session, test: Dataset | None, began: float) -> Run:
-    """The best model's figures, on the validation data and on test data where there are any, and the run's files."""
+    """Evaluate the best model on validation and test data, and write the files of the run."""
     model, folder, recipe = session.model, session.folder, session.recipe
     assert session.best is not None
     # The caches hold features of the backbone as it is now; the best epoch's may be an earlier one.

@@ -1,4 +1,4 @@
-"""Evaluating a model: figures over a data set, and the images it was most wrong about."""
+"""Evaluation of a model: metrics over a dataset, and the images with the largest losses."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ class Evaluation:
     """What was found.
 
     Attributes:
-        metrics: the task's figures and the mean `loss`; plain values, ready for JSON.
+        metrics: the task's metrics and the mean `loss`; plain values, ready for JSON.
         dataset: what was evaluated.
         mistakes, successes: (loss, file, decoded arrays, targets) of the images with the largest losses, largest first,
             and of those with the smallest, smallest first; at most 16 of each.
-        accumulated: what the task's figures were computed from.
+        accumulated: what the task's metrics were computed from.
         predictions: for each image in the data's order what was predicted, nothing left out that figures are computed
             from; empty unless asked for.
         notes: what was found in the data and the annotations, for people.
@@ -98,8 +98,7 @@ def _evaluate(
 def evaluate_batches(
     model: Model, dataset: Dataset, batches: Iterable[Mapping[str, Any]], *, predictions: bool = False
 ) -> Evaluation:
-    """Figures of a model, in evaluation mode, over batches of images or of cached features; with all `predictions`
-    where they are asked for."""
+    """Evaluate a model over batches of images or of cached features, with its `predictions` if they are asked for."""
     model.eval()
     graphdef, state = nnx.split(model)
     metrics = model.adapter.metrics()
@@ -155,7 +154,7 @@ def evaluate(
     predictions: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
-    """Figures of a model on data.
+    """Evaluate a model on data.
 
     Args:
         model: a `Model`, a `Run`, or what `zoo.load` takes.

@@ -29,8 +29,10 @@ class Run:
     """A finished training.
 
     Attributes:
-        folder: the run folder. model: the best model, in evaluation mode.
-        metrics: the final metrics, as in `metrics.json`. history: a dict for each epoch, as in `metrics.jsonl`.
+        folder: the run directory.
+        model: the best model, in evaluation mode.
+        metrics: the final metrics, as in `metrics.json`.
+        history: a dict for each epoch, as in `metrics.jsonl`.
     """
 
     folder: Path
@@ -40,7 +42,7 @@ class Run:
 
     @classmethod
     def open(cls, folder: str | Path) -> Run:
-        """A finished run from its folder. Raises `RunError` when it holds none."""
+        """Open a finished run. Raises `RunError` when it holds none."""
         folder = Path(folder)
         if not (folder / "metrics.json").is_file():
             raise RunError(f"{folder} holds no finished run (no metrics.json); go on with --resume, or train into it.")
@@ -141,7 +143,7 @@ def read_lines(file: Path) -> list[dict[str, Any]]:
 
 
 def scalars(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """The single numbers among metrics."""
+    """Return the metrics that are single numbers."""
     return {k: v for k, v in metrics.items() if isinstance(v, int | float) and not isinstance(v, bool)}
 
 

@@ -1,4 +1,4 @@
-"""What a training keeps: the best model so far, and checkpoints to go on from."""
+"""The best model so far, and checkpoints to resume from."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from zoo.training.step import Program, TrainState, install
 
 
 def keep_if_best(session: Session, row: dict[str, Any]) -> bool:
-    """Remember the model when it is the best so far: by the task's figure, then by the smaller loss."""
+    """Remember the model if it is the best so far: by the task's primary metric, then by the smaller loss."""
 
     def rank(row: dict[str, Any]) -> tuple[float, float]:
         return row.get(session.model.adapter.primary, -row["val_loss"]), -row["val_loss"]
@@ -30,7 +30,7 @@ def keep_if_best(session: Session, row: dict[str, Any]) -> bool:
 
 
 def save_checkpoint(session: Session, state: TrainState, program: Program, at: Place) -> None:
-    finite_losses(session, at)  # what is broken must not push out what was good
+    finite_losses(session, at)  # a diverged state must not replace a good checkpoint
     if session.best is not None and not session.best_saved:
         now = jax.tree.map(lambda leaf: leaf, nnx.state(session.model, (nnx.Param, nnx.BatchStat)))
         nnx.update(session.model, session.best[1])
@@ -51,7 +51,7 @@ def save_checkpoint(session: Session, state: TrainState, program: Program, at: P
 def restore(
     session: Session, state: TrainState, program: Program, folder: Path, place: dict[str, Any]
 ) -> tuple[TrainState, Program]:
-    """The phase's state as a checkpoint has it; the session takes over its history and best model."""
+    """Return the state of a phase from a checkpoint, and give its history and best model to the session."""
     kept = nnx.state(session.model, (nnx.Param, nnx.BatchStat)) if place["best"] is not None else None
     state, frozen, kept = read(folder, (state, program.frozen, kept))
     session.step, session.history = place["step"], place["history"]

@@ -1,4 +1,4 @@
-"""One training under way: what it is given and what it has reached, and the place in a phase."""
+"""A training in progress, and where it stands in a phase."""
 
 from __future__ import annotations
 
@@ -24,16 +24,26 @@ Event = tuple[int, dict[str, Any]]
 
 @dataclass
 class Session:
-    """One training under way.
+    """A training in progress.
 
     Attributes:
-        model: what is trained. train, val: the data, with the model's labels. plan: its phases.
-        folder: the run folder. history: a row for each epoch. best: the best epoch's row and the model's arrays.
-        caches: features of the backbone by part of the data, while it is frozen; they belong to the backbone as it has
-            been since epoch `cached_after`.
-        notes: what the user should know of the data before the first step.
-        unpredicted: classes that the last epoch never predicted.
-        features: called with (images done, images in all) while features are cached. closing: ends the display.
+        model: the model, trained in place.
+        train, val: the data, with the model's labels.
+        plan: the phases.
+        recipe: the options.
+        folder: the run directory.
+        notes: remarks on the data, shown before the first step.
+        features: called with (images done, images in all) while features are cached.
+        history: a row for each epoch.
+        best: the row of the best epoch, and the model's arrays then.
+        step: steps taken, over all phases.
+        saved: when the last checkpoint was written, by the monotonic clock.
+        caches: cached features by split, while the backbone is frozen; of the backbone as it is since `cached_after`.
+        cached_after: the number of epochs that the backbone had trained when its features were cached.
+        stop: the signal that asked to stop, or 0.
+        best_saved: whether the best model is in the run directory.
+        unpredicted: classes that were never predicted in the last epoch.
+        closing: ends the display.
     """
 
     model: Model
@@ -62,8 +72,8 @@ class Session:
 
 @dataclass
 class Place:
-    """Where training stands in a phase. A checkpoint keeps it beside the arrays, so that a resumed run ends like one
-    that was never stopped.
+    """Where training stands in a phase. A checkpoint holds it beside the arrays, so that a resumed run ends with the
+    same bits as one that was never stopped.
 
     Attributes:
         phase, epoch: indexes. batch: batches done in the epoch. waited: epochs since the best one.
@@ -112,5 +122,5 @@ def diverged(session: Session, at: Place, what: str, value: float) -> RunError:
     rate = session.plan[at.phase].rate
     return RunError(
         f"the {what} is {value} in epoch {len(session.history) + 1} (step {session.step}): training stopped. Try a "
-        f"lower learning rate (lr is {rate:g}), or look at the data; {session.folder} keeps what was good before."
+        f"lower learning rate (lr is {rate:g}), or check the data; {session.folder} keeps the last good checkpoint."
     )
