@@ -171,7 +171,7 @@ def job_of(session: Any, args: argparse.Namespace) -> dict[str, Any]:
     frames = {preprocess.frame(sample.target.size) for part in (session.train, session.val) for sample in part}
     if len(frames) > 1:
         sys.exit(
-            f"the images fit {len(frames)} letterbox sizes; torch_detector.py supports one: use images of one shape."
+            f"the images fit {len(frames)} letterbox sizes, but torch_detector.py has one: use images of one shape."
         )
 
     def rows(part: Any) -> list[dict[str, Any]]:
