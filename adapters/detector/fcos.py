@@ -79,15 +79,23 @@ class RegressionHead(nnx.Module):
 def assign(
     points: Array, strides: Array, lower: Array, upper: Array, boxes: Array, valid: Array, *, radius: float = 1.5
 ) -> Array:
-    """Which box each position is to find: (points,) int32, -1 for none (arXiv:2006.09214, section 3.1).
+    """Return the index of the box that each point learns, (points,) int32; -1 for none (arXiv:2006.09214, section 3.1).
 
-    One whose centre is closer than `radius` strides along either axis, which the position is inside of, and whose
-    farthest side is between `lower` and `upper` pixels away; of several the smallest, of equal ones the first.
+    A point learns a box if it is inside, within `radius` strides of the centre along each axis (centre sampling), and
+    its farthest side is between `lower` and `upper` pixels away. Of several boxes the smallest counts, then the first.
 
     Args:
-        points: (points, 2) as x, y. strides, lower, upper: (points,) in pixels.
-        boxes, valid: (m, 4), (m,); boxes that are not valid are nobody's.
+        points: (points, 2) as x, y.
+        strides: (points,) in pixels.
+        lower: (points,) in pixels.
+        upper: (points,) in pixels.
+        boxes: (m, 4).
+        valid: (m,); False for padding, which no point learns.
+        radius: in strides.
     """
+    # `lower` and `upper` give each level its range of sizes, so that overlapping objects of different size are learned
+    # on different levels. What remains ambiguous goes to the smallest box, because large boxes have more points.
+    # The smallest is found as torchvision does, as the largest 1e8 - area, so that ties in float32 fall the same way.
     boxes = boxes.astype(jnp.float32)
     low, high, places = boxes[None, :, :2], boxes[None, :, 2:], points[:, None]
     away = jnp.max(jnp.abs(places - (low + high) / 2), axis=-1)
@@ -101,7 +109,7 @@ def assign(
 
 
 def focal_loss(logits: Array, targets: Array, *, alpha: float = 0.25, gamma: int = 2) -> Array:
-    """Sigmoid focal loss of each logit for targets 0 or 1 (arXiv:1708.02002, eq. 5)."""
+    """Return the sigmoid focal loss of each logit for targets 0 or 1 (arXiv:1708.02002, eq. 5)."""
     p = jax.nn.sigmoid(logits)
     missed = p + targets - 2 * p * targets
     weight = alpha * targets + (1 - alpha) * (1 - targets)

@@ -1,8 +1,8 @@
-"""SimOTA: which predictions are to find which object, told by what they are already good at (arXiv:2107.08430, section
-2.1, after arXiv:2103.14259), with shapes that do not depend on the objects.
+"""SimOTA label assignment: match predictions to objects by what the network already predicts, with static shapes.
 
-Constants and geometry are those of YOLOX's releases 0.1.0 to 0.3.0, with which the published weights were made. Its
-later code differs: a radius of 1.5 strides whether or not the point is in the box, and a penalty of 1e6.
+Papers: arXiv:2107.08430, section 2.1, after OTA, arXiv:2103.14259. Constants and geometry are those of YOLOX 0.1.0 to
+0.3.0, which made the published weights. Later code differs: a radius of 1.5 strides whether or not the point is in the
+box, and a penalty of 1e6.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ MOST = 10
 
 
 class Prices(NamedTuple):
-    """What each match would cost.
+    """The cost of each match of a box with a prediction.
 
     Attributes:
-        overlap: IoU of each prediction with each box, (m, n). cost: the same shape; infinite where there can be no
-            match, because the box pads the array or the point is no candidate.
+        overlap: IoU of each box with each prediction, (m, n).
+        cost: (m, n); infinite where no match is possible, because the box is padding or the point is no candidate.
     """
 
     overlap: Array
@@ -37,7 +37,7 @@ def _inside(ltrb: Array) -> Array:
 
 
 def prices(
-    found: Array,
+    predicted: Array,
     logits: Array,
     objectness: Array,
     points: Array,
@@ -46,14 +46,21 @@ def prices(
     labels: Array,
     valid: Array,
 ) -> Prices:
-    """Cost of each prediction for each box: that of its class, 3 times -log of the IoU, and a penalty unless its point
-    is both inside the box and closer than 2.5 strides to the box's centre along either axis.
+    """Return the cost of each prediction for each box.
 
-    A point is a candidate where it is inside any box, or that close to the centre of any.
+    The cost is the classification loss, plus 3 times -log IoU, plus a penalty unless the point is both inside the box
+    and within 2.5 strides of its centre along each axis. A point is a candidate if it is inside any box, or that close
+    to the centre of any.
 
     Args:
-        found: predicted boxes (n, 4). logits, objectness: (n, classes), (n,). points, strides: (n, 2) as x, y, (n,).
-        boxes, labels, valid: (m, 4), (m,), (m,).
+        predicted: predicted boxes (n, 4).
+        logits: (n, classes).
+        objectness: logits (n,).
+        points: (n, 2) as x, y.
+        strides: (n,).
+        boxes: true boxes (m, 4).
+        labels: (m,).
+        valid: (m,); False for padding.
     """
     boxes = jnp.where(valid[:, None], boxes.astype(jnp.float32), 0.0)
     inside = _inside(distances(points[None], boxes[:, None])) & valid[:, None]
@@ -62,7 +69,7 @@ def prices(
     close = _inside(distances(points[None], around)) & valid[:, None]
     candidate = jnp.any(inside | close, axis=0)
 
-    overlap = pairwise_iou(boxes, found)
+    overlap = pairwise_iou(boxes, predicted)
     p = jnp.sqrt(jax.nn.sigmoid(logits.astype(jnp.float32)) * jax.nn.sigmoid(objectness.astype(jnp.float32))[:, None])
     # A logarithm of zero counts as -100, which is torch's rule.
     yes, no = (jnp.maximum(log, -100.0) for log in (jnp.log(p), jnp.log1p(-p)))
@@ -74,16 +81,24 @@ def prices(
 
 
 def match(overlap: Array, cost: Array) -> Array:
-    """The box that each prediction is to find: `Prices` (m, n) -> (n,) int32, -1 for none.
+    """Return the index of the box that each prediction is matched to, (n,) int32; -1 for none.
 
-    A box takes as many predictions as its ten best overlaps add up to, rounded down and at least one, at the lowest
-    cost, of equal ones the first. A prediction that several boxes take goes to the box where its cost is lowest.
+    A box takes its k predictions of lowest cost, where k is the sum of its ten best IoUs, rounded down and at least 1.
+    A prediction that several boxes take goes to the one with the lowest cost. The first of equal costs counts.
+
+    Args:
+        overlap: see `Prices`.
+        cost: see `Prices`.
     """
+    # "Dynamic k" (OTA, section 3.3): where many predictions already overlap a box, it can have many positives; early
+    # in training, or for a small box, the sum is below 2 and it gets a single one.
+    # k differs by box, but shapes must not. Every box ranks its ten cheapest predictions, and `taken` keeps the first
+    # k of them. Ten is enough, because k is a sum of ten IoUs.
     possible, most = jnp.isfinite(cost), min(MOST, cost.shape[1])
     best, _ = lax.top_k(jnp.where(possible, overlap, 0.0), most)
-    wanted = jnp.maximum(jnp.sum(best, axis=1).astype(jnp.int32), 1)
+    counts = jnp.maximum(jnp.sum(best, axis=1).astype(jnp.int32), 1)
     lowest, index = lax.top_k(-cost, most)
-    taken = (jnp.arange(most)[None] < wanted[:, None]) & jnp.isfinite(lowest)
+    taken = (jnp.arange(most)[None] < counts[:, None]) & jnp.isfinite(lowest)
     rows = jnp.arange(len(cost))[:, None]
     taken_by = jnp.zeros(cost.shape, bool).at[rows, index].set(taken)
     times = jnp.sum(taken_by, axis=0)
