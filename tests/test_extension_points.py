@@ -206,12 +206,13 @@ def test_a_decoder_and_a_head_of_others_train_and_are_recorded(tmp_path: Path, m
 
 @pytest.mark.usefixtures("installed")
 @pytest.mark.parametrize("task", ["classifier", "segmenter"])
-def test_a_loss_of_others_trains_alone_and_in_a_sum(task: str, tmp_path: Path) -> None:
+def test_a_loss_of_others_trains_alone_and_in_a_sum(task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its distribution is recorded, and its values are part of the sum."""
+    plugin(tmp_path, monkeypatch, "pyramidnet", PYRAMIDNET)
     data = drawn_masks(tmp_path / "d", 4) if task == "segmenter" else read(draw_folder(tmp_path / "d", count=2))["all"]
     common: dict[str, Any] = {"pretrained": False, "image_size": 64, "labels": data.classes}
     for loss, term in (("poly1", None), ("ce + 0.5*zoo-extras/poly1", "loss_zoo-extras/poly1")):
-        model = zoo.create("mobilenetv2_035", task, loss=loss, **common)
+        model = zoo.create("pyramidnet", task, loss=loss, **common)
         assert model.card.plugins[f"{task}.loss:poly1"].distribution == "zoo-extras"
         folder = tmp_path / ("sum" if term else "alone")
         parts: dict[str, Any] = {"train": data, "val": data}
@@ -219,7 +220,7 @@ def test_a_loss_of_others_trains_alone_and_in_a_sum(task: str, tmp_path: Path) -
         assert run.metrics["loss"] > 0 and (term is None or 0 < run.metrics[term] < run.metrics["loss"])
         assert zoo.load(folder).adapter.loss.endswith("zoo-extras/poly1")  # type: ignore[attr-defined]
     with pytest.raises(UnknownNameError, match=r"unknown .* loss 'poly2'. Nearest: poly1"):
-        zoo.create("mobilenetv2_035", task, loss="ce+poly2", **common)
+        zoo.create("pyramidnet", task, loss="ce+poly2", **common)
 
 
 @pytest.mark.usefixtures("installed")
