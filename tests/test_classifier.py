@@ -16,7 +16,8 @@ import pytest
 from flax import nnx
 
 import zoo
-from zoo.adapters.classifier import Classifier, ConvHead, PooledHead, calibration_error, pool_features
+from zoo.adapters.classifier import Classifier, ConvHead, PooledHead, pool_features
+from zoo.adapters.classifier.metrics import calibration_error
 from zoo.data import Dataset, Sample
 from zoo.errors import ConfigError, DataError, UnknownNameError, ZooError
 from zoo.models.adapter import ForwardPass, HeadInputs, configure
@@ -308,7 +309,7 @@ def test_a_conv_head_needs_a_map():
 
     spec = registry().backbone("resnet20")
     vector = dataclasses.replace(spec, stages=(*spec.stages[:-1], dataclasses.replace(spec.stages[-1], kind="vector")))
-    with pytest.raises(ConfigError, match="head=conv needs a map.*use head=linear"):
+    with pytest.raises(ConfigError, match="head=conv needs a feature map.*Use head=linear"):
         Classifier(LABELS, head="conv").taps(vector)
 
 

@@ -1,9 +1,9 @@
-"""Image classification: one label for an image, or several.
+"""Image classification with one label per image, or several.
 
-Pooling over the last map, dropout, and a linear map, a small MLP or the form of the checkpoint's own classifier.
-Losses: softmax cross-entropy with label smoothing (arXiv:1512.00567, section 7) and class weights; sigmoid
-cross-entropy for several labels. Figures: accuracy, top-5, precision, recall and F1 for each class and as their
-unweighted (macro) mean, confusion matrix, expected calibration error (arXiv:1706.04599, eq. 3).
+Head: pooling of the last feature map, dropout, then a linear layer, a small MLP or the form of the checkpoint's own
+classifier. Losses: softmax cross-entropy with label smoothing (arXiv:1512.00567, section 7) and class weights; sigmoid
+cross-entropy for several labels. Metrics: accuracy, top-5 accuracy, precision, recall and F1 for each class and as
+macro averages, confusion matrix, expected calibration error (arXiv:1706.04599, eq. 3).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,7 @@ from jax import Array
 
 from zoo.adapters.classifier.losses import LOSSES, Scores
 from zoo.adapters.classifier.losses import parts as loss_parts
+from zoo.adapters.classifier.metrics import ClassificationMetrics
 from zoo.data import Dataset, Sample
 from zoo.errors import ConfigError, DataError
 from zoo.layers import Conv, Linear, Normal, recoverable_relu
@@ -33,16 +34,21 @@ from zoo.registry.hookspecs import hookimpl
 from zoo.registry.options import Meta
 from zoo.registry.spec import AdapterSpec, BackboneSpec, Part, Preprocess
 
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
 Pool = Literal["avg", "max", "avgmax"]
 
 
 class Classification(msgspec.Struct, frozen=True):
-    """What was seen in one image.
+    """The predicted classes of one image.
 
     Attributes:
-        file: the image. label: the likeliest class. score: its probability.
-        top: the likeliest classes with their probabilities, best first. labels: for several labels, those at or above
-            the threshold.
+        file: the image.
+        label: the most likely class.
+        score: its probability.
+        top: up to five most likely classes with their probabilities, best first.
+        labels: with several labels per image, those with a probability of at least the threshold; else None.
     """
 
     file: str
@@ -53,18 +59,19 @@ class Classification(msgspec.Struct, frozen=True):
 
 
 class Features(msgspec.Struct, frozen=True):
-    """The pooled features of one image, by a model without classes.
+    """The pooled features of one image, from a model without classes.
 
     Attributes:
-        file: the image. features: the vector before where a classifier would stand.
+        file: the image.
+        features: the feature vector that a classifier would read.
     """
 
     file: str
     features: list[float]
 
 
-def pool_features(x: Array, kind: Pool) -> Array:
-    """A map (b, h, w, c), tokens (b, n, c) or a vector (b, c) -> (b, c), or (b, 2c) for `avgmax`."""
+def pool_features(x: Float[Array, "b *positions c"], kind: Pool) -> Float[Array, "b features"]:
+    """Pool a map (b, h, w, c), tokens (b, n, c) or a vector (b, c) to (b, c), or (b, 2c) for `avgmax`."""
     axes = tuple(range(1, x.ndim - 1))
     if not axes:
         return x
@@ -75,7 +82,16 @@ def pool_features(x: Array, kind: Pool) -> Array:
 
 
 class PooledHead(nnx.Module):
-    """Pool, drop out, then an affine map (`fc`), after a hidden layer where there is one. With no classes, pool."""
+    """Pooling, an optional hidden layer, dropout and a linear layer (`fc`). Without classes, pooling only.
+
+    Args:
+        stage: backbone stage to read.
+        features: width of that stage.
+        classes: number of classes; 0 for none.
+        pool: how to pool.
+        dropout: dropout rate.
+        hidden: width of the hidden layer; 0 for none.
+    """
 
     def __init__(
         self, stage: str, features: int, classes: int, pool: Pool, dropout: float, hidden: int, *, rngs: nnx.Rngs
@@ -96,7 +112,7 @@ class PooledHead(nnx.Module):
     def reads(self) -> dict[str, str]:
         return {} if self.fc is None else {"fc" if self.hidden is None else "hidden": self.stage}
 
-    def __call__(self, features: Mapping[str, Array]) -> Array:
+    def __call__(self, features: Mapping[str, Array]) -> Float[Array, "b outputs"]:
         x = features[self.stage]
         if self.fc is None:
             return x
@@ -106,7 +122,7 @@ class PooledHead(nnx.Module):
 
 
 class ConvHead(nnx.Module):
-    """A 1x1 convolution (`conv`) on the map, ReLU, then the mean: the logits of SqueezeNet (arXiv:1602.07360)."""
+    """A 1x1 convolution (`conv`), ReLU and average pooling, as in SqueezeNet (arXiv:1602.07360)."""
 
     def __init__(self, stage: str, features: int, classes: int, dropout: float, *, rngs: nnx.Rngs):
         self.stage = stage
@@ -119,7 +135,7 @@ class ConvHead(nnx.Module):
     def reads(self) -> dict[str, str]:
         return {"conv": self.stage}
 
-    def __call__(self, features: Mapping[str, Array]) -> Array:
+    def __call__(self, features: Mapping[str, Array]) -> Float[Array, "b classes"]:
         x = features[self.stage]
         x = self.conv(x if self.dropout is None else self.dropout(x))
         return jnp.mean(recoverable_relu(x), axis=(1, 2))
@@ -127,7 +143,7 @@ class ConvHead(nnx.Module):
 
 @dataclass(frozen=True)
 class Classifier(Adapter):
-    """Options of the classifier. Without labels it gives pooled features instead of classes."""
+    """Options of the classifier. Without labels it returns pooled features instead of classes."""
 
     head: Annotated[
         Literal["auto", "linear", "mlp", "conv"],
@@ -139,17 +155,19 @@ class Classifier(Adapter):
     pool: Annotated[Pool, Meta("Pooling of the last map. Checkpoints use avg.")] = "avg"
     dropout: Annotated[float, Meta("Dropout rate before the last layer.", ge=0, lt=1)] = 0.0
     hidden: Annotated[int, Meta("Width of the hidden layer of mlp; 0 for the number of features.", ge=0)] = 0
-    multi_label: Annotated[bool, Meta("Several labels for an image; set by the data.", hidden=True)] = False
+    multi_label: Annotated[bool, Meta("Several labels per image; set by the data.", hidden=True)] = False
     threshold: Annotated[
-        float, Meta("Probability from which a label counts as predicted, where images have several.", gt=0, lt=1)
+        float, Meta("Probability at which a label counts as predicted when images have several.", gt=0, lt=1)
     ] = 0.5
     loss: Annotated[str, LOSSES, Meta("Training loss, such as ce or ce+0.5*NAME.")] = "ce"
-    label_smoothing: Annotated[float, Meta("Share of the target spread over all classes.", ge=0, lt=1)] = 0.0
+    label_smoothing: Annotated[
+        float, Meta("Share of the target probability that is spread over all classes.", ge=0, lt=1)
+    ] = 0.0
     class_weights: Annotated[
         Literal["balanced"] | tuple[float, ...] | None,
         Meta(
-            "Factor of each class in the loss; balanced weighs classes inversely to their frequency.",
-            values="balanced | a list with a number at least 0 for each class | null",
+            "Weight of each class in the loss; balanced weights classes inversely to their frequency.",
+            values="balanced | a list with one number of at least 0 per class | null",
         ),
     ] = None
 
@@ -168,7 +186,7 @@ class Classifier(Adapter):
     def taps(self, spec: BackboneSpec) -> tuple[str, ...]:
         if self._form(spec) == "conv" and spec.stages[-1].kind != "map":
             raise ConfigError(
-                f"head=conv needs a map, and {spec.name} ends in {spec.stages[-1].kind}; use head=linear."
+                f"head=conv needs a feature map; {spec.name} ends in {spec.stages[-1].kind}. Use head=linear."
             )
         return (spec.stages[-1].name,)
 
@@ -192,7 +210,10 @@ class Classifier(Adapter):
 
     def fitted(self, dataset: Dataset) -> Self:
         if not self.labels:
-            raise ConfigError("this model has no classes (num_classes=0) and cannot learn any: create it with labels.")
+            raise ConfigError(
+                "this model has no classes (num_classes=0) and cannot be trained as a classifier: create it with "
+                "labels= or num_classes=."
+            )
         multi_label = self.multi_label or dataset.kind == "classes"
         weights = self.class_weights
         if weights == "balanced":
@@ -200,7 +221,7 @@ class Classifier(Adapter):
             if not counts.all():
                 empty = self.labels[int(np.argmin(counts))]
                 raise DataError(
-                    f"class_weights=balanced needs images of every class; {dataset.name} has none of {empty!r}."
+                    f"class_weights=balanced needs images of every class; {dataset.name} has no image of {empty!r}."
                 )
             weights = tuple((counts.sum() / (len(counts) * counts)).tolist())
         return replace(self, multi_label=multi_label, class_weights=weights)
@@ -215,12 +236,12 @@ class Classifier(Adapter):
     def loss_terms(self, forward: ForwardPass, batch: Mapping[str, Any]) -> dict[str, Array]:
         return {f"loss_{name}": term for name, term in self.terms(forward.outputs, batch).items()}
 
-    def terms(self, outputs: Array, batch: Mapping[str, Any]) -> dict[str, Array]:
-        """Return the terms of the loss by their names in `loss`, each (b,) and times its factor.
+    def terms(self, outputs: Float[Array, "b classes"], batch: Mapping[str, Any]) -> dict[str, Float[Array, " b"]]:
+        """Return the terms of the loss by name, each multiplied by its factor.
 
         Args:
-            outputs: The logits (b, classes).
-            batch: The labels, and `mix` where images were mixed.
+            outputs: the logits.
+            batch: `label` and, if images were mixed, `mix`.
         """
         classes = len(self.labels)
         targets = batch["label"] if self.multi_label else jax.nn.one_hot(batch["label"], classes, dtype=outputs.dtype)
@@ -228,6 +249,7 @@ class Classifier(Adapter):
         if isinstance(self.class_weights, tuple):
             weights = jnp.asarray(self.class_weights, outputs.dtype)
         if self.multi_label:
+            # Each class is a binary problem, so smoothing moves its target towards 1/2, not towards 1/classes.
             targets = targets * (1 - self.label_smoothing) + 0.5 * self.label_smoothing
         elif self.label_smoothing:
             targets = optax.smooth_labels(targets, self.label_smoothing)
@@ -246,13 +268,13 @@ class Classifier(Adapter):
     ) -> list[Classification] | list[Features]:
         if not self.labels:
             return [Features(file, row.tolist()) for file, row in zip(files, decoded["features"], strict=True)]
-        found = []
+        results = []
         for file, scores in zip(files, decoded["probabilities"], strict=True):
             order = np.argsort(-scores, kind="stable")[:5]
             top = [(self.labels[i], float(scores[i])) for i in order]
             several = [self.labels[i] for i in np.flatnonzero(scores >= self.threshold)] if self.multi_label else None
-            found.append(Classification(file, *top[0], top, several))
-        return found
+            results.append(Classification(file, *top[0], top, several))
+        return results
 
     def table(self, predictions: Sequence[Any]) -> Table:
         if not self.labels:
@@ -289,90 +311,13 @@ class Classifier(Adapter):
         return drawn
 
 
-def _mixed(targets: Array, batch: Mapping[str, Any]) -> Array:
-    """Targets of images that were blended two by two (mixup, cutmix), in the same shares."""
+def _mixed(targets: Float[Array, "b classes"], batch: Mapping[str, Any]) -> Float[Array, "b classes"]:
+    """Mix the targets in the same shares as the images (mixup, CutMix)."""
     if "mix" not in batch:
         return targets
     partner, share = batch["mix"]
     share = share.reshape(-1, 1)
     return share * targets + (1 - share) * targets[partner]
-
-
-class ClassificationMetrics:
-    """Keeps every image's probabilities and truth, on the host; figures are computed at the end."""
-
-    def __init__(self, labels: Sequence[str], multi_label: bool, threshold: float):
-        self.labels, self.multi_label, self.threshold = tuple(labels), multi_label, threshold
-        self._scores: list[np.ndarray] = []
-        self._truth: list[np.ndarray] = []
-
-    def update(self, decoded: Mapping[str, np.ndarray], batch: Mapping[str, np.ndarray]) -> None:
-        keep = np.asarray(batch["valid"], bool)
-        self._scores.append(np.asarray(decoded["probabilities"], np.float64)[keep])
-        self._truth.append(np.asarray(batch["label"])[keep])
-
-    def compute(self) -> dict[str, Any]:
-        scores, truth = np.concatenate(self._scores), np.concatenate(self._truth)
-        return self._several(scores, truth) if self.multi_label else self._single(scores, truth)
-
-    def class_counts(self) -> dict[str, tuple[int, int]]:
-        """How many images each class was predicted for, and how many it is true of."""
-        scores, truth = np.concatenate(self._scores), np.concatenate(self._truth)
-        if self.multi_label:
-            predicted, actual = (scores >= self.threshold).sum(0), (truth > 0.5).sum(0)
-        else:
-            predicted, actual = (np.bincount(of, minlength=len(self.labels)) for of in (scores.argmax(1), truth))
-        return {label: (int(predicted[i]), int(actual[i])) for i, label in enumerate(self.labels)}
-
-    def _single(self, scores: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
-        classes, predicted = len(self.labels), scores.argmax(1)
-        confusion = np.zeros((classes, classes), np.int64)
-        np.add.at(confusion, (truth, predicted), 1)
-        hits = np.diag(confusion).astype(np.float64)
-        top5 = (np.argsort(-scores, axis=1, kind="stable")[:, :5] == truth[:, None]).any(1).mean()
-        figures = {
-            "accuracy": float((predicted == truth).mean()),
-            **({"top5_accuracy": float(top5)} if classes > 5 else {}),
-            **self._by_class(hits, confusion.sum(0), confusion.sum(1)),
-            "calibration_error": calibration_error(scores.max(1), predicted == truth),
-            "images": len(truth),
-        }
-        # A thousand classes square would drown the figures it stands beside.
-        return figures | ({"confusion": confusion.tolist()} if classes <= 100 else {})
-
-    def _several(self, scores: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
-        predicted, truth = scores >= self.threshold, truth > 0.5
-        hits = (predicted & truth).sum(0).astype(np.float64)
-        return {
-            "accuracy": float((predicted == truth).all(1).mean()),
-            "label_accuracy": float((predicted == truth).mean()),
-            **self._by_class(hits, predicted.sum(0), truth.sum(0)),
-            "images": len(truth),
-        }
-
-    def _by_class(self, hits: np.ndarray, predicted: np.ndarray, actual: np.ndarray) -> dict[str, Any]:
-        """Precision, recall and F1; 0 where undefined. The macro mean is over the classes that occur in the data."""
-        precision = hits / np.maximum(predicted, 1)
-        recall = hits / np.maximum(actual, 1)
-        f1 = 2 * hits / np.maximum(predicted + actual, 1)
-        seen = actual > 0
-        rows = {"precision": precision, "recall": recall, "f1": f1}
-        macro = {f"macro_{name}": float(values[seen].mean()) if seen.any() else 0.0 for name, values in rows.items()}
-        per_class = {
-            label: {**{name: float(values[i]) for name, values in rows.items()}, "support": int(actual[i])}
-            for i, label in enumerate(self.labels)
-            if seen[i] or predicted[i]
-        }
-        return {**macro, "per_class": per_class}
-
-
-def calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = 15) -> float:
-    """Expected calibration error: the gap between confidence and accuracy, averaged over equal bins of confidence
-    weighted by how many images fall in each (arXiv:1706.04599, eq. 3)."""
-    index = np.minimum((confidence * bins).astype(int), bins - 1)
-    counts = np.bincount(index, minlength=bins)
-    gap = np.bincount(index, confidence, bins) - np.bincount(index, correct.astype(np.float64), bins)
-    return float(np.abs(gap).sum() / max(int(counts.sum()), 1))
 
 
 @hookimpl
@@ -382,4 +327,4 @@ def zoo_parts() -> list[Part]:
 
 @hookimpl
 def zoo_adapters() -> list[AdapterSpec]:
-    return [AdapterSpec("classifier", Classifier, "One label for an image, or several.")]
+    return [AdapterSpec("classifier", Classifier, "One label per image, or several.")]

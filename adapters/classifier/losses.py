@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,40 +13,43 @@ from jax import Array
 from zoo.registry.spec import Part
 from zoo.registry.sums import SumPoint
 
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
 
 class Scores(NamedTuple):
-    """What every loss is computed from.
+    """The inputs of every loss.
 
     Attributes:
-        logits: (b, classes).
-        targets: Share of each class in an image's target (b, classes), after label smoothing and mixing of images. They
-            sum to 1 unless an image may have several labels.
-        weights: Of the classes, (classes,).
-        multi_label: Whether an image may have several labels, so that each class is a yes or no of its own.
+        logits: logits of the classes.
+        targets: target probabilities of the classes, after label smoothing and mixing. Those of an image sum to 1
+            unless `multi_label`.
+        weights: class weights.
+        multi_label: whether an image may have several labels, so that each class is a binary problem.
     """
 
-    logits: Array
-    targets: Array
-    weights: Array
+    logits: Float[Array, "b classes"]
+    targets: Float[Array, "b classes"]
+    weights: Float[Array, " classes"]
     multi_label: bool
 
 
 Loss = Callable[[Scores], Array]
-"""Returns the loss of each image, (b,)."""
+"""Function that returns the loss of each image, (b,)."""
 
 LOSSES: SumPoint[Loss] = SumPoint("classifier.loss", "classification loss")
 
 
-def cross_entropy(scores: Scores) -> Array:
-    """Softmax cross-entropy; for several labels an image the mean sigmoid cross-entropy of the classes."""
+def cross_entropy(scores: Scores) -> Float[Array, " b"]:
+    """Return softmax cross-entropy or, with several labels per image, sigmoid cross-entropy averaged over classes."""
     weights = scores.weights.reshape(1, -1)
     if scores.multi_label:
         return jnp.mean(optax.sigmoid_binary_cross_entropy(scores.logits, scores.targets) * weights, axis=-1)
-    # As in torch: the share of the target that lies on a class carries that class's weight.
+    # As in torch: each class's target probability is multiplied by its class weight, also for soft targets.
     return -jnp.sum(scores.targets * weights * jax.nn.log_softmax(scores.logits), axis=-1)
 
 
 def parts() -> list[Part]:
-    """The rows of zoo's own losses."""
-    summary = "Cross-entropy with the class weights: softmax, or sigmoid for several labels an image."
+    """Return the registry rows of the built-in losses."""
+    summary = "Cross-entropy with class weights: softmax, or sigmoid when images have several labels."
     return [Part(LOSSES.name, "ce", cross_entropy, summary)]
