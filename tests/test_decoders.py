@@ -211,7 +211,7 @@ def test_every_decoder_fits_every_family_or_says_why_not(name: str) -> None:
     assert refused == (set() if "dilatable" in native.capabilities else dilating)
     for decoder, shapes in shapes_of_stages(native, size).items():
         spec, _ = able[decoder]
-        # A pyramid of one level has nothing on the way.
+        # A pyramid of one level has no intermediate map.
         auxiliary = bool(DECODERS[decoder].auxiliary) and (decoder == "unet" or len(shapes) > 1 or bool(tokens))
 
         def both(shapes: Any, spec: Any = spec, decoder: str = decoder, auxiliary: bool = auxiliary) -> Any:
@@ -339,11 +339,11 @@ def test_the_backbone_is_dilated_where_a_decoder_wants_it(tmp_path: Path) -> Non
 
 def test_what_cannot_serve_is_refused_with_what_would() -> None:
     options = {"labels": ("no", "yes"), "pretrained": False}
-    with pytest.raises(ConfigError, match=r"squeezenet1_1 cannot serve deeplabv3: .*dilatable, such as .*resnet.*unet"):
+    with pytest.raises(ConfigError, match=r"of squeezenet1_1 cannot. Choose a dilatable .*, such as .*resnet.*unet"):
         zoo.create("squeezenet1_1", "segmenter", decoder="deeplabv3", **options)
-    with pytest.raises(ConfigError, match="linear on squeezenet1_1 has nothing to supervise on the way"):
+    with pytest.raises(ConfigError, match="linear on squeezenet1_1 has no intermediate map"):
         zoo.create("squeezenet1_1", "segmenter", decoder="linear", auxiliary=0.4, **options)
-    with pytest.raises(ConfigError, match="fpn on resnet20 has nothing to supervise on the way"):  # a single level
+    with pytest.raises(ConfigError, match="fpn on resnet20 has no intermediate map"):  # a single level
         zoo.create("resnet20", "segmenter", decoder="fpn", auxiliary=0.4, **options)
     with pytest.raises(ConfigError, match="resnet50: output_stride is 4; accepted: 32, 16, 8"):
         zoo.create("resnet50", "segmenter", decoder="unet", output_stride=4, **options)

@@ -1,16 +1,16 @@
-"""From a backbone's stages to a logit for every class and place: a table row a decoder.
+"""Segmentation decoders: from the stages of a backbone to logits for every class and position, one table row each.
 
-A backbone's last map was made to tell classes of whole images, and is poor at telling where they are: of a frozen
-MobileNetV2, a linear map of it finds people with an IoU of 0.38, of the map of half its stride with 0.64. So a decoder
-of the last map alone reads that map beside it, as the FCN paper's skips do, unless it is to be as torchvision's are.
-No decoder reads what an architecture has between its last block and its classifier.
+The last map of a classification backbone locates objects poorly. On a frozen MobileNetV2, a linear classifier on the
+last map segments people with an IoU of 0.38, and on the map of half its stride with 0.64. Decoders of the last map
+alone therefore also read that finer map, like the skips of the FCN paper; `skip=False` builds torchvision's form. No
+decoder reads layers between a backbone's last block and its classifier.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from flax import nnx
 from jax import Array
@@ -27,19 +27,23 @@ from zoo.registry import registry
 from zoo.registry.parts import Point
 from zoo.registry.spec import OUTPUT_STRIDE, BackboneSpec, Part, Stage
 
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
 PYRAMID = (4, 8, 16, 32)
+"""Strides of a feature pyramid."""
 AUXILIARY_DROPOUT = 0.1
 CLASSIFIERS = "head"
-"""The stage that a checkpoint has between its last block and its classifier, here where it is still a map (the 1x1
-convolution that widens the last map of the MobileNets)."""
+"""Name of a stage between the last block and the classifier, such as the 1x1 convolution that widens the last map of
+MobileNets. It is trained for classification, and decoders skip it."""
 
 RECIPE: Mapping[str, Any] = {
     "epochs": 12,
     "steps": 80,
-    "batch_size": 4,  # data sets of masks are small: twice the steps of 8 for the same work
+    "batch_size": 4,  # segmentation datasets are small: twice as many steps as with 8, at the same cost
     "lr": 1e-3,
     "weight_decay": 0.05,
-    "ema": 0.99,  # so small batches leave the parameters restless
+    "ema": 0.99,  # parameters are noisy with such small batches
     "augment": {"scale": (0.4, 1.6), "ratio": (0.8, 1.25), "color": 0.4, "hue": 0.05},
 }
 """Training defaults of every decoder; a row may override them. See `zoo.models.adapter.Training.recipe`."""
@@ -47,17 +51,22 @@ RECIPE: Mapping[str, Any] = {
 
 @dataclass(frozen=True)
 class Decoder:
-    """What sets a decoder apart.
+    """A decoder and its defaults.
 
     Attributes:
-        build: `build(maps, classes, width=, norm=, rate=, rngs=)` makes a module, `module(maps)` gives `Decoded`.
-        strides: of the maps it reads. last: whether the last map or tokens are read beside them, whatever the stride.
-        skip: whether the map of half the last one's detail, or the tokens two thirds of the way up, are, too.
-        width, norm, dropout: its own. A width of 0 follows the backbone's.
-        output_stride: that a backbone should not go beyond, where it can be dilated; 0 for any.
-        dilated: whether it is refused where the backbone cannot.
-        auxiliary: what deep supervision reads: the `levels` the decoder makes, an intermediate `stage`, or nothing.
-        recipe: what it trains by where a user does not say.
+        build: function (maps, classes, width=, norm=, rate=, rngs=) that returns a module; `module(maps)` returns
+            `Decoded`.
+        strides: strides of the maps it reads.
+        last: whether it also reads the last map or tokens, whatever their stride.
+        skip: whether it also reads the last map that is finer than the very last one, or the tokens at two thirds of
+            the depth.
+        width: default channels; 0 for a width that follows the backbone's.
+        norm: default normalisation.
+        dropout: default dropout rate.
+        output_stride: largest stride of the backbone if it can be dilated; 0 for any.
+        dilated: whether backbones that cannot be dilated are refused.
+        auxiliary: what deep supervision reads: `levels` of the decoder, an intermediate `stage`, or nothing.
+        recipe: training defaults, see `zoo.models.adapter.Training.recipe`.
     """
 
     build: Callable[..., Any]
@@ -74,8 +83,9 @@ class Decoder:
 
 
 OWN: Mapping[str, Decoder] = {
-    # A step of Adam moves a weight by the rate at most, and the sum of a few weights less than that of many: its last
-    # convolutions have 8 to 16 channels, where others have 64 and more.
+    # The last convolutions of U-Net have 8 to 16 channels, where other decoders have 64 or more. A step of Adam moves
+    # each weight by about the learning rate, so an output, a sum over few inputs, changes less per step: U-Net needs a
+    # higher learning rate.
     "unet": Decoder(
         unet.UNet, (1, 2, *PYRAMID), dropout=0.0, auxiliary="levels", recipe={**RECIPE, "lr": 4e-3, "steps": 105}
     ),
@@ -89,42 +99,52 @@ OWN: Mapping[str, Decoder] = {
     "linear": Decoder(light.Linear, (), last=True, width=0, dropout=0.0, auxiliary=""),
     "mlp": Decoder(light.MLP),
 }
-"""The rows of zoo's own decoders, which `zoo_parts` gives."""
+"""The built-in decoders, which `zoo_parts` registers."""
 
 DECODERS = Point("segmenter.decoder", "decoder", Decoder)
-"""The decoders there are, zoo's own and those of other plugins."""
+"""All decoders: the built-in ones and those of other plugins."""
 
 
 def parts() -> list[Part]:
-    """The rows of zoo's own decoders."""
+    """Return the registry rows of the built-in decoders."""
     summaries = {
-        "unet": "U-Net (arXiv:1505.04597): up to the image's own detail, with a skip at every step.",
-        "fpn": "Panoptic FPN (arXiv:1901.02446): the levels of a feature pyramid added up.",
-        "upernet": "UPerNet (arXiv:1807.10221): pooled context, and a pyramid put side by side.",
+        "unet": "U-Net (arXiv:1505.04597): upsamples to full resolution, with a skip connection at every step.",
+        "fpn": "Panoptic FPN (arXiv:1901.02446): the sum of the levels of a feature pyramid.",
+        "upernet": "UPerNet (arXiv:1807.10221): pyramid pooling and a feature pyramid, concatenated.",
         "deeplabv3plus": "DeepLabV3+ (arXiv:1802.02611): dilated convolutions, and detail from a fine map.",
         "deeplabv3": "DeepLabV3 (arXiv:1706.05587): dilated convolutions on the last map.",
         "fcn": "FCN (arXiv:1411.4038): convolutions on the last map.",
-        "linear": "A linear map of the last map: a probe of what the features say.",
-        "mlp": "SegFormer's decoder (arXiv:2105.15203): a linear map of every level, then one of all.",
+        "linear": "Linear probe: a linear classifier on the last map.",
+        "mlp": "SegFormer's decoder (arXiv:2105.15203): a linear layer for every level, and one for all.",
     }
     return [Part(DECODERS.name, name, row, summaries[name]) for name, row in OWN.items()]
 
 
 def decoder_of(name: str) -> Decoder:
-    """The row of a decoder. Raises `UnknownNameError`."""
+    """Return the row of a decoder.
+
+    Raises:
+        UnknownNameError: for an unknown decoder.
+    """
     return DECODERS[name]
 
 
 def backbone_options(spec: BackboneSpec, decoder: str) -> dict[str, int]:
-    """Build options that a decoder wants a backbone to have."""
-    wanted = decoder_of(decoder).output_stride
-    return {OUTPUT_STRIDE: wanted} if wanted and DILATABLE in spec.capabilities else {}
+    """Return the build options of a backbone under a decoder: the output stride, if it can be dilated."""
+    stride = decoder_of(decoder).output_stride
+    return {OUTPUT_STRIDE: stride} if stride and DILATABLE in spec.capabilities else {}
 
 
 def stages_for(spec: BackboneSpec, decoder: str, *, skip: bool = True) -> tuple[Stage, ...]:
-    """The stages that a decoder reads, finest first; the map before the last only with `skip`, see `Decoder.skip`.
+    """Return the stages that a decoder reads, finest first.
 
-    Raises `ConfigError` where the backbone cannot serve.
+    Args:
+        spec: the backbone.
+        decoder: name of the decoder.
+        skip: whether to read the stage of `Decoder.skip` as well, for decoders that have one.
+
+    Raises:
+        ConfigError: for a backbone that the decoder cannot work on.
     """
     chosen = decoder_of(decoder)
     if chosen.dilated and DILATABLE not in spec.capabilities:
@@ -132,22 +152,26 @@ def stages_for(spec: BackboneSpec, decoder: str, *, skip: bool = True) -> tuple[
         able = {row.data.get("family"): row.name for row in sorted(rows, key=lambda row: row.name, reverse=True)}
         undilated = [name for name, other in DECODERS.items() if not other.dilated]
         raise ConfigError(
-            f"{spec.name} cannot serve {decoder}: its last stages cannot be dilated. Choose a backbone that is "
-            f"{DILATABLE}, such as {', '.join(sorted(able.values()))}, or one of the decoders {', '.join(undilated)}."
+            f"decoder={decoder} needs a backbone whose last stages can be dilated; those of {spec.name} cannot. Choose "
+            f"a {DILATABLE} backbone, such as {', '.join(sorted(able.values()))}, or one of the decoders "
+            f"{', '.join(undilated)}."
         )
     placed = tuple(stage for stage in spec.stages if stage.kind != "vector" and stage.name != CLASSIFIERS)
-    found = pyramid_stages(replace(spec, stages=placed), chosen.strides) if chosen.strides else ()
+    pyramid = pyramid_stages(replace(spec, stages=placed), chosen.strides) if chosen.strides else ()
     if not chosen.last:
-        return found
+        return pyramid
     if not placed:
-        raise ConfigError(f"{spec.name} cannot serve {decoder}: no stage of it is a map or tokens. Choose another.")
+        raise ConfigError(
+            f"decoder={decoder} needs a backbone with maps or tokens, and {spec.name} has neither. Choose another "
+            "backbone."
+        )
     before = _earlier(placed, placed[-1])[-1:] if chosen.skip and skip else ()
-    others = tuple(stage for stage in found if stage not in (*before, placed[-1]))
+    others = tuple(stage for stage in pyramid if stage not in (*before, placed[-1]))
     return (*others, *before, placed[-1])
 
 
 def taps_for(spec: BackboneSpec, decoder: str, *, auxiliary: bool = False, skip: bool = True) -> tuple[str, ...]:
-    """Names of the stages that a decoder reads, and what deep supervision reads beside them."""
+    """Return the names of the stages that a decoder and, with `auxiliary`, deep supervision read."""
     stages = list(stages_for(spec, decoder, skip=skip))
     if auxiliary and (side := auxiliary_stage(spec, decoder)):
         stages.append(side)
@@ -155,33 +179,37 @@ def taps_for(spec: BackboneSpec, decoder: str, *, auxiliary: bool = False, skip:
 
 
 def auxiliary_stage(spec: BackboneSpec, decoder: str) -> Stage | None:
-    """The stage that deep supervision reads, where it is not maps that the decoder makes: the last map of half the
-    detail of the last one, whatever is dilated, or of tokens those two thirds of the way up.
+    """Return the stage that deep supervision reads, or None if it reads levels of the decoder.
 
-    Raises `ConfigError` where there is nothing to supervise.
+    It is the last map finer than the last one the decoder reads, or the tokens at two thirds of the depth.
+
+    Raises:
+        ConfigError: if there is nothing to supervise.
     """
     chosen = decoder_of(decoder)
     if chosen.auxiliary == "levels":
         return None
     earlier = _earlier(spec.stages, stages_for(spec, decoder)[-1])
     if not chosen.auxiliary or not earlier:
-        raise _nothing_on_the_way(spec, decoder)
+        raise _nothing_to_supervise(spec, decoder)
     return earlier[-1]
 
 
 def _earlier(stages: tuple[Stage, ...], last: Stage) -> tuple[Stage, ...]:
-    """The maps of more detail than `last` has, whatever is dilated, or of tokens those up to two thirds of the way."""
+    """Return the maps finer than `last`, or the first two thirds of the token stages before it."""
     earlier = tuple(stage for stage in stages[: stages.index(last)] if stage.kind == last.kind)
     if last.kind == "map":
+        # Dilated stages have the stride of the stage before them. Their stride without dilation tells them apart, so
+        # that the same stages are read whatever the output stride.
         return tuple(stage for stage in earlier if stage.stride * stage.dilation < last.stride * last.dilation)
     return earlier[: -(-2 * len(earlier) // 3)]
 
 
-def _nothing_on_the_way(spec: BackboneSpec, decoder: str) -> ConfigError:
+def _nothing_to_supervise(spec: BackboneSpec, decoder: str) -> ConfigError:
     able = ", ".join(name for name, other in DECODERS.items() if other.auxiliary and name != decoder)
     return ConfigError(
-        f"auxiliary: {decoder} on {spec.name} has nothing to supervise on the way. Leave it out, or choose another "
-        f"decoder ({able})."
+        f"auxiliary: {decoder} on {spec.name} has no intermediate map for deep supervision. Leave auxiliary out, or "
+        f"choose another decoder ({able})."
     )
 
 
@@ -189,11 +217,14 @@ class SegmentationHead(nnx.Module):
     """A decoder on the maps or tokens of a backbone.
 
     Args:
-        inputs: what it is built for; tokens are a map of images of its size.
-        skip: see `stages_for`. Deep supervision may read another stage, see `taps_for`.
-        width: channels of the decoder. norm: of its convolutions. dropout: before the classifier. 0 and None stand for
-            the decoder's own.
-        auxiliary: whether there are logits of maps on the way as well (deep supervision).
+        decoder: name of the decoder.
+        inputs: the backbone, its shapes and the image size; tokens are arranged as a map of an image of that size.
+        classes: number of classes.
+        skip: see `stages_for`.
+        width: channels of the decoder; 0 for its default.
+        norm: normalisation of its convolutions; None for its default.
+        dropout: dropout rate before the classifier; None for its default.
+        auxiliary: whether intermediate maps get logits, too (deep supervision).
     """
 
     def __init__(
@@ -215,9 +246,10 @@ class SegmentationHead(nnx.Module):
         maps = Maps(tuple(s.channels for s in stages), tuple(float(s.stride) for s in stages))
         self.neck: Any = nnx.data(None)
         if stages[0].kind == "tokens" and chosen.strides:
-            wanted = [stride for stride in chosen.strides if stride >= PYRAMID[0]]
-            self.neck = SimplePyramid(maps.channels[0], int(maps.strides[0]), wanted, channels, extra=0, rngs=rngs)
-            maps = Maps((channels,) * len(wanted), self.neck.strides)
+            # Tokens have one stride; the other levels of the pyramid are made from them.
+            strides = [stride for stride in chosen.strides if stride >= PYRAMID[0]]
+            self.neck = SimplePyramid(maps.channels[0], int(maps.strides[0]), strides, channels, extra=0, rngs=rngs)
+            maps = Maps((channels,) * len(strides), self.neck.strides)
         rate = chosen.dropout if dropout is None else dropout
         self.decoder = chosen.build(maps, classes, width=channels, norm=norm, rate=rate, rngs=rngs)
         side: list[Stage] = []
@@ -229,18 +261,18 @@ class SegmentationHead(nnx.Module):
             else:
                 supervised = [classifier(n, classes, rngs=rngs) for n in self.decoder.level_channels]
                 if not supervised:
-                    raise _nothing_on_the_way(spec, decoder)
+                    raise _nothing_to_supervise(spec, decoder)
         self.auxiliary = nnx.List(supervised)
         self.maps, self.side = (StageMaps.of(part, inputs.size, inputs.shapes) for part in (stages, side))
 
-    def reduce(self, features: Mapping[str, Array]) -> dict[str, Array]:
+    def reduce(self, features: Mapping[str, Float[Array, "b *_n _c"]]) -> dict[str, Float[Array, "b _h _w _c"]]:
         return self.maps.reduce(features) | self.side.reduce(features)
 
     def reads(self) -> dict[str, str]:
         return {}
 
-    def __call__(self, reduced: Mapping[str, Array]) -> dict[str, Any]:
-        """`logits` (b, h, w, classes) at the decoder's own stride, and `aux`, a tuple of such at other strides."""
+    def __call__(self, reduced: Mapping[str, Float[Array, "b _h _w _c"]]) -> dict[str, Any]:
+        """Return `logits` (b, h, w, classes) at the decoder's stride and `aux`, a tuple of logits at other strides."""
         maps = self.maps(reduced)
         decoded: Decoded = self.decoder(maps if self.neck is None else self.neck(maps))
         levels = self.side(reduced) or decoded.levels

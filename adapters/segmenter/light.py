@@ -1,10 +1,11 @@
-"""Decoders that look at single positions only: a linear map, and SegFormer's (arXiv:2105.15203, section 3.2)."""
+"""Decoders without spatial convolutions: a linear probe, and the MLP of SegFormer (arXiv:2105.15203, section 3.2)."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from functools import reduce
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +16,12 @@ from zoo.adapters.segmenter.parts import Decoded, Maps, Norm, classifier, dropou
 from zoo.dense.resize import resize_bilinear
 from zoo.layers import Conv, Normal
 
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
 
 class Linear(nnx.Module):
-    """A norm and a linear map of the last map: what a backbone knows of each place (arXiv:2304.07193, section 7.4)."""
+    """Linear probe: normalisation and a linear classifier on the last map (arXiv:2304.07193, section 7.4)."""
 
     def __init__(self, maps: Maps, classes: int, *, width: int, norm: Norm, rate: float, rngs: nnx.Rngs):
         del width
@@ -25,7 +29,7 @@ class Linear(nnx.Module):
         self.dropout = nnx.List(dropout(rate, rngs, channels=True))
         self.classifier = classifier(maps.channels[-1], classes, rngs=rngs)
 
-    def __call__(self, maps: Sequence[Array]) -> Decoded:
+    def __call__(self, maps: Sequence[Float[Array, "b _h _w _c"]]) -> Decoded:
         x = self.bn(maps[-1])
         for layer in self.dropout:
             x = layer(x)
@@ -33,10 +37,10 @@ class Linear(nnx.Module):
 
 
 class MLP(nnx.Module):
-    """Every map to the same width by a linear map, to the finest one's size, side by side, then a linear map, a norm,
-    a ReLU and the classifier.
+    """The decoder of SegFormer.
 
-    A linear map of maps side by side is the sum of linear maps of each, and can be computed before they are enlarged.
+    A linear layer brings every map to the same width; the maps are upsampled to the size of the finest and
+    concatenated. A linear layer, normalisation, a ReLU and the classifier follow.
     """
 
     def __init__(self, maps: Maps, classes: int, *, width: int, norm: Norm, rate: float, rngs: nnx.Rngs):
@@ -49,10 +53,12 @@ class MLP(nnx.Module):
         self.dropout = nnx.List(dropout(rate, rngs, channels=True))
         self.classifier = classifier(width, classes, rngs=rngs)
 
-    def __call__(self, maps: Sequence[Array]) -> Decoded:
+    def __call__(self, maps: Sequence[Float[Array, "b _h _w _c"]]) -> Decoded:
+        # A linear layer on concatenated maps is the sum of linear layers on each of them, and it commutes with bilinear
+        # upsampling: computed before it, at low resolution, it gives the same result at a fraction of the cost.
         size = size_of(maps[0])
-        parts = zip(self.linear_fuse, self.linear_c, maps, strict=True)
-        x = reduce(jnp.add, (resize_bilinear(fuse(linear(x)), size) for fuse, linear, x in parts))
+        branches = zip(self.linear_fuse, self.linear_c, maps, strict=True)
+        x = reduce(jnp.add, (resize_bilinear(fuse(linear(x)), size) for fuse, linear, x in branches))
         x = jax.nn.relu(self.batch_norm(x))
         for layer in self.dropout:
             x = layer(x)

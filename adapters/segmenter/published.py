@@ -1,8 +1,8 @@
-"""Whole segmenters that are published: names, configurations, and how their checkpoints call things.
+"""Published segmenters: names, configurations and the key layouts of their checkpoints.
 
-torchvision 0.28 (BSD-3-Clause): dilated residual nets, trained on COCO's images with the 20 classes of Pascal VOC and a
-background; photos of 520 pixels along the shorter side. segmentation_models.pytorch (MIT) publishes no weights for a
-task; its files are what users train.
+torchvision 0.28 (BSD-3-Clause): dilated ResNets, trained on COCO images with the 20 classes of Pascal VOC and a
+background; images are resized to 520 pixels on the shorter side. segmentation_models.pytorch (MIT) publishes no
+segmentation weights; its layouts load what users have trained with it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from zoo.adapters.segmenter import layouts
 from zoo.registry.spec import OUTPUT_STRIDE, ModelSpec, Preprocess
 
-_PHOTO = Preprocess(size=(520, 696), crop_pct=1.0, crop_mode="letterbox", frames=((696, 520), (520, 520)))
+_COCO = Preprocess(size=(520, 696), crop_pct=1.0, crop_mode="letterbox", frames=((696, 520), (520, 520)))
 
 # name: (backbone, decoder)
 _TORCHVISION = {
@@ -32,8 +32,8 @@ def _torchvision(name: str) -> ModelSpec:
         backbone,
         "segmenter",
         {"decoder": decoder, "width": 0, "skip": False, "auxiliary": 0.5, "tta_flip": False, OUTPUT_STRIDE: 8},
-        f"{name.split('_')[0]} on a dilated backbone: 20 classes and a background.",
-        _PHOTO,
+        f"{name.split('_')[0]} on a dilated backbone: the 20 classes of Pascal VOC and a background.",
+        _COCO,
         "voc-21",
         {"torchvision": lambda: layouts.TORCHVISION},
         "bsd-3-clause",
@@ -47,7 +47,7 @@ def _smp(name: str) -> ModelSpec:
         backbone,
         "segmenter",
         {"decoder": decoder, "width": 0, "tta_flip": False},
-        f"{decoder} as in segmentation_models.pytorch, for its checkpoints.",
+        f"{decoder} of segmentation_models.pytorch, for its checkpoints.",
         layouts={"segmentation_models": layout},
         license="mit",
     )

@@ -1,13 +1,14 @@
-"""U-Net: from the coarsest map down to the image's size, with a connection to the map of each size.
+"""U-Net: upsampling from the coarsest map to the image's resolution, with skip connections to the finer maps.
 
-Paper: U-Net, arXiv:1505.04597. Blocks, widths and names are those of segmentation_models.pytorch, whose encoder may be
-any backbone.
+Paper: U-Net, arXiv:1505.04597. Blocks, widths and parameter names are those of segmentation_models.pytorch, which also
+takes any backbone as the encoder.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import jax.numpy as jnp
 from flax import nnx
@@ -16,28 +17,44 @@ from jax import Array
 from zoo.adapters.segmenter.parts import Decoded, Maps, Norm, classifier, conv_norm, dropout, size_of
 from zoo.dense.resize import resize_nearest
 
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
 LEAST = 8
-"""Channels that no block goes below."""
+"""Fewest channels of a block."""
 
 
 class Block(nnx.Module):
-    """Enlarge, put the finer map beside it where there is one, and convolve twice."""
+    """Upsample, concatenate the finer map if there is one, and convolve twice.
+
+    Args:
+        inputs: channels of the coarser map.
+        skip: channels of the finer map; 0 for none.
+        outputs: channels of the result.
+        norm: normalisation of the convolutions.
+    """
 
     def __init__(self, inputs: int, skip: int, outputs: int, norm: Norm, *, rngs: nnx.Rngs):
         self.conv1 = conv_norm(inputs + skip, outputs, 3, norm, rngs=rngs)
         self.conv2 = conv_norm(outputs, outputs, 3, norm, rngs=rngs)
 
-    def __call__(self, x: Array, skip: Array | None) -> Array:
+    def __call__(
+        self, x: Float[Array, "b h w c"], skip: Float[Array, "b H W s"] | None
+    ) -> Float[Array, "b H W outputs"]:
         rows, columns = size_of(x)
         x = resize_nearest(x, (2 * rows, 2 * columns) if skip is None else size_of(skip))
         return self.conv2(self.conv1(x if skip is None else jnp.concatenate([x, skip], axis=-1)))
 
 
 class UNet(nnx.Module):
-    """A block for each of the finer maps, then as many without one as it takes to a stride below 2.
+    """A block for each finer map, then blocks without skip connections down to a stride below 2.
 
     Args:
-        width: channels at a stride of 16; half as many at half the stride (256, 128, 64, 32, 16).
+        maps: channels and strides of the inputs.
+        classes: number of classes.
+        width: channels at stride 16; half as many at half the stride (256, 128, 64, 32, 16).
+        norm: normalisation of the convolutions.
+        rate: dropout rate before the classifier.
     """
 
     def __init__(self, maps: Maps, classes: int, *, width: int, norm: Norm, rate: float, rngs: nnx.Rngs):
@@ -56,7 +73,7 @@ class UNet(nnx.Module):
         self.classifier = classifier(inputs, classes, 3, rngs=rngs)
         self.level_channels = tuple(self.widths[-4:-1])
 
-    def __call__(self, maps: Sequence[Array]) -> Decoded:
+    def __call__(self, maps: Sequence[Float[Array, "b _h _w _c"]]) -> Decoded:
         *finer, x = maps
         levels = []
         skips = [*reversed(finer)] + [None] * (len(self.blocks) - len(finer))
