@@ -1,11 +1,11 @@
-"""Write what is derived from the plugins' own tables, or check that it is up to date: `registry.toml`, the catalogue,
+"""Write the files derived from the plugins' tables, or check that they are up to date: the catalogue `registry.toml`,
 and `docs/backbones.md`, the same for people.
 
 python tools/catalogue.py           writes them
 python tools/catalogue.py --check   prints what would change and exits with 1, or with 0 when nothing would
 
-Numbers of parameters are those of the references (`tests/golden`), which the tests hold every backbone against; a
-backbone without a golden is built, as shapes, and counted.
+Parameter counts are those of the references (`tests/golden`), against which the tests compare every backbone. A
+backbone without golden values is built, as shapes only, and counted.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ COMMAND = "python tools/catalogue.py"
 
 
 def derived() -> dict[Path, str]:
-    """File -> content, from zoo's own plugins. A plugin that cannot be loaded raises."""
+    """Return file -> content, from zoo's own plugins. A plugin that cannot be loaded raises."""
     own = [(c.module, loader.load(c)) for c in loader.discover() if c.first_party]
     return {PATH: derive.catalogue(own, COMMAND, count), PAGE: page([given for _, given in own])}
 
 
 @cache
 def references() -> dict[str, int]:
-    """Backbone -> the reference's number of parameters, without its classifier."""
+    """Return backbone -> the parameter count of the reference, without its classifier."""
     found: dict[str, int] = {}
     for file in sorted(GOLDEN.glob("backbone_*.json")):
         variants = json.loads(file.read_text(encoding="utf-8"))["variants"]
@@ -48,12 +48,12 @@ def references() -> dict[str, int]:
 
 
 def count(spec: BackboneSpec) -> int:
-    """The number of parameters of a backbone."""
+    """Return the parameter count of a backbone."""
     return references().get(spec.name) or count_params(spec)
 
 
 def page(plugins: Sequence[Contribution]) -> str:
-    """A table of the families: variants, weights, key layouts, sizes, paper."""
+    """Return a table of the families: variants, weights, key layouts, sizes, paper."""
     families: dict[str, list[BackboneSpec]] = {}
     weights: dict[str, list[WeightSpec]] = {}
     for given in plugins:
@@ -92,7 +92,7 @@ def _family(name: str, specs: Sequence[BackboneSpec], weights: dict[str, list[We
 
 
 def main() -> int:
-    """Write or check; the exit code."""
+    """Write or check; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 when a file is out of date")
     check, status = parser.parse_args().check, 0

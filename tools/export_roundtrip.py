@@ -2,9 +2,9 @@
 
     python tools/export_roundtrip.py --reference PYTHON [NAME ...]
 
-For the smallest variant of every family, and the smallest with each key layout, or for those named: random weights are
-exported with every build option to timm's layout, to others with the options that belong to these, loaded by the
-reference as its users would, and the logits compared.
+Takes the smallest variant of every family and the smallest with each key layout, or the named ones. Random weights are
+exported to timm's layout with every build option, and to other layouts with the options that belong to them. The
+reference loads them as its users would, and the logits are compared.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tools")]
 
 
 def loaded(folder: Path, layout: str, family: str) -> Any:
-    """The model as the reference library builds it from an exported folder."""
+    """Return the model that the reference library builds from an exported folder."""
     import reference_backbones
     import timm
     from safetensors.torch import load_file
@@ -48,8 +48,8 @@ def loaded(folder: Path, layout: str, family: str) -> Any:
 
 
 def from_pretrained(like: Any, folder: Path, tensors: dict[str, Any]) -> Any:
-    """transformers' model from an exported folder, with its logits for an output. One without a classifier of its own
-    is given the exported one."""
+    """Return transformers' model from an exported folder, with logits as its output. A model without a classifier gets the
+    exported one."""
     from torch import nn
 
     like.config.save_pretrained(folder)

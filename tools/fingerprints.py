@@ -1,12 +1,12 @@
-"""Compare the values of every backbone with its golden and record the fingerprints of those that agree.
+"""Compare the values of every backbone with its golden values, and record the fingerprints of those that agree.
 
     python tools/fingerprints.py [PATTERN]
     python tools/fingerprints.py --code
 
-Without PATTERN, a regular expression, every backbone, which takes some minutes. With `--code`, where only code has
-changed and no program, the code's hashes are recorded after all fingerprints were found to be the recorded ones. The
-file belongs to the release of JAX that it was made with: with another, the tests compare values where programs differ.
-Make it with the newest.
+PATTERN is a regular expression; without it every backbone is compared, which takes some minutes. `--code` is for
+changes of code that change no program: it checks that all fingerprints are the recorded ones, and records the hashes of
+the code. The file belongs to the release of JAX that wrote it, so use the newest. With another release, the tests
+compare values where programs differ.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Write tests/golden/backbone_<family>.json: what the reference implementations compute with name-seeded weights.
+"""Write tests/golden/backbone_<family>.json: outputs of the reference implementations with name-seeded weights.
 
     python tools/golden_backbones.py --reference PYTHON [NAME ...]
 
-PYTHON is an interpreter with torch, torchvision and timm, which zoo itself does not need. Without names every backbone
-of the registry is done; with names only theirs are replaced.
+PYTHON is an interpreter with torch, torchvision and timm, which zoo itself does not need. Without names, all backbones
+of the registry are written; with names, only those are replaced.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def job(spec: BackboneSpec, options: dict[str, Any]) -> dict[str, Any]:
 
 
 def answers(python: str, jobs: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """What the reference's process says: versions first, then one answer for each job."""
+    """Return the output of the reference process: versions first, then one answer for each job."""
     command = [python, str(ROOT / "tools" / "reference_backbones.py")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin and process.stdout

@@ -1,9 +1,9 @@
-"""Write tests/golden/fcos.json: what torchvision's FCOS computes with name-seeded weights.
+"""Write tests/golden/fcos.json: outputs of torchvision's FCOS with name-seeded weights.
 
     python tools/golden_detection.py [--assets FOLDER]
 
-Run with a Python that has torch and torchvision. FOLDER holds `datasets/pennfudan`, whose first photo is the real one;
-without it the golden has none, and the tests that need it fail. Imports nothing of zoo.
+Run with a Python that has torch and torchvision. The first image of FOLDER's `datasets/pennfudan` is the real one.
+Without it the golden file has none, and the tests that need it fail. Imports nothing of zoo.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ TARGETS: tuple[dict[str, list], ...] = (
 
 
 def first(images: np.ndarray) -> torch.Tensor:
-    """Channels before rows."""
+    """Move channels first."""
     return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
 
 
@@ -82,7 +82,7 @@ def last(x: torch.Tensor) -> np.ndarray:
 
 
 def layers() -> dict[str, Any]:
-    """Layers that only dense tasks have."""
+    """Layers of dense tasks only."""
     x = first(seeded.images(2, 5, 7, 8))
     norm, grown = nn.GroupNorm(4, 8), nn.ConvTranspose2d(8, 6, 2, 2)
     for name, module in (("norm", norm), ("grown", grown)):
@@ -143,7 +143,7 @@ def on_formula(model: Any, x: torch.Tensor) -> dict[str, Any]:
 
 
 def on_photo(model: Any, path: Path) -> dict[str, Any]:
-    """Detections by the whole model on every second pixel of a photo, which it pads to a multiple of 32."""
+    """Detections by the whole model on every second pixel of an image, which it pads to a multiple of 32."""
     pixels = np.asarray(Image.open(path).convert("RGB"))[::2, ::2]
     model.transform.min_size, model.transform.max_size = (min(pixels.shape[:2]),), max(pixels.shape[:2])
     (found,) = model([first(pixels[None].astype(np.float32) / 255)[0]])
@@ -176,7 +176,7 @@ def fcos(assets: Path | None) -> dict[str, Any]:
 
 @torch.no_grad()
 def points() -> dict[str, Any]:
-    """Centres of the anchors where the image's side is no multiple of the coarsest stride."""
+    """Centres of the anchors for an image side that is not a multiple of the coarsest stride."""
     generator = fcos_resnet50_fpn(weights=None, weights_backbone=None, num_classes=1).anchor_generator
     size = (800, 352)
     maps = [torch.zeros(1, 1, *(-(-side // stride) for side in size)) for stride in (8, 16, 32, 64, 128)]

@@ -1,4 +1,4 @@
-"""Write tests/golden/layers.json: what torch's layers do. Run with a Python that has torch."""
+"""Write tests/golden/layers.json: outputs and gradients of torch's layers. Run with a Python that has torch."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def pools() -> dict[str, object]:
 
 
 def convs() -> dict[str, object]:
-    """Outputs, and the gradients of their sum of squares with respect to the input and the kernel."""
+    """Return outputs, and the gradients of their sum of squares with respect to the input and the kernel."""
     found = {}
     for size in SIZES[:2]:
         for kernel, stride, padding, dilation, groups in CONVS:
@@ -61,7 +61,7 @@ def convs() -> dict[str, object]:
 
 
 def batch_norm() -> dict[str, object]:
-    """Two training steps, then evaluation."""
+    """Run two training steps, then an evaluation."""
     norm = nn.BatchNorm2d(8)
     norm.load_state_dict(
         {

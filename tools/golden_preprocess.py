@@ -1,7 +1,7 @@
-"""Write tests/golden/preprocess.json: what timm's evaluation transform makes of drawn images.
+"""Write tests/golden/preprocess.json: drawn images after timm's evaluation transform.
 
-Needs torch, torchvision and timm, which the project itself does not: run it with an environment that has them, from
-the repository's root. The images are drawn by `golden_image`, which the test imports, so both sides see the same.
+Run from the root of the repository, in an environment with torch, torchvision and timm, which zoo itself does not need.
+The test imports `golden_image`, which draws the images, so that both sides read the same ones.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CASES = [
 
 
 def golden_image(height: int, width: int) -> np.ndarray:
-    """A uint8 (height, width, 3) picture with structure at several scales, the same on every machine."""
+    """Draw a uint8 (height, width, 3) image with structure at several scales, the same on every machine."""
     y, x = np.mgrid[0:height, 0:width].astype(np.int64)
     checks = ((x // 7 + y // 11) % 2) * 90
     ramps = np.stack([x * 255 // max(width - 1, 1), y * 255 // max(height - 1, 1), (x * y // 13) % 256], -1)
@@ -36,7 +36,7 @@ def golden_image(height: int, width: int) -> np.ndarray:
 
 
 def summary(pixels: np.ndarray) -> dict[str, object]:
-    """A digest of all pixels, and a few of them to tell how far off a mismatch is."""
+    """Return a digest of all pixels, and a few pixels that show how large a mismatch is."""
     rows, columns = (np.linspace(0, side - 1, 4).astype(int) for side in pixels.shape[:2])
     return {
         "shape": list(pixels.shape),

@@ -1,9 +1,9 @@
-"""Write tests/golden/rcnn.json: what torchvision's Faster R-CNN computes with name-seeded weights.
+"""Write tests/golden/rcnn.json: outputs of torchvision's Faster R-CNN with name-seeded weights.
 
     python tools/golden_rcnn.py [--assets FOLDER]
 
-Run with a Python that has torch and torchvision. FOLDER holds `datasets/pennfudan`, whose first photo is the real one;
-without it the golden has none, and the tests that need it fail. Imports nothing of zoo.
+Run with a Python that has torch and torchvision. The first image of FOLDER's `datasets/pennfudan` is the real one.
+Without it the golden file has none, and the tests that need it fail. Imports nothing of zoo.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def boxes_of(rows: list) -> torch.Tensor:
 
 
 def anchors() -> dict[str, Any]:
-    """Anchors where the image's side is no multiple of the coarsest stride."""
+    """Anchors for an image side that is not a multiple of the coarsest stride."""
     generator = fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None).rpn.anchor_generator
     size = (416, 352)
     maps = [torch.zeros(1, 1, *(-(-side // stride) for side in size)) for stride in (4, 8, 16, 32, 64)]
@@ -79,7 +79,7 @@ def anchors() -> dict[str, Any]:
 
 
 def regions() -> dict[str, Any]:
-    """Regions of two images on four levels, and the gradients of their sum of squares with respect to the maps."""
+    """RoIs of two images on four levels, and the gradients of their sum of squares with respect to the maps."""
     sizes = [(SIZE[0] // stride, SIZE[1] // stride) for stride in (4, 8, 16, 32)]
     maps = {str(i): shared.first(seeded.images(2, *size, 8)).requires_grad_() for i, size in enumerate(sizes)}
     pool = MultiScaleRoIAlign(list(maps), output_size=7, sampling_ratio=2)
@@ -95,7 +95,7 @@ def regions() -> dict[str, Any]:
 
 
 def on_formula(model: Any, x: torch.Tensor) -> dict[str, Any]:
-    """Levels, outputs of both stages, losses with nothing left out, and detections for normalised images."""
+    """Levels, outputs of both stages, losses of all samples, and detections for normalised images."""
     levels = model.backbone(x)
     images = ImageList(x, [SIZE, SIZE])
     logits, codes = model.rpn.head(list(levels.values()))
@@ -131,12 +131,12 @@ def on_formula(model: Any, x: torch.Tensor) -> dict[str, Any]:
 
 
 def ours(found: dict[str, torch.Tensor]) -> dict[str, Any]:
-    """Detections with classes counted as zoo does, without the background."""
+    """Detections with zoo's class numbers, which have no background."""
     return shared.detections({**found, "labels": found["labels"] - 1})
 
 
 def on_photo(model: Any, path: Path) -> dict[str, Any]:
-    """Detections by the whole model on every second pixel of a photo, which it pads to a multiple of 32."""
+    """Detections by the whole model on every second pixel of an image, which it pads to a multiple of 32."""
     pixels = np.asarray(shared.Image.open(path).convert("RGB"))[::2, ::2]
     model.transform.min_size, model.transform.max_size = (min(pixels.shape[:2]),), max(pixels.shape[:2])
     (found,) = model([shared.first(pixels[None].astype(np.float32) / 255)[0]])

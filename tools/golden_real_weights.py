@@ -1,9 +1,9 @@
-"""Write tests/golden/real_weights.json: what torch predicts with the real weights of the assets folder.
+"""Write tests/golden/real_weights.json: predictions of torch with the real weights of the assets folder.
 
     python tools/golden_real_weights.py ASSETS
 
-Run with a Python that has torch and torchvision. Only class indexes and a few logits are kept, nothing of the photos.
-Preprocessing is torchvision's (resize 256, crop 224 on Pillow's bilinear) except where a case says otherwise.
+Run with a Python that has torch and torchvision. Only class indices and a few logits are stored, nothing of the images.
+Preprocessing is torchvision's (resize 256, crop 224, Pillow's bilinear) unless a case says otherwise.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ HALF = ((0.5,) * 3, (0.5,) * 3)
 
 
 class PadAfter(nn.Module):
-    """TensorFlow's SAME padding of a 3x3 convolution at stride 2 for an even side: bottom and right only."""
+    """Apply TensorFlow's SAME padding of a 3x3 convolution at stride 2 for an even side: bottom and right only."""
 
     def __init__(self, conv: nn.Conv2d):
         super().__init__()
@@ -84,7 +84,7 @@ def predict(model: nn.Module, files: list[Path], transform: Callable[[Image.Imag
 
 
 def summary(logits: np.ndarray, truth: list[int]) -> dict[str, Any]:
-    """Predicted classes, how far each is ahead of the second, and the five greatest logits of the first images."""
+    """Return predicted classes, their margins over the second class, and the top five logits of the first images."""
     order = np.argsort(-logits, axis=1, kind="stable")
     best = np.take_along_axis(logits, order[:, :5], 1)
     return {

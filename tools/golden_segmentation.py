@@ -1,4 +1,4 @@
-"""Write tests/golden/segmentation.json: what torchvision and segmentation_models.pytorch compute with seeded weights.
+"""Write tests/golden/segmentation.json: outputs of torchvision and smp with seeded weights.
 
     python tools/golden_segmentation.py
 
@@ -38,7 +38,7 @@ SMALL = (96, 64)
 
 
 def first(images: np.ndarray) -> torch.Tensor:
-    """Channels before rows."""
+    """Move channels first."""
     return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
 
 
@@ -47,7 +47,7 @@ def last(x: torch.Tensor) -> np.ndarray:
 
 
 def resizing() -> dict[str, Any]:
-    """Maps at other sizes."""
+    """Resize maps."""
     x = first(seeded.images(2, 5, 7, 4))
     sizes = [(10, 14), (5, 9), (13, 7), (20, 28), (3, 4), (1, 1)]
 
@@ -65,7 +65,7 @@ def resizing() -> dict[str, Any]:
 
 @torch.no_grad()
 def whole(build: Callable[[int], nn.Module], size: tuple[int, int], parts: dict[str, str]) -> dict[str, Any]:
-    """Keys, variances and outputs; parts: name -> module whose output it is."""
+    """Return keys, variances and outputs; `parts` maps a name to the module with that output."""
     model = build(CLASSES).eval()
     x = first(seeded.images(2, *size))
     scales = fill(model, x)

@@ -1,4 +1,4 @@
-"""Write tests/golden/style.json: pictures painted by independent networks in torch. Run with a Python that has torch.
+"""Write tests/golden/style.json: images stylised by independent networks in torch. Run with a Python that has torch.
 
 python tools/golden_style.py ../shared/assets
 """
@@ -41,7 +41,7 @@ def seeded_net(net: torch.nn.Module) -> torch.nn.Module:
 
 @torch.no_grad()
 def main() -> None:
-    """Compute and write."""
+    """Compute and write the file."""
     assets = Path(sys.argv[1])
     variables = load_file(assets / "weights" / "fast_style_wave.safetensors")
     found: dict[str, object] = {"wave": {}}

@@ -1,11 +1,11 @@
-"""Write tests/golden/yolox.json: what YOLOX computes with name-seeded weights.
+"""Write tests/golden/yolox.json: outputs of YOLOX with name-seeded weights.
 
     python tools/golden_yolox.py [--published FOLDER] [--assets FOLDER]
 
 Run with a Python that has torch, torchvision and timm. `--published` is a checkout of Megvii-BaseDetection/YOLOX at
-0.3.0, whose own requirements must be there: its keys and outputs must be those of tools/reference_yolox.py, and the
-losses are its own. `--assets` holds `datasets/pennfudan`, whose first photo is the real one. Without the one or the
-other the golden has no such figures, and the tests that need them fail. Imports nothing of zoo.
+0.3.0 with its requirements installed: its keys and outputs must equal those of tools/reference_yolox.py, and the losses
+come from it. The first image of `datasets/pennfudan` in `--assets` is the real one. Without either, the golden file
+lacks these values, and the tests that need them fail. Imports nothing of zoo.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ TARGETS: tuple[dict[str, list], ...] = (
 
 
 def first(images: np.ndarray) -> torch.Tensor:
-    """Channels before rows."""
+    """Move channels first."""
     return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
 
 
@@ -74,7 +74,7 @@ def last(x: torch.Tensor) -> np.ndarray:
 
 
 def cut(found: list[dict[str, torch.Tensor]], size: tuple[int, int]) -> list[dict[str, Any]]:
-    """The best hundred of each image, cut at its border."""
+    """Return the best hundred of each image, clipped to its border."""
     kept = []
     for one in found:
         limits = torch.tensor([size[1], size[0]] * 2, dtype=torch.float32)
@@ -90,7 +90,7 @@ def cut(found: list[dict[str, torch.Tensor]], size: tuple[int, int]) -> list[dic
 
 
 def published(size: str, classes: int) -> Any:
-    """The reference itself, as its experiment files build it."""
+    """Return the reference itself, as its experiment files build it."""
     from yolox.models import YOLOPAFPN, YOLOXHead
     from yolox.models import YOLOX as Whole
 
@@ -104,7 +104,7 @@ def published(size: str, classes: int) -> Any:
 
 
 def compared(size: str, mine: YOLOX, x: torch.Tensor) -> dict[str, Any]:
-    """Holds the reference against the net of this folder; its losses, by the names of the outputs."""
+    """Compare the reference with the net of this folder; return its losses, by the names of the outputs."""
     model = published(size, CLASSES)
     model.load_state_dict(mine.state_dict())
     levels, outputs = mine(x)
@@ -124,7 +124,7 @@ def compared(size: str, mine: YOLOX, x: torch.Tensor) -> dict[str, Any]:
 
 
 def on_photo(model: YOLOX, path: Path) -> dict[str, Any]:
-    """Detections on every second pixel of a photo in the upper left corner of a grey frame."""
+    """Return detections on every second pixel of an image, in the upper left corner of a grey letterbox."""
     pixels = np.asarray(Image.open(path).convert("RGB"))[::2, ::2, ::-1]
     frame = np.full((1, *FRAME, 3), 114, np.float32)
     frame[0, : pixels.shape[0], : pixels.shape[1]] = pixels

@@ -1,5 +1,5 @@
-"""Lay the code out as it is installed, with `zoo.plugins` and `zoo.adapters` below `zoo`, for tools that read packages
-from folders.
+"""Link the code into a folder as it is installed, with `zoo.plugins` and `zoo.adapters` below `zoo`, for tools that
+read packages from folders.
 
     python tools/installed_tree.py .tree && cd .tree && mypy --config-file ../pyproject.toml -p zoo
 """
@@ -15,7 +15,7 @@ PLACES = {"zoo": "zoo", "plugins": "zoo/plugins", "adapters": "zoo/adapters"}
 
 
 def lay_out(out: Path) -> None:
-    """Folders with a link to each file; what was there before is replaced."""
+    """Create folders with a link to each file, and replace older ones."""
     shutil.rmtree(out, ignore_errors=True)
     for folder, place in PLACES.items():
         for file in sorted((ROOT / folder).rglob("*.py")):

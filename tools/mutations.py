@@ -1,11 +1,11 @@
-"""Put realistic faults into a copy of the project, one at a time, and see whether the tests notice.
+"""Put realistic faults into a copy of the project, one at a time, and check whether the tests notice.
 
-    python tools/mutations.py            every fault, with the tests that are expected to see it
+    python tools/mutations.py            every fault, with the tests that should notice it
     python tools/mutations.py flip lock  the faults whose names hold one of these words
     python tools/mutations.py --list     their names
 
-Prints one line a fault: `caught` with the first test that failed, or `MISSED`. Exits with 1 when any was missed. The
-copy lies in a temporary folder; the working tree is not touched.
+Prints one line for each fault: `caught` with the first test that failed, or `MISSED`. Exits with 1 if any was missed.
+The copy is in a temporary folder; the working tree is not touched.
 """
 
 from __future__ import annotations
@@ -237,7 +237,7 @@ FAULTS = (
 
 
 def _copy(target: Path) -> None:
-    """The project at `target`, beside a link to the assets."""
+    """Copy the project to `target`, beside a link to the assets."""
     project = target / "zoo"
     project.mkdir()
     for name in (*COPIED, "registry.toml", "docs", "tools"):
@@ -266,7 +266,7 @@ sys.meta_path.insert(0, Finder)
 
 
 def _run(project: Path, tests: tuple[str, ...]) -> tuple[bool, str]:
-    """Whether a test failed, and which one first."""
+    """Return whether a test failed, and the first one that did."""
     hooks = project.parent / "hooks"
     hooks.mkdir(exist_ok=True)
     (hooks / "sitecustomize.py").write_text(FINDER.format(root=project))  # the copy stands in for what is installed

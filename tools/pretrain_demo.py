@@ -1,10 +1,10 @@
-"""Make the weights of `resnet20.demo`: a small net trained by zoo itself on drawn shapes.
+"""Train the weights of `resnet20.demo` with zoo itself, on drawn shapes.
 
     python tools/pretrain_demo.py                    about an hour on two cores
-    python tools/pretrain_demo.py --out FILE --images 50 --epochs 2   a try
+    python tools/pretrain_demo.py --out FILE --images 50 --epochs 2   a trial run
 
-The file is in float16, half as large, and in the layout of the net's published weights, its own classifier included.
-Afterwards the sha256 that is printed belongs into `plugins/embedded.py`, and `python tools/catalogue.py` must be run.
+The file is in float16, to halve its size, and in the layout of the net's published weights, with its classifier.
+Afterwards copy the printed sha256 to `plugins/embedded.py`, and run `python tools/catalogue.py`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SEED = 2026
 
 
 def main() -> None:
-    """Draw, train, write."""
+    """Draw, train and write the file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=PACKAGE / "demo" / "weights" / "resnet20.demo.safetensors")
     parser.add_argument("--images", type=int, default=500, help="drawings of each class")
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def native(model: Model) -> dict[str, np.ndarray]:
-    """The model's arrays in float16, under the names of the net's published checkpoints."""
+    """Return the model's arrays in float16, under the names of the net's published checkpoints."""
     tensors = {}
     for module, paths in ((model.backbone, {}), (model.head, model.adapter.checkpoint_paths(model.spec))):
         arrays = arrays_of(module)

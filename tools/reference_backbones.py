@@ -42,7 +42,7 @@ OUTPUTS = {
 
 
 def vgg_outputs() -> dict[tuple[str, str], str]:
-    """VGG's stages: every ReLU and every pool, which stand at other places in each variant."""
+    """Return the stages of VGG: every ReLU and every pool, whose positions differ between variants."""
     found = {}
     for name, layers in timm.models.vgg.cfgs.items():
         for suffix, length in (("", 2), ("_bn", 3)):
@@ -69,7 +69,7 @@ ARGS: dict[str, dict[str, Any]] = {
 
 
 def reference(name: str, layout: str, args: dict[str, Any]) -> nn.Module:
-    """The reference model in evaluation mode; with its own number of classes where `args` do not say another.
+    """Return the reference model in evaluation mode, with its own number of classes unless `args` gives one.
 
     Raises `LookupError` where the layout's library has no such architecture.
     """
@@ -77,7 +77,7 @@ def reference(name: str, layout: str, args: dict[str, Any]) -> nn.Module:
 
 
 def shapes(model: nn.Module, ignored: Sequence[str] = ()) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of what a checkpoint holds, but for batch counters and what zoo has no use for."""
+    """Return name -> shape of the tensors of a checkpoint, without batch counters and those that zoo does not use."""
     globs = ("*num_batches_tracked", *ignored)
     tensors = model.state_dict().items()
     return {n: tuple(t.shape) for n, t in tensors if not any(fnmatchcase(n, glob) for glob in globs)}
@@ -111,7 +111,7 @@ def fill(model: nn.Module, x: torch.Tensor, ignored: Sequence[str] = ()) -> list
 
 
 def outputs(model: nn.Module, job: dict[str, Any], x: torch.Tensor) -> dict[str, np.ndarray]:
-    """Every stage's output with channels last, the pooled features and the logits."""
+    """Return the output of every stage with channels last, the pooled features and the logits."""
     kept: dict[str, np.ndarray] = {}
 
     def keep(name: str):
@@ -146,7 +146,7 @@ def outputs(model: nn.Module, job: dict[str, Any], x: torch.Tensor) -> dict[str,
 
 
 def depends_on_input(name: str, array: np.ndarray) -> None:
-    """Refuse a golden that would hide errors: two images must differ by a tenth of the output's scale."""
+    """Refuse golden values that would hide errors: two images must differ by a tenth of the scale of the output."""
     apart = np.sqrt(np.mean(np.square(array[0] - array[1]))) / np.sqrt(np.mean(np.square(array)))
     if not apart >= 0.1 or not np.isfinite(array).all():
         raise SystemExit(f"{name}: two images differ by {apart:.3g} of the output's scale; the fill proves nothing.")

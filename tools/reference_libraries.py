@@ -1,7 +1,7 @@
 """The reference libraries, by the name of their key layout.
 
-Each takes an architecture by our name, which is timm's where timm has it, gives a torch model with random weights, and
-raises `LookupError` for an architecture that it lacks.
+Each function takes zoo's name of an architecture (timm's name, where timm has it) and returns a torch model with random
+weights. It raises `LookupError` for an architecture that the library lacks.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def torchvision_model(name: str, **args: Any) -> nn.Module:
 
 
 def legacy_torchvision_model(name: str, **args: Any) -> nn.Module:
-    """DenseNet with the names in the files that torchvision publishes, which its loader translates (`norm.1`)."""
+    """Return DenseNet with the names of torchvision's published files, which its loader translates (`norm.1`)."""
     if not name.startswith("densenet"):
         raise LookupError(f"torchvision has one spelling for {name}")
     model = torchvision_model(name, **args)
@@ -98,7 +98,7 @@ def legacy_torchvision_model(name: str, **args: Any) -> nn.Module:
 
 
 def original_model(name: str, **args: Any) -> nn.Module:
-    """Nets that neither library has, written down in this folder."""
+    """Return nets that neither library has; they are in this folder."""
     if name.startswith("cspdarknet_"):
         return CSPDarknet(name.removeprefix("cspdarknet_"), **args)
     if name.startswith("mobilenetv1_"):
@@ -172,7 +172,7 @@ TRANSFORMER_SIZES = {
 def add_plain_transformers(
     model: str, config: str, names: str, sizes: str, patch: int, side: int, **further: object
 ) -> None:
-    """Rows of `TRANSFORMERS` for `names`, in which {} stands for each of `sizes`; `further` is configuration."""
+    """Return rows of `TRANSFORMERS` for `names`, in which {} stands for each of `sizes`; `further` is configuration."""
     for size in sizes.split():
         dim, depth, heads = TRANSFORMER_SIZES[size]
         args = {"hidden_size": dim, "num_hidden_layers": depth, "num_attention_heads": heads}
@@ -217,7 +217,7 @@ BODIES = {
 
 
 def names_in_files(model: nn.Module) -> nn.Module:
-    """`model` with a `state_dict` as transformers writes it to files, whose names are not always its attributes'."""
+    """Return `model` with a `state_dict` as transformers writes it to files, whose names may differ from attributes."""
     from transformers.core_model_loading import revert_weight_conversion
 
     tensors = revert_weight_conversion(model, model.state_dict())

@@ -1,4 +1,4 @@
-"""Networks for style transfer in torch, written apart from zoo's: what the goldens and the benchmark compare with.
+"""Networks for style transfer in torch, independent of zoo's, for golden values and the benchmark.
 
 The transform net in the layout of PyTorch's examples, TensorFlow's form of it on a converted checkpoint, the decoder of
 AdaIN in naoto0804's layout, and a loss network from torchvision's SqueezeNet weights.
@@ -38,7 +38,7 @@ class Block(nn.Module):
 
 
 class TransformNet(nn.Module):
-    """Pixels (b, 3, h, w) from 0 to 255 in, the same out."""
+    """Transform net: pixels (b, 3, h, w) from 0 to 255 -> the same."""
 
     def __init__(self, width: int = 32, blocks: int = 5):
         super().__init__()

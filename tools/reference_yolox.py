@@ -11,7 +11,7 @@ STRIDES = (8, 16, 32)
 
 
 class Pyramid(nn.Module):
-    """The backbone and the ways down and up; gives the levels of strides 8, 16 and 32."""
+    """Backbone with top-down and bottom-up paths -> levels of strides 8, 16 and 32."""
 
     def __init__(self, size: str):
         super().__init__()
@@ -72,7 +72,7 @@ class Head(nn.Module):
 
 
 class YOLOX(nn.Module):
-    """A variant by its letter or word."""
+    """Return a variant by its letter or word."""
 
     def __init__(self, size: str, classes: int = 80):
         super().__init__()
@@ -96,7 +96,7 @@ def predictions(outputs: dict[str, torch.Tensor], size: tuple[int, int]) -> torc
 
 
 def detections(found: torch.Tensor, score: float, overlap: float) -> list[dict[str, torch.Tensor]]:
-    """What is kept of each image's `predictions`: boxes as corners, scores and labels, best first."""
+    """Return the boxes of each image after NMS, as corners, with scores and labels, best first."""
     kept = []
     for rows in found:
         best, labels = rows[:, 5:].max(1)

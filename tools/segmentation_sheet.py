@@ -1,12 +1,12 @@
-"""Draw docs/segmentation.png: blood cells, what they are, and what a segmenter sees.
+"""Draw docs/segmentation.png: blood cells, their masks, and the predictions of a segmenter.
 
     python tools/segmentation_sheet.py masks ../shared/assets CELLS
     zoo train CELLS --task segmenter --backbone mobilenetv2_100 --weights FILE --plan head --image-size 320 --out RUN
     python tools/segmentation_sheet.py draw RUN CELLS [PICTURE]
 
-BCCD (MIT licence) has boxes; its cells are round, and the ellipse in a box is taken for the cell. `masks` writes photos
-and masks of its own splits to the new folder CELLS; `draw` shows three photos of the test split, one below the other:
-the photo, the masks that are taken for true, and what the model sees.
+BCCD (MIT licence) has boxes; its cells are round, so the ellipse in a box serves as the mask of the cell. `masks`
+writes images and masks of BCCD's splits to the new folder CELLS. `draw` shows three images of the test split, one a
+row: the image, the true masks, and the predicted ones.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SHOWN = 3
 
 
 def masks(assets: Path, folder: Path) -> None:
-    """Write a folder of photos, one of masks for each split, and the list of classes."""
+    """Write a folder of images and one of masks for each split, and the list of classes."""
     found = read(assets / "datasets" / "bccd")
     for split, count in COUNTS.items():
         data = found[split]
@@ -46,7 +46,7 @@ def masks(assets: Path, folder: Path) -> None:
 
 
 def draw(run: Path, folder: Path, target: Path) -> None:
-    """Paste the photos together and write them."""
+    """Paste the images together and write the file."""
     model = zoo.load(run)
     rows = []
     for photo in sorted((folder / "test").iterdir())[:SHOWN]:
@@ -59,7 +59,7 @@ def draw(run: Path, folder: Path, target: Path) -> None:
 
 
 def main() -> None:
-    """See above."""
+    """Run `masks` or `draw`; see above."""
     what, first, second = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
     if what == "masks":
         masks(first, second)

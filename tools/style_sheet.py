@@ -1,9 +1,9 @@
-"""Draw docs/style.png: two old paintings, each painted in the other's style, by the three methods.
+"""Draw docs/style.png: two old paintings, each in the style of the other, by the three methods.
 
     python tools/style_sheet.py ../shared/assets ADAIN_RUN [PICTURE]
 
-ADAIN_RUN is what `zoo train --task style` made of photos and the two paintings; the feed-forward network is the one of
-the assets, which knows the wave. The contents are the paintings themselves (Hokusai, Munch: in the public domain).
+ADAIN_RUN is a run of `zoo train --task style` on photos and the two paintings. The feed-forward network comes from the
+assets and paints the wave. The contents are the paintings themselves (Hokusai, Munch: in the public domain).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SIDE, STEPS = 256, 100
 
 
 def main() -> None:
-    """Paint and write. Columns: the content, the style, gatys, adain, fast."""
+    """Paint and write the file. Columns: the content, the style, gatys, adain, fast."""
     assets, adain = Path(sys.argv[1]), zoo.load(sys.argv[2])
     target = Path(sys.argv[3]) if len(sys.argv) > 3 else ROOT / "docs" / "style.png"
     folder = assets / "datasets" / "style_images" / "style"
