@@ -1,4 +1,4 @@
-"""What tests of detectors from end to end share: a net with a pyramid that compiles in a moment, and drawn boxes."""
+"""Helpers for end-to-end tests of detectors: a net with a pyramid that compiles fast, and drawn boxes."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def write_coco(dataset: Dataset, folder: Path, first: int = 1, numbers: Sequence
 
 @pytest.fixture(scope="session")
 def pyramidnet(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the plugin as an installer leaves it."""
+    """A folder with the plugin, as an installer leaves it."""
     folder = tmp_path_factory.mktemp("site")
     plugin_kit.distribution(folder, "pyramidnet", PYRAMIDNET)
     return folder
@@ -134,7 +134,7 @@ def pyramidnet(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", autouse=True)
 def installed(pyramidnet: Path) -> Iterator[None]:
-    """The plugin in this process, for the time of a module."""
+    """The plugin, installed in this process for the tests of one module."""
     sys.path.insert(0, str(pyramidnet))
     zoo.registry.reset()
     yield
@@ -143,6 +143,6 @@ def installed(pyramidnet: Path) -> Iterator[None]:
 
 
 def create(head: str = "fcos", **options: Any) -> Model:
-    """A small detector with random weights."""
+    """Return a small detector with random weights."""
     given = {"labels": LABELS, "image_size": SIDE, "frames": (), "width": 32, "convs": 1, **options}
     return zoo.create("pyramidnet", "detector", pretrained=False, head=head, **given)

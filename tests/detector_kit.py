@@ -1,4 +1,4 @@
-"""What the tests of detectors share: torchvision's on ResNet-50 with name-seeded weights, targets and detections."""
+"""Helpers for tests of detectors: torchvision's on ResNet-50 with name-seeded weights, targets and detections."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SPEC = parity_kit.backbones()["resnet50"]
 
 
 class Detector(nnx.Module):
-    """torchvision's, as zoo composes it: `top(rngs=)` makes a module of neck and head."""
+    """Return torchvision's detector as zoo composes it; `top(rngs=)` makes the module of neck and head."""
 
     def __init__(self, top: Callable[..., nnx.Module], *, rngs: nnx.Rngs):
         self.backbone = SPEC.build(rngs=rngs)
@@ -28,26 +28,26 @@ class Detector(nnx.Module):
 
 
 def abstract(top: Callable[..., nnx.Module]) -> Detector:
-    """A detector in evaluation mode, of shapes alone."""
+    """Return an abstract detector in evaluation mode."""
     detector = nnx.eval_shape(lambda: Detector(top, rngs=nnx.Rngs(0)))
     detector.eval()
     return detector
 
 
 def checkpoint_names(detector: nnx.Module, layout: Mapping[str, Any]) -> dict[str, Slot]:
-    """Name in a file of this layout -> slot."""
+    """Return name in a file of this layout -> slot."""
     return {locate(slot.name, layout).names[0]: slot for slot in slots(detector)}
 
 
 def digest(detector: nnx.Module, layout: Mapping[str, Any]) -> str:
-    """Of the names and shapes that a file of this layout has."""
+    """Return a digest of the names and shapes in a file of this layout."""
     return seeded.digest({name: slot.native_shape for name, slot in checkpoint_names(detector, layout).items()})
 
 
 def fill(
     detector: nnx.Module, layout: Mapping[str, Any], scales: Sequence[float], gains: Mapping[str, float] | None = None
 ) -> None:
-    """Name-seeded weights, by the names of a layout; gains: factors for some of them."""
+    """Fill in name-seeded weights, by the names of a layout; `gains` are factors for some of them."""
     named = checkpoint_names(detector, layout)
     tensors = seeded.tensors({name: slot.native_shape for name, slot in named.items()}, scales)
     nodes = dict(nnx.iter_graph(detector))
@@ -57,8 +57,10 @@ def fill(
 
 
 def photo(assets: Path, wanted: Mapping[str, Any]) -> Array:
-    """Every second pixel of a photo (1, h, w, 3), normalised, then padded with zeros to a multiple of 32 as torchvision
-    does; its sides are multiples of no stride."""
+    """Return every second pixel of an image (1, h, w, 3), normalised and padded with zeros to a multiple of 32.
+
+    torchvision pads in the same way. The sides are multiples of no stride.
+    """
     file = assets / "datasets" / "pennfudan" / "PNGImages" / wanted["file"]
     pixels = np.asarray(Image.open(file).convert("RGB"), np.float32)[::2, ::2] / 255
     assert list(pixels.shape[:2]) == wanted["size"]
@@ -68,7 +70,7 @@ def photo(assets: Path, wanted: Mapping[str, Any]) -> Array:
 
 
 def padded(targets: Sequence[Mapping[str, Any]], count: int) -> dict[str, Array]:
-    """The truth of a batch as adapters give it, with `count` boxes for each image."""
+    """Return the targets of a batch as tasks encode them, with `count` boxes for each image."""
     boxes, labels = np.zeros((len(targets), count, 4), np.float32), np.zeros((len(targets), count), np.int32)
     valid = np.zeros((len(targets), count), bool)
     for i, target in enumerate(targets):
@@ -78,7 +80,7 @@ def padded(targets: Sequence[Mapping[str, Any]], count: int) -> dict[str, Array]
 
 
 def assert_detections(found: Mapping[str, Any], wanted: Mapping[str, Any], row: int, *, scores: float = 1e-5) -> None:
-    """One image's boxes, scores and labels are those of the golden, and no more; scores: tolerance of theirs."""
+    """Assert that one image has the golden boxes, scores and labels, and no others; scores: their tolerance."""
     count = len(wanted["scores"])
     assert found["valid"][row].tolist() == [True] * count + [False] * (100 - count)
     assert found["labels"][row][:count].tolist() == wanted["labels"]

@@ -1,4 +1,4 @@
-"""What the tests of fetching share: a hub with one repository of weights, and processes that fetch from it."""
+"""Helpers for tests of fetching: a hub with one repository of weights, and processes that fetch from it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SOURCE = f"hf://{REPO}"
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """The same retries and limits, in less time; the client's own warnings are not part of the output."""
+    """Shorten the waits between retries, and silence the client's warnings."""
     monkeypatch.setattr(client, "WAITS", (0.05, 0.1))
     monkeypatch.setattr(client, "PATIENCE", 12.0)
     monkeypatch.setattr(logging.getLogger("huggingface_hub"), "level", logging.ERROR)

@@ -1,4 +1,4 @@
-"""What tests of segmenters share: drawn scenes with their masks, on the small net with a pyramid of `boxes_kit`."""
+"""Helpers for tests of segmenters: drawn scenes with masks, for the small net with a pyramid of `boxes_kit`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COLOURS = {"disc": (225, 40, 40), "bar": (50, 80, 230)}
 
 
 def scene(number: int, size: tuple[int, int]) -> tuple[Image.Image, Image.Image]:
-    """A photo of `size` (height, width) with a disc and a bar, and its mask; equal arguments give equal scenes."""
+    """Draw an image of `size` (height, width) with a disc and a bar, and its mask. The same for equal arguments."""
     rng, (height, width) = np.random.default_rng([11, number]), size
     photo = Image.fromarray(rng.integers(90, 130, (height, width, 3), dtype=np.uint8))
     mask = Image.fromarray(np.zeros((height, width), np.uint8))
@@ -38,7 +38,7 @@ def scene(number: int, size: tuple[int, int]) -> tuple[Image.Image, Image.Image]
 def drawn_masks(
     folder: Path, count: int, *, sizes: Sequence[tuple[int, int]] = ((SIDE, SIDE),), ignored: bool = False
 ) -> Dataset:
-    """Scenes of these sizes in turn, in folders `images` and `masks`; with `ignored`, a corner of each counts not."""
+    """Write scenes of these sizes in turn to `images` and `masks`; `ignored` marks a corner of each mask as 255."""
     samples = []
     for part in ("images", "masks"):
         (folder / part).mkdir(parents=True, exist_ok=True)
@@ -56,6 +56,6 @@ def drawn_masks(
 
 
 def create(decoder: str = "unet", **options: Any) -> Model:
-    """A small segmenter with random weights."""
+    """Return a small segmenter with random weights."""
     given = {"labels": LABELS, "image_size": SIDE, "frames": (), "width": 32, **options}
     return zoo.create("pyramidnet", "segmenter", pretrained=False, decoder=decoder, **given)

@@ -1,4 +1,4 @@
-"""What the tests of backbones and weights share: models filled with name-seeded weights, and the goldens."""
+"""Helpers for tests of backbones and weights: models filled with name-seeded weights, and golden values."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ weights."""
 
 @cache
 def backbones() -> dict[str, BackboneSpec]:
-    """Every backbone of zoo itself, by name."""
+    """Return every backbone of zoo itself, by name."""
     return dict(registry().backbones())
 
 
@@ -63,7 +63,7 @@ def cases() -> list[tuple[str, str]]:
 
 @cache
 def one_per_family() -> list[str]:
-    """The smallest backbone of every family, by the golden's parameter counts (those without a golden come last)."""
+    """Return the smallest backbone of every family, by the golden parameter counts (those without one come last)."""
 
     def size(name: str) -> float:
         return _golden_or_none(name, "default").get("params", math.inf)
@@ -85,7 +85,7 @@ def _golden_or_none(name: str, case: str) -> dict[str, Any]:
 
 
 def golden(name: str, case: str = "default") -> dict[str, Any]:
-    """The reference's figures; fails, saying how to make them, where there are none."""
+    """Return the golden values; fail if there are none, saying how to make them."""
     found = _golden_or_none(name, case)
     if not found:
         pytest.fail(
@@ -117,12 +117,12 @@ def due(names: Iterable[str], *, large: bool = False) -> list[Any]:
 
 
 def each_family(*, large: bool = False) -> list[Any]:
-    """The smallest backbone of every family as parameters of a test, see `due`."""
+    """Return the smallest backbone of every family as parameters of a test, see `due`."""
     return due(one_per_family(), large=large)
 
 
 def options_of(spec: BackboneSpec, case: str) -> dict[str, Any]:
-    """Build options of a case's name."""
+    """Return the build options that the name of a case stands for."""
     if case == "default":
         return {}
     option, text = case.split("=")
@@ -137,7 +137,7 @@ def composed(
     labels: tuple[str, ...] | None = None,
     dtype: str = "float32",
 ) -> Model:
-    """An abstract classifier on a backbone, by default with the checkpoint's own classes, or a few where it has none.
+    """Return an abstract classifier on a backbone, by default with the checkpoint's classes, or a few if it has none.
 
     The head is built for the declared stages; `test_backbones.py` shows that those are the real ones.
     """
@@ -157,25 +157,25 @@ def composed(
 
 
 def checkpoint_slots(model: Model) -> list[tuple[str, Slot]]:
-    """(name in the native checkpoint, slot) of every array of a composed model."""
+    """Return (name in the native checkpoint, slot) of every array of a composed model."""
     paths = model.adapter.checkpoint_paths(model.spec)
     tops = [(in_checkpoint(slot, paths), slot) for slot in slots(model.head)]
     return [(slot.name, slot) for slot in slots(model.backbone)] + tops
 
 
 def checkpoint_shapes(model: Model) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of the native checkpoint, with the checkpoint's axes."""
+    """Return name -> shape of the native checkpoint, with the checkpoint's axes."""
     return {name: slot.native_shape for name, slot in checkpoint_slots(model)}
 
 
 def in_layout(spec: BackboneSpec, layout: str, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """A native checkpoint as another key layout of the family has it."""
+    """Return a native checkpoint in another key layout of the family."""
     entries = layouts_of(spec)[layout]
     return {there: part for name, whole in tensors.items() for there, part in split(whole, locate(name, entries))}
 
 
 def checkpoint(name: str, case: str = "default") -> dict[str, np.ndarray]:
-    """A native checkpoint of name-seeded tensors, which must not be written to."""
+    """Return a native checkpoint of name-seeded tensors. Do not write to it."""
     return dict(_checkpoint(name, case))
 
 
@@ -215,7 +215,7 @@ def _outputs(graphdef: nnx.GraphDef[Model], state: nnx.State, x: Array) -> dict[
 
 
 def outputs(model: Model, x: np.ndarray) -> dict[str, np.ndarray]:
-    """Every stage's output, the pooled features and the logits for normalised images, evaluated with NumPy.
+    """Return the output of every stage, pooled features and logits for normalised images, evaluated with NumPy.
 
     `test_backbones.py` compiles one net of each family.
     """
@@ -236,26 +236,26 @@ def fingerprint(model: Model, golden: Mapping[str, Any]) -> str:
 
 
 def code_of(name: str) -> tuple[str, str]:
-    """What the code behind a backbone is recorded under (its plugin module and family), and its hash."""
+    """Return the key of the code behind a backbone (its plugin module and family), and the hash of the code."""
     module = next(row.module for row in registry().rows("backbones") if row.name == name)
     family = backbones()[name].family
     return f"{module} {family}", fingerprints.code_of(module, GOLDEN / seeded.family_file(family))
 
 
 def known_code(name: str) -> bool:
-    """Whether the code behind a backbone is the one that is recorded."""
+    """Return whether the code behind a backbone has the recorded hash."""
     key, found = code_of(name)
     return fingerprints.recorded().get(key) == found
 
 
 def deviations(model: Model, name: str, case: str = "default") -> dict[str, float]:
-    """Deviation of each output of a composed model with the name-seeded checkpoint; see `errors`."""
+    """Return the deviation of each output of a composed model with the name-seeded checkpoint; see `errors`."""
     load(model, checkpoint(name, case))
     wanted = golden(name, case)
     return errors(outputs(model, seeded.images(2, *wanted["size"])), wanted["outputs"])
 
 
 def errors(found: Mapping[str, np.ndarray], wanted: Mapping[str, Any]) -> dict[str, float]:
-    """Deviation of each output from the golden, in units of that output's standard deviation."""
+    """Return the deviation of each output from the golden value, in units of that output's standard deviation."""
     assert found.keys() == wanted.keys()
     return {name: seeded.error(found[name], wanted[name]) for name in wanted}

@@ -1,4 +1,4 @@
-"""Makes installed distributions with a zoo plugin, as files on a path: what an installer leaves, without one."""
+"""Helpers that write distributions with a zoo plugin as an installer would, as files on a path."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def distribution(folder: Path, name: str, source: str, *, catalogue: str = "", version: str = "1.0") -> str:
-    """Writes the package `<name>_plugin` with `source` and the metadata of distribution `name`; gives its module."""
+    """Write the package `<name>_plugin` with `source` and the metadata of distribution `name`; return its module."""
     module = f"{name.replace('-', '_')}_plugin"
     package = folder / module
     package.mkdir(parents=True)
@@ -27,7 +27,7 @@ def distribution(folder: Path, name: str, source: str, *, catalogue: str = "", v
 
 
 def weights_plugin(*names: str, extra: str = "") -> str:
-    """Source of a plugin that gives weights of these names and needs no jax."""
+    """Return the source of a plugin that gives weights of these names and needs no jax."""
     return (
         "import zoo\n\n@zoo.hookimpl\ndef zoo_weights():\n"
         f"    return [zoo.WeightSpec(name, source='hf://org/' + name) for name in {list(names)!r}]\n{extra}\n"
@@ -35,7 +35,7 @@ def weights_plugin(*names: str, extra: str = "") -> str:
 
 
 def backbone_plugin(*names: str) -> str:
-    """Source of a plugin that declares backbones of these names and needs no jax before one is built."""
+    """Return the source of a plugin that declares backbones of these names and needs no jax before one is built."""
     return (
         "import zoo\nfrom zoo.registry.spec import ClassifierLayout, Stage\n\n"
         "def build(**options):\n    raise NotImplementedError\n\n@zoo.hookimpl\ndef zoo_backbones():\n"
@@ -47,7 +47,7 @@ def backbone_plugin(*names: str) -> str:
 def run(
     *command: str, paths: tuple[Path, ...] = (), cwd: Path | None = None, **variables: str
 ) -> subprocess.CompletedProcess[str]:
-    """Runs python with `paths` in front, in an environment without settings of the user's."""
+    """Run python with `paths` in front, in an environment without the user's settings."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("ZOO_")}
     environment |= {"PYTHONPATH": os.pathsep.join(map(str, paths)), "ZOO_CONFIG": "/nonexistent", **variables}
     return subprocess.run(
@@ -62,11 +62,11 @@ def run(
 
 
 def zoo(*args: str, **where: object) -> subprocess.CompletedProcess[str]:
-    """Runs the command line in a process of its own."""
+    """Run the command line in a separate process."""
     return run("-m", "zoo", *args, **where)  # type: ignore[arg-type]
 
 
 def records(result: subprocess.CompletedProcess[str]) -> dict[str, dict[str, str]]:
-    """The plugin records that `zoo plugins --json` printed, by name."""
+    """Return the plugin records that `zoo plugins --json` printed, by name."""
     assert result.returncode == 0, result.stderr
     return {record["name"]: record for record in json.loads(result.stdout)}

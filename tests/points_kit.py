@@ -1,4 +1,4 @@
-"""Images with marked points: whether pixels and points tell of the same places."""
+"""Images with marked points, to check that pixels and points agree."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MOVES = {"points": "points"}
 
 
 def assert_marks_fit(out: dict[str, Any]) -> tuple[int, int]:
-    """Each valid point lies at the middle of its channel's bright pixels; how many were seen, and how many were not."""
+    """Assert that each valid point is the centre of its channel's bright pixels; count valid and other points."""
     image, points, valid = (np.asarray(out[name]) for name in ("image", "points", "point_valid"))
     height, width = image.shape[1:3]
     seen = gone = 0

@@ -1,4 +1,4 @@
-"""A net that compiles in a moment, as an installed plugin, and drawn data sets to train it on."""
+"""A net that compiles fast, as an installed plugin, and drawn datasets to train it on."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ FAST: dict[str, Any] = {
 
 
 def picture(kind: str, seed: int, side: int = 20) -> Image.Image:
-    """A drawn image; equal arguments give equal images."""
+    """Draw an image; equal arguments give equal images."""
     rng = np.random.default_rng([seed, *kind.encode()])
     image = Image.fromarray(rng.integers(60, 120, (side, side, 3), dtype=np.uint8))
     x, y = (int(v) for v in rng.integers(1, side // 3, 2))
@@ -111,7 +111,7 @@ def picture(kind: str, seed: int, side: int = 20) -> Image.Image:
 
 
 def draw_folder(root: Path, classes: Sequence[str] = ("disc", "frame"), count: int = 8, start: int = 0) -> Path:
-    """A folder of `count` images of each class, numbered from `start`."""
+    """Write a folder of `count` images of each class, numbered from `start`."""
     for kind in classes:
         (root / kind).mkdir(parents=True, exist_ok=True)
         for i in range(start, start + count):
@@ -120,7 +120,7 @@ def draw_folder(root: Path, classes: Sequence[str] = ("disc", "frame"), count: i
 
 
 def draw_splits(root: Path, classes: Sequence[str] = ("disc", "frame"), **counts: int) -> Path:
-    """A folder with ready splits, e.g. `train=16, val=8`; no image is in two of them."""
+    """Write a folder with splits, e.g. `train=16, val=8`; no image is in two of them."""
     start = 0
     for split, count in counts.items():
         draw_folder(root / split, classes, count, start)
@@ -130,13 +130,13 @@ def draw_splits(root: Path, classes: Sequence[str] = ("disc", "frame"), **counts
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Images of `CLASSES` in ready splits."""
+    """Images of `CLASSES` in splits."""
     return draw_splits(tmp_path_factory.mktemp("drawn"), CLASSES, train=8, val=4, test=3)
 
 
 @pytest.fixture(scope="session")
 def tinynet(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the plugin as an installer leaves it, for the path of another process."""
+    """A folder with the plugin, as an installer leaves it, for the path of another process."""
     folder = tmp_path_factory.mktemp("site")
     plugin_kit.distribution(folder, "tinynet", TINYNET)
     return folder
@@ -144,7 +144,7 @@ def tinynet(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", autouse=True)
 def installed(tinynet: Path) -> Iterator[None]:
-    """The plugin in this process, for the time of a module."""
+    """The plugin, installed in this process for the tests of one module."""
     sys.path.insert(0, str(tinynet))
     zoo.registry.reset()
     yield
@@ -154,7 +154,7 @@ def installed(tinynet: Path) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test finds features or downloads of another one."""
+    """Give each test its own empty folders for features and downloads."""
     monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "zoo-cache"))
 
 

@@ -1,4 +1,4 @@
-"""What the tests of loading share: whole checkpoints of name-seeded tensors, on disk, and models made from them."""
+"""Helpers for tests of loading: whole checkpoints of name-seeded tensors on disk, and models made from them."""
 
 from __future__ import annotations
 
@@ -37,6 +37,6 @@ def create(source: str, **kwargs: object) -> zoo.Model:
 
 
 def values(module: nnx.Module) -> list[tuple[Slot, np.ndarray]]:
-    """What a module holds, with its places in a checkpoint."""
+    """Return the slots of a module with their arrays."""
     arrays = arrays_of(module)
     return [(slot, arrays[slot.path]) for slot in slots(module)]

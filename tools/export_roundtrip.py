@@ -48,8 +48,10 @@ def loaded(folder: Path, layout: str, family: str) -> Any:
 
 
 def from_pretrained(like: Any, folder: Path, tensors: dict[str, Any]) -> Any:
-    """Return transformers' model from an exported folder, with logits as its output. A model without a classifier gets the
-    exported one."""
+    """Return transformers' model from an exported folder, with logits as its output.
+
+    A model without a classifier gets the exported one.
+    """
     from torch import nn
 
     like.config.save_pretrained(folder)
