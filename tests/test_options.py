@@ -182,6 +182,21 @@ def test_the_error_of_a_wrong_type_says_what_the_option_accepts():
         zoo.create("resnet18", "segmenter", pretrained=False, num_classes=2, tta_scales=(1.0, -1.0))
 
 
+@pytest.mark.parametrize(
+    ("task", "given", "internal"),
+    [
+        ("detector", "boxes", "max_boxes"),
+        ("detector", "task.max_box", "max_boxes"),
+        ("detector", "category_id", "category_ids"),
+        ("segmenter", "rooms", "room"),
+    ],
+)
+def test_errors_do_not_suggest_options_that_the_data_set(task, given, internal):
+    with pytest.raises(UnknownNameError, match="unknown option") as caught:
+        zoo.create("resnet18", task, pretrained=False, num_classes=2, **{given: 1})
+    assert internal not in str(caught.value).partition(repr(given.removeprefix("task.")))[2]
+
+
 def test_keys_that_first_party_tasks_and_backbones_share():
     """Style transfer's network and MobileNet's backbone both pad: no bare key may choose between them in silence."""
     with pytest.raises(ConfigError, match=r"task\.padding or backbone\.padding"):

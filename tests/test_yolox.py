@@ -295,5 +295,5 @@ def test_a_pyramid_of_other_maps_is_refused(channels: Any, strides: Any) -> None
 
 
 def test_a_head_needs_channels_for_each_level() -> None:
-    with pytest.raises(ConfigError, match="2 numbers of channels for 3 levels"):
+    with pytest.raises(ConfigError, match="got 2 numbers of channels for 3 levels"):
         yolox.Head([8, 16, 32], [4, 4], 3, rngs=nnx.Rngs(0))

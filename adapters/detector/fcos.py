@@ -1,21 +1,27 @@
-"""FCOS: each position of a pyramid says whether it is inside an object, of which class, and how far its sides are.
+"""FCOS: an anchor-free detector. Each position of a pyramid predicts a class and the distances to the sides of a box.
 
 Papers: FCOS, arXiv:1904.01355 and arXiv:2006.09214 (centre sampling, GIoU, centerness beside the regression); focal
-loss, arXiv:1708.02002; GIoU, arXiv:1902.09630. Constants, names and results are those of torchvision 0.28's
-`fcos_resnet50_fpn`, with three things of its own: positions lie at multiples of the stride, without the half stride of
-the paper; distances are in strides, through a ReLU; and areas are compared as 1e8 - area in float32, whose steps are 8
-square pixels, so that of boxes that are nearly as large the first wins.
+loss, arXiv:1708.02002; GIoU, arXiv:1902.09630.
 
-What heads of the detector have in common: `Head(strides, channels, classes, *, rngs, **options)` is a module;
-`head(maps)` gives a dict of arrays; `head.losses(maps, targets, size)` gives the terms of the loss by name, each (b,),
-with the parameters at hand for a second stage; `decode(outputs, size, **options)` gives detections, without parameters.
+Constants, names and results are those of torchvision 0.28's `fcos_resnet50_fpn`, which differs from the paper:
+- Positions lie at multiples of the stride, without the paper's half stride.
+- Distances are in strides and pass a ReLU.
+- Areas are compared as 1e8 - area in float32, in steps of 8 square pixels. Of boxes with nearly the same area the
+  first wins.
+
+All heads of the detector have this interface:
+- `Head(strides, channels, classes, *, rngs, **options)` is a module.
+- `head(maps)` returns a dict of arrays, the outputs.
+- `head.losses(maps, targets, size)` returns the terms of the loss by name, each (b,). It is a method because a second
+  stage needs the parameters.
+- `decode(outputs, size, **options)` returns the detections, without parameters.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -29,15 +35,21 @@ from zoo.dense.nms import detections, top_candidates
 from zoo.dense.points import Steps, grid_points, map_steps
 from zoo.layers import Chain, Conv, GroupNorm, Normal, recoverable_relu
 
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Integer, Num
+
+    PerImage = Float[Array, " b"]
+
 Outputs = Mapping[str, Any]
+"""The outputs of a head by name, see `Head.__call__`."""
 Size = tuple[int, int] | Array
-"""(height, width) of the images in pixels: one for all, or (b, 2) without what pads each."""
+"""(height, width) of all images in pixels, or an array (b, 2) with that of each image without its padding."""
 
 _SMALL = Normal(0.01)
 
 
 def tower(inputs: int, width: int, convs: int, groups: int, rngs: nnx.Rngs) -> Chain:
-    """3x3 convolutions, each with a group norm and a ReLU."""
+    """Return 3x3 convolutions, each followed by a group norm and a ReLU."""
     layers: list[Any] = []
     for i in range(convs):
         conv = Conv(width if i else inputs, width, 3, 1, 1, kernel_init=_SMALL, rngs=rngs)
@@ -45,25 +57,42 @@ def tower(inputs: int, width: int, convs: int, groups: int, rngs: nnx.Rngs) -> C
     return Chain(layers)
 
 
-def _flat(x: Array) -> Array:
+def _flat(x: Float[Array, "b h w c"]) -> Float[Array, "b points c"]:
     return x.reshape(x.shape[0], -1, x.shape[-1])
 
 
 class ClassificationHead(nnx.Module):
-    """Map (b, h, w, c) -> a logit for each position and class (b, h * w, classes), which start at `prior`."""
+    """The classification branch: a logit for each position of a map and each class.
+
+    Args:
+        inputs: channels of the map.
+        width: channels of the tower.
+        classes: number of classes, without a background.
+        convs: number of convolutions in the tower.
+        groups: groups of its norms.
+        prior: probability that every logit starts with.
+    """
 
     def __init__(self, inputs: int, width: int, classes: int, convs: int, groups: int, prior: float, *, rngs: nnx.Rngs):
         self.conv = tower(inputs, width, convs, groups, rngs)
         self.cls_logits = Conv(width if convs else inputs, classes, 3, 1, 1, kernel_init=_SMALL, rngs=rngs)
+        # Nearly all positions are background. Were every probability 0.5 at first, their loss would drown the rest
+        # (arXiv:1708.02002, section 3.3).
         self.cls_logits.bias = nnx.Param(jnp.full((classes,), math.log(prior / (1 - prior)), jnp.float32))
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Float[Array, "b h w inputs"]) -> Float[Array, "b points classes"]:
         return _flat(self.cls_logits(self.conv(x)))
 
 
 class RegressionHead(nnx.Module):
-    """Map (b, h, w, c) -> distances to the box's left, top, right and bottom in strides (b, h * w, 4), and a logit of
-    how central the position is (b, h * w, 1)."""
+    """The regression branch: distances to the left, top, right and bottom of a box in strides, and centerness logits.
+
+    Args:
+        inputs: channels of the map.
+        width: channels of the tower.
+        convs: number of convolutions in the tower.
+        groups: groups of its norms.
+    """
 
     def __init__(self, inputs: int, width: int, convs: int, groups: int, *, rngs: nnx.Rngs):
         self.conv = tower(inputs, width, convs, groups, rngs)
@@ -71,26 +100,36 @@ class RegressionHead(nnx.Module):
         self.bbox_reg = Conv(outputs, 4, 3, 1, 1, kernel_init=_SMALL, rngs=rngs)
         self.bbox_ctrness = Conv(outputs, 1, 3, 1, 1, kernel_init=_SMALL, rngs=rngs)
 
-    def __call__(self, x: Array) -> tuple[Array, Array]:
+    def __call__(
+        self, x: Float[Array, "b h w inputs"]
+    ) -> tuple[Float[Array, "b points 4"], Float[Array, "b points 1"]]:
         y = self.conv(x)
+        # A plain ReLU has no gradient below zero: a distance that is negative at every position would stay so.
         return _flat(recoverable_relu(self.bbox_reg(y))), _flat(self.bbox_ctrness(y))
 
 
 def assign(
-    points: Array, strides: Array, lower: Array, upper: Array, boxes: Array, valid: Array, *, radius: float = 1.5
-) -> Array:
-    """Return the index of the box that each point learns, (points,) int32; -1 for none (arXiv:2006.09214, section 3.1).
+    points: Float[Array, "points 2"],
+    strides: Float[Array, " points"],
+    lower: Float[Array, " points"],
+    upper: Float[Array, " points"],
+    boxes: Num[Array, "m 4"],
+    valid: Bool[Array, " m"],
+    *,
+    radius: float = 1.5,
+) -> Integer[Array, " points"]:
+    """Return the index of the box that each point learns, int32; -1 for none (arXiv:2006.09214, section 3.1).
 
     A point learns a box if it is inside, within `radius` strides of the centre along each axis (centre sampling), and
     its farthest side is between `lower` and `upper` pixels away. Of several boxes the smallest counts, then the first.
 
     Args:
-        points: (points, 2) as x, y.
-        strides: (points,) in pixels.
-        lower: (points,) in pixels.
-        upper: (points,) in pixels.
-        boxes: (m, 4).
-        valid: (m,); False for padding, which no point learns.
+        points: x, y in pixels.
+        strides: in pixels.
+        lower: in pixels.
+        upper: in pixels.
+        boxes: true boxes.
+        valid: False for padding, which no point learns.
         radius: in strides.
     """
     # `lower` and `upper` give each level its range of sizes, so that overlapping objects of different size are learned
@@ -108,7 +147,9 @@ def assign(
     return jnp.where(jnp.max(rank, axis=-1) < 1e-5, -1, jnp.argmax(rank, axis=-1)).astype(jnp.int32)
 
 
-def focal_loss(logits: Array, targets: Array, *, alpha: float = 0.25, gamma: int = 2) -> Array:
+def focal_loss(
+    logits: Float[Array, "*n"], targets: Float[Array, "*n"], *, alpha: float = 0.25, gamma: int = 2
+) -> Float[Array, "*n"]:
     """Return the sigmoid focal loss of each logit for targets 0 or 1 (arXiv:1708.02002, eq. 5)."""
     p = jax.nn.sigmoid(logits)
     missed = p + targets - 2 * p * targets
@@ -116,9 +157,16 @@ def focal_loss(logits: Array, targets: Array, *, alpha: float = 0.25, gamma: int
     return weight * missed**gamma * optax.sigmoid_binary_cross_entropy(logits, targets)
 
 
-def centerness(ltrb: Array, inside: Array) -> Array:
-    """sqrt(min(l, r) / max(l, r) * min(t, b) / max(t, b)), arXiv:1904.01355 eq. 3: (..., 4) -> (...); 0 where not
-    `inside`."""
+def centerness(ltrb: Float[Array, "*n 4"], inside: Bool[Array, "*n"]) -> Float[Array, "*n"]:
+    """Return how central positions are in their boxes, from 0 at a side to 1 at the centre.
+
+    It is sqrt(min(l, r) / max(l, r) * min(t, b) / max(t, b)) (arXiv:1904.01355, eq. 3).
+
+    Args:
+        ltrb: distances to the left, top, right and bottom.
+        inside: whether the position is inside a box. Elsewhere the result is 0.
+    """
+    # Outside a box the root would be NaN, and `where` also differentiates the branch that is not chosen.
     ltrb = jnp.where(inside[..., None], ltrb, 1.0)
     pairs = jnp.stack([ltrb[..., 0::2], ltrb[..., 1::2]], axis=-1)
     # Axes: left or top, right or bottom; then horizontal, vertical.
@@ -127,12 +175,16 @@ def centerness(ltrb: Array, inside: Array) -> Array:
 
 
 class Head(nnx.Module):
-    """The two branches, shared by all levels of a pyramid.
+    """FCOS's head: a classification and a regression branch, shared by all levels of a pyramid.
 
     Args:
-        strides, channels: of the levels, finest first. classes: how many, without a background.
-        width: channels of the towers, 0 for those of the levels. convs: depth of the towers. groups: of their norms.
-        prior: probability that every position starts with, for every class.
+        strides: of the levels, finest first.
+        channels: of the levels.
+        classes: number of classes, without a background.
+        width: channels of the towers; 0 for those of the levels.
+        convs: number of convolutions in each tower.
+        groups: groups of the towers' norms.
+        prior: probability of every class at every position at the start.
         steps: distance between positions, see `zoo.dense.points.map_steps`.
     """
 
@@ -154,12 +206,13 @@ class Head(nnx.Module):
         self.regression_head = RegressionHead(channels, width, convs, groups, rngs=rngs)
         self.strides, self.steps = tuple(strides), steps
 
-    def __call__(self, maps: Sequence[Array]) -> dict[str, Any]:
-        """Outputs for the maps (b, h, w, channels) of the levels.
+    def __call__(self, maps: Sequence[Float[Array, "b _h _w channels"]]) -> dict[str, Any]:
+        """Return the outputs for the maps of the levels.
 
         Returns:
-            `cls_logits` (b, points, classes), `bbox_regression` (b, points, 4) in strides, `bbox_ctrness`
-            (b, points, 1); and for each level, in lists, `points` (h * w, 2) as x, y in pixels and `strides` (h * w,).
+            `cls_logits` (b, points, classes), `bbox_regression` (b, points, 4) in strides, and `bbox_ctrness`
+            (b, points, 1) for the points of all levels. Lists with an entry for each level: `points` (h * w, 2) as x, y
+            in pixels, and `strides` (h * w,).
         """
         logits = [self.classification_head(x) for x in maps]
         boxes, central = zip(*(self.regression_head(x) for x in maps), strict=True)
@@ -175,14 +228,19 @@ class Head(nnx.Module):
             ],
         }
 
-    def losses(self, maps: Sequence[Array], targets: Mapping[str, Array], size: Size | None = None) -> dict[str, Array]:
-        """The three terms of the loss, see `losses`. The images' size makes no difference."""
+    def losses(
+        self,
+        maps: Sequence[Float[Array, "b _h _w channels"]],
+        targets: Mapping[str, Array],
+        size: Size | None = None,
+    ) -> dict[str, PerImage]:
+        """Return the three terms of the loss, see `losses`. `size` is not used."""
         del size
         return losses(self(maps), targets)
 
 
-def _levels(outputs: Outputs) -> tuple[Array, Array, list[int]]:
-    """Points (n, 2) and strides (n,) of all levels, and how many each has."""
+def _levels(outputs: Outputs) -> tuple[Float[Array, "points 2"], Float[Array, " points"], list[int]]:
+    """Return the points and strides of all levels, and the number of points of each level."""
     strides = [level.astype(jnp.float32) for level in outputs["strides"]]
     return jnp.concatenate(outputs["points"]).astype(jnp.float32), jnp.concatenate(strides), [*map(len, strides)]
 
@@ -190,62 +248,70 @@ def _levels(outputs: Outputs) -> tuple[Array, Array, list[int]]:
 # Learning ------------------------------------------------------------------------------------------------------
 
 
-def _opening(regression: Array, truth: Array, strides: Array) -> Array:
-    """Nothing in value (n,), and a gradient that raises each side whose distance is zero.
-
-    GIoU alone does not guarantee one: a box without width and height covers nothing however one of its sides moves.
-    The gradient is relative to the box's size, as that of an IoU is.
+def _opening(
+    regression: Float[Array, "points 4"], truth: Float[Array, "points 4"], strides: Float[Array, " points"]
+) -> Float[Array, " points"]:
+    """Return zeros whose gradient raises every distance that is zero.
 
     Args:
-        regression: distances in strides (n, 4). truth: the box that each position is to find (n, 4), in pixels.
-        strides: (n,).
+        regression: predicted distances in strides, at least 0.
+        truth: target box of each position, in pixels.
+        strides: in pixels.
     """
+    # GIoU alone does not guarantee such a gradient: a box without width and height covers nothing, whichever one of its
+    # sides moves. The distances summed here are all zero, so the value is too. Dividing by the size of the true box
+    # makes the gradient as large as that of an IoU.
     sides = jnp.maximum((truth[:, 2:] - truth[:, :2]) / strides[:, None], 1e-3)
     size = jnp.concatenate([sides, sides], axis=-1)
     return -jnp.sum(jnp.where(regression <= 0, regression / size, 0.0), axis=-1)
 
 
-def losses(outputs: Outputs, targets: Mapping[str, Array], *, radius: float = 1.5) -> dict[str, Array]:
-    """Of each image (b,): `classification` (focal), `bbox_regression` (1 - GIoU) and `bbox_ctrness` (cross-entropy).
+def losses(outputs: Outputs, targets: Mapping[str, Array], *, radius: float = 1.5) -> dict[str, PerImage]:
+    """Return the terms of the loss of each image, float32.
 
-    Each is the image's sum times (images / positives of the whole batch, at least 1), so that the mean over the images
-    is the batch's sum divided by its positives: an image of many boxes counts for more. All is float32.
+    They are `classification` (focal loss), `bbox_regression` (1 - GIoU) and `bbox_ctrness` (cross-entropy). Each is the
+    image's sum times images / positives, both of the whole batch, with at least 1 positive. So the mean over images
+    is the batch's sum divided by its positives, and an image with many boxes counts more.
 
     Args:
-        targets: `boxes` (b, m, 4) in pixels, `labels` (b, m), `box_valid` (b, m); `valid` (b,) where some images only
-            fill up the batch: theirs are no positives, and they are not counted.
+        outputs: of `Head`.
+        targets: `boxes` (b, m, 4) in pixels, `labels` (b, m) and `box_valid` (b, m). `valid` (b,), if given, is False
+            for images that only fill up the batch: they have no positives and are not counted.
+        radius: of centre sampling, in strides, see `assign`.
     """
     points, strides, counts = _levels(outputs)
+    # A level of stride s learns boxes whose farthest side is 4 s to 8 s pixels away: with strides 8 to 128, the paper's
+    # ranges 0, 64, 128, 256, 512 and infinity. The first and last level are open, so that every size has a level.
     lower = jnp.concatenate([jnp.zeros(counts[0]), 4 * strides[counts[0] :]])
     upper = jnp.concatenate([8 * strides[: -counts[-1]], jnp.full(counts[-1], jnp.inf)])
     logits, regression, central = (
         outputs[name].astype(jnp.float32) for name in ("cls_logits", "bbox_regression", "bbox_ctrness")
     )
     counted = jnp.asarray(targets.get("valid", np.ones(len(logits), bool))).astype(bool)
-    shown = targets["box_valid"].astype(bool) & counted[:, None]
+    box_valid = targets["box_valid"].astype(bool) & counted[:, None]
 
     def of_image(
-        logits: Array, regression: Array, central: Array, boxes: Array, labels: Array, shown: Array
+        logits: Array, regression: Array, central: Array, boxes: Array, labels: Array, box_valid: Array
     ) -> tuple[Array, ...]:
-        boxes = jnp.where(shown[:, None], boxes.astype(jnp.float32), 0.0)
-        matched = assign(points, strides, lower, upper, boxes, shown, radius=radius)
+        boxes = jnp.where(box_valid[:, None], boxes.astype(jnp.float32), 0.0)
+        matched = assign(points, strides, lower, upper, boxes, box_valid, radius=radius)
         positive, chosen = matched >= 0, jnp.maximum(matched, 0)
         hot = jax.nn.one_hot(jnp.where(positive, labels[chosen], -1), logits.shape[-1], dtype=jnp.float32)
         truth = jnp.where(positive[:, None], boxes[chosen], 0.0)
-        found = from_distances(points, regression * strides[:, None])
-        wanted = centerness(distances(points, truth), positive)
-        each = (
+        predicted = from_distances(points, regression * strides[:, None])
+        target = centerness(distances(points, truth), positive)
+        per_point = (
             jnp.sum(focal_loss(logits, hot), axis=-1),
-            jnp.where(positive, 1 - giou(found, truth) + _opening(regression, truth, strides), 0.0),
-            jnp.where(positive, optax.sigmoid_binary_cross_entropy(central[:, 0], wanted), 0.0),
+            jnp.where(positive, 1 - giou(predicted, truth) + _opening(regression, truth, strides), 0.0),
+            jnp.where(positive, optax.sigmoid_binary_cross_entropy(central[:, 0], target), 0.0),
             positive.astype(jnp.float32),
         )
-        return tuple(map(jnp.sum, each))
+        return tuple(map(jnp.sum, per_point))
 
-    *sums, positives = jax.vmap(of_image)(logits, regression, central, targets["boxes"], targets["labels"], shown)
+    *sums, positives = jax.vmap(of_image)(logits, regression, central, targets["boxes"], targets["labels"], box_valid)
     share = jnp.sum(counted.astype(jnp.float32)) / jnp.maximum(jnp.sum(positives), 1)
     names = ("classification", "bbox_regression", "bbox_ctrness")
-    return {name: one * share for name, one in zip(names, sums, strict=True)}
+    return {name: term * share for name, term in zip(names, sums, strict=True)}
 
 
 # Predicting ----------------------------------------------------------------------------------------------------
@@ -260,14 +326,18 @@ def decode(
     nms_iou: float = 0.6,
     max_detections: int = 100,
 ) -> dict[str, Array]:
-    """Detections of each image, best first, cut at its border; a score is sqrt(class probability * centerness).
+    """Return the detections of each image, best first, clipped at its border.
+
+    A score is sqrt(class probability * centerness).
 
     Args:
-        size: of the images; (b, 2) where they are padded to one size.
+        outputs: of `Head`.
+        size: of the images, see `Size`.
         pre_nms_threshold: boxes with a score at or below it are dropped before NMS.
-        candidates: how many of the best (position, class) pairs of each level go into NMS.
+        candidates: the number of best (position, class) pairs of each level that enter NMS.
         nms_iou: of two boxes of a class with a higher IoU, the lower-scoring is dropped.
         max_detections: detections per image.
+
     Returns:
         As `zoo.dense.nms.detections`: `boxes` (b, n, 4), `scores`, `labels` and `valid` (b, n), n = max_detections.
     """

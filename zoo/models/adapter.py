@@ -25,7 +25,7 @@ from zoo.models.task.output import Inference, Output, Table
 from zoo.models.task.report import Metrics, Report
 from zoo.models.task.training import Training
 from zoo.numbers import check_finite
-from zoo.registry.options import task_options
+from zoo.registry.options import internal_options, task_options
 from zoo.registry.parts import points_of
 
 __all__ = [
@@ -89,8 +89,9 @@ def configure(adapter: type[Adapter], labels: Sequence[str], options: Mapping[st
     refuse_renamed(options, known, adapter.renamed)
     for key in options:
         if key not in known:
-            visible = [name for name in known if not task_options(adapter)[name].hidden]
-            raise unknown_name(f"option of {adapter.__name__}", key, visible)
+            internal = internal_options(adapter)
+            suggested = [name for name in known if name not in internal]
+            raise unknown_name(f"option of {adapter.__name__}", key, suggested)
     try:
         found = msgspec.convert({"labels": tuple(labels), **options}, adapter, strict=False)
     except msgspec.ValidationError as error:
@@ -110,7 +111,8 @@ def adjusted(adapter: Adapter, options: Mapping[str, Any]) -> Adapter:
     refuse_renamed([key.removeprefix("task.") for key in options], option_fields(kind), kind.renamed)
     for key in options:
         if key.removeprefix("task.") not in kind.adjustable:
-            accepted = ", ".join(name for name in kind.adjustable if not task_options(kind)[name].hidden) or "none"
+            internal = internal_options(kind)
+            accepted = ", ".join(name for name in kind.adjustable if name not in internal) or "none"
             raise ConfigError(f"`{key}` cannot be changed on a trained model. Options that can: {accepted}.")
     own = {name: msgspec.to_builtins(getattr(adapter, name)) for name in option_fields(kind)}
     chosen = by_owner(kind.__name__, {"task": kind.adjustable}, options)["task"]

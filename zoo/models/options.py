@@ -24,13 +24,15 @@ def refuse_renamed(keys: Iterable[str], known: Container[str], renamed: Mapping[
 
 
 def by_owner(
-    what: str, accepted: Mapping[str, Sequence[str]], *configs: Mapping[str, Any]
+    what: str, accepted: Mapping[str, Sequence[str]], *configs: Mapping[str, Any], internal: Container[str] = ()
 ) -> dict[str, dict[str, Any]]:
     """Return the options by owner. Later configurations override earlier ones.
 
     Args:
         what: The task and backbone, for messages.
         accepted: Owner -> its keys.
+        configs: Key or `owner.key` -> value.
+        internal: Keys that are accepted, so that saved models load, but that errors do not suggest.
 
     Raises:
         UnknownNameError: No owner has a key; the error names the nearest ones.
@@ -40,7 +42,7 @@ def by_owner(
     for config in configs:
         given: dict[tuple[str, str], str] = {}
         for key, value in config.items():
-            owner, name = _owner(what, accepted, key)
+            owner, name = _owner(what, accepted, key, internal)
             if before := given.get((owner, name)):
                 raise ConfigError(f"{before} and {key} are the same option of the {owner}; give one of them.")
             given[owner, name] = key
@@ -48,16 +50,17 @@ def by_owner(
     return found
 
 
-def _owner(what: str, accepted: Mapping[str, Sequence[str]], key: str) -> tuple[str, str]:
+def _owner(what: str, accepted: Mapping[str, Sequence[str]], key: str, internal: Container[str]) -> tuple[str, str]:
     prefix, dot, rest = key.partition(".")
     if dot and prefix in accepted:
         if rest not in accepted[prefix]:
-            raise unknown_name(f"option of the {prefix} for {what}", rest, accepted[prefix])
+            suggested = [name for name in accepted[prefix] if name not in internal]
+            raise unknown_name(f"option of the {prefix} for {what}", rest, suggested)
         return prefix, rest
     owners = [owner for owner, keys in accepted.items() if key in keys]
     if not owners:
-        names = [name for keys in accepted.values() for name in keys]
-        raise unknown_name(f"option for {what}", key, names)
+        suggested = [name for keys in accepted.values() for name in keys if name not in internal]
+        raise unknown_name(f"option for {what}", key, suggested)
     if len(owners) > 1:
         forms = " or ".join(f"{owner}.{key}" for owner in owners)
         raise ConfigError(

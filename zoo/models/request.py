@@ -14,6 +14,7 @@ from zoo.models.card import DTYPES, Provider
 from zoo.models.options import OWNERS, by_owner, refuse_renamed
 from zoo.numbers import SEED, Accepted, check_number
 from zoo.registry import registry
+from zoo.registry.options import internal_options
 from zoo.registry.spec import AdapterSpec, BackboneSpec, ModelSpec, Preprocess, WeightSpec
 
 PREPROCESS_OPTIONS = tuple(f.name for f in fields(Preprocess) if f.name != "size")
@@ -172,7 +173,8 @@ def _sorted(spec: BackboneSpec, task: AdapterSpec, *configs: Mapping[str, Any]) 
     tables = (tuple(option_fields(task.adapter)), tuple(spec.options), PREPROCESS_OPTIONS)
     bare = [key.removeprefix("task.") for config in configs for key in config]
     refuse_renamed(bare, {name for table in tables for name in table}, task.adapter.renamed)
-    found = by_owner(f"{task.name} on {spec.name}", dict(zip(OWNERS, tables, strict=True)), *configs)
+    accepted = dict(zip(OWNERS, tables, strict=True))
+    found = by_owner(f"{task.name} on {spec.name}", accepted, *configs, internal=internal_options(task.adapter))
     spec.check_options(found["backbone"])
     preprocess = found["preprocess"]
     for key in ("mean", "std"):

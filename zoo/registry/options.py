@@ -73,6 +73,11 @@ def task_options(adapter: type) -> Mapping[str, TaskOption]:
     return _by_name(adapter)
 
 
+def internal_options(adapter: type) -> frozenset[str]:
+    """Return the names of a task's options that the data set, and that people do not see."""
+    return frozenset(name for name, option in _by_name(adapter).items() if option.hidden)
+
+
 @cache
 def _by_name(adapter: type) -> Mapping[str, TaskOption]:
     return {option.name: option for option in _options(adapter)}
