@@ -332,6 +332,6 @@ def test_sigterm_leaves_a_checkpoint_and_the_signals_exit_code(data: Path, tmp_p
                 break
         rest = process.stderr.read()
         assert process.wait(60) == 128 + signal.SIGTERM, rest
-    assert "go on with the same command and --resume" in rest and "Traceback" not in rest
+    assert "repeat the command with --resume" in rest and "Traceback" not in rest
     steps = Checkpoints(tmp_path / "run" / "checkpoints").steps()
     assert len(steps) == 1 and steps[0] >= 1

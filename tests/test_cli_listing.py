@@ -58,7 +58,8 @@ def test_import_zoo_imports_no_jax():
 
 def test_import_zoo_from_a_bare_checkout_says_what_to_do(tmp_path: Path):
     (tmp_path / "zoo").mkdir()
-    (tmp_path / "zoo" / "__init__.py").write_text((kit.ROOT / "zoo" / "__init__.py").read_text())
+    for file in ("__init__.py", "lazy.py"):
+        (tmp_path / "zoo" / file).write_text((kit.ROOT / "zoo" / file).read_text())
     # Isolated from site-packages, so that the plugins of the installation are not found either.
     result = subprocess.run(
         [sys.executable, "-S", "-c", "import zoo"], cwd=tmp_path, capture_output=True, text=True, check=False
