@@ -374,7 +374,7 @@ def test_doctor_advises_a_newer_python(monkeypatch: pytest.MonkeyPatch):
 def test_doctor_survives_a_backend_that_does_not_start(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("JAX_PLATFORMS", "nonesuch")
     (problem,) = doctor.devices(limit=60).problems
-    assert "jax cannot say its devices" in problem and "nonesuch" in problem
+    assert "jax cannot list its devices" in problem and "nonesuch" in problem
     assert "JAX_PLATFORMS=cpu" in problem
 
 
