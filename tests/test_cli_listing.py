@@ -58,8 +58,8 @@ def test_import_zoo_imports_no_jax():
 
 def test_import_zoo_from_a_bare_checkout_says_what_to_do(tmp_path: Path):
     (tmp_path / "zoo").mkdir()
-    for file in ("__init__.py", "lazy.py"):
-        (tmp_path / "zoo" / file).write_text((kit.ROOT / "zoo" / file).read_text())
+    for name in ("__init__.py", "lazy.py"):
+        (tmp_path / "zoo" / name).write_text((kit.ROOT / "zoo" / name).read_text())
     # Isolated from site-packages, so that the plugins of the installation are not found either.
     result = subprocess.run(
         [sys.executable, "-S", "-c", "import zoo"], cwd=tmp_path, capture_output=True, text=True, check=False
@@ -145,7 +145,7 @@ def test_show_weights_and_tasks():
     [
         (("show", "resnet1888"), "unknown name 'resnet1888'. Nearest: resnet18"),
         (("list", "adapters"), "`zoo list adapters` is now `zoo list tasks`"),
-        (("list", "losses"), "several extension points have losses: list classifier.loss or segmenter.loss"),
+        (("list", "losses"), "several extension points have losses: use `zoo list classifier.loss`, or segmenter.loss"),
         (("list", "backbone"), "unknown kind 'backbone'. Nearest: backbones"),
         (("list", "backbones", "resnet1888"), "unknown backbone 'resnet1888'. Nearest: resnet18"),
         (("plugins", "check", "resnett"), "unknown plugin 'resnett'. Nearest: resnet"),
@@ -210,7 +210,7 @@ def test_broken_plugins_are_reported_and_the_rest_is_listed(tmp_path: Path):
     kit.distribution(tmp_path, "sound", kit.weights_plugin("net.sound", extra="print('noise')"))
     result = kit.zoo("list", "weights", "net.*", "--json", paths=(tmp_path,))
     assert [entry["name"] for entry in json.loads(result.stdout)] == ["net.sound"]
-    assert "plugin broken/broken is set aside (failed): RuntimeError: no such luck" in result.stderr
+    assert "plugin broken/broken is not used (failed): RuntimeError: no such luck" in result.stderr
     found = kit.records(kit.zoo("plugins", "--json", paths=(tmp_path,)))
     assert (found["broken"]["state"], found["broken"]["reason"]) == ("failed", "RuntimeError: no such luck")
     assert "no such luck" in found["broken"]["traceback"]
@@ -375,7 +375,7 @@ def test_doctor_advises_a_newer_python(monkeypatch: pytest.MonkeyPatch):
 def test_doctor_survives_a_backend_that_does_not_start(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("JAX_PLATFORMS", "nonesuch")
     (problem,) = doctor.devices(limit=60).problems
-    assert "jax cannot say its devices" in problem and "nonesuch" in problem
+    assert "jax cannot list its devices" in problem and "nonesuch" in problem
     assert "JAX_PLATFORMS=cpu" in problem
 
 

@@ -92,6 +92,6 @@ def test_transfer_beats_scratch_and_leaves_a_picture(tmp_path):
 
 def test_it_replaces_a_demonstration_and_nothing_else(tmp_path):
     (tmp_path / "demo.txt").write_text("mine")
-    with pytest.raises(RunError, match="holds no demonstration"):
+    with pytest.raises(RunError, match="is not an earlier demonstration"):
         compare(tmp_path)
     assert (tmp_path / "demo.txt").read_text() == "mine"

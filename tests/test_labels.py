@@ -37,7 +37,7 @@ def test_names_are_compared_as_people_do_where_none_is_exact():
     labels = ("great white shark", "T-shirt", "bee")
     found = align(["Bee", "great_white-shark", "t shirt"], labels)
     assert found.indexes == (2, 0, 1)
-    assert "3 of the data's classes are spelt differently" in found.notes[0] and "'Bee' as 'bee'" in found.notes[0]
+    assert "3 classes are spelt differently" in found.notes[0] and "'Bee' as 'bee'" in found.notes[0]
     assert align(["bee"], labels).notes == ()
 
 
@@ -72,7 +72,7 @@ def test_numbers_are_class_numbers_where_no_label_is_a_number():
     for classes in (["1", "2", "3", "4"], ["-1", "0"], ["0.5", "1"]):
         with pytest.raises(DataError, match="does not know"):
             align(classes, labels)
-    with pytest.raises(DataError, match=r"does not know: '4'.*numbered from 0 to 3"):
+    with pytest.raises(DataError, match=r"does not know: '4'.*class numbers, here from 0 to 3"):
         align(["1", "4"], labels)
     with pytest.raises(DataError, match="'0', '1'"):
         align(["0", "1"], labels, numbers=False)

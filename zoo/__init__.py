@@ -1,6 +1,6 @@
 """Any pretrained backbone, any vision task, on your data: `create`, `train`, `predict`.
 
-Names are imported when they are first used, so that `import zoo` costs nothing and loads no jax.
+Names are imported on first use, so `import zoo` is fast and does not load jax.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from zoo.lazy import lazy
 
 if find_spec("zoo.plugins") is None:
     raise ImportError(
-        f"zoo at {__path__[0]} is a checkout that was never installed, so its plugins cannot be found: "
+        f"zoo at {__path__[0]} is a source checkout that is not installed, so its plugins cannot be found: "
         "run `pip install -e .` in it, or start Python in another folder to use an installed zoo."
     )
 

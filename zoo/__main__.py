@@ -1,4 +1,4 @@
-"""`python -m zoo` is the command `zoo`."""
+"""Run the command `zoo` as `python -m zoo`."""
 
 from zoo.cli import main
 

@@ -1,6 +1,6 @@
-"""What `zoo doctor` looks at: versions, devices, folders, what shadows what, plugins, the user's settings.
+"""The checks of `zoo doctor`: versions, devices, import path, folders, catalogues and plugins.
 
-Whatever may hang (an accelerator's driver, a plugin) is asked in a process of its own with a time limit.
+Checks that may hang (the driver of an accelerator, a plugin) run in a separate process with a time limit.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from zoo.registry import catalogue
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "huggingface-hub", "safetensors", "numpy")
 RECOMMENDED = (3, 12)
-"""Least Python that the newest JAX supports."""
+"""Oldest Python version that the newest JAX supports."""
 TIME_LIMIT = 60.0
-"""Seconds that devices and plugins are each given to answer."""
+"""Default time limit in seconds, for the devices and for the plugins."""
 
-_ENOUGH = 2**30
+_ENOUGH = 2**30  # free bytes
 _DEVICES = """
 import json, jax
 print(json.dumps({"backend": jax.default_backend(), "devices": [str(d) for d in jax.devices()]}))
@@ -47,7 +47,13 @@ print(json.dumps({"records": records}), file=out)
 
 @dataclass
 class Section:
-    """One subject: facts for people, and problems, each with what to do."""
+    """Result of one check.
+
+    Attributes:
+        title: heading.
+        facts: name -> value, for people to read.
+        problems: what is wrong, each with advice on what to do.
+    """
 
     title: str
     facts: dict[str, Any] = field(default_factory=dict)
@@ -55,7 +61,7 @@ class Section:
 
 
 def examine(limit: float = TIME_LIMIT) -> Iterator[Section]:
-    """All sections, each as soon as it is known."""
+    """Yield the sections, each as soon as its check has finished. `limit` is in seconds."""
     yield versions()
     yield devices(limit)
     yield shadows()
@@ -65,7 +71,7 @@ def examine(limit: float = TIME_LIMIT) -> Iterator[Section]:
 
 
 def versions() -> Section:
-    """Python and the libraries that zoo stands on."""
+    """Check the versions of Python and of the libraries that zoo uses."""
     section = Section("versions", {"zoo": zoo.__version__, "python": platform.python_version()})
     for package in PACKAGES:
         try:
@@ -75,24 +81,27 @@ def versions() -> Section:
     section.facts["system"] = f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs"
     if sys.version_info < RECOMMENDED:
         section.facts["advice"] = (
-            "Python 3.12 or newer: the newest JAX needs it, and runs models on a CPU up to 1.6 times as fast."
+            "Use Python 3.12 or newer: the newest JAX needs it, and runs models on a CPU up to 1.6 times as fast."
         )
     return section
 
 
 def devices(limit: float) -> Section:
-    """What jax finds."""
+    """List the devices that jax finds."""
     section = Section("devices")
     lines, problem = _ask(_DEVICES, limit)
     if problem:
-        section.problems.append(f"jax cannot say its devices: {problem}; try JAX_PLATFORMS=cpu to go without them.")
+        section.problems.append(f"jax cannot list its devices: {problem}; set JAX_PLATFORMS=cpu to use the CPU only.")
     elif lines:
         section.facts = lines[-1]
     return section
 
 
 def shadows() -> Section:
-    """Another import package called `zoo`: another project ships one, and a folder of that name is enough."""
+    """Look for other import packages called `zoo`, which Python might import instead of this one.
+
+    Another project on PyPI installs one, and a folder of that name beside the user's scripts is enough.
+    """
     here = Path(zoo.__file__).resolve().parent
     section = Section("import package", {"zoo": str(here)})
     for entry in dict.fromkeys([str(Path.cwd()), *sys.path]):
@@ -102,18 +111,18 @@ def shadows() -> Section:
             if other.exists() and other.resolve() != here:
                 section.problems.append(
                     f"{other} is another import package `zoo`; Python may import it instead of this one. "
-                    "Start in another folder, or uninstall the distribution it belongs to."
+                    "Start Python in another folder, or uninstall the distribution that the package belongs to."
                 )
     if others := _other_owners():
         section.problems.append(
-            f"{', '.join(others)} also installs an import package `zoo`, over the files of this one: "
+            f"{', '.join(others)} also installs an import package `zoo` and overwrites files of this one: run "
             f"`pip uninstall {' '.join(others)}`, then `pip install --force-reinstall --no-deps flax-zoo`."
         )
     return section
 
 
 def _other_owners() -> list[str]:
-    """Distributions other than ours whose files include `zoo/__init__.py`."""
+    """Return the names of other distributions that install `zoo/__init__.py`."""
     owners = set()
     for distribution in metadata.distributions():
         name = distribution.metadata["Name"]
@@ -124,19 +133,22 @@ def _other_owners() -> list[str]:
 
 
 def folders() -> Section:
-    """Where zoo writes, and how much room there is."""
+    """Check that the folders zoo writes to are writable and have enough free space."""
     section = Section("folders")
     for title, folder in (("cache", settings.cache_dir()), ("hub cache", settings.hub_cache_dir())):
         existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
         free = shutil.disk_usage(existing).free
-        state = "" if folder.exists() else ", not made yet"
+        state = "" if folder.exists() else ", does not exist yet"
         section.facts[title] = f"{folder} ({free / 2**30:.1f} GiB free{state})"
         if not existing.is_dir() or not os.access(existing, os.W_OK):
             section.problems.append(
                 f"{existing} cannot be written to; set ZOO_CACHE and HF_HUB_CACHE to other folders."
             )
         elif free < _ENOUGH:
-            section.problems.append(f"{existing} has less than 1 GiB free; weights may not fit.")
+            section.problems.append(
+                f"{existing} has less than 1 GiB free, and weights may not fit: free some space, or set ZOO_CACHE "
+                "and HF_HUB_CACHE to other folders."
+            )
     section.facts["settings"] = str(settings.config_dir())
     section.facts["offline"] = settings.offline()
     if endpoint := settings.hub_endpoint():
@@ -145,13 +157,13 @@ def folders() -> Section:
 
 
 def overlays() -> Section:
-    """The catalogue and the user's own registry.toml files."""
+    """Check the catalogue of zoo and the registry.toml files of the user."""
     section = Section("catalogue")
     path = catalogue.first_party_path()
     section.facts["catalogue"] = str(path)
     if path is None:
         section.problems.append(
-            "zoo's own registry.toml is missing: listing must import every plugin. Install zoo again."
+            "the registry.toml of zoo is missing, so listing imports every plugin: install zoo again."
         )
     _try(section, lambda: path and catalogue.read_catalogue(path, "flax-zoo"))
     found = _try(section, catalogue.read_overlay)
@@ -165,7 +177,7 @@ def overlays() -> Section:
 
 
 def plugins(limit: float) -> Section:
-    """How every plugin fares."""
+    """Load every plugin and list its state."""
     section = Section("plugins")
     lines, problem = _ask(_PLUGINS, limit)
     records = next((line["records"] for line in lines if "records" in line), None)
@@ -182,6 +194,7 @@ def plugins(limit: float) -> Section:
 
 
 def _try(section: Section, action: Callable[[], Any]) -> Any:
+    """Return the result of `action`. If it raises an error of zoo, add this as a problem and return None."""
     try:
         return action()
     except ZooError as error:
@@ -190,7 +203,7 @@ def _try(section: Section, action: Callable[[], Any]) -> Any:
 
 
 def _ask(program: str, limit: float) -> tuple[list[dict[str, Any]], str]:
-    """Run `program` in a fresh interpreter: the JSON lines it printed, and what went wrong."""
+    """Run `program` in a new interpreter. Return its JSON lines, and its problem or an empty string."""
     process = subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace"
     )

@@ -41,6 +41,11 @@ class RunError(ZooError, RuntimeError):
     """A run directory that cannot be written, read or resumed."""
 
 
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """Return a count with its noun, for messages: `1 image`, `2 images`. Give an irregular `plural` (`boxes`)."""
+    return f"{count} {noun if count == 1 else plural or noun + 's'}"
+
+
 def nearest(given: str, accepted: Iterable[str], count: int = 5) -> list[str]:
     """Return the `count` accepted names closest to `given`, best first; names that contain it count as close."""
     names = sorted(set(accepted))

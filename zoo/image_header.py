@@ -1,4 +1,4 @@
-"""What the header of an image file tells: its upright size, and how the stored picture is turned (EXIF)."""
+"""Read the size and the EXIF orientation of an image from the header of its file."""
 
 from __future__ import annotations
 
@@ -14,21 +14,26 @@ _ORIENTATION_TAG = 0x0112
 
 
 def image_size(path: str | Path) -> tuple[tuple[int, int], int]:
-    """((height, width), orientation) of an image file: the size that `decode` gives, by the header alone.
+    """Return ((height, width), orientation) of an image file, from its header alone.
 
-    An orientation of 5 to 8 (EXIF) means that the file stores the picture with its sides exchanged.
-    Raises `DataError` as `decode` does, for what the header tells.
+    The size is that of the upright image, as `decode` returns it. An EXIF orientation of 5 to 8 means that the file
+    stores the image transposed.
+
+    Raises:
+        DataError: the file is no image, is damaged, or has too many pixels, as far as the header tells.
     """
     try:
         with Image.open(path) as image:
             check_size(*image.size, MAX_PIXELS)
-            # Pillow gives the size of a TIFF as it will turn it, and of all others as it is stored.
+            # Pillow gives the upright size of a TIFF, but the stored size of all other formats.
             orientation, turned = orientation_of(image), image.format == "TIFF"
             width, height = image.size
     except BadImage as error:
         raise DataError(f"{path} {error}") from None
     except Image.UnidentifiedImageError:
-        raise DataError(f"{path} is no image of a known format, or empty; fetch it again or remove it.") from None
+        raise DataError(
+            f"{path} is empty, or not an image of a known format; download it again or remove it."
+        ) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(f"{path} is too large: {error}") from error
     except Exception as error:  # damaged files make Pillow's parsers raise nearly anything
@@ -38,29 +43,34 @@ def image_size(path: str | Path) -> tuple[tuple[int, int], int]:
 
 
 class BadImage(Exception):
-    """What is wrong with an image; `decode` puts the file's name before it."""
+    """A fault of an image. `decode` puts the name of the file before the message."""
 
 
 def check_size(width: int, height: int, max_pixels: int) -> None:
+    """Raise `BadImage` if an image has more than `max_pixels` pixels."""
     if width * height > max_pixels:
         raise BadImage(f"has {width}x{height} pixels; at most {max_pixels:,} are accepted (max_pixels).")
 
 
 def orientation_of(image: Image.Image) -> int:
+    """Return the EXIF orientation of an opened image, 1 to 8; 1 if its metadata is broken."""
     try:
         return exif_orientation(image.getexif())
-    except Exception:  # broken metadata must not cost the picture
+    except Exception:  # an image with broken metadata is still usable
         return 1
 
 
 def exif_orientation(exif: Image.Exif) -> int:
-    """The orientation, 1 to 8; 1 (upright) where there is none or it makes no sense."""
+    """Return the orientation, 1 to 8; 1 (upright) if it is missing or invalid."""
     value = exif.get(_ORIENTATION_TAG, 1)
     return value if value in range(1, 9) else 1
 
 
 def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Undo an EXIF orientation (Exif 2.3, 4.6.4): 5 to 8 are transposed, the rest is flips."""
+    """Return the upright pixels of an image with an EXIF orientation.
+
+    See Exif 2.3, section 4.6.4. Orientations 5 to 8 are transposed first; then rows or columns are flipped.
+    """
     if orientation >= 5:
         pixels = pixels.swapaxes(0, 1)
     if orientation in (2, 3, 6, 7):

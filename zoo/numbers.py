@@ -1,4 +1,4 @@
-"""Numbers that a user gives: each is of its kind, finite and in its range, or an error that says what is accepted."""
+"""Check numbers that a user gives. Errors say what is accepted."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from zoo.errors import ConfigError
 
 @dataclass(frozen=True)
 class Accepted:
-    """The numbers that an option takes. Not a number (nan) never is; infinity only where it is asked for.
+    """The numbers that an option accepts. NaN is never accepted.
 
     Attributes:
-        least, above, below: bounds, None for none; `least` itself is accepted. whole: integers alone.
+        least: lower bound, itself accepted; None for no bound.
+        above: lower bound, itself not accepted; None for no bound.
+        below: upper bound, itself not accepted; None for no bound.
+        whole: whether only integers are accepted.
         infinite: whether infinity is accepted.
     """
 
@@ -44,18 +47,18 @@ class Accepted:
 
 
 def _is_number(value: object, whole: bool) -> bool:
-    # Numbers of numpy have the methods, but are neither int nor float.
+    # Scalars of numpy and jax have these methods, but most are neither int nor float.
     return hasattr(value, "__index__") or (not whole and hasattr(value, "__float__") and not isinstance(value, str))
 
 
 def check_number(name: str, value: object, accepted: Accepted) -> None:
-    """Raise `ConfigError` for a value that is not accepted."""
+    """Raise `ConfigError` if the value of the option `name` is not accepted."""
     if value not in accepted:
         raise ConfigError(f"{name} is {value!r}; accepted: {accepted}.")
 
 
 def check_finite(name: str, value: Any) -> None:
-    """Raise `ConfigError` where a number, or one in nested sequences, is infinite or not a number."""
+    """Raise `ConfigError` if a value, or any number in nested lists, is infinite or NaN."""
     for number in _floats(value):
         if not math.isfinite(number):
             raise ConfigError(f"{name} is {value!r}; accepted: finite numbers.")
@@ -70,13 +73,17 @@ def _floats(value: Any) -> Iterator[float]:
 
 
 def check_class_weights(weights: Sequence[float], labels: Sequence[str]) -> None:
-    """Raise `ConfigError` for factors of the classes' losses that are not one for each class (where the classes are
-    known), negative, not finite, or all zero."""
+    """Raise `ConfigError` for class weights that are negative, not finite, all zero, or not one for each class.
+
+    The number of weights is not checked if `labels` is empty.
+    """
     if labels and len(weights) != len(labels):
-        raise ConfigError(f"{len(weights)} class_weights for {len(labels)} classes; give one for each.")
+        raise ConfigError(
+            f"there are {len(weights)} class_weights for {len(labels)} classes; give one weight for each class."
+        )
     good = all(weight in Accepted(least=0) for weight in weights)
     if not good or not any(weights):
-        raise ConfigError(f"class_weights are {weights}; give finite numbers from 0, not all of them 0.")
+        raise ConfigError(f"class_weights are {weights}; give finite numbers of at least 0, not all of them 0.")
 
 
 EPOCHS = Accepted(least=1, whole=True)

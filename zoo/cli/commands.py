@@ -1,4 +1,4 @@
-"""Commands that plugins add. Listing them imports none of them."""
+"""Commands that plugins add. `zoo --help` lists them without importing the plugins."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from zoo.registry import registry
 from zoo.registry.parts import Point
 
 COMMANDS: Point[Callable[..., Any]] = Point("zoo.command", "command")
-"""A part is a function with parameters that typer understands; `zoo --help` shows its summary."""
+"""Commands: functions with parameters that typer understands. `zoo --help` shows the summary of the part."""
 
 
 class Commands(TyperGroup):
@@ -22,14 +22,14 @@ class Commands(TyperGroup):
     _listing = False
 
     def list_commands(self, ctx: Any) -> list[str]:
-        own = super().list_commands(ctx)
-        return [*own, *(name for name in COMMANDS if name not in own)]
+        built_in = super().list_commands(ctx)
+        return [*built_in, *(name for name in COMMANDS if name not in built_in)]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        found = super().get_command(ctx, cmd_name)
-        if found is not None:
-            _name_parts(found)
-            return found
+        built_in = super().get_command(ctx, cmd_name)
+        if built_in is not None:
+            _name_parts(built_in)
+            return built_in
         if cmd_name not in COMMANDS:
             return None
         if self._listing:
@@ -45,7 +45,7 @@ class Commands(TyperGroup):
 
 
 def _name_parts(command: Any) -> None:
-    """Put the names of an extension point's parts where the help of an option says `{point}`."""
+    """Replace `{point}` in the help of options by the names of the parts of this extension point."""
     for option in command.params:
         for point in re.findall(r"\{(\w+\.\w+)\}", getattr(option, "help", None) or ""):
             option.help = option.help.replace(f"{{{point}}}", ", ".join(registry().part_names(point)))

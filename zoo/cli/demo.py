@@ -28,19 +28,25 @@ def demo(
     """
     from zoo.demo.compare import compare
 
-    found = compare(out, seed=seed, say=output.note)
+    comparison = compare(out, seed=seed, say=output.note)
     if as_json:
         output.print_json(
-            {"accuracy": found.accuracies(), "picture": str(found.picture), "seconds": round(found.seconds, 1)}
+            {
+                "accuracy": comparison.accuracies(),
+                "picture": str(comparison.picture),
+                "seconds": round(comparison.seconds, 1),
+            }
         )
         return
-    headers = ("start", "training images", "epochs", "new drawings", "accuracy", "macro F1", "seconds")
+    headers = ("run", "training images", "epochs", "new drawings", "accuracy", "macro F1", "seconds")
     rows = []
-    for name, run in found.runs.items():
+    for name, run in comparison.runs.items():
         m, test = run.metrics, run.metrics["test"]
-        figures = (f"{test['accuracy']:.1%}", f"{test['macro_f1']:.3f}", f"{m['seconds']:.1f}")
-        rows.append((name, m["train_images"], m["epochs"], test["images"], *figures))
+        numbers = (f"{test['accuracy']:.1%}", f"{test['macro_f1']:.3f}", f"{m['seconds']:.1f}")
+        rows.append((name, m["train_images"], m["epochs"], test["images"], *numbers))
     output.print_table(headers, rows, right=headers[1:])
     drawing = next((out / "drawings" / "test").rglob("*.png"))
-    print(f"\nThe picture is {found.picture} ({found.seconds:.0f} s in all). Use the trained model on a drawing:")
-    print(f"  zoo predict {found.runs['pretrained'].folder} {drawing}")
+    print(
+        f"\npicture: {comparison.picture} ({comparison.seconds:.0f} s in all)\nnext: use the trained model on a drawing"
+    )
+    print(f"  zoo predict {comparison.runs['pretrained'].folder} {drawing}")

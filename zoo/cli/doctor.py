@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from zoo.cli import output
+from zoo.errors import counted
 
 
 def register(app: typer.Typer) -> None:
@@ -40,5 +41,5 @@ def doctor(
     if as_json:
         output.print_json({"ok": not problems, "sections": [asdict(section) for section in sections]})
     else:
-        print(f"\n{problems} problem{'s' * (problems != 1)}." if problems else "\nNothing is wrong.")
+        print(f"\n{counted(problems, 'problem')}." if problems else "\nNo problems.")
     raise typer.Exit(int(problems > 0))

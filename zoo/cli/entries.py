@@ -1,4 +1,7 @@
-"""What `zoo list` and `zoo show` say: from catalogues alone, without jax, and without typer, which costs as much."""
+"""The entries that `zoo list` and `zoo show` print, from catalogues alone.
+
+This module imports neither jax nor typer, so that listing is fast.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +19,9 @@ if TYPE_CHECKING:
     from zoo.registry.catalogue import Row
 
 KINDS = ("backbones", "weights", "tasks", "models", "plugins")
-"""What is listed beside the parts of extension points."""
+"""Kinds of entries; the others are the parts of an extension point."""
 _CATALOGUE: Mapping[str, str] = {"tasks": "adapters"}
-"""Kinds that the catalogue calls by another name: a task is given by a task adapter."""
+"""Kinds with another name in the catalogue: the plugin that implements a task is a task adapter."""
 _PREPROCESS = defaults(Preprocess)
 _BACKBONE = defaults(BackboneSpec)
 _WEIGHTS = {name: value for name, value in defaults(WeightSpec).items() if name != "preprocess"}
@@ -26,23 +29,24 @@ _RIGHT = ("parameters", "channels", "stride", "weights", "input", "classes")
 
 
 def list_entries(kind: str = "", pattern: str = "", as_json: bool = False) -> None:
-    """Print the entries of `kind` whose name matches, or how many there are of each kind.
+    """Print the entries of `kind` whose name matches the pattern, or the number of entries of each kind.
 
-    Raises `UnknownNameError` for an unknown kind, or where nothing matches (not for JSON, which is an empty list then).
+    Raises:
+        UnknownNameError: the kind is unknown, or nothing matches. With JSON, no match gives an empty list.
     """
     with output.plugins_may_print():
         kind = _kind(kind) if kind else ""
-        found = _entries(kind) if kind else []
+        every = _entries(kind) if kind else []
         counts = {} if kind else _counts()
-    _say_what_is_missing()
+    _note_broken_plugins()
     if not kind:
         _summary(counts, as_json)
         return
-    entries = [entry for entry in found if _matches(pattern, entry["name"])]
+    entries = [entry for entry in every if _matches(pattern, entry["name"])]
     if as_json:
         output.print_json(entries)
     elif not entries and pattern:
-        raise unknown_name(_singular(kind), pattern, [entry["name"] for entry in found])
+        raise unknown_name(_singular(kind), pattern, [entry["name"] for entry in every])
     elif not entries:
         print(f"There are no {kind}.")
     else:
@@ -51,7 +55,7 @@ def list_entries(kind: str = "", pattern: str = "", as_json: bool = False) -> No
 
 
 def _kind(asked: str) -> str:
-    """A kind of entry, or an extension point. Of a point the plural of its second word will do, such as `heads`."""
+    """Return the kind of entry or the extension point for a name. `heads` is accepted for `detector.head`."""
     from zoo.registry import registry
 
     if asked == "adapters":
@@ -64,7 +68,9 @@ def _kind(asked: str) -> str:
     if asked in KINDS or asked in points:
         return asked
     if len(named := plurals.get(asked, ())) > 1:
-        raise ConfigError(f"several extension points have {asked}: list {' or '.join(named)}.")
+        raise ConfigError(
+            f"several extension points have {asked}: use `zoo list {named[0]}`, or {', '.join(named[1:])}."
+        )
     if named:
         return named[0]
     raise unknown_name("kind", asked, [*KINDS, *points, *plurals])
@@ -86,12 +92,12 @@ def _summary(counts: Mapping[str, int], as_json: bool) -> None:
     print("\nDetails of one: zoo show NAME")
 
 
-def _say_what_is_missing() -> None:
+def _note_broken_plugins() -> None:
     from zoo.registry import registry
 
     broken = [r for r in registry().records(load=False) if r.state in ("failed", "incompatible")]
     for record in broken:
-        output.note(f"plugin {record.distribution}/{record.name} is set aside ({record.state}): {record.reason}")
+        output.note(f"plugin {record.distribution}/{record.name} is not used ({record.state}): {record.reason}")
 
 
 def _matches(pattern: str, name: str) -> bool:
@@ -103,7 +109,7 @@ def _entries(kind: str) -> list[dict[str, Any]]:
     from zoo.registry import registry
 
     if kind == "plugins":
-        registry().rows("backbones")  # loads those that only themselves can describe
+        registry().rows("backbones")  # imports the plugins without a catalogue, so that their state is known
         return [asdict(record) for record in registry().records(load=False)]
     if kind not in KINDS:
         rows = registry().part_rows(kind)
@@ -131,8 +137,10 @@ def _rows(kind: str) -> list[Row]:
 
 
 def _with_preprocessing(rows: list[Row]) -> list[Row]:
-    """Rows of weights, those that say nothing of preprocessing with their backbone's; the user's own inherit each
-    field that they leave out."""
+    """Return rows of weights with the preprocessing of their backbone, if they have none.
+
+    Weights from the user's registry.toml inherit each field of it that they leave out.
+    """
     from zoo.registry import registry
 
     some = registry().rows("backbones")
@@ -149,11 +157,14 @@ def _with_preprocessing(rows: list[Row]) -> list[Row]:
 
 
 def _preprocess(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The preprocessing in full. Plain dictionaries: making 20,000 specs would take longer than reading the rows."""
-    found = {name: data.get(name, default) for name, default in _PREPROCESS.items()}
-    if isinstance(found["size"], int):
-        found["size"] = [found["size"], found["size"]]
-    return found
+    """Return all fields of the preprocessing.
+
+    The result is a plain dict, since making 20,000 specs would take longer than reading the rows.
+    """
+    fields = {name: data.get(name, default) for name, default in _PREPROCESS.items()}
+    if isinstance(fields["size"], int):
+        fields["size"] = [fields["size"], fields["size"]]
+    return fields
 
 
 def _backbone(row: Row) -> dict[str, Any]:
@@ -182,8 +193,8 @@ def _stage(name: str, channels: int, stride: int, kind: str = "map") -> dict[str
 
 
 def _weights(row: Row) -> dict[str, Any]:
-    own = {name: row.data.get(name, default) for name, default in _WEIGHTS.items()}
-    return {"name": row.name, **own, "preprocess": _preprocess(row.data), **_origin(row)}
+    fields = {name: row.data.get(name, default) for name, default in _WEIGHTS.items()}
+    return {"name": row.name, **fields, "preprocess": _preprocess(row.data), **_origin(row)}
 
 
 def _plain(row: Row) -> dict[str, Any]:
@@ -195,7 +206,7 @@ def _task(row: Row) -> dict[str, Any]:
 
 
 def _option(said: Any) -> dict[str, Any]:
-    """What a catalogue says of an option, with the names of the parts that it takes. Older catalogues say one text."""
+    """Return the description of an option, with the names of the parts it accepts. Older catalogues have one text."""
     from zoo.registry import registry
 
     if not isinstance(said, Mapping):
@@ -244,7 +255,7 @@ _COLUMNS: Mapping[str, tuple[Sequence[str], Callable[[Mapping[str, Any]], Sequen
             e["num_classes"],
             e["license"],
             e["commercial_use"],
-            e["source"] or "a file of yours",
+            e["source"] or "your own file",
         ),
     ),
     "tasks": (("name", "summary"), lambda e: (e["name"], e.get("summary", ""))),
@@ -261,7 +272,12 @@ _COLUMNS: Mapping[str, tuple[Sequence[str], Callable[[Mapping[str, Any]], Sequen
 
 
 def show_entry(name: str, as_json: bool = False) -> None:
-    """Print all about the entry called `name`. Raises `UnknownNameError`, or `ConfigError` when two are called so."""
+    """Print everything about the entry called `name`.
+
+    Raises:
+        UnknownNameError: there is no such entry.
+        ConfigError: several distributions have an entry of this name.
+    """
     with output.plugins_may_print():
         entries = {kind: _entries(kind) for kind in ("backbones", "weights", "tasks", "models")}
     found = [
@@ -297,5 +313,5 @@ def _qualified(entry: Mapping[str, Any]) -> str:
 def _refuse(name: str, entries: list[dict[str, Any]]) -> None:
     twice = [entry["name"] for entry in entries if entry["name"].endswith(f"/{name}")]
     if twice:
-        raise ConfigError(f"{name!r} is given by more than one distribution; say {' or '.join(twice)}.")
-    raise unknown_name("name", name, [entry["name"] for entry in entries], "`zoo list` shows what there is.")
+        raise ConfigError(f"several distributions have {name!r}; use {' or '.join(twice)}.")
+    raise unknown_name("name", name, [entry["name"] for entry in entries], "`zoo list` shows the kinds of names.")

@@ -17,9 +17,13 @@ def register(app: typer.Typer) -> None:
 
 def list_(
     kind: Annotated[
-        str, typer.Argument(help="backbones, weights, ..., or an extension point: detector.head, ...")
+        str,
+        typer.Argument(
+            help="backbones, weights, tasks, models, plugins, or an extension point such as detector.head. "
+            "Default: the number of each."
+        ),
     ] = "",
-    pattern: Annotated[str, typer.Argument(help="Part of a name, or a pattern with * and ?.")] = "",
+    pattern: Annotated[str, typer.Argument(help="A piece of the name, or a pattern with * and ?.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Strict JSON.")] = False,
 ) -> None:
     """List backbones, weights, tasks, models, plugins or the parts of an extension point."""

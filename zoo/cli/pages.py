@@ -15,6 +15,7 @@ Entries = Mapping[str, Sequence[Entry]]
 
 def _facts(title: str, facts: Mapping[str, Any]) -> None:
     print(title)
+    """Print a title and a line for each fact that is not empty."""
     given = {key: value for key, value in facts.items() if value not in (None, "", [], {})}
     width = max(map(len, given), default=0)
     for key, value in given.items():
@@ -50,7 +51,7 @@ def _backbone_facts(entry: Entry) -> dict[str, Any]:
     return {
         "family": entry["family"],
         "parameters": f"{output.count(number)} ({number:,}), without classifier" if number else "",
-        "smallest image": f"{entry['min_size']} pixels a side{multiple}",
+        "smallest image": f"{entry['min_size']} pixels per side{multiple}",
         "options": _options(entry["options"]),
         "key layouts": ", ".join(entry["layouts"]),
         "capabilities": ", ".join(entry["capabilities"]),
@@ -61,7 +62,7 @@ def _backbone_facts(entry: Entry) -> dict[str, Any]:
 
 
 def backbone(entry: Entry, entries: Entries) -> None:
-    """A backbone: facts, stages, weights, citation."""
+    """Print the facts, stages, weights and citation of a backbone."""
     default = f"{entry['name']}.{entry['pretrained']}" if entry["pretrained"] else "none: random initialisation"
     _facts(
         f"{entry['name']} (backbone)", {**_backbone_facts(entry), "input": _input(entry), "default weights": default}
@@ -78,11 +79,11 @@ def backbone(entry: Entry, entries: Entries) -> None:
 
 
 def weights(entry: Entry, entries: Entries) -> None:
-    """A set of weights, with the backbone it is for."""
+    """Print the facts of a set of weights, and the backbone they are for."""
     arch = entry["name"].rpartition("/")[2].split(".", 1)[0]
     facts = {
         "backbone": arch,
-        "source": entry["source"] or "a file of yours, recognised by its sha256",
+        "source": entry["source"] or "your own file, recognised by its sha256",
         "file": entry["file"] if entry["source"] else "",
         "revision": entry["revision"],
         "sha256": entry["sha256"],
@@ -91,19 +92,19 @@ def weights(entry: Entry, entries: Entries) -> None:
         "built with": _options(entry["options"]),
         "weights licence": f"{entry['license']}, commercial use: {entry['commercial_use']}",
         "note": entry["note"],
-        "given by": f"{entry['module']} ({entry['distribution']})" if entry["module"] else entry["distribution"],
+        "plugin": f"{entry['module']} ({entry['distribution']})" if entry["module"] else entry["distribution"],
     }
     _facts(f"{entry['name']} (weights)", facts)
-    for found in entries["backbones"]:
-        if found["name"].rpartition("/")[2] == arch:
+    for row in entries["backbones"]:
+        if row["name"].rpartition("/")[2] == arch:
             print()
-            _facts(f"{found['name']} (its backbone)", _backbone_facts(found))
-            _stages(found)
-            _citation(found)
+            _facts(f"{row['name']} (its backbone)", _backbone_facts(row))
+            _stages(row)
+            _citation(row)
 
 
 def task(entry: Entry, entries: Entries) -> None:
-    """A task and its options."""
+    """Print a task and its options."""
     facts = {"summary": entry.get("summary"), "paper": entry.get("paper")}
     _facts(f"{entry['name']} (task)", {**facts, "plugin": f"{entry['module']} ({entry['distribution']})"})
     if entry.get("options"):
@@ -115,7 +116,7 @@ def task(entry: Entry, entries: Entries) -> None:
 
 
 def model(entry: Entry, entries: Entries) -> None:
-    """A published composition."""
+    """Print a published model: a backbone with a task and its configuration."""
     facts = {"summary": entry.get("summary"), "backbone": entry["backbone"], "task": entry["adapter"]}
     plugin = f"{entry['module']} ({entry['distribution']})"
     _facts(f"{entry['name']} (model)", {**facts, "config": _options(entry.get("config", {})), "plugin": plugin})

@@ -1,4 +1,4 @@
-"""`zoo plugins`: the state of every plugin, a conformance check of one, and its catalogue."""
+"""`zoo plugins`: list the plugins with their state, check a plugin, print its catalogue."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from zoo.registry.loader import Candidate
 
 plugins = typer.Typer(
-    help="List the installed plugins with their state; check one.", rich_markup_mode=None, invoke_without_command=True
+    help="List the installed plugins with their state; check a plugin.",
+    rich_markup_mode=None,
+    invoke_without_command=True,
 )
 
 
@@ -58,10 +60,10 @@ def check(
     try:
         code = subprocess.run(command, timeout=timeout, check=False).returncode
     except subprocess.TimeoutExpired:
-        print(f"{name}: not finished after {timeout:g} s; it hangs, or needs a longer --timeout.")
+        print(f"{name}: not finished after {timeout:g} s; it hangs, or it needs a longer --timeout.")
         code = 1
     if code < 0:
-        print(f"{name}: the process that checked it was ended by signal {-code}.")
+        print(f"{name}: the check was ended by signal {-code}.")
     raise typer.Exit(int(code != 0))
 
 
@@ -85,7 +87,7 @@ def _candidate(name: str) -> Candidate:
     from zoo.registry import loader
 
     candidates = loader.discover()
-    found = [candidate for candidate in candidates if candidate.answers_to(name)]
-    if not found:
+    matches = [candidate for candidate in candidates if candidate.answers_to(name)]
+    if not matches:
         raise unknown_name("plugin", name, [candidate.name for candidate in candidates])
-    return found[0]
+    return matches[0]

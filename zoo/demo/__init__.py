@@ -1,1 +1,1 @@
-"""The demonstration: drawn images, weights that were trained on them, and what they are good for on unseen classes."""
+"""The demonstration: drawn images, weights pretrained on them, and a comparison on new classes."""

@@ -1,4 +1,4 @@
-"""What pretrained weights are good for: the same net on the same few images, once with them and once without."""
+"""Train one network twice on the same few images, with and without pretrained weights, and compare the accuracies."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ if TYPE_CHECKING:
 
 WEIGHTS = "resnet20.demo"
 MARK = "demo.json"
-"""Written into a demonstration's folder, which may be replaced by another demonstration and by nothing else."""
+"""File that marks the folder of a demonstration. Only a folder with this file is replaced by a new demonstration."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What came out.
+    """Result of the demonstration.
 
     Attributes:
-        runs: `pretrained` and `from scratch`; `accuracy` and more on drawings that neither has seen are in their
-            `metrics["test"]`. picture: drawings and figures side by side. seconds: all of it took.
+        runs: the runs `pretrained` and `from scratch`. `metrics["test"]` of a run has the accuracy on new drawings.
+        picture: PNG file with example drawings and plots of the accuracies.
+        seconds: duration of the whole demonstration.
     """
 
     runs: dict[str, Run]
@@ -35,7 +36,7 @@ class Comparison:
     seconds: float
 
     def accuracies(self) -> dict[str, float]:
-        """Name of the start -> accuracy on the test drawings."""
+        """Return the accuracy on the test drawings: name of the run -> accuracy."""
         return {name: run.metrics["test"]["accuracy"] for name, run in self.runs.items()}
 
 
@@ -48,28 +49,32 @@ def compare(
     epochs: int = 16,
     say: Callable[[str], None] = lambda text: None,
 ) -> Comparison:
-    """Draw images of classes that the packaged weights have never seen, and train on them twice.
+    """Draw images of classes that are new to the packaged weights, and train on them twice.
 
-    Both trainings see the same images for as many epochs; only the start and the plan that fits it differ: the head
-    and then everything on pretrained weights, everything at once on random ones.
+    Both runs use the same images and the same number of epochs. They differ in the initial parameters and in the plan
+    that suits these: first the head, then everything, on pretrained weights; everything at once from scratch.
 
     Args:
-        out: the folder for drawings, runs and picture; replaced if it holds an earlier demonstration.
-        images: of each class, to learn from; a quarter of them to validate on. tests: of each class, for the figures.
-        say: is told what happens next.
+        out: folder for the drawings, the runs and the picture. An earlier demonstration in it is replaced.
+        seed: seed of the drawings and of both runs.
+        images: images of each class for training and validation; a quarter of them is for validation.
+        tests: images of each class in the test split.
+        epochs: epochs of each run.
+        say: function that is called with a remark before each step.
+
     Raises:
-        RunError: when the folder holds anything else.
+        RunError: the folder holds anything but a demonstration.
     """
     began, out = time.monotonic(), Path(out)
     _prepare(out, {"seed": seed, "images": images, "tests": tests, "epochs": epochs})
     say(f"drawing {images} images of each of {len(DEMO)} classes ({', '.join(DEMO)}), and {tests} to test on")
     data = out / "drawings"
     held_out = max(1, images // 4)
-    for part, count, number in (("train", images - held_out, 0), ("val", held_out, 1), ("test", tests, 2)):
-        draw_folder(data / part, DEMO, count, 3 * seed + number)
-    say(f"training on top of {WEIGHTS}, which knows other drawings")
+    for split, count, number in (("train", images - held_out, 0), ("val", held_out, 1), ("test", tests, 2)):
+        draw_folder(data / split, DEMO, count, 3 * seed + number)
+    say(f"fine-tuning {WEIGHTS}, which was trained on drawings of other classes")
     runs = {"pretrained": _train(data, out / "pretrained", seed, epochs, WEIGHTS)}
-    say("training the same net from random values, as long")
+    say("training the same network from scratch, for as many epochs")
     runs["from scratch"] = _train(data, out / "scratch", seed, epochs, None)
     from zoo.demo.picture import draw_picture
 
@@ -78,10 +83,10 @@ def compare(
 
 
 def _prepare(out: Path, options: dict[str, int]) -> None:
-    """An empty folder with a mark in it."""
+    """Make `out` an empty folder with the mark in it."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         if not (out / MARK).is_file():
-            raise RunError(f"{out} exists and holds no demonstration: choose another --out.")
+            raise RunError(f"{out} exists and is not an earlier demonstration: choose another folder with --out.")
         shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)
     (out / MARK).write_text(json.dumps(options) + "\n", "utf-8")

@@ -1,7 +1,7 @@
-"""Drawn images: coloured shapes on cluttered grounds, deterministic by seed, in two families with no class in common.
+"""Draw images of coloured shapes on cluttered backgrounds, in two groups of classes. The seed determines each image.
 
-Colour, place, size, turn, stretch and ground are random and say nothing about the class: only the outline does. So a
-net cannot get by on a mean colour, and a handful of images does not teach it what an outline is.
+Only the outline depends on the class. Colour, position, size, rotation, stretch and background are random, so a network
+cannot tell classes by their mean colour, and a handful of images is too few to learn outlines from scratch.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 SIDE = 24
-"""Pixels along either side of a drawing."""
-_FINE = 4  # drawn this many times larger and reduced, for smooth edges
+"""Height and width of a drawing in pixels."""
+_FINE = 4  # masks are drawn this many times larger and then averaged, for smooth edges
 
 Points = Sequence[tuple[float, float]]
-# Outlines in a square from -1 to 1, drawn in turn; those of the second tuple are cut out again.
+# Outlines in a square from -1 to 1: the first tuple is filled, then the second tuple is cut out.
 Shape = tuple[tuple[Points, ...], tuple[Points, ...]]
 
 
 def _polar(radius: Callable[[float], float], x: float = 0, y: float = 0, corners: int = 72) -> Points:
-    """The outline at distance radius(angle) from (x, y)."""
+    """Return the outline at distance radius(angle) from (x, y)."""
     angles = [2 * pi * i / corners for i in range(corners)]
     return [(x + radius(a) * sin(a), y - radius(a) * cos(a)) for a in angles]
 
@@ -81,7 +81,7 @@ PRETRAIN: dict[str, Shape] = {
     "tee": _shape(_box(-0.9, -0.9, 0.9, -0.35), _box(-0.28, -0.9, 0.28, 1)),
     "triangle": _shape(_regular(3, 1.05)),
 }  # fmt: skip
-"""Classes that the packaged weights were trained on."""
+"""Classes that the packaged weights were trained on, with their shapes."""
 
 _HEART = [
     (0.95 * sin(t) ** 3, -(13 * cos(t) - 5 * cos(2 * t) - 2 * cos(3 * t) - cos(4 * t)) / 17)
@@ -99,11 +99,11 @@ DEMO: dict[str, Shape] = {
         cut=(_disc(0.2, 0, -0.55),),
     ),
 }  # fmt: skip
-"""Classes of the demonstration, which the packaged weights have never seen."""
+"""Classes of the demonstration, none of them in `PRETRAIN`."""
 
 
 def draw(shape: Shape, rng: np.random.Generator) -> np.ndarray:
-    """One drawing of a shape: uint8 (SIDE, SIDE, 3). Some grounds are plain, some cluttered."""
+    """Return a drawing of a shape, uint8 (SIDE, SIDE, 3). Backgrounds range from plain to cluttered."""
     clutter = rng.uniform()
     ground = _ground(rng, clutter)
     colour = _contrasting(ground.mean((0, 1)), rng)
@@ -116,7 +116,10 @@ def draw(shape: Shape, rng: np.random.Generator) -> np.ndarray:
 
 
 def draw_folder(folder: Path, shapes: dict[str, Shape], count: int, seed: int) -> Path:
-    """`count` drawings of each shape as `folder/<class>/<number>.png`. A drawing depends on seed, class and number."""
+    """Write `count` drawings of each shape as `folder/<class>/<number>.png` and return the folder.
+
+    A drawing depends on the seed, the class name and the number only, not on the other classes.
+    """
     for name, shape in shapes.items():
         (folder / name).mkdir(parents=True, exist_ok=True)
         for index in range(count):
@@ -126,7 +129,10 @@ def draw_folder(folder: Path, shapes: dict[str, Shape], count: int, seed: int) -
 
 
 def _mask(shape: Shape, rng: np.random.Generator) -> np.ndarray:
-    """How much of each pixel the shape covers: (SIDE, SIDE) in [0, 1], at a random place, size, turn and stretch."""
+    """Return the fraction of each pixel that the shape covers, (SIDE, SIDE) in [0, 1].
+
+    Position, size, rotation, stretch and mirroring are random.
+    """
     size = rng.uniform(0.3, 0.46) * SIDE
     angle, stretch = rng.uniform(0, 2 * pi), rng.uniform(0.8, 1.25)
     turn = np.array([[cos(angle), -sin(angle)], [sin(angle), cos(angle)]])
@@ -147,7 +153,12 @@ def _mask(shape: Shape, rng: np.random.Generator) -> np.ndarray:
 
 
 def _ground(rng: np.random.Generator, clutter: float) -> np.ndarray:
-    """Coloured clouds, stripes or patches: (SIDE, SIDE, 3) in 0 to 255, with contrasts that grow with `clutter`."""
+    """Return a background of coloured clouds, stripes or patches, (SIDE, SIDE, 3) around 0 to 255.
+
+    Args:
+        rng: source of randomness.
+        clutter: strength of the contrasts, from 0 (plain) to 1.
+    """
     base = rng.uniform(30, 225, 3)
     cells = int(rng.integers(2, 9))
     coarse = rng.normal(0, 40 * clutter, (cells, cells, 3)).astype(np.float32)
@@ -162,7 +173,7 @@ def _ground(rng: np.random.Generator, clutter: float) -> np.ndarray:
 
 
 def _contrasting(ground: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A random colour that can be told from the ground's mean."""
+    """Return a random colour that differs clearly from the mean colour of the background."""
     while True:
         colour = rng.uniform(0, 255, 3)
         if np.linalg.norm(colour - ground) > 90:
@@ -170,7 +181,7 @@ def _contrasting(ground: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _scribble(pixels: np.ndarray, rng: np.random.Generator, count: int) -> np.ndarray:
-    """Strokes and blots of other colours across the picture."""
+    """Return the pixels with `count` random strokes and blots drawn over them."""
     image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
     pen = ImageDraw.Draw(image)
     for _ in range(count):

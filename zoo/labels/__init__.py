@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from zoo.errors import DataError
+from zoo.errors import DataError, counted
 from zoo.labels.spelling import index_of, loose, nfc, number
 from zoo.registry.parts import Point
 
@@ -29,7 +29,7 @@ class Alignment(NamedTuple):
 
 
 LABEL_SETS: Point[Any] = Point("labels.set", "label set")
-"""The label sets: text files (paths, or what `importlib.resources.files` gives), or tuples of their lines."""
+"""The label sets: text files (paths, or resources from `importlib.resources.files`), or tuples of their lines."""
 
 
 def names(label_set: str) -> tuple[str, ...]:
@@ -52,12 +52,12 @@ def category_numbers(labels: Sequence[str]) -> tuple[int, ...]:
 
 
 def _lines(label_set: str) -> list[str]:
-    found = LABEL_SETS[label_set]
-    return list(found) if isinstance(found, tuple) else found.read_text("utf-8").splitlines()
+    source = LABEL_SETS[label_set]
+    return list(source) if isinstance(source, tuple) else source.read_text("utf-8").splitlines()
 
 
 def numbered(labels: Sequence[str]) -> bool:
-    """Return whether labels are mere class numbers: `0`, `1`, ... in this order."""
+    """Return whether the labels are just the class numbers `0`, `1`, ... in order."""
     return tuple(labels) == tuple(map(str, range(len(labels))))
 
 
@@ -109,8 +109,8 @@ def align(
     needed = set(range(len(classes)) if used is None else used)
     if twice := [place for place in several if place in needed]:
         raise DataError(
-            f"the model has several classes called {classes[twice[0]]!r}: name the data's folder exactly as the label "
-            f"or by its identifier in the label set{f' {label_set}' if label_set else ''}, or leave it out."
+            f"the model has several classes called {classes[twice[0]]!r}: rename the class in the data to the exact "
+            f"label or to its identifier in the label set{f' {label_set}' if label_set else ''}, or remove the class."
         )
     if missing := [classes[place] for place in sorted(needed) if found[place] < 0]:
         raise DataError(_unknown(missing, labels, by_number))
@@ -149,21 +149,22 @@ def _single(classes: Sequence[str], labels: Sequence[str], found: Sequence[int],
 
 
 def _unknown(missing: Sequence[str], labels: Sequence[str], by_number: bool) -> str:
-    own = shown([repr(label) for label in labels])
-    said = f"the data has classes that the model does not know: {shown(list(map(repr, missing)))}. "
+    """Return the message for classes that the model does not know, with advice that fits the model's labels."""
+    known = shown([repr(label) for label in labels])
+    message = f"the data has classes that the model does not know: {shown(list(map(repr, missing)))}. "
     if by_number:
-        return said + (
-            f"The classes are numbers, and the model's {len(labels)} classes are numbered from 0 to {len(labels) - 1} "
-            f"({own}): name the folders by the classes' names or by these numbers, or train on this data."
+        return message + (
+            f"Classes that are numbers are the model's class numbers, here from 0 to {len(labels) - 1} ({known}). "
+            "Rename the classes to the model's names or numbers, or train a model on this data."
         )
     if numbered(labels):
-        return said + (
-            f"It knows its {len(labels)} classes by number only: rename the folders to the numbers, or create the "
-            "model with labels=[...], in the order of its outputs."
+        return message + (
+            f"The model knows its {counted(len(labels), 'class', 'classes')} by number only. Rename the classes to the "
+            "numbers, or create the model with labels=[...], in the order of its outputs."
         )
-    return said + (
-        f"The model's {len(labels)} classes are {own}; rename the folders, or create the model with the data's own "
-        "classes as labels, and train on this data."
+    return message + (
+        f"The model has {counted(len(labels), 'class', 'classes')}: {known}. Rename the classes of the data, or train "
+        "a model on this data."
     )
 
 
@@ -174,24 +175,28 @@ def _notes(
     identifiers: Mapping[str, list[int]],
     by_number: bool,
 ) -> list[str]:
-    known = [(name, labels[index]) for name, index in zip(classes, found, strict=True) if index >= 0]
-    said = []
+    """Return remarks on the classes that were not matched by their exact name."""
+    matched = [(name, labels[index]) for name, index in zip(classes, found, strict=True) if index >= 0]
+    notes = []
     if by_number:
-        said.append(
-            f"the data's classes are numbers; they are taken as class numbers of the model, from 0: "
-            f"{shown([f'{name} is {label}' for name, label in known])}."
+        notes.append(
+            f"the classes of the data are numbers and are used as class numbers of the model, from 0: "
+            f"{shown([f'{name} is {label}' for name, label in matched])}."
         )
-    elif other := [(n, label) for n, label in known if nfc(n) != nfc(label) and n not in identifiers]:
-        said.append(
-            f"{len(other)} of the data's classes are spelt differently in the model and taken as the same: "
-            f"{shown([f'{name!r} as {label!r}' for name, label in other])}."
+    elif respelt := [(n, label) for n, label in matched if nfc(n) != nfc(label) and n not in identifiers]:
+        notes.append(
+            f"{counted(len(respelt), 'class is', 'classes are')} spelt differently in the data and in the model, and "
+            f"matched: {shown([f'{name!r} as {label!r}' for name, label in respelt])}."
         )
-    if idle := [repr(name) for name, index in zip(classes, found, strict=True) if index < 0]:
-        said.append(f"{len(idle)} classes that no sample has are not the model's: {shown(idle)}.")
-    return said
+    if unused := [repr(name) for name, index in zip(classes, found, strict=True) if index < 0]:
+        notes.append(
+            f"{counted(len(unused), 'class', 'classes')} of the data, without any sample, "
+            f"{'is' if len(unused) == 1 else 'are'} unknown to the model: {shown(unused)}."
+        )
+    return notes
 
 
 def shown(texts: Sequence[str], count: int = _SHOWN) -> str:
-    """Return the first texts of a list as one text, with the number of those left out."""
+    """Return the first `count` texts, joined by commas, and the number of those left out: `a, b and 3 more`."""
     more = len(texts) - count
     return ", ".join(texts[:count]) + (f" and {more} more" if more > 0 else "")

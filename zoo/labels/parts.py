@@ -1,4 +1,4 @@
-"""What the label room adds to extension points: the class names that come with zoo."""
+"""Register the label sets that come with zoo."""
 
 from __future__ import annotations
 

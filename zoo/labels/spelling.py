@@ -1,4 +1,4 @@
-"""How class names are compared and ordered, wherever they come from: folders, tables, annotations or a model."""
+"""Compare and order class names, for every source: folders, tables, annotations or a model."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def nfc(name: str) -> str:
 
 
 def number(name: str) -> Decimal | None:
-    """Return the number that a name is (`7`, `007`, `-1`, `7.0`), or None."""
+    """Return the value of a name that is a number (`7`, `007`, `-1`, `7.0`), or None."""
     return Decimal(name) if _NUMBER.fullmatch(name) else None
 
 
 def index_of(name: str) -> int | None:
-    """Return the class number that a name is, from 0, or None."""
+    """Return the value of a name that is a whole number of at least 0 (`7`, `007`, `7.0`), or None."""
     value = number(name)
     return int(value) if value is not None and value >= 0 and value == value.to_integral_value() else None
 
@@ -38,9 +38,10 @@ def ordered(names: Iterable[str]) -> list[str]:
 
 
 def loose(name: str) -> str:
-    """Return a name without its case, and with one space for every space, `_` and `-` between words; numbers by value.
+    """Return a name in the form in which spellings are compared.
 
-    Signs at the end or the start of a name stay: `A-` is another mark than `A`.
+    Case is ignored, and spaces, `_` and `-` between words become one space. Numbers become their value. Signs at the
+    start or the end of a name stay, since `A-` and `A` may be different grades.
     """
     value = number(name)
     if value is not None:
@@ -49,7 +50,7 @@ def loose(name: str) -> str:
 
 
 def twins(names: Iterable[str]) -> list[list[str]]:
-    """Return the groups of names that differ by case or spaces alone."""
+    """Return the groups of names that differ only by case or spaces."""
     groups: dict[str, list[str]] = {}
     for name in dict.fromkeys(names):
         groups.setdefault("".join(nfc(name).split()).casefold(), []).append(name)
