@@ -282,8 +282,9 @@ def losses(outputs: Outputs, targets: Mapping[str, Array], *, l1: bool = False) 
     def of_image(
         raw: Array, predicted: Array, logits: Array, objectness: Array, boxes: Array, labels: Array, box_valid: Array
     ) -> tuple[Array, ...]:
-        fixed = map(lax.stop_gradient, (predicted, logits, objectness))  # the assignment is not differentiated
-        matched = match(*prices(*fixed, points, strides, boxes, labels, box_valid))
+        # The assignment is not differentiated.
+        fixed, scores, objects = (lax.stop_gradient(array) for array in (predicted, logits, objectness))
+        matched = match(*prices(fixed, scores, objects, points, strides, boxes, labels, box_valid))
         positive, chosen = matched >= 0, jnp.maximum(matched, 0)
         truth = jnp.where(positive[:, None], boxes.astype(jnp.float32)[chosen], 0.0)
         overlap = iou(predicted, truth)

@@ -67,7 +67,7 @@ def _kind(asked: str) -> str:
         plurals.setdefault(f"{word}es" if word.endswith("s") else f"{word}s", []).append(point)
     if asked in KINDS or asked in points:
         return asked
-    if len(named := plurals.get(asked, ())) > 1:
+    if len(named := plurals.get(asked, [])) > 1:
         raise ConfigError(
             f"several extension points have {asked}: use `zoo list {named[0]}`, or {', '.join(named[1:])}."
         )
