@@ -339,7 +339,7 @@ def test_a_task_is_one_plugin(site: Path, tmp_path: Path) -> None:
 def test_a_command_of_others_is_listed_without_its_import_and_runs(site: Path, tmp_path: Path) -> None:
     folder = draw_folder(tmp_path / "data", count=3)
     listed = kit.zoo("--help", paths=(site,))
-    assert "census" in listed.stdout and "How many images of each class" in listed.stdout
+    assert "census" in listed.stdout and "Count the images of each class" in listed.stdout
     found = kit.zoo("census", str(folder), paths=(site,))
     assert found.stdout == "all\tdisc\t3\nall\tframe\t3\n", found.stderr
 

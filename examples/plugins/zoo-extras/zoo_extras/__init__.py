@@ -12,13 +12,13 @@ ZOO_API = 1
 @zoo.hookimpl
 def zoo_parts():
     return [
-        Part("detector.head", "wide-fcos", "zoo_extras.head:WIDE", "FCOS that samples a wider centre of each object."),
-        Part("segmenter.decoder", "sum", "zoo_extras.decoder:SUM", "Every map to one width, enlarged and added up."),
+        Part("detector.head", "wide-fcos", "zoo_extras.head:WIDE", "FCOS with a larger centre-sampling radius."),
+        Part("segmenter.decoder", "sum", "zoo_extras.decoder:SUM", "All maps at one width, upsampled and added up."),
         Part("segmenter.loss", "poly1", "zoo_extras.poly:of_pixels", "Poly-1 (arXiv:2204.12511)."),
         Part("classifier.loss", "poly1", "zoo_extras.poly:of_images", "Poly-1 (arXiv:2204.12511)."),
         Part("data.format", "listing", "zoo_extras.listing", "listing.txt: a line for each image, `file<tab>class`."),
         Part("training.optimizer", "adabelief", "zoo_extras.optimizer:adabelief", "AdaBelief (arXiv:2010.07468)."),
         Part("training.plan", "gradual", "zoo_extras.gradual:gradual", "`gradual[:N]`: one stage more in each phase."),
-        Part("augment.operation", "shift", "zoo_extras.shift:SHIFT", "Moved by up to a tenth of the sides."),
-        Part("zoo.command", "census", "zoo_extras.census:census", "How many images of each class there are."),
+        Part("augment.operation", "shift", "zoo_extras.shift:SHIFT", "Shift by up to a tenth of the sides."),
+        Part("zoo.command", "census", "zoo_extras.census:census", "Count the images of each class."),
     ]

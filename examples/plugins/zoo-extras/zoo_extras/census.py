@@ -1,4 +1,4 @@
-"""The command `zoo census DATA`: how many images of each class there are."""
+"""The command `zoo census DATA`: the number of images of each class."""
 
 from typing import Annotated
 
@@ -9,6 +9,6 @@ def census(data: Annotated[str, typer.Argument(help="Folder or file with the dat
     """Count the images of each class of DATA, split by split."""
     from zoo.data import read
 
-    for split, part in read(data).items():
-        for name, count in part.counts().items():
+    for split, dataset in read(data).items():
+        for name, count in dataset.counts().items():
             print(f"{split}\t{name}\t{count}")

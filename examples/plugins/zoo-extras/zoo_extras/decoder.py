@@ -1,4 +1,4 @@
-"""A segmentation decoder: a 1x1 convolution of every map, enlarged to the finest one's size and added up."""
+"""A segmentation decoder: 1x1 convolutions of all maps, upsampled to the finest one and added up."""
 
 from functools import reduce
 

@@ -1,10 +1,10 @@
-"""A detector head: FCOS whose positions may lie farther from an object's centre, which small objects need."""
+"""A detector head: FCOS with a larger centre-sampling radius, for small objects."""
 
 from zoo.adapters.detector import fcos
 from zoo.adapters.detector.heads import RECIPE, Method
 
 RADIUS = 2.5
-"""Strides from an object's centre within which a position is to find it; 1.5 in the paper."""
+"""Centre-sampling radius in strides; 1.5 in the paper."""
 
 
 class Head(fcos.Head):

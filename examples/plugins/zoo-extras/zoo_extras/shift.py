@@ -1,4 +1,4 @@
-"""An augmentation: the image is moved by up to a tenth of its sides. What moves out of it is lost; grey comes in."""
+"""An augmentation: shift the image by up to a tenth of its sides, with grey where nothing is left."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,11 @@ from zoo.targets.spatial.base import Geometry
 
 @dataclass(frozen=True)
 class Shift(Operation):
-    """Attributes: share: of each side that an image is moved by at most."""
+    """Random shift.
+
+    Attributes:
+        share: Largest shift, as a share of each side.
+    """
 
     share: float = 0.1
 

@@ -1,4 +1,4 @@
-"""The command `zoo points RUN PHOTO...`: a line of CSV for each photo."""
+"""The command `zoo points RUN IMAGE...`: a line of CSV for each image."""
 
 from typing import Annotated
 
@@ -7,11 +7,11 @@ import typer
 
 def points(
     run: Annotated[str, typer.Argument(help="Run folder or saved model of the task points.")],
-    photos: Annotated[list[str], typer.Argument(help="Photos, or folders of them.")],
+    images: Annotated[list[str], typer.Argument(help="Images, or folders of them.")],
 ) -> None:
-    """Print where a run sees points in photos, as CSV: file, x and y of each."""
+    """Print the predicted points of images as CSV: file, then x and y of each point."""
     import zoo
     from zoo.data import list_images
 
-    for seen in zoo.load(run).predict(list_images(photos)):
-        print(",".join([seen.file, *(f"{value:.1f}" for point in seen.points for value in point)]))
+    for prediction in zoo.load(run).predict(list_images(images)):
+        print(",".join([prediction.file, *(f"{value:.1f}" for point in prediction.points for value in point)]))

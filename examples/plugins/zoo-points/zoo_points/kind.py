@@ -1,4 +1,4 @@
-"""The kind of target: places of one image."""
+"""The kind of target: landmarks of one image."""
 
 from dataclasses import dataclass
 
@@ -7,10 +7,10 @@ from zoo.targets import TargetKind
 
 @dataclass(frozen=True)
 class Places:
-    """Places of one image.
+    """Landmarks of one image.
 
     Attributes:
-        points: x, y of each, in pixels of the upright image; None for one that cannot be seen.
+        points: x, y of each, in pixels of the upright image; None for an invisible one.
         size: height and width of the image.
     """
 

@@ -1,5 +1,7 @@
-"""The data format: `points.csv` beside the images, with a header line, the column `image`, and x and y of each point;
-an empty cell is a point that cannot be seen."""
+"""The data format: `points.csv` beside the images, with a header line, the column `image`, and x and y of each point.
+
+An empty cell means that the point is not visible.
+"""
 
 import csv
 
@@ -24,7 +26,7 @@ def read(path):
         rows = list(csv.reader(table))[1:]
     counts = {len(row) for row in rows}
     if len(counts) != 1 or counts.pop() % 2 == 0:
-        raise DataError(f"{file}: each line must have an image, and x and y of as many points as the others.")
+        raise DataError(f"{file}: each line must have an image, and x and y of the same number of points.")
     samples = tuple(Sample(path / row[0], _places(path / row[0], row[1:], file), row[0]) for row in rows)
     return {"all": Dataset(samples, (), "points", path.name, path)}
 

@@ -1,4 +1,4 @@
-"""The task: an expected place for each point, from a map of how likely each position is (arXiv:1711.08229)."""
+"""The task: each point is the expected position under a heatmap (integral regression, arXiv:1711.08229)."""
 
 from dataclasses import dataclass, replace
 
@@ -15,8 +15,8 @@ from zoo.layers import Conv
 from zoo.models.adapter import Adapter, Table, Training
 
 
-class Seen(msgspec.Struct, frozen=True):
-    """Where points are in one image: x, y of each, in pixels of the upright image."""
+class PointsPrediction(msgspec.Struct, frozen=True):
+    """Points of one image: x, y of each, in pixels of the upright image."""
 
     file: str
     points: list[tuple[float, float]]
@@ -50,7 +50,7 @@ class Points(Adapter):
     """Options of point regression.
 
     Attributes:
-        count: points of an image; set by the data.
+        count: Number of points in an image.
     """
 
     count: int = 1
@@ -67,7 +67,9 @@ class Points(Adapter):
     def taps(self, spec):
         maps = [stage for stage in spec.stages if stage.kind == "map"]
         if not maps:
-            raise ConfigError(f"{spec.name} cannot tell where points are: no stage of it is a map. Choose another.")
+            raise ConfigError(
+                f"{spec.name} has no stage that is a feature map, which points need. Choose another backbone."
+            )
         return (maps[-1].name,)
 
     def framing(self, spec, preprocess):
@@ -86,12 +88,12 @@ class Points(Adapter):
     # Learning --------------------------------------------------------------------------------------------------
     def targets(self, sample, preprocess):
         frame = frame_of(sample.target.size, preprocess)
-        there = np.array([point is not None for point in sample.target.points])
+        visible = np.array([point is not None for point in sample.target.points])
         true = np.array([point or (0, 0) for point in sample.target.points], np.float32)
-        shown = true * [frame.scale_x, frame.scale_y] + [frame.left, frame.top]
+        prepared = true * [frame.scale_x, frame.scale_y] + [frame.left, frame.top]
         return {
-            "points": np.where(there[:, None], shown, 0).astype(np.float32),
-            "point_valid": there,
+            "points": np.where(visible[:, None], prepared, 0).astype(np.float32),
+            "point_valid": visible,
             "frame": np.array(frame, np.float32),
             "true_points": true,
         }
@@ -108,7 +110,7 @@ class Points(Adapter):
 
     def predictions(self, decoded, files):
         rows = decoded["points"].astype(float).round(2).tolist()
-        return [Seen(file, [tuple(point) for point in row]) for file, row in zip(files, rows, strict=True)]
+        return [PointsPrediction(file, [tuple(point) for point in row]) for file, row in zip(files, rows, strict=True)]
 
     def table(self, predictions):
         rows = [(one.file, i, f"{x:.1f}", f"{y:.1f}") for one in predictions for i, (x, y) in enumerate(one.points, 1)]
@@ -123,39 +125,39 @@ class Points(Adapter):
         return np.asarray(image)
 
     def metrics(self):
-        return Figures()
+        return PointMetrics()
 
     def plots(self, evaluation, folder):
-        """The images with the largest losses, with what was seen (red) and what is true (green)."""
+        """Draw the images with the largest losses, with predicted (red) and true (green) points."""
         written = []
         for number, (file, decoded, targets) in enumerate(evaluation.worst(4)):
             image = Image.fromarray(
-                self.picture(np.asarray(Image.open(file).convert("RGB")), Seen("", decoded["points"]))
+                self.picture(np.asarray(Image.open(file).convert("RGB")), PointsPrediction("", decoded["points"]))
             )
             draw = ImageDraw.Draw(image)
-            for (x, y), seen in zip(targets["true_points"], targets["point_valid"], strict=True):
-                if seen:
+            for (x, y), valid in zip(targets["true_points"], targets["point_valid"], strict=True):
+                if valid:
                     draw.ellipse([x - 2, y - 2, x + 2, y + 2], outline=(0, 255, 0))
             image.save(folder / f"worst{number}.png")
             written.append(folder / f"worst{number}.png")
         return written
 
 
-class Figures:
-    """`r2`, the share of the places' variance that is told, and `pixels`, the mean distance from the true places."""
+class PointMetrics:
+    """`r2`, the explained variance of the positions, and `pixels`, the mean distance from the true points."""
 
     def __init__(self):
-        self.found, self.true = [], []
+        self.predicted, self.true = [], []
 
     def update(self, decoded, batch):
-        seen = batch["point_valid"]
-        self.found.append(decoded["points"][seen])
-        self.true.append(batch["true_points"][seen])
+        valid = batch["point_valid"]
+        self.predicted.append(decoded["points"][valid])
+        self.true.append(batch["true_points"][valid])
 
     def compute(self):
-        found, true = np.concatenate(self.found), np.concatenate(self.true)
+        predicted, true = np.concatenate(self.predicted), np.concatenate(self.true)
         if not len(true):
             return {"r2": 0.0, "pixels": 0.0, "points": 0}
         spread = float(np.square(true - true.mean(0)).sum())
-        r2 = 1 - float(np.square(found - true).sum()) / max(spread, 1e-9)
-        return {"r2": r2, "pixels": float(np.linalg.norm(found - true, axis=-1).mean()), "points": len(true)}
+        r2 = 1 - float(np.square(predicted - true).sum()) / max(spread, 1e-9)
+        return {"r2": r2, "pixels": float(np.linalg.norm(predicted - true, axis=-1).mean()), "points": len(true)}
