@@ -28,6 +28,7 @@ from zoo.models.backbone import Backbone, abstract, feature_shapes, run_stages
 from zoo.models.card import Card
 from zoo.models.conformance import check_backbone
 from zoo.models.model import Model
+from zoo.models.saved import Saved
 from zoo.registry.spec import BackboneSpec, Range
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
@@ -137,7 +138,8 @@ def test_every_array_is_written_and_read_back_where_it_was(name: str, monkeypatc
     if kit.golden(name)["params"] > kit.LARGE:
         return
     file = SimpleNamespace(path="model.safetensors", load=lambda: filled)
-    again = store._rebuild(card, tuple(description["labels"]), description["adapter"], file)  # type: ignore[arg-type]
+    described = Saved(card, tuple(description["labels"]), description["adapter"])
+    again = store._rebuild(described, file)  # type: ignore[arg-type]
     monkeypatch.setattr(store, "write_tensors", lambda path, tensors, metadata: files.update(tensors))
     store.save(again, Path("nowhere.safetensors"))
     assert files.keys() == numbers.keys()
