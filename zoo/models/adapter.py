@@ -18,6 +18,7 @@ import msgspec
 from zoo.errors import ConfigError, unknown_name
 from zoo.models.options import by_owner, refuse_renamed
 from zoo.models.task.backbone import OnBackbone
+from zoo.models.task.former import refuse_former
 from zoo.models.task.forward import ForwardPass
 from zoo.models.task.head import Head, HeadInputs
 from zoo.models.task.objective import Objective
@@ -62,6 +63,10 @@ class Adapter(OnBackbone, Objective, Output, Report):
     renamed: ClassVar[Mapping[str, str]] = {}
     """Former names of options -> their names now. Saved models that have the former ones load; to set them is an error
     that says the new name."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        refuse_former(cls, Adapter.__mro__)
 
     def __post_init__(self) -> None:
         for name, option in task_options(type(self)).items():
