@@ -61,8 +61,8 @@ class Adapter(OnBackbone, Objective, Output, Report):
     adjustable: ClassVar[tuple[str, ...]] = ()
     """Options that change predictions but nothing that is learned. They can be changed on a trained model."""
     renamed: ClassVar[Mapping[str, str]] = {}
-    """Former names of options -> their names now. Saved models that have the former ones load; to set them is an error
-    that says the new name."""
+    """Former names of options -> their names now. Saved models with former names load; setting one is an error that
+    names the new one."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -125,7 +125,7 @@ def adjusted(adapter: Adapter, options: Mapping[str, Any]) -> Adapter:
 
 
 def _refused(adapter: type[Adapter], options: Mapping[str, Any], error: Exception) -> str:
-    """What is wrong with a value that has another type than its option, and what is accepted."""
+    """Return the message for a value of the wrong type: the value, and what the option accepts."""
     known = task_options(adapter)
     # msgspec names the place: "Expected `int`, got `str` - at `$.width`", or `$.tversky[0]` in a list.
     place = re.search(r"`\$\.(\w+)", str(error))

@@ -64,7 +64,7 @@ class Output:
 
     @property
     def inference(self) -> Inference | None:
-        """How images are predicted where one look at each whole image is not enough; None where it is."""
+        """How images are predicted, if not each once as a whole; None for the usual way."""
         return None
 
     def predictions(self, decoded: Mapping[str, np.ndarray], files: Sequence[str]) -> list[Any]:
@@ -122,7 +122,7 @@ def plain(prediction: Any) -> dict[str, Any]:
 
 
 def _cell(value: Any) -> Any:
-    """A value as it stands in a table."""
+    """Return a value as a cell of a table."""
     if isinstance(value, float):
         return f"{value:.4f}"
     if isinstance(value, list | tuple):
