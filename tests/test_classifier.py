@@ -150,13 +150,13 @@ def test_loss_of_one_label(smoothing: float, weighted: bool, mixed: bool):
         batch["mix"] = (jnp.asarray(partner), jnp.asarray(share))
         target = share[:, None] * target + (1 - share[:, None]) * target[partner]
     np.testing.assert_allclose(
-        adapter.terms(jnp.asarray(logits), batch)["ce"], by_hand(logits, target, weights), rtol=2e-5
+        adapter.losses_by_name(jnp.asarray(logits), batch)["ce"], by_hand(logits, target, weights), rtol=2e-5
     )
 
 
 def test_the_plain_loss_is_optax_own():
     logits, truth = drawn(4)
-    found = Classifier(LABELS).terms(jnp.asarray(logits), {"label": jnp.asarray(truth)})["ce"]
+    found = Classifier(LABELS).losses_by_name(jnp.asarray(logits), {"label": jnp.asarray(truth)})["ce"]
     expected = optax.softmax_cross_entropy_with_integer_labels(jnp.asarray(logits), jnp.asarray(truth))
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
@@ -171,7 +171,7 @@ def test_loss_of_several_labels():
         for c in range(3):
             p, t = 1 / (1 + math.exp(-float(logits[i, c]))), truth[i, c] * 0.9 + 0.05
             expected[i] += -weights[c] * (t * math.log(p) + (1 - t) * math.log(1 - p)) / 3
-    found = adapter.terms(jnp.asarray(logits), {"label": jnp.asarray(truth)})["ce"]
+    found = adapter.losses_by_name(jnp.asarray(logits), {"label": jnp.asarray(truth)})["ce"]
     np.testing.assert_allclose(found, expected, rtol=2e-5)
 
 
@@ -295,7 +295,9 @@ def test_a_class_whose_logit_is_0_everywhere_is_learned():
 
     @jax.jit
     def step(state):
-        gradient = jax.grad(lambda s: adapter.terms(nnx.merge(graphdef, s)({"last": maps}), batch)["ce"].mean())(state)
+        gradient = jax.grad(
+            lambda s: adapter.losses_by_name(nnx.merge(graphdef, s)({"last": maps}), batch)["ce"].mean()
+        )(state)
         return jax.tree.map(lambda value, g: value - 0.5 * g, state, gradient)
 
     for _ in range(60):

@@ -291,7 +291,7 @@ def test_check_of_a_plugin_that_does_not_do_what_it_declares(tmp_path: Path):
     assert result.returncode == 1
     said = result.stdout
     assert "ok     backbone right" in said
-    assert "stage body gives (112, 112, 16), its spec declares kind map with 24 channels" in said
+    assert "stage body gives (112, 112, 16), but its spec declares kind map with 24 channels" in said
     assert "stage body declares stride 4, but its stride is 2." in said
     assert "parameter extra.kernel must belong to exactly one stage, but no stage owns it" in said
     assert "WRONG  backbone owner" in said

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,8 @@ import zoo.registry
 import zoo.training.plan
 from zoo.cli.app import app
 from zoo.data.augment import Augment
-from zoo.errors import ConfigError, UnknownNameError
-from zoo.models.adapter import option_fields
+from zoo.errors import ConfigError, PluginError, UnknownNameError
+from zoo.models.adapter import Adapter, option_fields
 from zoo.models.model import Model
 from zoo.models.options import by_owner
 from zoo.numbers import Accepted, check_class_weights
@@ -344,3 +345,35 @@ def test_batches_of_predictions_and_evaluations(size: Any):
 def test_the_command_line_refuses_a_batch_of_none(command: str):
     result = CliRunner().invoke(app, [command, "no/such/run", "no/such/place", "--batch-size", "0"])
     assert isinstance(result.exception, ConfigError) and "batch_size is 0" in str(result.exception)
+
+
+@pytest.mark.parametrize(
+    ("member", "now"),
+    [
+        ({"losses": lambda self, model, reduced, batch: 0}, "loss_terms"),
+        ({"loss": lambda self, outputs, batch: 0}, "loss_terms"),
+        ({"predict": lambda self, model, images: []}, "inference"),
+        ({"figures": lambda self, evaluation, folder: []}, "plots"),
+        ({"recipe": property(lambda self: {})}, "recipe"),
+        ({"fixed_backbone": True}, "fixed"),
+        ({"looks_twice": True, "__annotations__": {"looks_twice": "ClassVar[bool]"}}, "tta"),
+    ],
+)
+def test_a_task_of_the_former_contract_is_refused(member: dict[str, Any], now: str):
+    name = next(iter(member))
+    with pytest.raises(PluginError, match=rf"task Old: `{name}` is no longer part .* Define .*{now}.* instead"):
+        type("Old", (Adapter,), member)
+    with pytest.raises(PluginError, match=f"task Newer: `{name}`"):
+        type("Newer", (type("Mixin", (), member), Adapter), {})
+
+
+def test_options_may_have_names_of_the_former_contract():
+    @dataclass(frozen=True)
+    class Mixed(Adapter):
+        loss: str = "ce"
+        views: int = 3
+
+    class Other(Mixed):
+        loss = "dice"
+
+    assert Mixed().views == 3 and Other.loss == "dice"

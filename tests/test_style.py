@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from training_kit import installed, own_cache, tinynet  # noqa: F401  (fixtures)
 from typer.testing import CliRunner
 
 import zoo
-from zoo.adapters.style import Style, gatys, stylize
+from zoo.adapters.style import Painted, Style, gatys, stylize
 from zoo.adapters.style.colour import luminance_of, matched
 from zoo.adapters.style.pictures import open_picture, style_crop
 from zoo.cli.app import app
@@ -221,6 +222,89 @@ def test_what_no_style_is_learnt_from(pictures: Path, tmp_path: Path) -> None:
         zoo.create("tinynet", "style", pretrained=False, method="cyclegan")
 
 
+# Predicting -----------------------------------------------------------------------------------------------------------
+
+
+def test_predicting_paints(pictures: Path, tmp_path: Path) -> None:
+    """As `stylize` does, in the first picture of the style; the colour profile is kept, and JSON has no pixels."""
+    from PIL import ImageCms
+
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    Image.fromarray(PHOTO[:, :28]).save(tmp_path / "narrow.png", icc_profile=profile)
+    style = tmp_path / "styles"
+    style.mkdir()
+    for name, pixels in (("a", DOTS), ("b", STRIPES)):
+        Image.fromarray(pixels).save(style / f"{name}.png")
+    model = create("gatys", steps=2, style=str(style))
+    first, second = model.predict([tmp_path / "narrow.png", PHOTO])
+    assert first.file == str(tmp_path / "narrow.png") and first.picture.size == (28, 40)
+    assert first.picture.info["icc_profile"] == profile
+    for prediction, image in ((first, tmp_path / "narrow.png"), (second, PHOTO)):
+        painted = stylize(model, image, style / "a.png").uint8()
+        np.testing.assert_array_equal(np.asarray(prediction.picture), painted)
+        np.testing.assert_allclose(prediction.mean, painted.mean((0, 1)) / 255)
+    assert (stylize(model, PHOTO, style / "b.png").uint8() != np.asarray(second.picture)).any()
+    # In JSON and tables, as everywhere that values are plain.
+    (row,) = model.adapter.results([first])["predictions"]
+    assert row == {"file": first.file, "mean": first.mean}
+    assert model.adapter.table([first]).columns == ("file", "mean")
+    # Evaluations have the mean colours alone.
+    (evaluated,) = model.adapter.predictions({"mean": np.array([[0.25, 0.5, 0.75]])}, ["a.png"])
+    assert evaluated == Painted("a.png", (0.25, 0.5, 0.75))
+    assert model.adapter.results([evaluated]) == {"predictions": [{"file": "a.png", "mean": (0.25, 0.5, 0.75)}]}
+    first.picture.save(tmp_path / "saved.png")
+    with Image.open(tmp_path / "saved.png") as image:
+        assert image.info["icc_profile"] == profile
+
+
+def test_predicting_writes_the_pictures(pictures: Path, tmp_path: Path) -> None:
+    out, files = tmp_path / "out", [pictures / "photo.png", pictures / "photos" / "3.png"]
+    how = ("--set", "method=gatys", "--set", "steps=2", "--set", f"style={pictures / 'dots.png'}", "--image-size", 32)
+    weights = ("--backbone", "squeezenet1_1", "--weights", _weights(tmp_path), "--task", "style")
+    result = CliRunner().invoke(
+        app, [str(word) for word in ("predict", *files, *weights, *how, "--out", out, "--json")]
+    )
+    assert result.exit_code == 0, result.output
+    rows = json.loads(result.stdout)
+    written = [out / "painted" / "photo.png", out / "painted" / "3.png"]
+    assert [row["written"] for row in rows] == [{"painted": str(file)} for file in written]
+    assert [row.keys() for row in rows] == [{"file", "mean", "written"}] * 2
+    assert [row.keys() for row in json.loads((out / "predictions.json").read_text())] == [{"file", "mean"}] * 2
+    assert f"written: {out / 'painted' / '*.png'}" in result.stderr
+    model = zoo.create(
+        "squeezenet1_1",
+        "style",
+        weights=str(tmp_path / "weights.safetensors"),
+        method="gatys",
+        steps=2,
+        style=str(pictures / "dots.png"),
+        image_size=32,
+    )
+    for file, target in zip(files, written, strict=True):
+        with Image.open(target) as image:
+            assert (np.asarray(image) == np.asarray(model.predict(file).picture)).all()
+
+
+def test_a_network_of_one_style_needs_no_picture_to_predict(pictures: Path) -> None:
+    model = create("fast", width=8, blocks=1)
+    model.card = replace(model.card, new_head=False)  # as if it were trained
+    predicted = np.asarray(model.predict(pictures / "photo.png").picture)
+    assert (predicted == stylize(model, PHOTO).uint8()).all()
+
+
+def test_predicting_without_a_style(pictures: Path) -> None:
+    for model, words in (
+        (create("gatys"), "the option style is empty: name one with `zoo stylize RUN IMAGE --style PICTURE`"),
+        (
+            create("gatys", style=str(pictures / "moved.png")),
+            "(?s)is gone: .*moved.png does not exist.*zoo stylize RUN",
+        ),
+        (create("adain", style=str(pictures / "dots.png")), "untrained"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            model.predict(pictures / "photo.png")
+
+
 # From the command line -----------------------------------------------------------------------------------------------
 
 
@@ -259,6 +343,11 @@ def test_training_and_painting(method: str, pictures: Path, tmp_path: Path) -> N
     # Any folder of photos, as in training; in batches of the same size, for which the program is there.
     evaluated = json.loads(run("evaluate", out, pictures / "photos", "--batch-size", 3, "--json"))
     assert evaluated["images"] == 6 and evaluated["style_loss"] > 0
+
+    run("predict", out, pictures / "photo.png", "--out", tmp_path)
+    with Image.open(tmp_path / "painted" / "photo.png") as image:
+        styles = () if method == "fast" else style
+        assert (np.asarray(image) == stylize(trained.model, pictures / "photo.png", styles).uint8()).all()
 
     target = tmp_path / "painted.png"
     given = [] if method == "fast" else ["--style", style, "--style", pictures / "dots.png", "--mix", 1, "--mix", 3]

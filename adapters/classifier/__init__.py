@@ -234,9 +234,11 @@ class Classifier(Adapter):
         return {"label": hot}
 
     def loss_terms(self, forward: ForwardPass, batch: Mapping[str, Any]) -> dict[str, Array]:
-        return {f"loss_{name}": term for name, term in self.terms(forward.outputs, batch).items()}
+        return {f"loss_{name}": term for name, term in self.losses_by_name(forward.outputs, batch).items()}
 
-    def terms(self, outputs: Float[Array, "b classes"], batch: Mapping[str, Any]) -> dict[str, Float[Array, " b"]]:
+    def losses_by_name(
+        self, outputs: Float[Array, "b classes"], batch: Mapping[str, Any]
+    ) -> dict[str, Float[Array, " b"]]:
         """Return the terms of the loss by name, each multiplied by its factor.
 
         Args:

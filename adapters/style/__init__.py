@@ -20,6 +20,7 @@ import msgspec
 import numpy as np
 from flax import nnx
 from jax import Array
+from PIL import Image
 
 from zoo.adapters.style import adain, checkpoints, fast, gatys, stages
 from zoo.adapters.style.method import METHODS, Method
@@ -27,7 +28,7 @@ from zoo.adapters.style.pictures import Picture, contact_sheet, open_picture, st
 from zoo.adapters.style.stylize import stylize
 from zoo.data import Dataset, Sample, decode, prepare
 from zoo.errors import ConfigError
-from zoo.models.adapter import Adapter, ForwardPass, HeadInputs, Training
+from zoo.models.adapter import Adapter, ForwardPass, HeadInputs, Inference, Training
 from zoo.registry.hookspecs import hookimpl
 from zoo.registry.options import Meta
 from zoo.registry.spec import AdapterSpec, BackboneSpec, Part, Preprocess
@@ -35,7 +36,7 @@ from zoo.registry.spec import AdapterSpec, BackboneSpec, Part, Preprocess
 if TYPE_CHECKING:
     from zoo.models.model import Model
 
-__all__ = ["Picture", "Style", "stylize"]
+__all__ = ["Painted", "Picture", "Style", "stylize"]
 
 PREVIEWS, STYLES = 4, 2
 """Photos, and styles that each is shown in, of a picture that is drawn after each epoch."""
@@ -43,15 +44,20 @@ SIDE = 128
 """Of the photos in training, in pixels: pictures of any size are painted afterwards."""
 
 
-class Painted(msgspec.Struct, frozen=True):
-    """What the network makes of one image at the size it is prepared at; `stylize` keeps the image's own.
+class Painted(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One image, painted.
 
     Attributes:
-        file: the image. mean: the painted picture's mean colour, red, green and blue in [0, 1].
+        file: The image.
+        mean: The painted picture's mean colour: red, green and blue in [0, 1].
+        picture: What `stylize` paints with its defaults: RGB, at the image's own size (method `gatys`: at most 512
+            pixels on the longer side), with its colour profile. `numpy.asarray(picture)` is uint8 (h, w, 3). JSON does
+            not have it, and evaluations do not paint it.
     """
 
     file: str
     mean: tuple[float, float, float]
+    picture: Image.Image | None = None
 
 
 @dataclass(frozen=True)
@@ -67,7 +73,11 @@ class Style(Adapter):
         ),
     ] = "adain"
     style: Annotated[
-        str, Meta("Style image to learn from, or a folder of them for adain. Needed in training only.")
+        str,
+        Meta(
+            "Style image, or a folder of them for adain. Training needs it, and so does `zoo predict` with adain or "
+            "gatys, which paints in the first image."
+        ),
     ] = ""
     style_size: Annotated[
         int,
@@ -238,11 +248,31 @@ class Style(Adapter):
 
     # Predicting ------------------------------------------------------------------------------------------------
     def decode(self, forward: ForwardPass, batch: Mapping[str, Any]) -> dict[str, Array]:
+        """Return the mean colours, `mean` (b, 3): evaluations need the losses, and no pictures."""
         return {"mean": jnp.mean(jnp.clip(forward.outputs, 0, 1), axis=(1, 2))}
 
+    @property
+    def inference(self) -> Inference:
+        from zoo.adapters.style.prediction import Stylizer
+
+        return Stylizer(self.method, self.style, self.row.one_style)
+
     def predictions(self, decoded: Mapping[str, np.ndarray], files: Sequence[str]) -> list[Painted]:
-        means = np.asarray(decoded["mean"], np.float64).tolist()
-        return [Painted(file, tuple(mean)) for file, mean in zip(files, means, strict=True)]
+        if "picture" not in decoded:
+            means = np.asarray(decoded["mean"], np.float64).tolist()
+            return [Painted(file, tuple(mean)) for file, mean in zip(files, means, strict=True)]
+        painted = []
+        for file, pixels, icc in zip(files, decoded["picture"], decoded["icc"], strict=True):
+            picture = Image.fromarray(pixels)
+            if len(icc):
+                picture.info["icc_profile"] = icc.tobytes()
+            red, green, blue = (pixels.mean((0, 1)) / 255).tolist()
+            painted.append(Painted(file, (red, green, blue), picture))
+        return painted
+
+    @property
+    def rasters(self) -> Mapping[str, Callable[[Painted], Image.Image]]:
+        return {"painted": _picture}
 
     def preview(self, model: Model, dataset: Dataset, path: Path) -> Path | None:
         """A few photos above what the model makes of them, beside the style; all in one size, so one program."""
@@ -262,6 +292,11 @@ class Style(Adapter):
     def stylize(self, model: Model, *args: Any, **kwargs: Any) -> Picture:
         """See `stylize`; for callers that know the model only, such as the command line."""
         return stylize(model, *args, **kwargs)
+
+
+def _picture(prediction: Painted) -> Image.Image:
+    assert prediction.picture is not None  # only predictions of an evaluation have none
+    return prediction.picture
 
 
 CITATION = """@inproceedings{huang2017arbitrary,

@@ -138,9 +138,12 @@ def predict(
         for file in _write_results(model, predictions, files, pictures, rasters, out):
             output.note(f"written: {file}")
     if as_json:
-        import msgspec
+        from zoo.models.task.output import plain
 
-        output.print_json(msgspec.to_builtins(predictions))
+        rows = [plain(one) for one in predictions]
+        for i, row in enumerate(rows if rasters else ()):
+            row["written"] = {name: str(targets[i]) for name, targets in rasters.items()}
+        output.print_json(rows)
         return
     table = model.adapter.table(predictions)
     output.print_table(table.columns, table.rows, right=table.right)

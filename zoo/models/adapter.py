@@ -18,6 +18,7 @@ import msgspec
 from zoo.errors import ConfigError, unknown_name
 from zoo.models.options import by_owner, refuse_renamed
 from zoo.models.task.backbone import OnBackbone
+from zoo.models.task.former import refuse_former
 from zoo.models.task.forward import ForwardPass
 from zoo.models.task.head import Head, HeadInputs
 from zoo.models.task.objective import Objective
@@ -60,8 +61,12 @@ class Adapter(OnBackbone, Objective, Output, Report):
     adjustable: ClassVar[tuple[str, ...]] = ()
     """Options that change predictions but nothing that is learned. They can be changed on a trained model."""
     renamed: ClassVar[Mapping[str, str]] = {}
-    """Former names of options -> their names now. Saved models that have the former ones load; to set them is an error
-    that says the new name."""
+    """Former names of options -> their names now. Saved models with former names load; setting one is an error that
+    names the new one."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        refuse_former(cls, Adapter.__mro__)
 
     def __post_init__(self) -> None:
         for name, option in task_options(type(self)).items():
@@ -120,7 +125,7 @@ def adjusted(adapter: Adapter, options: Mapping[str, Any]) -> Adapter:
 
 
 def _refused(adapter: type[Adapter], options: Mapping[str, Any], error: Exception) -> str:
-    """What is wrong with a value that has another type than its option, and what is accepted."""
+    """Return the message for a value of the wrong type: the value, and what the option accepts."""
     known = task_options(adapter)
     # msgspec names the place: "Expected `int`, got `str` - at `$.width`", or `$.tversky[0]` in a list.
     place = re.search(r"`\$\.(\w+)", str(error))

@@ -1,4 +1,4 @@
-"""The backbone contract: an ordered list of named stages, from which the core derives everything else."""
+"""The backbone contract: an ordered list of named stages. The core derives everything else from it."""
 
 from __future__ import annotations
 
@@ -22,39 +22,38 @@ if TYPE_CHECKING:
 
 StageFunction = Callable[[Array], Array]
 PIXELS = "pixels"
-"""The tap that stands for the images themselves: RGB or grey values in [0, 1], (b, h, w, c)."""
+"""Name that stands for the images themselves among stages: RGB or grey values in [0, 1], (b, h, w, c)."""
 
 
 class StagedModule(nnx.Module):
-    """What the core needs of a backbone. A subclass gives its stages for each size of images.
+    """Base class of every backbone: stages that may depend on the image size.
 
-    Derive from `Backbone` instead where the stages do not depend on the size, unless the checkpoint calls a module
-    `stages`.
+    If they do not, derive from `Backbone`, unless the checkpoint has a module called `stages`.
     """
 
     def stages_for(self, size: tuple[int, int] | None) -> Mapping[str, StageFunction]:
-        """Stage name -> function of the previous stage's output; the first takes images (b, h, w, c).
+        """Return the stages: name -> function of the previous stage's output. The first takes images (b, h, w, c).
 
-        Names and order are those of the spec.
+        Names and order must equal those of the spec.
 
         Args:
-            size: (height, width) of the images, None where it is not known. Later stages that cannot tell it from
-                their input may need it, e.g. for rotary position embeddings.
+            size: (height, width) of the images; None if unknown. Later stages may need it, e.g. for rotary position
+                embeddings, because they cannot tell it from their input.
         """
         raise NotImplementedError
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b ..."]:
-        """The last stage's output for normalised images (b, h, w, c)."""
+        """Return the output of the last stage for normalised images (b, h, w, c)."""
         for stage in self.stages_for((x.shape[1], x.shape[2])).values():
             x = stage(x)
         return x
 
 
 class Backbone(StagedModule):
-    """Base of most backbones, whose stages are the same for images of every size."""
+    """Base class of most backbones: the same stages for every image size."""
 
     def stages(self) -> Mapping[str, StageFunction]:
-        """Stage name -> function of the previous stage's output, see `stages_for`."""
+        """Return the stages: name -> function of the previous stage's output, see `stages_for`."""
         raise NotImplementedError
 
     def stages_for(self, size: tuple[int, int] | None) -> Mapping[str, StageFunction]:
@@ -70,13 +69,18 @@ def run_stages(
     remat: bool = False,
     size: tuple[int, int] | None = None,
 ) -> dict[str, Num[Array, "b ..."]]:
-    """Outputs of the stages named in `at`, computing no stage beyond the last of them.
+    """Return the outputs of the stages named in `at`. Stages after the last of them are not computed.
 
     Args:
-        x: images (b, h, w, c), or the output of stage `after` where that is given.
-        after: the stage whose output `x` is; stages up to it are skipped.
-        remat: recompute each stage's inner activations in the backward pass instead of keeping them.
-        size: (height, width) of the images, where `x` is not they.
+        backbone: The backbone.
+        x: Images (b, h, w, c), or with `after` the output of that stage.
+        at: Names of the stages.
+        after: Start after this stage, with its output as `x`.
+        remat: Recompute each stage's inner activations in the backward pass, which saves memory.
+        size: (height, width) of the images. Needed with `after` alone; otherwise `x` has it.
+
+    Raises:
+        UnknownNameError: The backbone has no such stage, or none after `after`.
     """
     if after is None:
         size = (x.shape[1], x.shape[2])
@@ -84,26 +88,29 @@ def run_stages(
     for name in [*at, *([after] if after else [])]:
         if name not in stages:
             raise unknown_name("stage", name, stages)
-    wanted, started = set(at), after is None
-    found: dict[str, Array] = {}
+    pending, started = set(at), after is None
+    outputs: dict[str, Array] = {}
     for name, function in stages.items():
         if not started:
             started = name == after
             continue
-        if not wanted - found.keys():
+        if not pending:
             break
         x = _recomputed(backbone, name, size, x) if remat else function(x)
-        if name in wanted:
-            found[name] = x
-    if missing := wanted - found.keys():
-        raise unknown_name(f"stage after {after!r}:", sorted(missing)[0], [n for n in stages if n not in missing])
-    return {name: found[name] for name in at}
+        if name in pending:
+            outputs[name] = x
+            pending.remove(name)
+    if pending:
+        later = [name for name in stages if name not in pending]
+        raise unknown_name(f"stage after {after!r}:", sorted(pending)[0], later)
+    return {name: outputs[name] for name in at}
 
 
 def _recomputed(backbone: nnx.Module, name: str, size: tuple[int, int] | None, x: Array) -> Array:
-    """One stage under rematerialisation. The backbone is an argument, so that what the stage changes in it (running
-    statistics, random streams) is carried out of the inner trace."""
+    """Return the output of one stage under rematerialisation."""
 
+    # The backbone is an argument and not captured, so that changes that the stage makes in it (running statistics,
+    # random streams) leave the inner trace.
     def stage(backbone: nnx.Module, x: Array) -> Array:
         return backbone.stages_for(size)[name](x)  # type: ignore[attr-defined]
 
@@ -111,9 +118,9 @@ def _recomputed(backbone: nnx.Module, name: str, size: tuple[int, int] | None, x
 
 
 def _traced_rngs() -> nnx.Rngs:
-    """Random streams for use under a trace. Their counter is a NumPy number: a traced one makes flax search the whole
-    program at every draw, which doubles the time for a deep net."""
+    """Return random streams for use under a trace."""
     rngs = nnx.Rngs(0)
+    # With a traced counter, flax would search the whole program at every draw, which doubles the time for a deep net.
     rngs.default.count.set_value(np.zeros((), np.uint32))
     return rngs
 
@@ -122,8 +129,10 @@ def _traced_rngs() -> nnx.Rngs:
 def _built(
     build: Callable[..., nnx.Module], in_channels: int, options: tuple[tuple[str, object], ...]
 ) -> tuple[nnx.GraphDef[nnx.Module], nnx.State]:
-    """Graph and abstract state. Tracing a deep net's constructor takes a second, and one call of `create` asks for it
-    several times."""
+    """Return the graph and the abstract state of a backbone.
+
+    Cached, because tracing the constructor of a deep net takes a second, and `create` needs it several times.
+    """
     with shapes_only():
         backbone = nnx.eval_shape(lambda: build(rngs=_traced_rngs(), in_channels=in_channels, **dict(options)))
     graphdef, state = nnx.split(backbone)
@@ -131,7 +140,7 @@ def _built(
 
 
 def abstract(spec: BackboneSpec, *, in_channels: int = 3, **options: object) -> nnx.Module:
-    """The backbone with shapes in place of arrays: nothing is computed or allocated."""
+    """Return the backbone with shapes instead of arrays. Nothing is computed or allocated."""
     graphdef, state = _built(spec.build, in_channels, tuple(sorted(options.items())))
     return nnx.merge(graphdef, state, copy=True)
 
@@ -145,10 +154,20 @@ def feature_shapes(
     dtype: DTypeLike = np.float32,
     **options: object,
 ) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shape and dtype of the named stages for one image of `size` (height, width) and `dtype`, nothing computed.
+    """Return shape and dtype of the outputs of stages for one image. Nothing is computed.
 
-    Raises `PluginError` when the module does not do what its spec says: this is cheap and comes before any download or
-    compilation.
+    This also checks the module against its spec, before any download or compilation.
+
+    Args:
+        spec: The backbone.
+        size: (height, width) of the image.
+        at: Names of the stages; `PIXELS` stands for the image.
+        in_channels: Channels of the image.
+        dtype: Dtype of the image.
+        **options: Build options.
+
+    Raises:
+        PluginError: The stages of the module differ from those of the spec.
     """
     module = abstract(spec, in_channels=in_channels, **options)
     module.eval()
@@ -156,7 +175,7 @@ def feature_shapes(
     names = list(module.stages_for(None))  # type: ignore[attr-defined]
     if names != [stage.name for stage in spec.stages]:
         raise PluginError(
-            f"backbone {spec.name} has stages {names}, its spec declares {[s.name for s in spec.stages]}; "
+            f"backbone {spec.name} has the stages {names}, but its spec declares {[s.name for s in spec.stages]}; "
             "the plugin must make them equal."
         )
 
@@ -170,13 +189,13 @@ def feature_shapes(
         rank = {"map": 4, "tokens": 3, "vector": 2}[declared.kind]
         if len(shape.shape) != rank or shape.shape[-1] != declared.channels:
             raise PluginError(
-                f"backbone {spec.name}: stage {name} gives {shape.shape[1:]}, its spec declares kind {declared.kind} "
-                f"with {declared.channels} channels; the plugin must make them equal."
+                f"backbone {spec.name}: stage {name} gives {shape.shape[1:]}, but its spec declares kind "
+                f"{declared.kind} with {declared.channels} channels; the plugin must make them equal."
             )
     return shapes | ({PIXELS: jax.ShapeDtypeStruct(images.shape, np.float32)} if PIXELS in at else {})
 
 
 def count_params(spec: BackboneSpec) -> int:
-    """Number of trainable parameters of the backbone, without its classifier. Builds shapes only."""
+    """Return the number of trainable parameters of a backbone, without its classifier. Only shapes are built."""
     leaves = jax.tree.leaves(nnx.state(abstract(spec), nnx.Param))
     return sum(math.prod(leaf.shape) for leaf in leaves)

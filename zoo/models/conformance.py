@@ -37,7 +37,8 @@ def check_backbone(spec: BackboneSpec, *, options: bool = True) -> list[str]:
 
 
 def _wrong_shapes(spec: BackboneSpec, options: dict[str, Any]) -> Iterator[str]:
-    """Strides are measured as growth from one image size to a larger one, whatever the padding."""
+    """Yield a sentence for each stage whose stride is not the declared one; wrong shapes raise `PluginError`."""
+    # A stride is measured as growth from one image size to a larger one, which does not depend on the padding.
     from zoo.models.backbone import feature_shapes
 
     spec = spec.built_with(options)

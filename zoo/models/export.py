@@ -51,7 +51,7 @@ def export(model_or_run: Any, out: str | Path, format: str = "timm") -> Path:
     _check(model)
     folder = Path(out)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise RunError(f"{folder} is there already and not empty; name a folder that is not.")
+        raise RunError(f"{folder} exists and is not empty: choose another folder.")
     config = config_of(model)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {

@@ -100,7 +100,7 @@ def arrays_for(module: nnx.Module, tensors: Mapping[str, np.ndarray], name: str)
     """Return arrays by path from tensors by name, with the checkpoint's axes. Raises `WeightsError` unless they fit."""
     wanted = {slot.name: slot for slot in slots(module)}
     if wrong := sorted(wanted.keys() ^ tensors.keys()):
-        raise WeightsError(f"the weights do not fit the head of {name}: {wrong[0]} is missing or not known there.")
+        raise WeightsError(f"the weights do not fit the head of {name}: {wrong[0]} is missing in one of the two.")
     for key, slot in wanted.items():
         if tuple(tensors[key].shape) != slot.native_shape:
             raise WeightsError(

@@ -18,13 +18,13 @@ from zoo.registry.spec import BackboneSpec, Preprocess, WeightSpec
 from zoo.weights import foreign
 
 PROCESSOR = "preprocessor_config"
-"""Name of the file in which transformers keeps how images are prepared."""
+"""Name of the file in which transformers saves how images are prepared."""
 _CONFIG = "config.json"
 _BUILT_ANYWAY = frozenset(
     {"num_classes", "in_chans", "img_size", "drop_rate", "drop_path_rate", "proj_drop_rate", "attn_drop_rate"}
     | {"pretrained", "global_pool", "features_only", "scriptable", "exportable", "dynamic_img_size", "strict_img_size"}
 )
-"""Arguments of timm's constructors that the tensors' shapes tell, that matter in training alone or are read apart."""
+"""Arguments of timm's constructors to ignore: tensor shapes tell them, only training uses them, or others read them."""
 _OF_TIMM = frozenset(
     {"input_size", "test_input_size", "min_input_size", "fixed_input_size", "mean", "std", "interpolation", "crop_pct"}
     | {"test_crop_pct", "crop_mode", "num_classes", "label_names", "label_descriptions", "label_offset", "classifier"}
@@ -148,8 +148,8 @@ def _same_computation(spec: BackboneSpec, config: Mapping[str, Any]) -> None:
     for name, (own, default) in spec.computes.items():
         if (other := said.get(name, default)) != own:
             raise WeightsError(
-                f"the config.json beside the weights is of a net with {name} {other!r}; {spec.name} has {own!r}. Use "
-                "the architecture of the same shape that has it (zoo list backbones)."
+                f"the config.json beside the weights describes a network with {name} {other!r}, but {spec.name} "
+                f"has {own!r}. Use the architecture of the same shape that has it (zoo list backbones)."
             )
 
 

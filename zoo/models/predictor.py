@@ -45,7 +45,7 @@ class Predictor:
     """A model's predictions for images, one batch after the other.
 
     Attributes:
-        model: The model; its task says how images are looked at (`Output.inference`).
+        model: The model; its task says how images are predicted (`Output.inference`).
         batch_size: Images that are computed together. If there are more, all batches are filled up to this size, so
             that they share a compiled program.
     """
@@ -81,7 +81,7 @@ class Predictor:
     def _chunks(
         self, images: Sequence[Path | np.ndarray]
     ) -> Iterator[tuple[Sequence[Path | np.ndarray], list[str], int]]:
-        """(images, their names, size that batches are filled up to) of each batch."""
+        """Yield each batch: the images, their names, and the size to fill the batch up to (0 for none)."""
         size = self.batch_size if len(images) > self.batch_size else 0
         for start in range(0, len(images), self.batch_size):
             chunk = images[start : start + self.batch_size]
@@ -100,7 +100,7 @@ class Predictor:
 
 
 def _error_of(card: Card, image: Path | np.ndarray) -> ZooError | None:
-    """What is wrong with an image by itself."""
+    """Return the error that preparing one image raises; None if there is none."""
     try:
         prepare_one(card, image)
     except ZooError as error:

@@ -65,7 +65,7 @@ def fitting(head: nnx.Module, arrays: Mapping[Path, np.ndarray], report: LoadRep
 
 
 def _composed(named: ModelSpec, spec: BackboneSpec) -> BackboneSpec:
-    """The backbone's spec as that of the whole: what it says of tensors, below `backbone`."""
+    """Return the backbone's spec for the whole checkpoint: all that it says of tensors moves below `backbone`."""
     return replace(
         spec,
         name=named.name,

@@ -7,4 +7,5 @@
 - `report`: metrics and plots.
 - `training`: how a task trains, as one value.
 - `forward`: the pass through a model that loss and decoding share.
+- `former`: names that the contract had before, and what replaces them.
 """

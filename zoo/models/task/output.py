@@ -64,11 +64,14 @@ class Output:
 
     @property
     def inference(self) -> Inference | None:
-        """How images are predicted where one look at each whole image is not enough; None where it is."""
+        """How images are predicted, if not each once as a whole; None for the usual way."""
         return None
 
     def predictions(self, decoded: Mapping[str, np.ndarray], files: Sequence[str]) -> list[Any]:
-        """Return decoded arrays as one typed value (a msgspec.Struct) for each image."""
+        """Return decoded arrays as one typed value (a msgspec.Struct) for each image.
+
+        A field may hold an image, as `PIL.Image.Image` or array. JSON and tables leave it out; `rasters` write it.
+        """
         raise NotImplementedError
 
     def unabridged(self) -> Self:
@@ -77,7 +80,7 @@ class Output:
 
     def table(self, predictions: Sequence[Any]) -> Table:
         """Return predictions as a table: the fields of the typed values. Of a long list it has the length only."""
-        rows = [msgspec.to_builtins(one) for one in predictions]
+        rows = [plain(one) for one in predictions]
         columns = tuple(rows[0]) if rows else ()
         return Table(columns, [tuple(map(_cell, row.values())) for row in rows])
 
@@ -90,7 +93,7 @@ class Output:
             data: The dataset they were made for, if known; it may number images and classes (`Sample.number`,
                 `Dataset.category_ids`).
         """
-        return {"predictions": msgspec.to_builtins(predictions)}
+        return {"predictions": [plain(one) for one in predictions]}
 
     def picture(self, pixels: np.ndarray, prediction: Any) -> np.ndarray | None:
         """Return an image, uint8 (h, w, 3), with its prediction drawn on it; None for a task without pictures."""
@@ -102,8 +105,24 @@ class Output:
         return {}
 
 
+def plain(prediction: Any) -> dict[str, Any]:
+    """Return a typed prediction as plain values, ready for JSON.
+
+    Fields that hold an image or an array are left out: `Output.rasters` writes those.
+    """
+    from numpy import ndarray
+    from PIL.Image import Image
+
+    names = getattr(prediction, "__struct_fields__", ())
+    images = [name for name in names if isinstance(getattr(prediction, name), ndarray | Image)]
+    if images:  # msgspec cannot encode an image, and omits fields that are UNSET
+        prediction = msgspec.structs.replace(prediction, **dict.fromkeys(images, msgspec.UNSET))
+    values: dict[str, Any] = msgspec.to_builtins(prediction)
+    return values
+
+
 def _cell(value: Any) -> Any:
-    """A value as it stands in a table."""
+    """Return a value as a cell of a table."""
     if isinstance(value, float):
         return f"{value:.4f}"
     if isinstance(value, list | tuple):

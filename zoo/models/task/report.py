@@ -52,7 +52,7 @@ class Report:
 
     @property
     def primary(self) -> str:
-        """The metric that the best epoch is chosen by. Greater is better, but for the loss."""
+        """The metric that the best epoch is chosen by. Greater is better, except for the loss."""
         return "loss"
 
     def metrics(self) -> Metrics:
