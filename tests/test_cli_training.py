@@ -159,7 +159,9 @@ def test_unknown_names_of_other_kinds(run, data: Path, trained: Path, tmp_path: 
     mistake(train(run, data, tmp_path / "a", "--set", "droput=0.1"), "'droput'", "Nearest: dropout")
     mistake(train(run, data, tmp_path / "a", "--dtype", "float16"), "unknown dtype 'float16'", "bfloat16")
     mistake(train(run, data, tmp_path / "a", "--plan", "heads"), "unknown plan 'heads'", "head")
-    mistake(train(run, data, tmp_path / "a", "--plan", "last:9"), "tinynet has 2 stages (stem, body)")
+    mistake(
+        train(run, data, tmp_path / "a", "--plan", "last:9"), "the backbone has 2 stages with parameters (stem, body)"
+    )
     mistake(train(run, data, tmp_path / "a", "--format", "xml"), "'xml'", "folder")
     mistake(train(run, data, tmp_path / "a", "--augment", "strong"), "'strong'", "auto or none")
     mistake(run("export", trained, "--format", "onnx"), "'onnx'", "timm")

@@ -15,9 +15,10 @@ import pytest
 import seeded
 
 import zoo
-from zoo.errors import ConfigError, RunError
+from zoo.errors import ConfigError, RunError, UnknownNameError
 from zoo.models.export import config_of, export, native_tensors
 from zoo.models.model import Model
+from zoo.models.points import EXPORTS
 from zoo.models.predictor import decode_pixels
 from zoo.weights.file import read
 from zoo.weights.load import layouts_of
@@ -133,8 +134,11 @@ def test_a_saved_file_is_exported_like_a_model(tmp_path: Path) -> None:
 def test_what_cannot_be_exported_is_refused(tmp_path: Path) -> None:
     name = kit.one_per_family()[0]
     model = _model(name, labels=("ant", "bee"))
-    with pytest.raises(ConfigError, match=model.spec.native_layout):
+    with pytest.raises(UnknownNameError, match=f"unknown export format 'keras'.*{model.spec.native_layout}"):
         export(model, tmp_path / "out", "keras")
+    lacking = next(name for name in EXPORTS if name not in layouts_of(model.spec))
+    with pytest.raises(ConfigError, match=f"cannot be exported as '{lacking}'; its key layouts are .*timm"):
+        export(model, tmp_path / "out", lacking)
     head = zoo.create(name, "classifier", pretrained=False, num_classes=2, head="mlp")
     with pytest.raises(ConfigError, match="head=auto"):
         export(head, tmp_path / "out", model.spec.native_layout)

@@ -30,9 +30,13 @@ from zoo.cli.app import app
 from zoo.data import read
 from zoo.data.readers import FORMATS
 from zoo.errors import ConfigError, DataError, PluginError, UnknownNameError
+from zoo.models.export import native_tensors
+from zoo.models.points import EXPORTS
 from zoo.registry import registry
 from zoo.registry.parts import points_of
+from zoo.training.config import TrainConfig
 from zoo.training.plans import phases_of
+from zoo.training.points import OPTIMIZERS, PLANS, SCHEDULES
 from zoo.training.rules import assign
 
 EXAMPLES = kit.ROOT / "examples" / "plugins"
@@ -257,7 +261,9 @@ def test_an_optimizer_and_an_augmentation_of_others(tmp_path: Path, monkeypatch:
     plugin(tmp_path, monkeypatch, "tinynet", TINYNET)
     data = read(draw_folder(tmp_path / "data", count=4))["all"]
     losses = []
-    for number, how in enumerate(({}, {"optimizer": "adabelief"}, {"augment": "auto+shift"}, {"augment": "auto"})):
+    for number, how in enumerate(
+        ({}, {"optimizer": "zoo-extras/adabelief"}, {"augment": "auto+shift"}, {"augment": "auto"})
+    ):
         model = zoo.create("tinynet", "classifier", labels=data.classes, pretrained=False)
         steps, parts = Steps(), {"train": data, "val": data}
         options = {**FAST, "show": steps, "epochs": 2, "plan": "all", **how}
@@ -290,6 +296,59 @@ def test_a_plan_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         zoo.train(model, parts, plan="gradul")
     help_text = " ".join(CliRunner().invoke(app, ["train", "--help"]).output.split())
     assert re.search(r"Names: [^.]*\bhead\b[^.]*\.", help_text) and "gradual" in help_text
+
+
+@pytest.mark.usefixtures("installed")
+def test_an_export_format_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One row: it is in `zoo.export`, on the command line, in help, errors and lists."""
+    plugin(tmp_path, monkeypatch, "tinynet", TINYNET)
+    model = zoo.create("tinynet", "classifier", labels=("a", "b"), pretrained=False)
+    zoo.save(model, tmp_path / "saved")
+    runner = CliRunner()
+    done = runner.invoke(app, ["export", str(tmp_path / "saved"), "--format", "zoo-extras/npz"])
+    folder = tmp_path / "saved" / "export-zoo-extras-npz"
+    assert done.output.strip() == str(folder)
+    arrays = dict(np.load(folder / "model.npz"))
+    assert arrays.keys() == dict(native_tensors(model)).keys() and len(arrays) > 2
+    assert json.loads((folder / "labels.json").read_text()) == ["a", "b"]
+    with pytest.raises(UnknownNameError, match="unknown export format 'npy'. Nearest: npz"):
+        zoo.export(model, tmp_path / "other", "npy")
+    assert not (tmp_path / "other").exists()
+    assert "Names: npz, original, timm, torchvision" in " ".join(
+        runner.invoke(app, ["export", "--help"]).output.split()
+    )
+    listed = json.loads(runner.invoke(app, ["list", "exports", "--json"]).stdout)
+    assert [row["name"] for row in listed] == ["npz", "original", "timm", "torchvision", "transformers"]
+
+
+def test_an_export_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = (
+        "import zoo\nfrom zoo.registry.spec import Part\n"
+        "def broken(model, folder):\n    (folder / 'half').write_text('x')\n    raise OSError('disk full')\n"
+        "@zoo.hookimpl\ndef zoo_parts():\n    return [Part('model.export', 'broken', broken)]\n"
+    )
+    plugin(tmp_path, monkeypatch, "brokenexport", source)
+    plugin(tmp_path, monkeypatch, "tinynet", TINYNET)
+    model = zoo.create("tinynet", "classifier", labels=("a", "b"), pretrained=False)
+    (tmp_path / "empty").mkdir()
+    for name in ("new", "empty"):
+        with pytest.raises(OSError, match="disk full"):
+            zoo.export(model, tmp_path / name, "broken")
+    assert not (tmp_path / "new").exists() and not any((tmp_path / "empty").iterdir())
+
+
+def test_every_point_accepts_the_qualified_form_of_a_name() -> None:
+    """As a key, as a member, and as an option of a training; a distribution that lacks the part does not."""
+    for point in (OPTIMIZERS, SCHEDULES, PLANS, EXPORTS, METHODS, FORMATS):
+        for name in point:
+            assert f"flax-zoo/{name}" in point and f"Flax_Zoo/{name}" in point
+            assert point[f"flax-zoo/{name}"] is point[name]
+            assert f"flax-zoo/{name}-" not in point and f"other/{name}" not in point
+        assert None not in point and "flax-zoo/" not in point
+    config = TrainConfig(optimizer="flax-zoo/lion", schedule="flax-zoo/linear")
+    assert (config.optimizer, config.schedule) == ("flax-zoo/lion", "flax-zoo/linear")
+    with pytest.raises(UnknownNameError, match="unknown optimizer 'other/lion'. .*lion"):
+        TrainConfig(optimizer="other/lion")
 
 
 def trains(model: Any, rules: Any, path: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ import zoo
 from zoo.adapters.classifier import Classifier
 from zoo.adapters.segmenter import SegmentationMetrics
 from zoo.dense.coco import CocoEvaluation
+from zoo.errors import RunError
 from zoo.models.model import Model
 from zoo.training import Phase
+from zoo.training.progress import phase_line
 from zoo.training.remarks import never_predicted, slow_average, still_figure
 from zoo.training.session import Session
 
@@ -98,9 +101,9 @@ def test_what_each_task_counts():
 @pytest.mark.parametrize(
     ("updates", "decay", "words"),
     [
-        (84, 0.99, "over about 100 updates, and phase head has 84.*ema 0.98 or less"),
-        (12, 0.9999, "over about 10000 updates, and phase head has 12.*ema 0.91 or less"),
-        (1, 0.5, "over about 2 updates, and phase head has 1.*ema 0 or less"),
+        (84, 0.99, "over about 100 updates, but phase head has only 84.*ema 0.98 or less"),
+        (12, 0.9999, "over about 10000 updates, but phase head has only 12.*ema 0.91 or less"),
+        (1, 0.5, "over about 2 updates, but phase head has only 1.*ema 0 or less"),
         (100, 0.99, ""),
         (10, 0.9, ""),
         (84, 0.0, ""),
@@ -118,7 +121,45 @@ def test_it_is_said_before_the_first_step(data: Path, tmp_path: Path):
     options: dict[str, Any] = {"plan": "head", "epochs": 4, "ema": 0.9}
     assert not any("ema" in note for note in notes_of(create(), data, tmp_path / "long", **options))
     (said,) = [note for note in notes_of(create(), data, tmp_path / "short", accumulate=2, **options) if "ema" in note]
-    assert said.startswith("0: ema 0.9 averages") and "phase head has 6" in said
+    assert said.startswith("0: ema 0.9 averages") and "phase head has only 6" in said
+
+
+@pytest.mark.parametrize(
+    ("accumulate", "decay"),
+    [(1, 0.9), (2, 0.83), (12, 0.0)],
+)
+def test_an_average_of_the_task_that_is_longer_than_a_phase_is_shortened(
+    accumulate: int, decay: float, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """12 updates, 6 and 1, where the task's own decay is 0.9: as if the fitting one had been given, and no remark.
+    The decay is said when the phase begins, and a run that was given another one cannot be resumed without it."""
+    options: dict[str, Any] = {"plan": "head", "epochs": 4, "accumulate": accumulate}
+    given = trained(data, tmp_path / "given", ema=decay, **options)
+    monkeypatch.setattr(Classifier, "training", replace(Classifier.training, recipe={"ema": 0.9}))
+    own = trained(data, tmp_path / "own", **options)
+    assert own[1] == given[1] and not any("ema" in text for text in own[0])
+    assert ("EMA decay lowered" in own[2]) == (accumulate > 1) and "EMA" not in given[2]
+    assert accumulate == 1 or f"EMA decay lowered to {decay:g} " in own[2]
+    with pytest.raises(RunError, match="recipe.ema_given was False and is now True"):
+        zoo.train(create(), data, out=tmp_path / "own" / "run", resume=True, **{**FAST, **options, "ema": 0.9})
+
+
+def trained(data: Path, folder: Path, **options: Any) -> tuple[list[str], list[float], str]:
+    """The notes of a training, the loss of each epoch, and how the phase is announced."""
+    notes, lines = [], []
+
+    def show(session: Session) -> Any:
+        def take(event: tuple[int, dict[str, Any]]) -> None:
+            if event[1]["kind"] == "note":
+                notes.append(event[1]["text"])
+            elif event[1]["kind"] == "phase":
+                lines.append(phase_line(event[1]))
+
+        return take
+
+    run = zoo.train(create(), data, out=folder / "run", **{**FAST, "show": show, **options})
+    (line,) = lines
+    return notes, [row["val_loss"] for row in run.history], line
 
 
 # A figure that does not move ----------------------------------------------------------------------------------------

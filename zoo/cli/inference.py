@@ -198,15 +198,19 @@ def _write_results(
 def export(
     run: Annotated[str, typer.Argument(help="Run directory, saved model or hf://org/repo.")],
     format: Annotated[
-        str, typer.Option("--format", help="Key layout, e.g. timm or torchvision; see `zoo show BACKBONE`.")
+        str,
+        typer.Option(
+            "--format",
+            help="Export format. Names: {model.export}. Or another key layout of the family, see `zoo show BACKBONE`.",
+        ),
     ] = "timm",
     out: Annotated[Path | None, typer.Option("--out", help="Folder to write. Default: RUN/export-FORMAT.")] = None,
 ) -> None:
-    """Export a model for other libraries, as safetensors and config.json."""
+    """Export a model for other programs. The key layouts of other libraries are safetensors and config.json."""
     from zoo.models.export import export as write
     from zoo.models.store import load
 
-    target = out or Path(run) / f"export-{format}"
+    target = out or Path(run) / f"export-{format.replace('/', '-')}"
     print(write(load(run), target, format=format))
 
 

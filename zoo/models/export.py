@@ -1,21 +1,25 @@
-"""Export a model as a checkpoint of another library: the mapping tables run backwards.
+"""Export a model for other programs.
 
-The folder holds `model.safetensors` and a `config.json` as timm writes it, so that timm loads it by
+A format is a part of the extension point `model.export`. zoo's own are key layouts: the mapping tables of a family run
+backwards. Their folder holds `model.safetensors` and a `config.json` as timm writes it, so that timm loads it by
 `timm.create_model("local-dir:FOLDER", pretrained=True)` and `zoo.create(ARCH, TASK, weights=FOLDER)` reads all of it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from zoo.errors import ConfigError, RunError
+from zoo.errors import ConfigError, RunError, unknown_name
 from zoo.models.fill import first_conv_of, in_checkpoint
 from zoo.models.model import Model
+from zoo.models.points import EXPORTS, KEY_LAYOUTS
 from zoo.models.store import arrays_of, load
 from zoo.registry.spec import Range
 from zoo.weights.file import write
@@ -25,43 +29,88 @@ from zoo.weights.mapping import locate, slots, split
 CONFIG = "config.json"
 FILE = "model.safetensors"
 
+Export = Callable[[Model, Path], None]
+"""A part: writes a model into an empty folder. It raises `ConfigError` for a model that the format cannot hold; what it
+has written until then is removed."""
+
 
 def export(model_or_run: Any, out: str | Path, format: str = "timm") -> Path:
-    """Write a model's parameters in another library's key layout, with its configuration.
+    """Write a model in a format that other programs read.
 
     Args:
         model_or_run: A `Model`, a `Run`, or anything that `zoo.load` accepts.
         out: The folder to write. It must be new or empty.
-        format: A key layout of the family (`timm`, `torchvision`, `original`). Only timm reads the `config.json`; for
-            another layout, build options such as the padding must be set by hand.
+        format: A name that `zoo list exports` shows, or another key layout of the family. Of the key layouts, only
+            timm's is loaded with the `config.json`; for others, set build options such as the padding by hand.
 
     Returns:
         The folder.
 
     Raises:
-        ConfigError: The family lacks this layout, or its checkpoints have no place for the head.
+        UnknownNameError: There is no such format.
+        ConfigError: The format cannot hold the model, e.g. because the family lacks this key layout.
         RunError: `out` is not empty.
     """
     model = model_or_run if isinstance(model_or_run, Model) else getattr(model_or_run, "model", None)
     if not isinstance(model, Model):
         model = load(model_or_run)
-    layouts = layouts_of(model.spec)
-    if format not in layouts:
-        raise ConfigError(f"{model.spec.name} cannot be exported as {format!r}; its layouts are {', '.join(layouts)}.")
-    _check(model)
+    row = _row(model, format)
     folder = Path(out)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(f"{folder} exists and is not empty: choose another folder.")
-    config = config_of(model)
+    existed = folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {
-        name: array
-        for native, whole in native_tensors(model)
-        for name, array in split(whole, locate(native, layouts[format]))
-    }
-    write(folder / FILE, tensors, {"format": "pt"})
-    (folder / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    try:
+        row(model, folder)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        if existed:
+            folder.mkdir(exist_ok=True)
+        raise
     return folder
+
+
+def _row(model: Model, format: str) -> Export:
+    """Return the part called `format`, else the family's key layout of this name."""
+    if format in EXPORTS:
+        return EXPORTS[format]
+    layouts = layouts_of(model.spec)
+    if format in layouts:
+        return KeyLayout(format)
+    others = (name for name in EXPORTS if name not in KEY_LAYOUTS)
+    hint = f"{model.spec.name} has the key layouts {', '.join(layouts)}; `zoo list exports` shows the other formats."
+    raise unknown_name("export format", format, [*layouts, *others], hint)
+
+
+@dataclass(frozen=True)
+class KeyLayout:
+    """Export in a key layout of the family, as safetensors and config.json.
+
+    Attributes:
+        name: the layout, a key of `layouts_of(spec)`.
+    """
+
+    name: str
+
+    def __call__(self, model: Model, folder: Path) -> None:
+        """Write the parameters and the configuration of a model."""
+        layouts = layouts_of(model.spec)
+        if self.name not in layouts:
+            raise ConfigError(
+                f"{model.spec.name} cannot be exported as {self.name!r}; its key layouts are {', '.join(layouts)}."
+            )
+        _check(model)
+        config = config_of(model)
+        tensors = {
+            name: array
+            for native, whole in native_tensors(model)
+            for name, array in split(whole, locate(native, layouts[self.name]))
+        }
+        write(folder / FILE, tensors, {"format": "pt"})
+        (folder / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+
+TIMM, TORCHVISION, TRANSFORMERS, ORIGINAL = map(KeyLayout, KEY_LAYOUTS)
 
 
 def _check(model: Model) -> None:

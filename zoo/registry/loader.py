@@ -30,7 +30,7 @@ GROUP = "zoo.plugins"
 
 FIRST_PARTY = "flax-zoo"
 _PACKAGES = ("zoo.plugins", "zoo.adapters")
-_ROOMS = ("data", "labels", "targets", "training")
+_ROOMS = ("data", "labels", "models", "targets", "training")
 """Packages of the core whose module `parts` is a plugin like any other."""
 
 State = Literal["ok", "failed", "disabled", "shadowed", "incompatible", "unloaded"]

@@ -19,7 +19,9 @@ from typing import Any, Generic, TypeVar
 
 from zoo.errors import PluginError, UnknownNameError, unknown_name
 from zoo.registry.annotations import NamesParts, annotation
+from zoo.registry.loader import same_distribution
 from zoo.registry.lookup import Registry, registry
+from zoo.registry.resolve import split
 from zoo.registry.spec import Part
 
 T = TypeVar("T")
@@ -96,7 +98,15 @@ class Point(Mapping[str, T], NamesParts, Generic[T]):
         return value
 
     def __contains__(self, name: object) -> bool:
-        return name in self._current()
+        """Return whether `self[name]` finds a part; as there, `distribution/name` is accepted too."""
+        if not isinstance(name, str):
+            return False
+        if name in self._current():
+            return True
+        # A part is listed under its bare name where that name means it; its qualified form is then not in the list.
+        distribution, key = split(self.key(name))
+        rows = registry().part_rows(self.name)
+        return any(row.name == key and same_distribution(row.distribution, distribution) for row in rows)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._current())

@@ -205,6 +205,7 @@ class Recipe(TrainConfig):
     Attributes:
         steps: least number of updates; few images would otherwise give too few.
         head_rate: peak learning rate of a new head where `lr` is not given; `zoo.training.plan.HEAD_RATE` if None.
+        ema_given: whether the user gave `ema`. Otherwise phases that are too short for it use a lower decay.
     """
 
     plan: str | Sequence[Phase] = "head+all"
@@ -214,6 +215,7 @@ class Recipe(TrainConfig):
     batch_size: int = 32
     weight_decay: float = 0.01
     ema: float = 0.0
+    ema_given: bool = False
 
     @classmethod
     def of(cls, adapter: Adapter, config: TrainConfig | None = None, *, pretrained: bool = True) -> Recipe:
@@ -244,9 +246,9 @@ class Recipe(TrainConfig):
         if config.batch_norm == "auto":
             given["batch_norm"] = "frozen" if pretrained else "batch"
         # None means "not given" for these fields; for others, such as `clip` and `patience`, it is a value.
-        left = [name for name in cls.__annotations__ if given.get(name) is None]
+        left = [name for name in _TASKS if given.get(name) is None]
         decided = {name: value for name, value in given.items() if name not in left}
-        return cls(**decided, **{name: own[name] for name in left if name in own})
+        return cls(**decided, ema_given=config.ema is not None, **{name: own[name] for name in left if name in own})
 
     def epochs_for(self, updates: float) -> int:
         """How many epochs of so many updates."""
@@ -264,16 +266,19 @@ class Recipe(TrainConfig):
 
     def fixed(self) -> dict[str, Any]:
         """What a resumed run must have the same, as JSON values."""
-        return {one.name: _plain(getattr(self, one.name)) for one in OPTIONS if one.option.fixed}
+        values = {one.name: _plain(getattr(self, one.name)) for one in OPTIONS if one.option.fixed}
+        return {**values, "ema_given": self.ema_given}
 
 
+_TASKS = tuple(name for name in Recipe.__annotations__ if name != "ema_given")
+"""What a task may decide."""
 OPTIONS: tuple[Declared, ...] = tuple(declared(TrainConfig, Recipe))
 """The options, with what holds where neither a user nor a task says anything."""
 
 
 def _own_recipe(adapter: Adapter) -> Mapping[str, Any]:
     recipe = adapter.training.recipe
-    known = ["lr" if name == "head_rate" else name for name in Recipe.__annotations__] + ["augment"]
+    known = ["lr" if name == "head_rate" else name for name in _TASKS] + ["augment"]
     if unknown := sorted(recipe.keys() - set(known)):
         raise ConfigError(
             f"the recipe of {type(adapter).__name__} has {', '.join(unknown)}; accepted: {', '.join(known)}. This "

@@ -29,7 +29,7 @@ from zoo.training.saving import keep_if_best, restore, save_checkpoint
 from zoo.training.schedules import schedule
 from zoo.training.session import Event, Interrupted, Place, Session, diverged, finite_losses
 from zoo.training.sources import Source, joined
-from zoo.training.step import Program, TrainState, install, lenient, optimizer, start
+from zoo.training.step import Program, TrainState, fitting_ema, install, lenient, optimizer, start
 from zoo.weights.mapping import Path as ModulePath
 
 Resumed = tuple[Path, dict[str, Any]]
@@ -44,8 +44,8 @@ def fit(session: Session, *, resume: bool = False) -> Iterator[Event]:
     """Train, phase after phase. Afterwards the model holds the best epoch's parameters.
 
     Yields:
-        (step, event). An event has a `kind`: `note` (text), `phase` (name, epochs, batches, trained, parameters),
-        `step` (loss and grad_norm, on the device) or `epoch` (a row of the history).
+        (step, event). An event has a `kind`: `note` (text), `phase` (name, epochs, batches, trained,
+        parameters, cached, ema, lowered), `step` (loss and grad_norm, on the device) or `epoch` (a row of the history).
     Raises:
         RunError: when the loss is no longer finite, or a checkpoint cannot be written or read.
     """
@@ -71,7 +71,9 @@ def _phase(session: Session, index: int, phase: Phase, resumed: Resumed | None) 
     images = training_images(session, assignment)
     rate = schedule(recipe.schedule, phase.rate, phase.epochs, max(len(images) // recipe.accumulate, 1))
     maps = affine_maps(model, assignment) if assignment.backbone_frozen else {}
-    state, program = _start(session, assignment, rate, maps)
+    updates = max(phase.epochs * len(images) // recipe.accumulate, 1)
+    ema = recipe.ema if recipe.ema_given else fitting_ema(recipe.ema, updates)
+    state, program = _start(session, assignment, rate, maps, ema)
     at = Place(index)
     if resumed:
         state, program = restore(session, state, program, *resumed)
@@ -82,9 +84,9 @@ def _phase(session: Session, index: int, phase: Phase, resumed: Resumed | None) 
     sources = open_sources(session, assignment, images)
     if maps and not resumed:
         state = _standardised(session, state, maps, sources)
-    yield session.step, _announcement(phase, index, sources, assignment, model)
-    updates = max(phase.epochs * len(images) // recipe.accumulate, 1)
-    if not resumed and (text := slow_average(phase, updates, recipe.ema)):
+    announced = _announcement(phase, index, sources, assignment, model)
+    yield session.step, {**announced, "ema": ema, "lowered": ema != recipe.ema}
+    if not resumed and (text := slow_average(phase, updates, ema)):
         yield session.step, {"kind": "note", "text": text}
     # Randomness of a step follows from (seed, phase, step), so that a resumed run draws what it would have drawn.
     key = jax.random.fold_in(jax.random.key(recipe.seed), index)
@@ -165,9 +167,17 @@ def _validated(session: Session, source: Source, at: Place) -> tuple[dict[str, f
 
 
 def _start(
-    session: Session, assignment: Assignment, rate: optax.Schedule, maps: Mapping[str, ModulePath]
+    session: Session, assignment: Assignment, rate: optax.Schedule, maps: Mapping[str, ModulePath], ema: float
 ) -> tuple[TrainState, Program]:
-    """The first state of a phase and its compiled step. `maps` are the head's maps of standardised features."""
+    """Return the first state of a phase and its compiled step.
+
+    Args:
+        session: the training.
+        assignment: what trains.
+        rate: the learning rate by update.
+        maps: the head's affine maps that read standardised features, see `zoo.training.precondition`.
+        ema: decay of the EMA of the parameters, 0 for none.
+    """
     model, recipe = session.model, session.recipe
     transform = optimizer(
         rate,
@@ -182,7 +192,7 @@ def _start(
         assignment,
         precondition(transform, maps) if maps else transform,
         augmentation=recipe.augmentation if augments(model, assignment) else None,
-        ema=recipe.ema,
+        ema=ema,
         norm_statistics=recipe.statistics,
         remat=recipe.remat,
         accumulate=recipe.accumulate,

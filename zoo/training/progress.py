@@ -24,8 +24,10 @@ def epoch_line(row: dict[str, Any], primary: str) -> str:
 
 
 def phase_line(event: dict[str, Any]) -> str:
-    """What a phase trains, in one line."""
+    """Return what a phase trains, in one line."""
     how = ", on cached features" if event["cached"] else ""
+    if event["lowered"]:
+        how += f", EMA decay lowered to {event['ema']:g} because of the few updates"
     share = event["trained"] / event["parameters"]
     return (
         f"phase {event['name']}: {event['epochs']} epochs of {event['batches']} steps, "

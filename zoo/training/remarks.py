@@ -7,6 +7,7 @@ from typing import Any
 
 from zoo.models.adapter import Adapter, option_fields
 from zoo.training.plan import Phase
+from zoo.training.step import fitting_ema
 
 EPOCHS = 3
 """Epochs after which a figure that has never moved is said."""
@@ -15,19 +16,19 @@ _STILL = 1e-4
 
 
 def slow_average(phase: Phase, updates: int, decay: float) -> str:
-    """A moving average of the parameters that is longer than the phase; empty where it is not.
+    """Return a remark on an EMA of the parameters that is longer than the phase; empty if it is not.
 
     Args:
-        updates: of the parameters, in the whole phase. decay: of the average.
+        phase: the phase.
+        updates: number of updates of the parameters in the phase.
+        decay: decay of the EMA.
     """
-    # An average of decay d weighs the last 1 / (1 - d) updates.
-    if not decay or updates * (1 - decay) > 1 - 1e-9:
+    fitting = fitting_ema(decay, updates)
+    if fitting == decay:
         return ""
-    fitting = 1 - 1 / updates if updates > 1 else 0.0
     return (
-        f"ema {decay:g} averages the parameters over about {1 / (1 - decay):.0f} updates, and phase {phase.name} has "
-        f"{updates}: it ends before the average is that long. Use ema {int(fitting * 100) / 100:g} or less (0: none), "
-        "more epochs, or a smaller batch_size."
+        f"ema {decay:g} averages the parameters over about {1 / (1 - decay):.0f} updates, but phase {phase.name} has "
+        f"only {updates}. Use ema {fitting:g} or less (0: none), more epochs, or a smaller batch_size."
     )
 
 

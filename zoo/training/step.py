@@ -164,9 +164,24 @@ def start(
     return state, Program(jax.jit(run, donate_argnums=0), frozen, graphdef)
 
 
+def fitting_ema(decay: float, updates: int) -> float:
+    """Return the decay of an EMA that a phase is long enough for: `decay`, or less, in hundredths, for a short phase.
+
+    An EMA of decay d averages about the last 1 / (1 - d) updates, which a phase must have. The warm-up of the decay in
+    `_averaged` stays below this bound anyway: the lower decay states what is in effect, and changes the average only
+    in a phase of a single update.
+    """
+    if not decay or updates * (1 - decay) > 1 - 1e-9:
+        return decay
+    return int(100 * (1 - 1 / updates)) / 100 if updates > 1 else 0.0
+
+
 def _averaged(average: nnx.State, params: nnx.State, decay: float, steps: Array, accumulate: int) -> nnx.State:
-    """The moving average after so many steps; its decay grows from 0.1, so that the first updates do not hold on to
-    the start."""
+    """Return the EMA of the parameters after `steps` steps."""
+    # Warm-up: the decay grows with the number of updates u as u / (9 + u), from 0.1 on, as TensorFlow's
+    # ExponentialMovingAverage does with `num_updates`. With a constant decay d, the initial parameters would dominate
+    # the average for the first 1 / (1 - d) updates. With accumulation, only every `accumulate`-th step is an update;
+    # between two updates the average must not move.
     updates = (steps // accumulate).astype(jnp.float32)
     keep = jnp.where(steps % accumulate == 0, jnp.minimum(decay, updates / (9 + updates)), 1.0)
     return jax.tree.map(lambda a, p: keep * a + (1 - keep) * p, average, params)

@@ -20,5 +20,6 @@ def zoo_parts():
         Part("training.optimizer", "adabelief", "zoo_extras.optimizer:adabelief", "AdaBelief (arXiv:2010.07468)."),
         Part("training.plan", "gradual", "zoo_extras.gradual:gradual", "`gradual[:N]`: one stage more in each phase."),
         Part("augment.operation", "shift", "zoo_extras.shift:SHIFT", "Shift by up to a tenth of the sides."),
+        Part("model.export", "npz", "zoo_extras.npz:export", "NumPy arrays by name, and the labels."),
         Part("zoo.command", "census", "zoo_extras.census:census", "Count the images of each class."),
     ]
