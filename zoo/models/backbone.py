@@ -96,7 +96,9 @@ def run_stages(
         if name in wanted:
             found[name] = x
     if missing := wanted - found.keys():
-        raise unknown_name(f"stage after {after!r}:", sorted(missing)[0], [n for n in stages if n not in missing])
+        raise unknown_name(
+            "stage", sorted(missing)[0], [n for n in stages if n not in missing], owner=f"after {after!r}"
+        )
     return {name: found[name] for name in at}
 
 

@@ -47,11 +47,13 @@ def export(model_or_run: Any, out: str | Path, format: str = "timm") -> Path:
         model = load(model_or_run)
     layouts = layouts_of(model.spec)
     if format not in layouts:
-        raise ConfigError(f"{model.spec.name} cannot be exported as {format!r}; its layouts are {', '.join(layouts)}.")
+        raise ConfigError(
+            f"{model.spec.name} cannot be exported in the format {format!r}; accepted: {', '.join(layouts)}."
+        )
     _check(model)
     folder = Path(out)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise RunError(f"{folder} is there already and not empty; name a folder that is not.")
+        raise RunError(f"{folder} exists and is not empty: choose another folder (--out), or delete it.")
     config = config_of(model)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {
