@@ -256,6 +256,7 @@ def test_predicting_and_evaluating_what_does_not_fit(run, data: Path, trained: P
     mistake(run("predict", trained, tmp_path / "absent.jpg"), "absent.jpg")
     mistake(run("predict", trained), "give RUN and at least one image")
     mistake(run("predict", tmp_path / "no-run", tmp_path / "text.jpg"), "no-run")
+    mistake(run("predict", tmp_path / "no-run", tmp_path / "absent.jpg"), "no run", "no-run")
     mistake(run("evaluate", trained), "give RUN and DATA")
     mistake(run("evaluate", trained, data, "--set", "dropout=0.1"), "`dropout` cannot be changed", "none")
     other = draw_folder(tmp_path / "other", ("stripe", "wedge", "disc"), 2)
@@ -300,7 +301,7 @@ def _native(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def test_a_run_folder_in_use(run, data: Path, trained: Path, tmp_path: Path):
     mistake(train(run, data, trained), "exists and is not empty", "--resume")
     (tmp_path / "file").write_text("")
-    mistake(train(run, data, tmp_path / "file"), "exists and is not empty")
+    mistake(train(run, data, tmp_path / "file"), "is a file, not a directory", "--out")
     (tmp_path / "locked").mkdir()
     (tmp_path / "locked" / "x").write_text("")
     mistake(train(run, data, tmp_path / "locked" / "x" / "run"), "cannot be written")

@@ -54,8 +54,18 @@ def nearest(given: str, accepted: Iterable[str], count: int = 5) -> list[str]:
     return (close + inside)[:count]
 
 
-def unknown_name(kind: str, given: str, accepted: Iterable[str], hint: str = "") -> UnknownNameError:
-    """Return the error for a name that is not among `accepted`. It lists the nearest names, or all of a short list."""
+def unknown_name(
+    kind: str, given: str, accepted: Iterable[str], hint: str = "", *, owner: str = ""
+) -> UnknownNameError:
+    """Return the error for a name that is not among `accepted`. It lists the nearest names, or all of a short list.
+
+    Args:
+        kind: what the name stands for, e.g. `backbone`.
+        given: the unknown name.
+        accepted: the known names.
+        hint: a sentence at the end.
+        owner: what the name belongs to, with its preposition, e.g. `of train`.
+    """
     names = sorted(set(accepted))
     close = nearest(given, names)
     if close:
@@ -64,4 +74,4 @@ def unknown_name(kind: str, given: str, accepted: Iterable[str], hint: str = "")
         advice = "Accepted: " + (", ".join(names) or "none") + "."
     else:
         advice = f"None of the {len(names)} known names is close."
-    return UnknownNameError(f"unknown {kind} {given!r}. {advice}" + (f" {hint}" if hint else ""))
+    return UnknownNameError(f"unknown {kind} {given!r}{owner and ' ' + owner}. {advice}" + (f" {hint}" if hint else ""))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from zoo import settings
 from zoo.cli import output
-from zoo.errors import ConfigError
+from zoo.errors import ConfigError, FetchError
 
 if TYPE_CHECKING:
     from zoo.models.model import Model
@@ -85,6 +86,12 @@ def model_options(items: list[str] | None, **decided: Any) -> dict[str, Any]:
     return {**decided, **chosen}
 
 
+def check_run(run: str) -> None:
+    """Raise `FetchError` if a run is a path that does not exist, before anything else is read."""
+    if "://" not in run and not os.path.exists(os.path.expanduser(run)):
+        raise FetchError(f"there is no run {run!r}. Give a run directory, a saved model or hf://org/repo[@revision].")
+
+
 def model_of(
     run: str,
     backbone: str,
@@ -102,6 +109,7 @@ def model_of(
     if not backbone:
         if weights:
             raise ConfigError("--weights needs --backbone; a run already has its weights.")
+        check_run(run)
         model = zoo.load(run)
         for note in model.card.notes:
             output.note(note)

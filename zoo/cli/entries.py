@@ -73,7 +73,7 @@ def _kind(asked: str) -> str:
         )
     if named:
         return named[0]
-    raise unknown_name("kind", asked, [*KINDS, *points, *plurals])
+    raise unknown_name("kind", asked, [*KINDS, *points, *plurals], "`zoo list` shows all kinds.")
 
 
 def _counts() -> dict[str, int]:

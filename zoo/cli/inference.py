@@ -20,13 +20,14 @@ from zoo.cli.arguments import (
     Size,
     Task,
     Weights,
+    check_run,
     kinds_of,
     model_of,
     saved_model,
     task_for,
     task_of,
 )
-from zoo.errors import ConfigError
+from zoo.errors import ConfigError, counted
 from zoo.numbers import BATCH_SIZE, check_number
 
 if TYPE_CHECKING:
@@ -34,8 +35,10 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    run: Annotated[str, typer.Argument(help="Run directory, saved model or hf://org/repo. With --backbone: DATA.")],
-    data: Annotated[str, typer.Argument(help="Dataset: a folder or a file.")] = "",
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="Run directory, saved model or hf://org/repo. With --backbone: DATA.")
+    ],
+    data: Annotated[str, typer.Argument(metavar="DATA", help="Dataset: a folder or a file.")] = "",
     backbone: Backbone = "",
     weights: Weights = "",
     task: Task = "",
@@ -92,12 +95,15 @@ def evaluate(
     if as_json:
         output.print_json(evaluation.metrics)
         return
-    output.print_metrics(evaluation.metrics, f"{len(dataset)} images of {dataset.name}")
+    output.print_metrics(evaluation.metrics, f"{counted(len(dataset), 'image')} of {dataset.name}")
 
 
 def predict(
-    run: Annotated[str, typer.Argument(help="Run directory, saved model or hf://org/repo. With --backbone: an image.")],
-    images: Annotated[list[str] | None, typer.Argument(help="Images, or folders of images.")] = None,
+    run: Annotated[
+        str,
+        typer.Argument(metavar="RUN", help="Run directory, saved model or hf://org/repo. With --backbone: an image."),
+    ],
+    images: Annotated[list[str] | None, typer.Argument(metavar="IMAGE", help="Images, or folders of images.")] = None,
     backbone: Backbone = "",
     weights: Weights = "",
     task: Task = "",
@@ -124,6 +130,8 @@ def predict(
     given = places if backbone else places[1:]
     if not given:
         raise ConfigError("give RUN and at least one image or folder, or --backbone NAME and images.")
+    if not backbone:
+        check_run(run)
     files = list_images(given)
     for folder in [path for path in (Path(place).expanduser() for place in given) if path.is_dir()]:
         if remark := left_out(folder, files):
@@ -196,7 +204,7 @@ def _write_results(
 
 
 def export(
-    run: Annotated[str, typer.Argument(help="Run directory, saved model or hf://org/repo.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Run directory, saved model or hf://org/repo.")],
     format: Annotated[
         str,
         typer.Option(
@@ -210,6 +218,7 @@ def export(
     from zoo.models.export import export as write
     from zoo.models.store import load
 
+    check_run(run)
     target = out or Path(run) / f"export-{format.replace('/', '-')}"
     print(write(load(run), target, format=format))
 

@@ -19,11 +19,14 @@ def list_(
     kind: Annotated[
         str,
         typer.Argument(
+            metavar="KIND",
             help="backbones, weights, tasks, models, plugins, or an extension point such as detector.head. "
-            "Default: the number of each."
+            "Default: the number of each.",
         ),
     ] = "",
-    pattern: Annotated[str, typer.Argument(help="A piece of the name, or a pattern with * and ?.")] = "",
+    pattern: Annotated[
+        str, typer.Argument(metavar="PATTERN", help="A piece of the name, or a pattern with * and ?.")
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Strict JSON.")] = False,
 ) -> None:
     """List backbones, weights, tasks, models, plugins or the parts of an extension point."""
@@ -31,7 +34,7 @@ def list_(
 
 
 def show(
-    name: Annotated[str, typer.Argument(help="A backbone, weights (arch.tag), a task or a model.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A backbone, weights (arch.tag), a task or a model.")],
     as_json: Annotated[bool, typer.Option("--json", help="Strict JSON.")] = False,
 ) -> None:
     """Show everything about a backbone, a set of weights, a task or a model."""

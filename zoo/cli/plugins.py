@@ -48,7 +48,7 @@ def list_(
 
 @plugins.command()
 def check(
-    name: Annotated[str, typer.Argument(help="A plugin: its name, module or distribution/name.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A plugin: its name, module or distribution/name.")],
     timeout: Annotated[float, typer.Option(help="Time limit in seconds.")] = 300.0,
 ) -> None:
     """Check that a plugin builds what it declares.
@@ -68,7 +68,9 @@ def check(
 
 
 @plugins.command()
-def catalogue(name: Annotated[str, typer.Argument(help="A plugin: its name, module or distribution/name.")]) -> None:
+def catalogue(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A plugin: its name, module or distribution/name.")],
+) -> None:
     """Print the registry.toml for a plugin's package.
 
     A package that ships it can be listed without being imported.

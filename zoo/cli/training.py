@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 @with_flags(OPTIONS)
 def train(
-    data: Annotated[str, typer.Argument(help="Dataset: a folder or a file.")],
+    data: Annotated[str, typer.Argument(metavar="DATA", help="Dataset: a folder or a file.")],
     out: Annotated[Path, typer.Option("--out", help="Run directory to write; new or empty.")],
     backbone: Backbone = "",
     weights: Weights = "",
@@ -121,7 +121,9 @@ def _refuse_occupied(out: Path, resume: bool) -> None:
     """Raise for a run directory that cannot be used, before anything heavy is imported or read."""
     from zoo.errors import RunError
 
-    if not resume and out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and not out.is_dir():
+        raise RunError(f"{out} is a file, not a directory: choose another --out.")
+    if not resume and out.exists() and any(out.iterdir()):
         raise RunError(
             f"{out} exists and is not empty: choose another --out, delete it, or continue the run with --resume."
         )

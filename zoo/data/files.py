@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.data.decode import suffixes
-from zoo.errors import DataError
+from zoo.errors import DataError, counted
 
 SPLITS = ("train", "val", "test")
 _SYSTEM = frozenset(
@@ -22,6 +22,8 @@ _SYSTEM = frozenset(
     }
 )
 """Names of files and folders that operating systems, storage devices and editors create, in lower case."""
+_COMMON = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+"""Suffixes of images that errors name; `suffixes` returns all."""
 
 _SPLIT = re.compile(
     r"(?:(?:data|dataset|images?|imgs?|photos?|seg)[ _-]?)?"
@@ -157,11 +159,11 @@ def describe(path: Path, names: int = 5) -> str:
     phrases = []
     if folders:
         shown = ", ".join(folder.name for folder in folders[:names]) + (", ..." if len(folders) > names else "")
-        phrases.append(f"{len(folders)} folder{'s' * (len(folders) > 1)} ({shown})")
+        phrases.append(f"{counted(len(folders), 'folder')} ({shown})")
     if loose:
-        kinds = Counter(file.suffix.lower() or "without suffix" for file in loose).most_common(names)
+        kinds = Counter(file.suffix.lower() or "without a suffix" for file in loose).most_common(names)
         shown = ", ".join(f"{count} {kind}" for kind, count in kinds)
-        phrases.append(f"{len(loose)} file{'s' * (len(loose) > 1)} ({shown})")
+        phrases.append(f"{counted(len(loose), 'file')} ({shown})")
     return ", ".join(phrases) or "nothing"
 
 
@@ -184,8 +186,8 @@ def _expand(path: Path) -> list[Path]:
     if path.is_dir():
         images = list(images_below(path))
         if not images:
-            known = " ".join(sorted(suffixes()))
-            raise DataError(f"{path} holds no images; it holds {describe(path)}. Known image suffixes: {known}.")
+            known = f"{', '.join(_COMMON)} and {len(suffixes() - set(_COMMON))} others"
+            raise DataError(f"{path} holds no images; it holds {describe(path)}. Suffixes of images: {known}.")
         return images
     if not glob.has_magic(str(path)):
         raise DataError(f"{path} does not exist. Give an image file, a folder of images or a pattern like 'dir/*.jpg'.")

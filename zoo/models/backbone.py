@@ -102,7 +102,7 @@ def run_stages(
             pending.remove(name)
     if pending:
         later = [name for name in stages if name not in pending]
-        raise unknown_name(f"stage after {after!r}:", sorted(pending)[0], later)
+        raise unknown_name("stage", sorted(pending)[0], later, owner=f"after {after!r}")
     return {name: outputs[name] for name in at}
 
 

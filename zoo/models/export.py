@@ -57,7 +57,7 @@ def export(model_or_run: Any, out: str | Path, format: str = "timm") -> Path:
     row = _row(model, format)
     folder = Path(out)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise RunError(f"{folder} exists and is not empty: choose another folder.")
+        raise RunError(f"{folder} exists and is not empty: choose another folder (--out), or delete it.")
     existed = folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     try:

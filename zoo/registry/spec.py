@@ -210,7 +210,7 @@ class BackboneSpec:
         for stage in self.stages:
             if stage.name == name:
                 return stage
-        raise unknown_name(f"stage of {self.name}", name, [stage.name for stage in self.stages])
+        raise unknown_name("stage", name, [stage.name for stage in self.stages], owner=f"of {self.name}")
 
     def check_options(self, options: Mapping[str, Any]) -> None:
         """Raise `ConfigError` for an unknown build option or a value that is not accepted."""

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, fields, is_dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from zoo.errors import ConfigError
+from zoo.errors import ConfigError, unknown_name
 from zoo.numbers import BATCH_SIZE, EPOCHS, RATE, SEED, Accepted
 from zoo.training.options import Declared, check_values, declared, one_of, option, row_of
 from zoo.training.points import OPTIMIZERS, PLANS, SCHEDULES
@@ -46,6 +46,13 @@ def read_rules(given: list[str] | None) -> list[tuple[str, float | None]] | None
 
 
 # Checks that need modules with jax. They run only for values other than the default.
+
+
+def _plans(name: str, value: Any) -> None:
+    """Check the names of plans before a model is made; what follows a colon is checked with the model."""
+    for one in value.split("+") if isinstance(value, str) else ():
+        if (bare := one.partition(":")[0]) not in PLANS:
+            raise unknown_name(PLANS.noun, bare, PLANS, f"`zoo list {PLANS.plural}` lists all.")
 
 
 def _rules(name: str, value: Any) -> None:
@@ -86,6 +93,7 @@ class TrainConfig:
         None,
         "What trains: one or several plans, joined by + and trained one after the other, as in head+all",
         more="Or a sequence of `Phase`",
+        accepted=_plans,
         point=PLANS,
         fixed=False,
     )

@@ -197,7 +197,7 @@ def configured(
         def called(model: Model, data: Data, config: C | None = None, **given: Any) -> Run:
             for name in given:
                 if name not in names:
-                    raise unknown_name(f"option of {called.__name__}", name, names)
+                    raise unknown_name("option", name, names, owner=f"of {called.__name__}")
             base: Any = make() if config is None else config
             if not isinstance(base, make):
                 raise ConfigError(f"config is {config!r}; accepted: a {make.__name__}.")

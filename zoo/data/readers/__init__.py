@@ -128,7 +128,10 @@ def _recognise(path: Path, kinds: Sequence[str]) -> Any:
             "not taken for classes. If they are classes, name the format: folder. Otherwise arrange the data in one "
             f"of these layouts: {_layouts({'boxes', 'masks'})}."
         )
-    raise DataError(f"{content}, which is no known data layout. Known layouts: {_layouts()}.")
+    raise DataError(
+        f"{content}, which is no known data layout. Known formats: {', '.join(formats())}; `zoo list formats` "
+        "describes the layout of each, such as one sub-folder of images for each class (folder)."
+    )
 
 
 def _detecting(name: str, path: Path) -> Any:
