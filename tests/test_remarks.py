@@ -14,7 +14,7 @@ from training_kit import CLASSES, FAST, create
 
 import zoo
 from zoo.adapters.classifier import Classifier
-from zoo.adapters.segmenter import SegmentationMetrics
+from zoo.adapters.segmenter.metrics import SegmentationMetrics
 from zoo.dense.coco import CocoEvaluation
 from zoo.errors import RunError
 from zoo.models.model import Model

@@ -1,7 +1,7 @@
-"""Segmentation: a class for every pixel, on any backbone.
+"""Semantic segmentation on any backbone.
 
-Decoders behind one contract: see `zoo.adapters.segmenter.decoders`. Losses and figures are `zoo.dense`'s, figures at
-the originals' resolution. Photos are looked at as a whole, or in overlapping windows.
+Decoders share one contract, see `zoo.adapters.segmenter.decoders`. Losses and metrics are those of `zoo.dense`; metrics
+are computed at the resolution of the original images. Inference runs on whole images or in sliding windows.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from zoo.adapters.segmenter.decoders import (
 from zoo.adapters.segmenter.decoders import parts as decoder_parts
 from zoo.adapters.segmenter.losses import LOSSES
 from zoo.adapters.segmenter.losses import parts as loss_parts
+from zoo.adapters.segmenter.metrics import SegmentationMetrics
 from zoo.adapters.segmenter.published import MODELS
 from zoo.data import Dataset, Sample
 from zoo.data.masks import BACKGROUND, IGNORE, MOST_CLASSES, pixel_counts, prepare_mask, read_mask
@@ -39,7 +40,7 @@ from zoo.dense.coco_results import Numbering
 from zoo.dense.framing import whole_image
 from zoo.dense.losses import Shape, segmentation_losses
 from zoo.dense.originals import batch_labels_at
-from zoo.dense.segmentation import SegmentationEvaluation, has_foreground
+from zoo.dense.segmentation import has_foreground
 from zoo.errors import ConfigError, DataError
 from zoo.models.adapter import Adapter, ForwardPass, HeadInputs, Inference, Table, Training
 from zoo.numbers import check_class_weights
@@ -49,19 +50,22 @@ from zoo.registry.spec import AdapterSpec, BackboneSpec, ModelSpec, Part, Prepro
 from zoo.targets.outlines import Runs, inside
 
 if TYPE_CHECKING:
+    from jaxtyping import Float
     from PIL import Image
 
 SIDE, FINER_SIDE = 640, 448
-"""Side of the images where a user names none, in pixels, or the next that the backbone takes. The second is for nets
-without a map of stride 32: convolutions see less of a larger image at once, and transformers pay for every token."""
+"""Default side of the images in pixels, rounded up to what the backbone takes. The second is for backbones without a
+map of stride 32: convolutions see a smaller share of a larger image, and transformers pay for every token."""
 
 
 class Segment(msgspec.Struct, frozen=True):
-    """The pixels of a class.
+    """The pixels of one class in an image.
 
     Attributes:
-        label, value: the class and its number. share: of the image's pixels.
-        counts: which pixels, as COCO's compressed runs: https://cocodataset.org/#format-results.
+        label: the class.
+        value: its index.
+        share: its share of the image's pixels.
+        counts: its pixels in COCO's compressed run-length encoding: https://cocodataset.org/#format-results.
     """
 
     label: str
@@ -74,7 +78,9 @@ class Segmentation(msgspec.Struct, frozen=True):
     """A class for every pixel of one image.
 
     Attributes:
-        file: the image. size: its height and width. segments: of the classes that it has, in their order.
+        file: the image.
+        size: its (height, width).
+        segments: the predicted classes in the order of their indices.
     """
 
     file: str
@@ -83,11 +89,11 @@ class Segmentation(msgspec.Struct, frozen=True):
 
     @property
     def mask(self) -> np.ndarray:
-        """The number of every pixel's class, uint8 (height, width)."""
-        found = np.zeros(self.size, np.uint8)
-        for one in self.segments:
-            found[inside(Runs(one.counts), self.size)] = one.value
-        return found
+        """The class index of every pixel, uint8 (height, width)."""
+        mask = np.zeros(self.size, np.uint8)
+        for segment in self.segments:
+            mask[inside(Runs(segment.counts), self.size)] = segment.value
+        return mask
 
 
 @dataclass(frozen=True)
@@ -106,27 +112,27 @@ class Segmenter(Adapter):
         bool,
         Meta(
             "fcn, deeplabv3 and deeplabv3plus also read a map of twice the resolution, which sharpens outlines. "
-            "torchvision's do not."
+            "Those of torchvision do not."
         ),
     ] = True
     auxiliary: Annotated[
-        float, Meta("Deep supervision: weight of the losses of intermediate maps, such as 0.4; 0 for none.", ge=0)
+        float, Meta("Deep supervision: weight of the losses on intermediate maps, such as 0.4; 0 for none.", ge=0)
     ] = 0.0
     loss: Annotated[str, LOSSES, Meta("Training loss, such as ce+0.5*dice.")] = "ce+dice"
     class_weights: Annotated[
         Literal["balanced"] | tuple[float, ...] | None,
         Meta(
-            "Factor of each class in ce and focal; balanced weighs classes inversely to their share of the pixels.",
-            values="balanced | a list with a number at least 0 for each class | null",
+            "Weight of each class in ce and focal; balanced weights classes inversely to their share of the pixels.",
+            values="balanced | a list with one number of at least 0 per class | null",
         ),
     ] = None
     tversky: Annotated[
         tuple[float, float], Meta("Weights of false positives and false negatives in the Tversky loss.", ge=0)
     ] = (0.3, 0.7)
-    gamma: Annotated[float, Meta("Power of the focal loss.", ge=0)] = 2.0
+    gamma: Annotated[float, Meta("Exponent of the focal loss.", ge=0)] = 2.0
     metric: Annotated[
         Literal["miou", "dice", "foreground_iou", "foreground_dice", "pixel_accuracy", "boundary_f1"],
-        Meta("Metric that tells the best epoch; foreground_* are for a background and one class."),
+        Meta("Metric that selects the best epoch; foreground_* are for a background and one class."),
     ] = "miou"
     sliding_window: Annotated[
         bool,
@@ -137,8 +143,8 @@ class Segmenter(Adapter):
     tta_flip: Annotated[
         bool,
         Meta(
-            "Test-time augmentation: average the logits of the image and its mirror image, for better metrics in twice "
-            "the time, as nnU-Net does (doi:10.1038/s41592-020-01008-z)."
+            "Test-time augmentation: average the logits of the image and its mirror image, for better metrics at twice "
+            "the time, as in nnU-Net (doi:10.1038/s41592-020-01008-z)."
         ),
     ] = True
     tta_scales: Annotated[
@@ -153,7 +159,7 @@ class Segmenter(Adapter):
         tuple[int, int], Meta("Height and width of the largest mask; set by the data.", ge=1, hidden=True)
     ] = (1, 1)
     category_ids: Annotated[
-        tuple[int | None, ...], Meta("COCO's numbers of the classes; set by the data.", hidden=True)
+        tuple[int | None, ...], Meta("COCO's category IDs of the classes; set by the data.", hidden=True)
     ] = ()
 
     targets_from = ("masks",)
@@ -169,16 +175,19 @@ class Segmenter(Adapter):
     def __post_init__(self) -> None:
         super().__post_init__()
         if len(self.labels) > MOST_CLASSES:
-            raise ConfigError(f"{len(self.labels)} classes; a mask has room for {MOST_CLASSES}, 0 to 254.")
+            raise ConfigError(
+                f"{len(self.labels)} classes are too many: a segmenter takes at most {MOST_CLASSES}, because masks "
+                "have values from 0 to 254."
+            )
         if not any(self.tversky):
-            raise ConfigError(f"tversky is {self.tversky}; one of the two must be above 0.")
+            raise ConfigError(f"tversky is {self.tversky}; at least one of the two weights must be above 0.")
         if self.metric.startswith("foreground") and self.labels and not has_foreground(self.labels):
             raise ConfigError(
-                f"metric is {self.metric!r}, for two classes of which the first is {BACKGROUND!r}; the classes are "
-                f"{', '.join(map(repr, self.labels))}. Choose miou or dice."
+                f"metric is {self.metric!r}, which needs two classes of which the first is {BACKGROUND!r}; the classes "
+                f"are {', '.join(map(repr, self.labels))}. Choose miou or dice."
             )
         if self.sliding_window and self.tta_scales:
-            raise ConfigError("sliding_window uses one scale: set scale, and leave tta_scales out.")
+            raise ConfigError("sliding_window uses one scale only: set scale, and leave tta_scales out.")
         if isinstance(self.class_weights, tuple):
             check_class_weights(self.class_weights, self.labels)
 
@@ -191,7 +200,7 @@ class Segmenter(Adapter):
         recipe, only_evaluated = decoder_of(self.decoder).recipe, ("frame",)
         return Training(recipe, cached_mirror=True, cached_views=6, tta=self.tta_flip, invariant=only_evaluated)
 
-    # What it needs of a backbone -------------------------------------------------------------------------------
+    # Backbone and head -----------------------------------------------------------------------------------------
     def backbone_options(self, spec: BackboneSpec) -> Mapping[str, Any]:
         return backbone_options(spec, self.decoder)
 
@@ -207,8 +216,7 @@ class Segmenter(Adapter):
     def build(self, inputs: HeadInputs, *, rngs: nnx.Rngs) -> nnx.Module:
         if len(self.labels) < 2:
             raise ConfigError(
-                f"a segmenter needs at least two classes, one of which may be {BACKGROUND!r}: give labels= or "
-                "num_classes=."
+                f"a segmenter needs at least two classes (one may be {BACKGROUND!r}): give labels= or num_classes=."
             )
         return SegmentationHead(
             self.decoder,
@@ -222,11 +230,11 @@ class Segmenter(Adapter):
             rngs=rngs,
         )
 
-    # Learning --------------------------------------------------------------------------------------------------
+    # Training --------------------------------------------------------------------------------------------------
     def fitted(self, dataset: Dataset) -> Self:
-        known = replace(self, category_ids=dataset.category_ids)
+        adapter = replace(self, category_ids=dataset.category_ids)
         if self.class_weights != "balanced":
-            return known
+            return adapter
         counts = pixel_counts(dataset)
         if not counts.all():
             empty = [name for name, count in zip(dataset.classes, counts, strict=True) if not count]
@@ -234,10 +242,10 @@ class Segmenter(Adapter):
                 f"class_weights=balanced needs pixels of every class; {dataset.name} has none of {empty!r}."
             )
         weights = counts.sum() / (len(counts) * counts)
-        return replace(known, class_weights=tuple(weights.tolist()))
+        return replace(adapter, class_weights=tuple(weights.tolist()))
 
     def sized(self, datasets: Sequence[Dataset]) -> tuple[Self, str]:
-        heights, widths = zip(*(sample.target.size for part in datasets for sample in part), strict=True)
+        heights, widths = zip(*(sample.target.size for dataset in datasets for sample in dataset), strict=True)
         return replace(self, room=(max(heights), max(widths))), ""
 
     def targets(self, sample: Sample, preprocess: Preprocess) -> dict[str, np.ndarray]:
@@ -256,7 +264,7 @@ class Segmenter(Adapter):
         weights = self.class_weights if isinstance(self.class_weights, tuple) else ()
         shape = Shape(*self.tversky, self.gamma)
 
-        def of(logits: Array) -> dict[str, Array]:
+        def of(logits: Float[Array, "b h w classes"]) -> dict[str, Float[Array, " b"]]:
             return segmentation_losses(logits, batch["mask"], LOSSES.terms(self.loss), weights=weights, shape=shape)
 
         terms = {f"loss_{name}": term for name, term in of(forward.outputs["logits"]).items()}
@@ -265,10 +273,14 @@ class Segmenter(Adapter):
             terms["loss_auxiliary"] = self.auxiliary * reduce(add, sums)
         return terms
 
-    # Predicting ------------------------------------------------------------------------------------------------
+    # Prediction ------------------------------------------------------------------------------------------------
     def decode(self, forward: ForwardPass, batch: Mapping[str, Any]) -> dict[str, Array]:
-        """`mask` (b, height, width), uint8: the class of every pixel of the originals, with the `room` there is; `size`
-        (b, 2) of these."""
+        """Return the predicted class of every pixel of the original images.
+
+        Returns:
+            `mask`, uint8 (b, *room), and `size`, the (height, width) of the originals in it, (b, 2). Values beyond the
+            size are meaningless.
+        """
         logits, model = forward.outputs["logits"], forward.model
         pixels = batch["mask"] if "mask" in batch else batch["image"]
         if self.tta_flip:
@@ -286,7 +298,7 @@ class Segmenter(Adapter):
         return MultiScale(self.tta_scales, self.tta_flip)
 
     def segmentation(self, mask: np.ndarray, file: str) -> Segmentation:
-        """A mask, uint8 (height, width), as a typed value."""
+        """Return a mask, uint8 (height, width), as a `Segmentation`."""
         from hotcoco.mask import encode
 
         counts = np.bincount(mask.reshape(-1), minlength=len(self.labels))
@@ -304,16 +316,18 @@ class Segmenter(Adapter):
         rows: list[tuple[Any, ...]] = []
         for one in predictions:
             largest = sorted(one.segments, key=lambda segment: -segment.share)
-            seen = ", ".join(f"{segment.label} {segment.share:.1%}" for segment in largest[:4])
-            rows.append((one.file, f"{one.size[1]}x{one.size[0]}", seen + ", ..." * (len(largest) > 4)))
+            shares = ", ".join(f"{segment.label} {segment.share:.1%}" for segment in largest[:4])
+            rows.append((one.file, f"{one.size[1]}x{one.size[0]}", shares + ", ..." * (len(largest) > 4)))
         return Table(("file", "size", "classes"), rows, right=("size",))
 
     def results(self, predictions: Sequence[Segmentation], data: Dataset | None = None) -> dict[str, Any]:
-        """COCO's result format, and the categories that its numbers stand for; see `zoo.dense.coco_results`. Where
-        nothing numbers the classes, they have the values in the masks. A class's pixels are one object, without a
-        score of its own."""
+        """Return predictions in COCO's result format and the categories of its IDs, see `zoo.dense.coco_results`.
+
+        Without known category IDs, classes have their values in the masks. All pixels of a class are one object, with
+        a score of 1.
+        """
         numbers = Numbering(self.labels, [one.file for one in predictions], data=data, own=self.category_ids, first=0)
-        found = [
+        objects = [
             {
                 "image_id": numbers.image(one.file),
                 "category_id": numbers.category(segment.label),
@@ -323,7 +337,7 @@ class Segmenter(Adapter):
             for one in predictions
             for segment in one.segments
         ]
-        return {"predictions": found, "categories": numbers.categories}
+        return {"predictions": objects, "categories": numbers.categories}
 
     @property
     def rasters(self) -> Mapping[str, Callable[[Segmentation], Image.Image]]:
@@ -340,46 +354,21 @@ class Segmenter(Adapter):
         return SegmentationMetrics(self.labels)
 
     def next_step(self, run: Path) -> str:
-        return f"zoo predict {run} PHOTO --out FOLDER, zoo evaluate {run} DATA"
+        return f"zoo predict {run} IMAGE --out FOLDER, zoo evaluate {run} DATA"
 
     def plots(self, evaluation: Any, folder: Path) -> list[Path]:
-        from zoo.adapters.segmenter.pictures import SHOWN, class_figures, photos
+        from zoo.adapters.segmenter.pictures import SHOWN, class_plot, image_grid
         from zoo.report import WITH_COUNTS, confusion_matrix
 
-        drawn = [class_figures(evaluation.metrics["per_class"], folder / "classes.png")]
+        drawn = [class_plot(evaluation.metrics["per_class"], folder / "classes.png")]
         if len(self.labels) <= WITH_COUNTS:
             file = folder / "confusion.png"
             drawn.append(confusion_matrix(evaluation.accumulated.confusion, self.labels, file, percent=True))
         return [
             *drawn,
-            *photos(self, evaluation.worst(SHOWN), folder / "worst.png"),
-            *photos(self, evaluation.best(SHOWN), folder / "best.png"),
+            *image_grid(self, evaluation.worst(SHOWN), folder / "worst.png"),
+            *image_grid(self, evaluation.best(SHOWN), folder / "best.png"),
         ]
-
-
-class SegmentationMetrics:
-    """The figures of `zoo.dense.segmentation` over the batches of an evaluation."""
-
-    def __init__(self, labels: Sequence[str]):
-        self._evaluation = SegmentationEvaluation(labels)
-
-    def update(self, decoded: Mapping[str, np.ndarray], batch: Mapping[str, np.ndarray]) -> None:
-        for i in np.flatnonzero(batch["valid"]):
-            height, width = batch["frame"][i][4:].astype(int)
-            self._evaluation.add(batch["true_mask"][i][:height, :width], decoded["mask"][i][:height, :width])
-
-    def compute(self) -> dict[str, Any]:
-        return self._evaluation.compute()
-
-    def class_counts(self) -> dict[str, tuple[int, int]]:
-        """How many pixels each class was predicted for, and how many it is true of."""
-        predicted, actual = self.confusion.sum(0), self.confusion.sum(1)
-        return {label: (int(predicted[i]), int(actual[i])) for i, label in enumerate(self._evaluation.labels)}
-
-    @property
-    def confusion(self) -> np.ndarray:
-        """Pixels of each true class (row) by what they were taken for (column), int64 (classes, classes)."""
-        return self._evaluation.confusion
 
 
 @hookimpl
@@ -394,4 +383,4 @@ def zoo_parts() -> list[Part]:
 
 @hookimpl
 def zoo_adapters() -> list[AdapterSpec]:
-    return [AdapterSpec("segmenter", Segmenter, "A class for every pixel.")]
+    return [AdapterSpec("segmenter", Segmenter, "Semantic segmentation: a class for every pixel.")]

@@ -1,4 +1,4 @@
-"""What a segmenter sees, as pictures: masks over photos, masks as indexed images, figures by class."""
+"""Pictures of a segmenter's results: masks over images, masks with a palette, and plots of the metrics."""
 
 from __future__ import annotations
 
@@ -19,26 +19,30 @@ if TYPE_CHECKING:
     from zoo.adapters.segmenter import Segmenter
 
 SHOWN = 9
-"""Images in a picture of the best or the worst."""
+"""Images in a grid of the best or worst predictions."""
 SIDE = 456
-"""Longer side of their panels in pixels."""
+"""Longer side of its panels in pixels."""
 BARS = 80
-"""Most classes that have bars."""
+"""Most classes in the bar chart."""
 LINES = 12
-"""Most classes that a key names."""
+"""Most classes in a legend."""
 OPACITY = 0.55
+"""Opacity of a mask over an image."""
 _PALE = "#c9ccd1"
 
 
 def colours(labels: Sequence[str]) -> np.ndarray:
-    """A colour for every value of a mask, uint8 (256, 3): black for the background, white for what is ignored, zoo's
-    colours for the first classes, and others of many hues."""
+    """Return a colour for every value of a mask, uint8 (256, 3).
+
+    The background is black and ignored pixels are white. The first classes have the colours of plots, and further ones
+    generated hues.
+    """
     table = np.zeros((256, 3), np.uint8)
     named = [i for i, label in enumerate(labels) if label.casefold() != BACKGROUND]
     for place, i in enumerate(named):
         if place < len(COLOURS):
             table[i] = ImageColor.getrgb(COLOURS[place])[:3]
-        else:  # hues a golden section apart are far from one another, however many there are
+        else:  # hues a golden ratio apart are spread evenly, however many there are
             hue, light = place * 0.618034 % 1, 0.42 + 0.16 * (place // 7 % 3)
             table[i] = np.round(255 * np.array(colorsys.hls_to_rgb(hue, light, 0.65)))
     table[IGNORE] = 255
@@ -46,26 +50,32 @@ def colours(labels: Sequence[str]) -> np.ndarray:
 
 
 def indexed(mask: np.ndarray, labels: Sequence[str]) -> Image.Image:
-    """A mask, uint8 (h, w), as an image of palette colours, whose values are the classes' numbers."""
-    image = Image.fromarray(mask)  # of grey values, to which a palette is given
+    """Return a mask, uint8 (h, w), as a palette image whose values are class indices."""
+    image = Image.fromarray(mask)  # a greyscale image, which becomes a palette image below
     image.putpalette(colours(labels).tobytes())
     return image
 
 
 def overlay(pixels: np.ndarray, mask: np.ndarray, labels: Sequence[str]) -> np.ndarray:
-    """A photo, uint8 (h, w, 3), with its classes in colour: all but the background. Grey and other photos, of another
-    number of channels, are shown in grey."""
+    """Return an image with its classes in colour, except the background, uint8 (h, w, 3).
+
+    Args:
+        pixels: uint8 (h, w, c); an image that has not three channels is shown in grey.
+        mask: class indices, uint8 (h, w).
+        labels: names of the classes.
+    """
     pixels = _three_channels(pixels)
-    seen = mask != IGNORE
+    coloured = mask != IGNORE
     for i, label in enumerate(labels):
         if label.casefold() == BACKGROUND:
-            seen &= mask != i
-    painted = pixels.copy()
-    # In whole numbers, and only where there is something: photos may be large.
+            coloured &= mask != i
+    drawn = pixels.copy()
+    # Integer arithmetic, and only on coloured pixels, because images may be large.
     share = round(256 * OPACITY)
-    there = pixels[seen].astype(np.uint16) * (256 - share) + colours(labels)[mask[seen]].astype(np.uint16) * share
-    painted[seen] = (there >> 8).astype(np.uint8)
-    return painted
+    blend = pixels[coloured].astype(np.uint16) * (256 - share)
+    blend += colours(labels)[mask[coloured]].astype(np.uint16) * share
+    drawn[coloured] = (blend >> 8).astype(np.uint8)
+    return drawn
 
 
 def _three_channels(pixels: np.ndarray) -> np.ndarray:
@@ -73,7 +83,13 @@ def _three_channels(pixels: np.ndarray) -> np.ndarray:
 
 
 def outlined(pixels: np.ndarray, mask: np.ndarray, width: int = 2) -> np.ndarray:
-    """A picture, uint8 (h, w, 3), with white lines, on dark ones, where the classes of a mask meet."""
+    """Return an image with white lines, edged in black, where the classes of a mask meet, uint8 (h, w, 3).
+
+    Args:
+        pixels: uint8 (h, w, 3).
+        mask: class indices, uint8 (h, w).
+        width: how wide lines are, in steps of two pixels.
+    """
     line = _edges(mask)
     for _ in range(width - 1):
         line = _grown(line)
@@ -84,7 +100,7 @@ def outlined(pixels: np.ndarray, mask: np.ndarray, width: int = 2) -> np.ndarray
 
 
 def _edges(mask: np.ndarray) -> np.ndarray:
-    """Pixels whose right or lower neighbour is of another class; what is ignored has no edge."""
+    """Return the pixels whose right or lower neighbour has another class. Ignored pixels have no edge."""
     line = np.zeros(mask.shape, bool)
     known = mask != IGNORE
     line[:-1] |= (mask[:-1] != mask[1:]) & known[:-1] & known[1:]
@@ -101,33 +117,37 @@ def _grown(line: np.ndarray) -> np.ndarray:
     return grown
 
 
-# The best and the worst ----------------------------------------------------------------------------------------
+# Best and worst predictions ------------------------------------------------------------------------------------
 
 Entry = tuple[Path, Mapping[str, np.ndarray], Mapping[str, np.ndarray]]
 
 
-def photos(adapter: Segmenter, entries: Sequence[Entry], path: Path) -> list[Path]:
-    """Images of an evaluation with the outlines of what is there, and in colour what was found: the file, or none
-    without images.
+def image_grid(adapter: Segmenter, entries: Sequence[Entry], path: Path) -> list[Path]:
+    """Draw images of an evaluation with true outlines and predicted classes in colour.
 
     Args:
-        entries: (file, decoded arrays, targets), as `zoo.training.Evaluation.worst` gives them.
+        adapter: the segmenter.
+        entries: (file, decoded arrays, targets) as returned by `zoo.training.Evaluation.worst`.
+        path: file to write.
+
+    Returns:
+        The file in a list, or an empty list without images.
     """
     if not entries:
         return []
     panels, captions = [], []
-    seen: set[int] = set()
+    classes: set[int] = set()
     for file, decoded, targets in entries[:SHOWN]:
         height, width = (int(side) for side in targets["frame"][4:])
-        true, found = targets["true_mask"][:height, :width], decoded["mask"][:height, :width]
+        true, predicted = targets["true_mask"][:height, :width], decoded["mask"][:height, :width]
         pixels = _panel(decode(file))
         size = (pixels.shape[0], pixels.shape[1])
-        small = [_nearest(mask, size) for mask in (true, found)]
+        small = [_nearest(mask, size) for mask in (true, predicted)]
         panels.append(outlined(overlay(pixels, small[1], adapter.labels), small[0]))
-        captions.append(_caption(true, found, adapter.labels))
-        seen |= {*np.unique(found).tolist(), *np.unique(true[true != IGNORE]).tolist()}
+        captions.append(_caption(true, predicted, adapter.labels))
+        classes |= {*np.unique(predicted).tolist(), *np.unique(true[true != IGNORE]).tolist()}
     table = colours(adapter.labels)
-    shown = [k for k in sorted(seen) if adapter.labels[k].casefold() != BACKGROUND]
+    shown = [k for k in sorted(classes) if adapter.labels[k].casefold() != BACKGROUND]
     key: dict[str, tuple[str, Any]] = {}
     if len(shown) <= LINES:
         key = {adapter.labels[k]: ("#{:02x}{:02x}{:02x}".format(*table[k]), "-") for k in shown}
@@ -135,7 +155,7 @@ def photos(adapter: Segmenter, entries: Sequence[Entry], path: Path) -> list[Pat
 
 
 def _panel(pixels: np.ndarray) -> np.ndarray:
-    """An image with its longer side about `SIDE`; small ones keep their pixels visible."""
+    """Return an image with a longer side of about `SIDE`. Small images are enlarged by repeating pixels."""
     pixels, longer = _three_channels(pixels), max(pixels.shape[:2])
     if longer > SIDE // 2:
         return thumbnail(pixels, SIDE) if longer > SIDE else pixels
@@ -148,12 +168,11 @@ def _nearest(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return mask[rows[:, None], columns[None, :]]
 
 
-def _caption(true: np.ndarray, found: np.ndarray, labels: Sequence[str]) -> str:
-    """IoU of the class of which the image has the most, beside the background, and the share of pixels that are
-    right."""
-    counts = confusion(true, found, len(labels))
+def _caption(true: np.ndarray, predicted: np.ndarray, labels: Sequence[str]) -> str:
+    """Return the IoU of the image's largest class except the background, and the pixel accuracy."""
+    counts = confusion(true, predicted, len(labels))
     right, union = np.diag(counts), counts.sum(0) + counts.sum(1) - np.diag(counts)
-    accuracy = f"{right.sum() / max(int(counts.sum()), 1):.1%} right"
+    accuracy = f"{right.sum() / max(int(counts.sum()), 1):.1%} correct"
     named = [k for k, label in enumerate(labels) if label.casefold() != BACKGROUND and union[k]]
     if not named:
         return accuracy
@@ -161,14 +180,16 @@ def _caption(true: np.ndarray, found: np.ndarray, labels: Sequence[str]) -> str:
     return f"{shortened(labels[k], 16)} IoU {right[k] / union[k]:.2f}, {accuracy}"
 
 
-# Diagrams ------------------------------------------------------------------------------------------------------
+# Plots ---------------------------------------------------------------------------------------------------------
 
 
-def class_figures(per_class: Mapping[str, Mapping[str, Any]], path: Path) -> Path:
-    """IoU and Dice of each class, the best first, and its share of the true pixels.
+def class_plot(per_class: Mapping[str, Mapping[str, Any]], path: Path) -> Path:
+    """Plot IoU and Dice of each class, best first, with its share of the true pixels.
 
     Args:
-        per_class: class -> `iou`, `dice` (None where the class is nowhere) and `pixels`.
+        per_class: `iou`, `dice` and `pixels` of each class; the first two are None for a class neither true nor
+            predicted anywhere.
+        path: file to write.
     """
     order = sorted(per_class, key=lambda label: (per_class[label]["iou"] is None, -(per_class[label]["iou"] or 0)))
     left_out = max(len(order) - BARS, 0)
@@ -180,7 +201,7 @@ def class_figures(per_class: Mapping[str, Mapping[str, Any]], path: Path) -> Pat
             ax.barh(rows, [per_class[label][name] or 0 for label in kept], 0.74, color=colour, label=name)
         for row, label in enumerate(kept):
             iou, dice = per_class[label]["iou"], per_class[label]["dice"]
-            text = "nowhere" if iou is None else f"{iou:.3f}   {dice:.3f}"
+            text = "absent" if iou is None else f"{iou:.3f}   {dice:.3f}"
             ax.text((dice or 0) + 0.01, row, text, va="center", fontsize=8.5)
         shares = [per_class[label]["pixels"] / total for label in kept]
         names = [f"{shortened(drawable(label), 24)}  ({s:.1%})" for label, s in zip(kept, shares, strict=True)]
@@ -189,6 +210,6 @@ def class_figures(per_class: Mapping[str, Mapping[str, Any]], path: Path) -> Pat
         ax.set(xlim=(0, 1.22), ylim=(len(kept) - 0.4, -0.6), xticks=np.linspace(0, 1, 6))
         ax.grid(False, axis="y")
         ax.grid(True, axis="x")
-        ax.set_title("IoU by class (share of pixels)" + f", {left_out} in the middle left out" * bool(left_out))
+        ax.set_title("IoU by class (share of pixels)" + f", {left_out} in the middle not shown" * bool(left_out))
         page.legend(["Dice", "IoU"], loc="outside upper right", ncols=2)
         return write(page, path)

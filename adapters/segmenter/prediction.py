@@ -1,7 +1,8 @@
-"""Photos to masks of their own size: as a whole, several times, or in overlapping windows of constant memory.
+"""Inference of the segmenter: whole images, multi-scale test-time augmentation, or sliding windows in constant memory.
 
-Every way ends in a map of logits and a frame that says how it shows the photo; only then are there as many numbers as
-pixels, band by band. Logits of several looks are averaged before: a mean of logarithms, which needs no normalisation.
+All of them end in a map of logits and the placement of the original image in it (`zoo.data.transform.Frame`). Class
+scores at full resolution are computed last, band by band. Test-time augmentation averages logits, not probabilities:
+this is the geometric mean of the probabilities up to a factor per pixel, which does not change the best class.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -27,17 +28,22 @@ from zoo.errors import ConfigError
 from zoo.models.model import Model
 from zoo.models.predictor import check_channels, framed
 
+if TYPE_CHECKING:
+    from jaxtyping import Float, UInt8
+
 ROOM = 128
-"""Sides of results are computed as multiples of this, so that photos of many sizes share programs."""
+"""Sides of results are rounded up to multiples of this, so that images of many sizes share compiled programs."""
 WINDOWS = 4
-"""Windows that are looked at together."""
+"""Windows in a batch."""
 
 
 @partial(jax.jit, static_argnums=(0, 3))
-def _logits(graphdef: nnx.GraphDef[Model], state: nnx.State, pixels: Array, flip: bool) -> Array:
+def _logits(
+    graphdef: nnx.GraphDef[Model], state: nnx.State, pixels: UInt8[Array, "b h w c"], flip: bool
+) -> Float[Array, "b H W classes"]:
     model = nnx.merge(graphdef, state)
 
-    def of(pixels: Array) -> Array:
+    def of(pixels: UInt8[Array, "b h w c"]) -> Float[Array, "b H W classes"]:
         logits: Array = model(model.normalize(pixels))["logits"]
         return logits
 
@@ -45,26 +51,35 @@ def _logits(graphdef: nnx.GraphDef[Model], state: nnx.State, pixels: Array, flip
 
 
 class Look:
-    """The logits that a model has of uint8 batches (b, h, w, c), (b, h', w', classes); with `flip`, the mean of those
-    of images and mirror images."""
+    """The logits of a model for batches of uint8 pixels.
+
+    Args:
+        model: the model, which is put in evaluation mode.
+        flip: whether to average the logits of images and their mirror images.
+    """
 
     def __init__(self, model: Model, flip: bool):
         model.eval()
         self.parts, self.flip = nnx.split(model), flip
 
-    def __call__(self, pixels: np.ndarray) -> Array:
+    def __call__(self, pixels: UInt8[np.ndarray, "b h w c"]) -> Float[Array, "b H W classes"]:
         return _logits(*self.parts, pixels, self.flip)
 
 
 def _labels(logits: Any, frame: np.ndarray, prepared: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
-    """See `zoo.dense.originals.labels_at`; of exactly this size."""
+    """Return `zoo.dense.originals.labels_at`, cut to `size`."""
     room = tuple(-(-side // ROOM) * ROOM for side in size)
     return np.asarray(labels_of_one(logits, frame.astype(np.float32), prepared, room))[: size[0], : size[1]]
 
 
 @dataclass(frozen=True)
 class MultiScale:
-    """Each image as a whole, at the sizes of training and at others; see `whole`."""
+    """Inference on whole images at the training size and, for test-time augmentation, at other scales; see `whole`.
+
+    Attributes:
+        scales: factors of the training size to predict at, too.
+        flip: whether to average with mirror images.
+    """
 
     scales: tuple[float, ...]
     flip: bool
@@ -77,7 +92,13 @@ class MultiScale:
 
 @dataclass(frozen=True)
 class SlidingWindow:
-    """Each image by itself, in overlapping windows; see `slide`."""
+    """Inference on one image at a time in overlapping windows; see `slide`.
+
+    Attributes:
+        overlap: share of a window that the next one overlaps.
+        scale: factor by which images are resized first.
+        flip: whether to average with mirror images.
+    """
 
     overlap: float
     scale: float
@@ -91,37 +112,47 @@ class SlidingWindow:
 
 
 def _decoded(mask: np.ndarray) -> dict[str, np.ndarray]:
-    """A mask as `Segmenter.decode` gives those of a batch."""
+    """Return a mask in the form of a row of `Segmenter.decode`."""
     return {"mask": mask, "size": np.array(mask.shape, np.float32)}
 
 
-# As a whole ----------------------------------------------------------------------------------------------------
+# Whole images --------------------------------------------------------------------------------------------------
 
 
 def whole(
     model: Model, images: Sequence[Path | np.ndarray], batch_size: int, *, flip: bool, scales: Sequence[float]
 ) -> list[np.ndarray]:
-    """The class of every pixel of each photo, uint8 (height, width).
+    """Return the class of every pixel of each image, uint8 (height, width).
 
     Args:
-        scales: further sizes that the photos are looked at, as factors of the frames'.
+        model: a segmenter.
+        images: files or pixels.
+        batch_size: images in a batch.
+        flip: whether to average with mirror images.
+        scales: factors of the training size to predict at, too; the logits of all are averaged.
+
+    Raises:
+        ConfigError: for scales on a backbone of a fixed image size.
     """
     look = Look(model, flip)
     others = _scaled(model, scales)
-    found: dict[int, np.ndarray] = {}
+    masks: dict[int, np.ndarray] = {}
     for rows, pixels, frames in framed(model.card, images, batch_size):
         logits, prepared = look(pixels), pixels.shape[1:3]
         for scale in others:
             logits = logits + _at_scale(model, look, [images[i] for i in rows], frames, prepared, logits, scale)
         for i, one, frame in zip(rows, logits, frames, strict=False):
-            found[i] = _labels(one, frame, prepared, (int(frame[4]), int(frame[5])))
-    return [found[i] for i in range(len(images))]
+            masks[i] = _labels(one, frame, prepared, (int(frame[4]), int(frame[5])))
+    return [masks[i] for i in range(len(images))]
 
 
 def _scaled(model: Model, scales: Sequence[float]) -> tuple[float, ...]:
-    """The scales. Raises `ConfigError` where the backbone takes images of one size only."""
+    """Return the scales. Raises `ConfigError` for a backbone of a fixed image size."""
     if scales and any(model.spec.stage(name).kind == "tokens" for name in model.adapter.taps(model.spec)):
-        raise ConfigError(f"{model.spec.name} was built for images of one size: leave tta_scales out, or use tta_flip.")
+        raise ConfigError(
+            f"tta_scales needs a backbone that takes images of any size, and {model.spec.name} takes one size only: "
+            "leave tta_scales out, or use tta_flip."
+        )
     return tuple(scales)
 
 
@@ -131,10 +162,20 @@ def _at_scale(
     images: Sequence[Path | np.ndarray],
     frames: np.ndarray,
     prepared: tuple[int, int],
-    like: Array,
+    like: Float[Array, "b H W classes"],
     scale: float,
-) -> Array:
-    """The logits of photos of one frame, looked at in another size, where those of `prepared` pixels have theirs."""
+) -> Float[Array, "b H W classes"]:
+    """Predict images at another size, and resample the logits to the positions of `like`.
+
+    Args:
+        model: a segmenter.
+        look: computes its logits.
+        images: the images of one batch.
+        frames: their placement in the batch, (b, 6).
+        prepared: (height, width) of the batch.
+        like: logits of the batch.
+        scale: factor of that size.
+    """
     multiple = int(np.lcm(model.spec.size_multiple, _coarsest(model)))
     height, width = (max(round(side * scale / multiple), 1) * multiple for side in prepared)
     size = (height, width)
@@ -145,39 +186,57 @@ def _at_scale(
 
 @partial(jax.jit, static_argnums=(2, 4, 5))
 def _moved(
-    logits: Array,
-    seen: Array,
+    logits: Float[Array, "b h w c"],
+    sources: Float[Array, "b 6"],
     size: tuple[int, int],
-    frames: Array,
+    frames: Float[Array, "b 6"],
     prepared: tuple[int, int],
     positions: tuple[int, int],
-) -> Array:
-    """Logits of images of `size` that show originals as `seen` (b, 6) says, where a map of so many positions of images
-    of `prepared` pixels, which show them as `frames` says, has its own."""
+) -> Float[Array, "b H W c"]:
+    """Resample logits of images prepared in one way to the positions of a map of the same images prepared in another.
 
-    def one(x: Array, seen: Array, frame: Array) -> Array:
+    Args:
+        logits: logits of the first preparation.
+        sources: placement of the originals in it, see `zoo.data.transform.Frame`.
+        size: its (height, width) in pixels.
+        frames: placement of the originals in the second preparation.
+        prepared: its (height, width) in pixels.
+        positions: (rows, columns) of its map.
+    """
+
+    def one(x: Float[Array, "h w c"], source: Float[Array, " 6"], frame: Float[Array, " 6"]) -> Float[Array, "H W c"]:
+        # The two preparations are scaled and shifted differently. So each position is traced back to the original
+        # image, and from there forward to the map of `x`. Centres of pixels lie at half-integers.
         matrices = []
         for axis in (0, 1):
             at = (jnp.arange(positions[axis], dtype=jnp.float32) + 0.5) * (prepared[axis] / positions[axis])
             original = (at - frame[2 + axis]) / frame[axis]
-            there = (original * seen[axis] + seen[2 + axis]) * (x.shape[axis] / size[axis]) - 0.5
-            matrices.append(sampling(there, x.shape[axis]))
+            places = (original * source[axis] + source[2 + axis]) * (x.shape[axis] / size[axis]) - 0.5
+            matrices.append(sampling(places, x.shape[axis]))
         return jnp.einsum("Hh,hwc,Ww->HWc", matrices[0], x, matrices[1])
 
-    return jax.vmap(one)(logits, seen, frames)
+    return jax.vmap(one)(logits, sources, frames)
 
 
 def _coarsest(model: Model) -> int:
-    """The largest stride among the maps that are read."""
+    """Return the largest stride of the stages that the decoder reads."""
     return max(model.spec.stage(name).stride for name in model.adapter.taps(model.spec))
 
 
-# In windows ----------------------------------------------------------------------------------------------------
+# Sliding windows -----------------------------------------------------------------------------------------------
 
 
 def starts(length: int, window: int, overlap: float, multiple: int) -> list[int]:
-    """Where windows begin along a side of `length` pixels: at multiples of `multiple`, evenly, the last one at the end
-    or just beyond it, each with at least a share `overlap` in common with the next as far as that can be."""
+    """Return where windows begin along one side of an image.
+
+    Windows are evenly spaced, and the last ends at the end of the image or just beyond it.
+
+    Args:
+        length: side of the image in pixels.
+        window: side of a window.
+        overlap: smallest share of a window that the next one overlaps, where `multiple` allows it.
+        multiple: windows begin at multiples of this.
+    """
     last = max(-(-(length - window) // multiple), 0)
     step = max(int(window * (1 - overlap)) // multiple, 1)
     count = -(-last // step)
@@ -185,18 +244,26 @@ def starts(length: int, window: int, overlap: float, multiple: int) -> list[int]
 
 
 def profile(begins: Sequence[int], index: int, window: int, overlap: float, places: np.ndarray) -> np.ndarray:
-    """The weight of a window at `places` (n,), in pixels from where it begins.
+    """Return the blending weight of a window along one axis.
 
-    At a side where there is another window it is 0 for a quarter of the overlap, where what lies beyond would matter
-    most, then rises as a raised cosine over half of it; together, windows weigh something everywhere.
+    Args:
+        begins: where windows begin, in pixels.
+        index: which of them.
+        window: side of a window.
+        overlap: share of a window that the next one overlaps.
+        places: coordinates in pixels from the start of the window, (n,).
     """
+    # Near its border a window lacks context, so its logits there differ from those of the whole image. Towards a
+    # neighbour the weight is therefore 0 for the outer quarter of the overlap and rises as a raised cosine over the
+    # middle half. Where one weight falls the neighbour's rises, so the sum, which blending divides by, is never 0. At
+    # the border of the image, where there is no neighbour, the weight is 1.
     gaps = np.diff(begins)
     common = min(overlap * window, window - np.max(gaps)) if len(gaps) else 0.0
     weight = np.ones(len(places))
     if common <= 0:
         return weight
-    for there, depth in ((index > 0, places), (index < len(begins) - 1, window - places)):
-        if there:
+    for has_neighbour, depth in ((index > 0, places), (index < len(begins) - 1, window - places)):
+        if has_neighbour:
             rise = np.clip((depth - common / 4) / (common / 2), 0, 1)
             weight = np.minimum(weight, 0.5 - 0.5 * np.cos(np.pi * rise))
     return weight
@@ -205,23 +272,32 @@ def profile(begins: Sequence[int], index: int, window: int, overlap: float, plac
 def slide(
     model: Model, image: Path | np.ndarray, overlap: float, scale: float, *, flip: bool, windows: int = WINDOWS
 ) -> np.ndarray:
-    """The class of every pixel of a photo, uint8 (height, width), from windows as large as the model's images.
+    """Return the class of every pixel of an image, uint8 (height, width), from overlapping windows of the model's size.
 
-    Only one row of windows is kept at a time. On a convolutional net whose outputs depend on no more than a quarter of
-    the overlap around them, the result is that of the whole photo in one piece.
+    Only one row of windows is in memory at a time. For a convolutional network whose receptive field reaches no
+    farther than a quarter of the overlap, the result equals that of the whole image in one piece.
 
     Args:
-        overlap: share that neighbouring windows have in common. scale: the photo is resized by it before.
+        model: a segmenter.
+        image: a file or pixels.
+        overlap: share of a window that the next one overlaps.
+        scale: factor by which the image is resized first.
+        flip: whether to average with mirror images.
+        windows: windows in a batch.
+
+    Raises:
+        ConfigError: if the maps of windows of this size cannot be joined.
     """
     pixels = decode(image) if isinstance(image, Path) else image
     original = (pixels.shape[0], pixels.shape[1])
-    seen = _resized(pixels, scale, model.card.preprocess.interpolation)
-    check_channels(model.card, place(seen[:1, :1], model.card.preprocess, (1, 1)), image)
-    scales = np.array([seen.shape[0] / original[0], seen.shape[1] / original[1]])
+    resized = _resized(pixels, scale, model.card.preprocess.interpolation)
+    check_channels(model.card, place(resized[:1, :1], model.card.preprocess, (1, 1)), image)
+    scales = np.array([resized.shape[0] / original[0], resized.shape[1] / original[1]])
     labels = np.empty(original, np.uint8)
-    done, last = 0, None  # rows of the photo that are ready, and the last row of logits above
-    for first, final, logits, step in _bands(model, seen, overlap, Look(model, flip), windows):
-        # `logits` begin at row `first` of the map; the row above them is kept, as pixels lie between rows.
+    done, last = 0, None  # finished rows of the image, and the last row of logits of the band above
+    for first, final, logits, step in _bands(model, resized, overlap, Look(model, flip), windows):
+        # `logits` begin at row `first` of the map. Pixels between two rows of logits are interpolated from both, so
+        # the last row of the band above is put on top, and pixels below the last row's centre wait for the next band.
         rows = logits if last is None else np.concatenate([last, logits])
         first -= len(rows) - len(logits)
         last = logits[-1:]
@@ -248,42 +324,50 @@ def _resized(pixels: np.ndarray, scale: float, interpolation: str) -> np.ndarray
 def _bands(
     model: Model, image: np.ndarray, overlap: float, look: Look, windows: int
 ) -> Iterator[tuple[int, bool, np.ndarray, int]]:
-    """(first row, whether it is the last band, blended logits (rows, columns, classes), pixels from one position to
-    the next) of an image, from the top."""
+    """Yield the blended logits of an image in bands, from the top.
+
+    Yields:
+        The first row of the map, whether the band is the last, its logits (rows, columns, classes), and the stride of
+        the map in pixels.
+    """
     window = model.card.preprocess.size
     sides = jax.eval_shape(look, np.zeros((1, *window, model.card.in_channels), np.uint8)).shape[1:3]
     step = max(round(window[0] / sides[0]), 1)
     if (sides[0] * step, sides[1] * step) != window:
         raise ConfigError(
-            f"{model.spec.name} gives maps of {sides[0]}x{sides[1]} for windows of {window[0]}x{window[1]}, which "
-            "cannot be put side by side: choose another image_size, or leave sliding_window out."
+            f"{model.spec.name} gives maps of {sides[0]}x{sides[1]} for windows of {window[0]}x{window[1]} pixels, "
+            "which have no common stride and cannot be joined: choose another image_size, or leave sliding_window out."
         )
+    # Windows begin at multiples of the coarsest stride, so that convolutions and pooling of stride > 1 meet the same
+    # pixels as in the whole image, and maps of neighbouring windows fall on one grid.
     multiple = int(np.lcm(_coarsest(model), step))
     down, across = (starts(image.shape[axis], window[axis], overlap, multiple) for axis in (0, 1))
     places = [(np.arange(side) + 0.5) * step for side in sides]
     columns = (across[-1] + window[1]) // step
     sums: Any = None
     for i, top in enumerate(down):
-        if sums is not None:  # what the windows above have given to these rows
-            kept = (top - down[i - 1]) // step
-            sums = [np.concatenate([part[kept:], np.zeros_like(part[:kept])]) for part in sums]
+        # `sums` holds weighted logits and weights of the current row of windows. Rows that no further window touches
+        # are yielded; the others move to the top, with what the windows above have added to them.
+        if sums is not None:
+            finished = (top - down[i - 1]) // step
+            sums = [np.concatenate([each[finished:], np.zeros_like(each[:finished])]) for each in sums]
         vertical = profile(down, i, window[0], overlap, places[0])
-        for batch, logits in _looked_at(model, image, look, top, across, windows):
+        for batch, logits in _window_logits(model, image, look, top, across, windows):
             if sums is None:
                 sums = [np.zeros((sides[0], columns, depth), np.float32) for depth in (logits.shape[-1], 1)]
             for j, one in zip(batch, logits, strict=False):
                 weight = np.outer(vertical, profile(across, j, window[1], overlap, places[1]))[..., None]
-                there = slice(across[j] // step, across[j] // step + sides[1])
-                sums[0][:, there] += one * weight.astype(np.float32)
-                sums[1][:, there] += weight.astype(np.float32)
+                under = slice(across[j] // step, across[j] // step + sides[1])
+                sums[0][:, under] += one * weight.astype(np.float32)
+                sums[1][:, under] += weight.astype(np.float32)
         rows = (down[i + 1] - top) // step if i + 1 < len(down) else sides[0]
         yield top // step, i + 1 == len(down), sums[0][:rows] / sums[1][:rows], step
 
 
-def _looked_at(
+def _window_logits(
     model: Model, image: np.ndarray, look: Look, top: int, across: Sequence[int], windows: int
 ) -> Iterator[tuple[list[int], np.ndarray]]:
-    """(numbers of windows, their logits) of a row of windows, a few at a time; always as many, for one program."""
+    """Yield (indices, logits) of a row of windows, in batches of one size so that one compiled program serves all."""
     size = model.card.preprocess.size
     for start in range(0, len(across), windows):
         batch = list(range(start, min(start + windows, len(across))))
