@@ -1,11 +1,12 @@
-"""Faster R-CNN: a first stage proposes where there may be objects, a second one looks at each proposal.
+"""Faster R-CNN: a two-stage detector. A region proposal network, then classification and regression of each proposal.
 
 Papers: arXiv:1506.01497; on a feature pyramid arXiv:1612.03144; RoIAlign arXiv:1703.06870. Names, constants and results
-are those of torchvision 0.28's `fasterrcnn_resnet50_fpn`. All shapes are fixed: there are always so many proposals,
-samples and detections, with a mask of which are there.
+are those of torchvision 0.28's `fasterrcnn_resnet50_fpn`.
 
-`Head`, its `losses` and `decode` are called as those of the other heads, see `zoo.adapters.detector.fcos`. Class i
-of zoo is output i + 1 here, as in the checkpoints: output 0 is the background.
+All shapes are static: the numbers of proposals, samples and detections are fixed, and a mask says which are valid.
+
+`Head`, its `losses` and `decode` have the interface that `zoo.adapters.detector.fcos` describes. Class i of zoo is
+output i + 1 here, as in the checkpoints: output 0 is the background.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -32,38 +33,48 @@ from zoo.dense.points import Steps, map_steps
 from zoo.dense.roi_align import roi_align
 from zoo.layers import Linear, Normal
 
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Integer, Key
+
+    PerImage = Float[Array, " b"]
+
 CODE_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
-"""Factors of what the second stage says of a box's x, y, width and height: they make it about as large as one."""
+"""Factors of the second stage's box codes (x, y, width, height). They bring the codes to a magnitude of about 1."""
 ANCHOR_STRIDES = 8
-"""Strides in the side of a square anchor: 32 pixels at a stride of 4, as in arXiv:1612.03144, section 4.1."""
+"""Side of a square anchor in strides: 32 pixels at a stride of 4, as in arXiv:1612.03144, section 4.1."""
 SMALLEST = 1e-2
-"""Pixels: detections with a shorter side are dropped."""
+"""Shortest side of a detection in pixels; smaller ones are dropped."""
 PIXELS_PER_PROPOSAL = 640
-"""800x800 pixels have torchvision's 1000 proposals."""
+"""Pixels of an image for each of its proposals: 800x800 pixels have 1000, as in torchvision."""
 TORCHVISION = {**layouts.TORCHVISION, "head.head.rpn": "rpn", "head.head.roi_heads": "roi_heads"}
 """Key layout of torchvision's Faster R-CNN, see `zoo.adapters.detector.layouts`."""
 PUBLISHED = {
     **TORCHVISION,
     "head.head.rpn.head.conv.0.0": "rpn.head.conv",
     **{
-        f"head.neck.{part}.{i}.0": f"backbone.fpn.{part}.{i}"
-        for part in ("inner_blocks", "layer_blocks")
+        f"head.neck.{blocks}.{i}.0": f"backbone.fpn.{blocks}.{i}"
+        for blocks in ("inner_blocks", "layer_blocks")
         for i in range(4)
     },
 }
-"""That of the file published for COCO, which is older: torchvision renames these as it reads it."""
+"""Key layout of the file published for COCO. It has older names, which torchvision changes when it reads the file."""
 
 
 class TwoMLPHead(nnx.Module):
-    """Regions (..., bins, bins, c) -> features (..., width): two affine maps, each with a ReLU."""
+    """Two linear layers with ReLUs, from the maps of regions to features.
+
+    Args:
+        inputs: bins * bins * channels of a region's map.
+        width: number of features.
+    """
 
     def __init__(self, inputs: int, width: int, *, rngs: nnx.Rngs):
         self.fc6 = Linear(inputs, width, kernel_init=Normal(math.sqrt(2 / inputs)), rngs=rngs)
         self.fc7 = Linear(width, width, kernel_init=Normal(math.sqrt(2 / width)), rngs=rngs)
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Float[Array, "*n bins bins c"]) -> Float[Array, "*n width"]:
         *count, height, width, channels = x.shape
-        # The checkpoints' matrix has channels first. To turn the matrix is cheaper than to turn every region.
+        # The checkpoints' matrix expects channels first. Transposing the matrix is cheaper than transposing regions.
         kernel = self.fc6.kernel[...].reshape(channels, height, width, -1)
         kernel = jnp.moveaxis(kernel, 0, 2).reshape(height * width * channels, -1).astype(x.dtype)
         assert self.fc6.bias is not None
@@ -72,25 +83,32 @@ class TwoMLPHead(nnx.Module):
 
 
 class FastRCNNPredictor(nnx.Module):
-    """Features (..., width) -> logits (..., classes + 1) with the background first, and for each class how the box must
-    change (..., classes + 1, 4)."""
+    """The outputs of the second stage: class logits, background first, and box codes for each class.
+
+    Args:
+        width: number of features.
+        classes: number of classes, without the background.
+    """
 
     def __init__(self, width: int, classes: int, *, rngs: nnx.Rngs):
         self.cls_score = Linear(width, classes + 1, kernel_init=Normal(0.01), rngs=rngs)
         self.bbox_pred = Linear(width, 4 * (classes + 1), kernel_init=Normal(0.001), rngs=rngs)
 
-    def __call__(self, x: Array) -> tuple[Array, Array]:
+    def __call__(self, x: Float[Array, "*n width"]) -> tuple[Float[Array, "*n outputs"], Float[Array, "*n outputs 4"]]:
         codes = self.bbox_pred(x)
         return self.cls_score(x), codes.reshape(*codes.shape[:-1], -1, 4)
 
 
 class RoIHeads(nnx.Module):
-    """The second stage: logits and boxes of regions of a pyramid's maps.
+    """The second stage: class logits and box codes of proposals, from the maps of a pyramid.
 
     Args:
-        strides, channels: of the maps. classes: how many, without the background.
-        bins: side of the map that a region becomes. width: of the two affine maps.
-        samples: proposals of an image that are learned from, at most a quarter of them on objects.
+        strides: of the maps.
+        channels: of the maps.
+        classes: number of classes, without the background.
+        bins: side of the map that RoIAlign gives for a region.
+        width: of the two linear layers.
+        samples: proposals of an image that enter the loss; at most a quarter of them are positive.
     """
 
     def __init__(
@@ -108,43 +126,69 @@ class RoIHeads(nnx.Module):
         self.box_predictor = FastRCNNPredictor(width, classes, rngs=rngs)
         self.strides, self.bins, self.samples = tuple(strides), bins, samples
 
-    def __call__(self, maps: Sequence[Array], boxes: Array) -> tuple[Array, Array]:
-        """Maps of the levels and regions (b, n, 4) -> logits (b, n, classes + 1), codes (b, n, classes + 1, 4)."""
+    def __call__(
+        self, maps: Sequence[Float[Array, "b _h _w channels"]], boxes: Float[Array, "b n 4"]
+    ) -> tuple[Float[Array, "b n outputs"], Float[Array, "b n outputs 4"]]:
+        """Return the logits and codes of the regions `boxes`, with classes + 1 outputs."""
         levels = list(maps[: len(self.strides)])
         return self.box_predictor(self.box_head(roi_align(levels, boxes, self.strides, bins=self.bins)))
 
     def select(
-        self, proposals: Array, there: Array, truth: Array, labels: Array, shown: Array, key: Array
-    ) -> tuple[Array, Array, Array, Array]:
-        """What one image is learned from: regions (n, 4), their outputs' index (n,), 0 for the background, what the
-        regressor is to say (n, 4), and which of the n are there (n,). The truth is among the proposals."""
+        self,
+        proposals: Float[Array, "proposals 4"],
+        proposal_valid: Bool[Array, " proposals"],
+        truth: Float[Array, "m 4"],
+        labels: Integer[Array, " m"],
+        truth_valid: Bool[Array, " m"],
+        key: Key[Array, ""],
+    ) -> tuple[Float[Array, "n 4"], Integer[Array, " n"], Float[Array, "n 4"], Bool[Array, " n"]]:
+        """Sample the regions of one image that enter the loss.
+
+        Returns:
+            The regions, the index of the output of each (0 for the background), the target codes, and which of them
+            are valid.
+        """
+        # The true boxes join the proposals: early in training hardly any proposal fits an object, and the second stage
+        # would have no positives.
         boxes = jnp.concatenate([proposals, truth])
-        there = jnp.concatenate([there, shown])
-        matched = match(boxes, truth, shown, high=0.5, low=0.5, best=False)
-        draw = sample(key, there & (matched >= 0), there & (matched == BACKGROUND), count=self.samples, fraction=0.25)
+        valid = jnp.concatenate([proposal_valid, truth_valid])
+        matched = match(boxes, truth, truth_valid, high=0.5, low=0.5, best=False)
+        draw = sample(key, valid & (matched >= 0), valid & (matched == BACKGROUND), count=self.samples, fraction=0.25)
         matched, boxes = matched[draw.chosen], boxes[draw.chosen]
         nearest = jnp.maximum(matched, 0)
         outputs = jnp.where(draw.valid & (matched >= 0), labels[nearest].astype(jnp.int32) + 1, 0)
-        wanted = coder.encode(truth[nearest], boxes, CODE_WEIGHTS)
-        return jnp.where(draw.valid[:, None], boxes, 0.0), outputs, wanted, draw.valid
+        codes = coder.encode(truth[nearest], boxes, CODE_WEIGHTS)
+        return jnp.where(draw.valid[:, None], boxes, 0.0), outputs, codes, draw.valid
 
     def losses(
         self,
-        maps: Sequence[Array],
-        proposals: tuple[Array, Array],
-        truth: Array,
-        labels: Array,
-        shown: Array,
-        counted: Array,
-        keys: Array,
-    ) -> dict[str, Array]:
-        """Of each image (b,): `loss_classifier` (cross-entropy) and `loss_box_reg` (smooth L1), each the mean over the
-        samples of the batch, see `averaged`. Arguments are those of `RPN.losses`; labels: (b, m)."""
-        boxes, outputs, wanted, valid = jax.vmap(self.select)(*proposals, truth, labels, shown, keys)
+        maps: Sequence[Float[Array, "b _h _w channels"]],
+        proposals: tuple[Float[Array, "b n 4"], Bool[Array, "b n"]],
+        truth: Float[Array, "b m 4"],
+        labels: Integer[Array, "b m"],
+        truth_valid: Bool[Array, "b m"],
+        counted: Bool[Array, " b"],
+        keys: Key[Array, " b"],
+    ) -> dict[str, PerImage]:
+        """Return the two terms of the loss of each image.
+
+        They are `loss_classifier` (cross-entropy) and `loss_box_reg` (smooth L1). Their mean over images is the mean
+        over the samples of the batch, see `averaged`.
+
+        Args:
+            maps: of the levels, finest first.
+            proposals: of `RPN.proposals`.
+            truth: true boxes.
+            labels: their classes.
+            truth_valid: False for padding.
+            counted: False for images that only fill up the batch.
+            keys: random keys of the sampling.
+        """
+        boxes, outputs, target_codes, valid = jax.vmap(self.select)(*proposals, truth, labels, truth_valid, keys)
         logits, codes = (y.astype(jnp.float32) for y in self(maps, boxes))
         entropy = optax.softmax_cross_entropy_with_integer_labels(logits, outputs)
-        own = jnp.take_along_axis(codes, outputs[..., None, None], axis=2)[:, :, 0]
-        distance = jnp.sum(smooth_l1(own, wanted), axis=-1)
+        codes = jnp.take_along_axis(codes, outputs[..., None, None], axis=2)[:, :, 0]  # those of the true class
+        distance = jnp.sum(smooth_l1(codes, target_codes), axis=-1)
         mean = partial(averaged, sampled=jnp.sum(valid, axis=1), counted=counted)
         return {
             "loss_classifier": mean(jnp.sum(jnp.where(valid, entropy, 0.0), axis=1)),
@@ -153,19 +197,27 @@ class RoIHeads(nnx.Module):
 
 
 class Head(nnx.Module):
-    """Both stages.
+    """Faster R-CNN's head: both stages.
+
+    torchvision has 1000 candidates and proposals, 2000 of each in training, for images of any size. The cost of the
+    second stage is proportional to the number of proposals.
 
     Args:
-        strides, channels: of the levels, finest first. classes: how many, without the background.
-        ratios: of the anchors' height to their width.
+        strides: of the levels, finest first.
+        channels: of the levels.
+        classes: number of classes, without the background.
+        ratios: height divided by width of the anchors.
         steps: distance between anchors, see `zoo.dense.points.map_steps`.
-        regions: so many levels, from the finest, are read by the second stage.
-        bins, width: of the second stage: side of the map that a region becomes, width of its affine maps.
-        candidates: anchors of each level that compete. proposals: of an image; 0 for one in 640 of its pixels, at least
-            100 and at most 1000. `training_candidates` and `training_proposals` are those in training, 0 for the same;
-            torchvision has 1000 of each, 2000 in training, at any size. The second stage's cost follows the proposals.
-        anchor_samples, samples: anchors and proposals of an image that are learned from.
-        overlap: IoU above which the less likely of two proposals is dropped.
+        regions: number of levels, from the finest, that the second stage reads.
+        bins: side of the map that RoIAlign gives for a region.
+        width: of the second stage's linear layers.
+        candidates: most likely anchors of each level that enter NMS.
+        proposals: proposals of an image; 0 for one in 640 pixels, at least 100 and at most 1000.
+        training_candidates: `candidates` in training; 0 for the same.
+        training_proposals: `proposals` in training; 0 for the same.
+        anchor_samples: anchors of an image that enter the loss.
+        samples: proposals of an image that enter the loss.
+        overlap: NMS IoU threshold between proposals of one level.
     """
 
     def __init__(
@@ -198,29 +250,38 @@ class Head(nnx.Module):
         self.deterministic = False
         self.rngs = rngs.sampling.fork()
 
-    def _first_stage(self, maps: Sequence[Array]) -> dict[str, Any]:
+    def _first_stage(self, maps: Sequence[Float[Array, "b _h _w channels"]]) -> dict[str, Any]:
         sizes = [(x.shape[1], x.shape[2]) for x in maps]
         sides = [ANCHOR_STRIDES * stride for stride in self.strides]
         grids = coder.grid_anchors(sizes, map_steps(sizes, self.strides, self.steps), sides, self.ratios)
         return {**self.rpn(maps), "anchors": [jnp.asarray(level) for level in grids]}
 
     def _proposals(
-        self, outputs: Outputs, maps: Sequence[Array], size: Size | None, candidates: int, count: int
-    ) -> tuple[Array, Array]:
+        self,
+        outputs: Outputs,
+        maps: Sequence[Float[Array, "b _h _w channels"]],
+        size: Size | None,
+        candidates: int,
+        count: int,
+    ) -> tuple[Float[Array, "b n 4"], Bool[Array, "b n"]]:
         height, width = (int(side * self.strides[0]) for side in maps[0].shape[1:3])
         count = count or min(max(height * width // PIXELS_PER_PROPOSAL, 100), 1000)
         borders: Size = (height, width) if size is None else size
         return self.rpn.proposals(outputs, borders, candidates=candidates, count=count)
 
-    def __call__(self, maps: Sequence[Array], size: Size | None = None) -> dict[str, Any]:
-        """What both stages say of the maps (b, h, w, channels) of the levels.
+    def __call__(self, maps: Sequence[Float[Array, "b _h _w channels"]], size: Size | None = None) -> dict[str, Any]:
+        """Return the outputs of both stages for the maps of the levels.
 
         Args:
-            size: of the images: proposals are cut at their borders. Without it at those of the finest map.
+            maps: of the levels, finest first.
+            size: of the images, see `Size`. Proposals are clipped at their borders; without it, at those of the finest
+                map.
+
         Returns:
-            `objectness` (b, anchors), `rpn_regression` (b, anchors, 4), and `anchors`, for each level
-            (h * w * ratios, 4) in pixels; `proposals` (b, n, 4), likeliest first, and `proposal_valid` (b, n), and of
-            each `class_logits` (b, n, classes + 1), background first, and `box_regression` (b, n, classes + 1, 4).
+            Of the first stage: `objectness` (b, anchors), `rpn_regression` (b, anchors, 4), and `anchors`, a list with
+            (h * w * ratios, 4) in pixels for each level. Of the second stage: `proposals` (b, n, 4), most likely first,
+            `proposal_valid` (b, n), `class_logits` (b, n, classes + 1), background first, and `box_regression`
+            (b, n, classes + 1, 4).
         """
         outputs = self._first_stage(maps)
         boxes, valid = self._proposals(outputs, maps, size, self.candidates, self.proposals)
@@ -232,23 +293,31 @@ class Head(nnx.Module):
             "box_regression": codes,
         }
 
-    def losses(self, maps: Sequence[Array], targets: Mapping[str, Array], size: Size | None = None) -> dict[str, Array]:
-        """Of each image (b,): `loss_objectness`, `loss_rpn_box_reg`, `loss_classifier` and `loss_box_reg`.
+    def losses(
+        self,
+        maps: Sequence[Float[Array, "b _h _w channels"]],
+        targets: Mapping[str, Array],
+        size: Size | None = None,
+    ) -> dict[str, PerImage]:
+        """Return the terms of the loss of each image, float32.
 
-        Each is the image's sum times (images / samples of the whole batch), so that the mean over the images is the
-        batch's sum over its samples, as in torchvision: an image with fewer samples counts for less. All is float32.
-        What is sampled is random in training and always the same in evaluation.
+        They are `loss_objectness`, `loss_rpn_box_reg`, `loss_classifier` and `loss_box_reg`. Each is the image's sum
+        times images / samples, both of the whole batch. So the mean over images is the batch's sum divided by its
+        samples, as in torchvision, and an image with fewer samples counts less. Samples are random in training and
+        always the same in evaluation.
 
         Args:
-            targets: `boxes` (b, m, 4) in pixels, `labels` (b, m), `box_valid` (b, m); `valid` (b,) where some images
-                only fill up the batch: they are not counted. Boxes without area are nobody's.
+            maps: of the levels, finest first.
+            targets: `boxes` (b, m, 4) in pixels, `labels` (b, m) and `box_valid` (b, m). `valid` (b,), if given, is
+                False for images that only fill up the batch: they are not counted. Boxes without area are ignored.
+            size: of the images, see `__call__`.
         """
         outputs = self._first_stage(maps)
         images = len(outputs["objectness"])
         counted = jnp.asarray(targets.get("valid", jnp.ones(images, bool))).astype(bool)
         truth = targets["boxes"].astype(jnp.float32)
-        shown = targets["box_valid"].astype(bool) & jnp.all(truth[..., 2:] > truth[..., :2], axis=-1)
-        truth = jnp.where(shown[..., None], truth, 0.0)
+        truth_valid = targets["box_valid"].astype(bool) & jnp.all(truth[..., 2:] > truth[..., :2], axis=-1)
+        truth = jnp.where(truth_valid[..., None], truth, 0.0)
         proposals = self._proposals(
             outputs,
             maps,
@@ -257,9 +326,11 @@ class Head(nnx.Module):
             self.training_proposals or self.proposals,
         )
         key = jax.random.key(0) if self.deterministic else self.rngs()
-        of_anchors, of_proposals = jax.random.split(key, (2, images))
-        first = self.rpn.losses(outputs, truth, shown, counted, of_anchors)
-        return first | self.roi_heads.losses(maps, proposals, truth, targets["labels"], shown, counted, of_proposals)
+        first_keys, second_keys = jax.random.split(key, (2, images))
+        first = self.rpn.losses(outputs, truth, truth_valid, counted, first_keys)
+        return first | self.roi_heads.losses(
+            maps, proposals, truth, targets["labels"], truth_valid, counted, second_keys
+        )
 
 
 def decode(
@@ -271,23 +342,29 @@ def decode(
     candidates: int = 1000,
     max_detections: int = 100,
 ) -> dict[str, Array]:
-    """Detections of each image, best first, cut at its border. See `zoo.dense.nms.detections` for what is returned.
+    """Return the detections of each image, best first, clipped at its border.
+
+    A score is the probability of the class.
 
     Args:
-        outputs: of `Head`. size: of the images in pixels.
+        outputs: of `Head`.
+        size: of the images, see `Size`.
         pre_nms_threshold: boxes with a score at or below it are dropped before NMS.
         nms_iou: of two boxes of a class with a higher IoU, the lower-scoring is dropped.
-        candidates: (proposal, class) pairs that compete, the best. torchvision has no such limit, and the result is the
-            same unless fewer than `max_detections` of them are left.
+        candidates: the number of best (proposal, class) pairs that enter NMS. torchvision has no such limit; the result
+            is the same unless NMS leaves fewer than `max_detections` of them.
         max_detections: detections per image.
+
+    Returns:
+        As `zoo.dense.nms.detections`: `boxes` (b, n, 4), `scores`, `labels` and `valid` (b, n), n = max_detections.
     """
     logits = outputs["class_logits"].astype(jnp.float32)
     codes = outputs["box_regression"][:, :, 1:]
     proposals = jnp.broadcast_to(outputs["proposals"][:, :, None], codes.shape)
     boxes = clip(coder.decode(codes, proposals, CODE_WEIGHTS).reshape(len(codes), -1, 4), size).reshape(codes.shape)
     large = jnp.all(boxes[..., 2:] - boxes[..., :2] >= SMALLEST, axis=-1)
-    there = outputs["proposal_valid"].astype(bool)[..., None] & large
-    scores = jnp.where(there, jax.nn.softmax(logits)[..., 1:], 0.0)
+    valid = outputs["proposal_valid"].astype(bool)[..., None] & large
+    scores = jnp.where(valid, jax.nn.softmax(logits)[..., 1:], 0.0)
 
     def of_image(scores: Array, boxes: Array) -> tuple[Array, Array, Array, Array]:
         best = top_candidates(scores, pre_nms_threshold, candidates)

@@ -7,7 +7,7 @@ box, and a penalty of 1e6.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,36 +15,42 @@ from jax import Array, lax
 
 from zoo.dense.boxes import distances, pairwise_iou
 
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Integer, Num
+
 RADIUS = 2.5
+"""Largest distance of a candidate from the centre of a box along each axis, in strides."""
 PENALTY = 1e5
+"""Cost of a point that is not both inside a box and close to its centre."""
 MOST = 10
+"""Number of best IoUs whose sum gives the number of predictions of a box."""
 
 
 class Prices(NamedTuple):
     """The cost of each match of a box with a prediction.
 
     Attributes:
-        overlap: IoU of each box with each prediction, (m, n).
-        cost: (m, n); infinite where no match is possible, because the box is padding or the point is no candidate.
+        overlap: IoU of each box with each prediction.
+        cost: infinite where no match is possible, because the box is padding or the point is no candidate.
     """
 
-    overlap: Array
-    cost: Array
+    overlap: Float[Array, "m n"]
+    cost: Float[Array, "m n"]
 
 
-def _inside(ltrb: Array) -> Array:
+def _inside(ltrb: Float[Array, "*n 4"]) -> Bool[Array, "*n"]:
     return jnp.min(ltrb, axis=-1) > 0
 
 
 def prices(
-    predicted: Array,
-    logits: Array,
-    objectness: Array,
-    points: Array,
-    strides: Array,
-    boxes: Array,
-    labels: Array,
-    valid: Array,
+    predicted: Float[Array, "n 4"],
+    logits: Float[Array, "n classes"],
+    objectness: Float[Array, " n"],
+    points: Float[Array, "n 2"],
+    strides: Float[Array, " n"],
+    boxes: Num[Array, "m 4"],
+    labels: Integer[Array, " m"],
+    valid: Bool[Array, " m"],
 ) -> Prices:
     """Return the cost of each prediction for each box.
 
@@ -53,14 +59,14 @@ def prices(
     to the centre of any.
 
     Args:
-        predicted: predicted boxes (n, 4).
-        logits: (n, classes).
-        objectness: logits (n,).
-        points: (n, 2) as x, y.
-        strides: (n,).
-        boxes: true boxes (m, 4).
-        labels: (m,).
-        valid: (m,); False for padding.
+        predicted: predicted boxes.
+        logits: of the classes.
+        objectness: logits.
+        points: x, y in pixels.
+        strides: in pixels.
+        boxes: true boxes.
+        labels: their classes.
+        valid: False for padding.
     """
     boxes = jnp.where(valid[:, None], boxes.astype(jnp.float32), 0.0)
     inside = _inside(distances(points[None], boxes[:, None])) & valid[:, None]
@@ -80,8 +86,8 @@ def prices(
     return Prices(overlap, jnp.where(candidate[None] & valid[:, None], cost, jnp.inf))
 
 
-def match(overlap: Array, cost: Array) -> Array:
-    """Return the index of the box that each prediction is matched to, (n,) int32; -1 for none.
+def match(overlap: Float[Array, "m n"], cost: Float[Array, "m n"]) -> Integer[Array, " n"]:
+    """Return the index of the box that each prediction is matched to, int32; -1 for none.
 
     A box takes its k predictions of lowest cost, where k is the sum of its ten best IoUs, rounded down and at least 1.
     A prediction that several boxes take goes to the one with the lowest cost. The first of equal costs counts.
