@@ -113,7 +113,9 @@ def predict(
     image_size: Size = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="Folder to write predictions to: JSON, and drawings if the task has any."),
+        typer.Option(
+            "--out", help="Folder to write predictions to: JSON, and images (masks, drawings) if the task has any."
+        ),
     ] = None,
     accept_license: AcceptLicense = False,
     as_json: Json = False,
