@@ -22,7 +22,7 @@ from zoo.training.evaluation import Evaluation, evaluate_source
 from zoo.training.phase_sources import Sources, augments, open_sources, training_images
 from zoo.training.plan import Phase
 from zoo.training.precondition import affine_maps, precondition, started, with_statistics
-from zoo.training.remarks import never_predicted, slow_average, still_figure, unpredicted_text
+from zoo.training.remarks import never_predicted, slow_average, still_metric, unpredicted_text
 from zoo.training.rules import Assignment, assign
 from zoo.training.run import scalars, write_history
 from zoo.training.saving import keep_if_best, restore, save_checkpoint
@@ -208,7 +208,7 @@ def _remarks(session: Session, evaluation: Evaluation) -> Iterator[str]:
         if classes and classes != session.unpredicted:
             yield unpredicted_text(classes, counts, len(history), adapter)
         session.unpredicted = classes
-    if text := still_figure(history, adapter.primary):
+    if text := still_metric(history, adapter.primary):
         yield text
 
 
