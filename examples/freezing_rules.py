@@ -3,7 +3,7 @@
     python examples/freezing_rules.py DATA
 
 A rule is a pattern over parameter paths and a multiplier of the learning rate; None freezes. The first rule that
-matches counts, every parameter must be covered, and a rule that decides nothing is an error.
+matches counts, every parameter must be matched, and a rule without effect is an error.
 """
 
 from __future__ import annotations

@@ -117,7 +117,7 @@ def test_nothing_yet(tmp_path: Path):
 def test_all_damaged_is_an_error(kept: Checkpoints):
     for step in (3, 10):
         next(p for p in files_of(kept, step) if p.name != MANIFEST).unlink()
-    with pytest.raises(RunError, match=r"no checkpoint in .* is whole: checkpoint 10 .*; checkpoint 3 "):
+    with pytest.raises(RunError, match=r"no checkpoint in .* is intact: checkpoint 10 .*; checkpoint 3 "):
         kept.latest()
 
 
@@ -132,7 +132,7 @@ def test_all_damaged_is_an_error(kept: Checkpoints):
     ids=["dtype", "shape", "more", "fewer"],
 )
 def test_another_models_arrays_are_refused(kept: Checkpoints, change: Callable[[dict], dict]):
-    with pytest.raises(RunError, match="of another model or optimizer"):
+    with pytest.raises(RunError, match="belongs to a different model or optimizer"):
         read_arrays((kept.latest() or pytest.fail())[0], change(arrays()))
 
 
@@ -286,7 +286,7 @@ def test_resume_without_anything_to_resume(data: Path, tmp_path: Path):
     assert len(run.history) == 4
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "file").write_text("x")
-    with pytest.raises(RunError, match="holds no run that could be resumed"):
+    with pytest.raises(RunError, match="has no run to resume"):
         train(data, tmp_path / "mine", resume=True)
 
 

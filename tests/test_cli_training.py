@@ -216,7 +216,7 @@ def test_set_names_nothing_that_the_command_decides_itself(run, data: Path):
         (("--accumulate", "100"), "accumulate is 100"),
         (("--image-size", "4"), "cannot process images of 4x4"),
         (("--rule", "head.fcc.*=1", "--rule", "*=freeze"), "'head.fcc.*' matches no parameter"),
-        (("--rule", "*=1", "--rule", "head.*=1"), "'head.*' decides nothing"),
+        (("--rule", "*=1", "--rule", "head.*=1"), "'head.*' has no effect"),
         (("--rule", "head.*=fast"), "--rule 'head.*=fast' is not PATTERN=MULTIPLIER"),
         (("--rule", "freeze"), "--rule 'freeze' is not"),
         (("--weights", "/nowhere/model.safetensors"), "/nowhere/model.safetensors"),

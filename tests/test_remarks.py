@@ -20,7 +20,7 @@ from zoo.errors import RunError
 from zoo.models.model import Model
 from zoo.training import Phase
 from zoo.training.progress import phase_line
-from zoo.training.remarks import never_predicted, slow_average, still_figure
+from zoo.training.remarks import never_predicted, slow_average, still_metric
 from zoo.training.session import Session
 
 installed, own_cache, tinynet = training_kit.installed, training_kit.own_cache, training_kit.tinynet
@@ -172,9 +172,9 @@ def rows(figures: list[float], losses: list[float]) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("history", "words"),
     [
-        (rows([0, 0, 0], [3, 3, 3]), ["AP has not moved from 0 in 3 epochs", "does not move either"]),
-        (rows([0, 0, 0], [3, 2, 1]), ["AP has not moved", "The loss falls"]),
-        (rows([0.5] * 3, [1, 2, 3]), ["AP has not moved from 0.5", "The loss does not fall"]),
+        (rows([0, 0, 0], [3, 3, 3]), ["AP has not changed from 0 in 3 epochs", "is constant too"]),
+        (rows([0, 0, 0], [3, 2, 1]), ["AP has not changed", "The loss falls"]),
+        (rows([0.5] * 3, [1, 2, 3]), ["AP has not changed from 0.5", "The loss does not fall"]),
         (rows([0, 0], [3, 3]), []),  # too early
         (rows([0] * 4, [3] * 4), []),  # said before
         (rows([0, 0.1, 0], [3, 3, 3]), []),
@@ -182,18 +182,18 @@ def rows(figures: list[float], losses: list[float]) -> list[dict[str, Any]]:
     ],
 )
 def test_a_figure_that_stands_still(history: list[dict[str, Any]], words: list[str]):
-    found = still_figure(history, "AP")
+    found = still_metric(history, "AP")
     assert bool(found) == bool(words) and all(word in found for word in words)
 
 
 def test_the_loss_is_the_figure_of_a_task_without_one():
-    assert still_figure(rows([0, 1, 2], [3, 3.00001, 3]), "loss").startswith("val loss has not moved from 3")
-    assert still_figure(rows([0, 0, 0], [3, 3.01, 3]), "loss") == ""
+    assert still_metric(rows([0, 1, 2], [3, 3.00001, 3]), "loss").startswith("val loss has not changed from 3")
+    assert still_metric(rows([0, 0, 0], [3, 3.01, 3]), "loss") == ""
 
 
 def test_a_training_that_goes_nowhere_says_so(data: Path, tmp_path: Path):
     found = notes_of(create(), data, tmp_path / "dead", plan="head", lr=1e-12, epochs=4)
-    (said,) = [note for note in found if "has not moved" in note]
-    assert said.startswith("3: accuracy has not moved") and "The loss does not move either" in said
+    (said,) = [note for note in found if "has not changed" in note]
+    assert said.startswith("3: accuracy has not changed") and "The loss is constant too" in said
     learns = notes_of(create(), data, tmp_path / "live", plan="all", lr=1e-2, epochs=4)
-    assert not any("has not moved" in note for note in learns)
+    assert not any("has not changed" in note for note in learns)

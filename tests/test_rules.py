@@ -45,9 +45,9 @@ def test_the_first_match_wins(model: Model):
 @pytest.mark.parametrize(
     ("rules", "words"),
     [
-        ([("head.*", 1.0)], ["no rule covers backbone", "and 5 more", '("*", None)']),
+        ([("head.*", 1.0)], ["no rule matches backbone", "and 5 more", '("*", None)']),
         ([("head.fcc.*", 1.0), ("*", None)], ["'head.fcc.*' matches no parameter", "head.fc"]),
-        ([("*", 1.0), ("head.*", None)], ["'head.*' decides nothing", "2 of its parameters"]),
+        ([("*", 1.0), ("head.*", None)], ["'head.*' has no effect", "2 of its parameters"]),
         ([("head.*", 0.0), ("*", None)], ["'head.*' has multiplier 0.0", "positive"]),
         ([("head.*", -1.0), ("*", None)], ["multiplier -1.0"]),
         ([("*", None)], ["freeze every parameter"]),

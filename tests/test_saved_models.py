@@ -76,7 +76,7 @@ def test_a_flipped_bit_of_a_checkpoint_is_refused(run: Run, tmp_path: Path):
     for file in [path for path in target.folder.rglob("*") if path.is_file() and path.stat().st_size]:
         before = file.read_bytes()
         flipped(file, file, int(rng.integers(0, len(before) * 8)))
-        with pytest.raises(RunError, match="no checkpoint .* is whole"):
+        with pytest.raises(RunError, match="no checkpoint .* is intact"):
             target.latest()
         file.write_bytes(before)
 
@@ -262,7 +262,7 @@ def test_a_run_goes_on_from_its_loss(run: Run, data: Path, tmp_path: Path):  # n
     model = zoo.create("tinynet", "classifier", weights=str(run.folder), labels=CLASSES)
     more = zoo.train(model, data, out=tmp_path / "more", plan="head", epochs=1, lr=1e-9, **FAST)
     assert more.history[0]["val_loss"] == pytest.approx(run.metrics["loss"], rel=1e-3)
-    with pytest.raises(RunError, match=r"It is finished. To train it for longer.*--weights"):
+    with pytest.raises(RunError, match=r"The run is finished. To train its model longer.*--weights"):
         zoo.train(create(), data, out=run.folder, plan="head", epochs=9, checkpoint_seconds=0, resume=True, **FAST)
 
 

@@ -54,7 +54,7 @@ def test_every_option_is_in_the_signature_the_documentation_and_the_help(name: s
 
 def test_the_documentation_says_defaults_of_tasks_and_ranges(help_text: str):
     text = " ".join((inspect.getdoc(zoo.train) or "").split())
-    assert "batch_size: Images in a step. Without it: the task's own, else 32. Accepted: a whole number at" in text
+    assert "batch_size: Images per batch. Default: the task's own, else 32. Accepted: a whole number at" in text
     assert "{options}" not in text and "config: The options below" in text and "Returns:" in text
     assert "the task's own, else 32" in " ".join(help_text.split())
 

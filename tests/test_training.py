@@ -198,7 +198,7 @@ def test_a_best_epoch_before_the_backbone_moved_is_evaluated_as_it_was(data: Pat
         ({"plan": "heads"}, "unknown plan 'heads'"),
         ({"plan": []}, "no phases"),
         ({"plan": [Phase("x", (("*", 1.0),), 0, 0.1)]}, "epochs of phase x is 0"),
-        ({"rules": [("head.*", 1.0)]}, "no rule covers"),
+        ({"rules": [("head.*", 1.0)]}, "no rule matches"),
         ({"lr": -1.0}, "lr is -1.0"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"accumulate": 0}, "accumulate is 0"),

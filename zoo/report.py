@@ -1,7 +1,7 @@
-"""Plots. matplotlib is imported when the first one is drawn.
+"""Plots of a run. matplotlib is imported when the first one is drawn.
 
-Class names come from people and their folders, so every text is made drawable first: no mathematics in a `$`, no
-control characters, and a box for what no installed font has.
+Class names are the user's, or names of folders, so every text is made drawable first: a `$` starts no formula, control
+characters are removed, and a box stands for a character that no installed font has.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 COLOURS = ("#1f5fa8", "#d96b0b", "#2f8f5b", "#8a4fa3", "#b5313c", "#6b6f76")
 COLUMNS = 4
 WITH_COUNTS = 20
-"""Most classes for which a confusion matrix says its counts."""
+"""Largest number of classes for which a confusion matrix shows its counts."""
 
 _INK, _PALE = "#2b2d31", "#8b8f96"
-_STYLE: Any = {  # matplotlib's stubs know every key by heart
+_STYLE: Any = {  # matplotlib's stubs accept only a dict whose keys are literals
     "font.size": 10,
     "text.color": _INK,
     "text.parse_math": False,
@@ -55,7 +55,7 @@ _STYLE: Any = {  # matplotlib's stubs know every key by heart
     "figure.facecolor": "white",
     "savefig.dpi": 120,
 }
-# Fonts that have the scripts matplotlib's own one lacks, as the usual systems name them.
+# Fonts for scripts that matplotlib's own font lacks, as Linux, Windows and macOS name them.
 _FURTHER_FONTS = (
     "Noto Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans CJK KR", "Source Han Sans SC", "WenQuanYi Zen Hei",
     "Microsoft YaHei", "Malgun Gothic", "Yu Gothic", "PingFang SC", "Hiragino Sans", "Apple SD Gothic Neo",
@@ -65,16 +65,21 @@ _FURTHER_FONTS = (
 
 
 def curves(history: Sequence[Mapping[str, Any]], path: str | Path, metric: str = "") -> Path:
-    """Losses and a metric by epoch, with the phases of the plan set apart by shading.
+    """Draw the losses and a metric by epoch; shading separates the phases of the plan.
 
     Args:
-        history: one mapping an epoch: `epoch`, `phase`, `train_loss`, `val_loss` and metrics, where known.
-        metric: the metric to draw; the first that is neither a loss nor a rate nor a time, if not given.
+        history: one mapping for each epoch: `epoch`, `phase`, `train_loss`, `val_loss` and metrics, where known.
+        path: the PNG file to write.
+        metric: the metric to draw. Default: the first number that is not a loss, a rate or a time.
+
     Returns:
         The PNG file.
+
+    Raises:
+        ConfigError: the history is empty.
     """
     if not history:
-        raise ConfigError("there is no epoch to draw curves of.")
+        raise ConfigError("the history has no epochs to draw.")
     metric = metric or _first_metric(history[0])
     panels = [("loss", {"train_loss": "training", "val_loss": "validation"})]
     panels += [(metric, {metric: "validation"})] if metric else []
@@ -92,10 +97,11 @@ def curves(history: Sequence[Mapping[str, Any]], path: str | Path, metric: str =
 
 
 def draw_lines(ax: Axes, series: Mapping[str, Sequence[float]]) -> None:
-    """Draw several runs by epoch, each named at the end of its line; names that meet are moved apart.
+    """Draw a line for each run, with the run's name at the end of the line; names that would overlap are moved apart.
 
     Args:
-        series: name -> one value an epoch, the first epoch being 1.
+        ax: the axes to draw in.
+        series: name -> one value for each epoch. The first epoch is 1.
     """
     ends = []
     for index, (name, values) in enumerate(series.items()):
@@ -105,6 +111,7 @@ def draw_lines(ax: Axes, series: Mapping[str, Sequence[float]]) -> None:
         if known:
             ends.append((*known[-1], name, colour))
     _epochs(ax, range(1, max(map(len, series.values())) + 1))
+    # From the lowest end upwards, each name is at least a line's height (7% of the axis) above the one before.
     low, high = ax.get_ylim()
     gap, last = (high - low) * 0.07, -math.inf
     for epoch, value, name, colour in sorted(ends, key=lambda end: end[1]):
@@ -117,24 +124,33 @@ def draw_lines(ax: Axes, series: Mapping[str, Sequence[float]]) -> None:
 
 
 def confusion_matrix(matrix: np.ndarray, labels: Sequence[str], path: str | Path, *, percent: bool = False) -> Path:
-    """Which classes are taken for which: rows are the truth, columns what was predicted.
+    """Draw a confusion matrix: rows are true classes, columns predicted ones.
+
+    Colours are shares of a row, so that rare classes are visible too. Cells show counts for up to 20 classes.
 
     Args:
-        matrix: counts, (classes, classes). Colours are shares of a row, so that rare classes show as well; up to
-            20 classes the counts are written in the cells.
-        percent: for counts that say nothing to people, shares of a row are written.
+        matrix: counts, (classes, classes).
+        labels: names of the classes.
+        path: the PNG file to write.
+        percent: show shares of a row instead of counts, e.g. where counts are numbers of pixels.
+
+    Returns:
+        The PNG file.
+
+    Raises:
+        ConfigError: the matrix is not of shape (labels, labels).
     """
     matrix = np.asarray(matrix)
     classes = len(labels)
     if matrix.shape != (classes, classes):
-        raise ConfigError(f"a confusion matrix of {classes} classes must be {classes}x{classes}, not {matrix.shape}.")
+        raise ConfigError(f"the confusion matrix has shape {matrix.shape}, but there are {classes} labels.")
     cell = 0.55 if classes <= WITH_COUNTS else max(0.15, 0.3 - classes * 0.0015)
     size = 10 if classes <= WITH_COUNTS else cell * 40
     names = [shortened(drawable(label), 24) for label in labels]
     side = max(cell * classes, 1.6)
     with figure(side + 1.6, side + 1.6, 1, 1) as (page, (ax,)):
         shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
-        # Many classes have small confusions only, which the root makes visible; the counts say them elsewhere.
+        # Among many classes, each confusion is a small share; the square root makes it visible.
         shown = shares if classes <= WITH_COUNTS else np.sqrt(shares)
         ax.pcolormesh(shown, cmap="Blues", vmin=0, vmax=1, edgecolors="#eef0f3", linewidth=0.5)
         ax.set_aspect("equal")
@@ -163,27 +179,38 @@ def photo_grid(
     inches: float = 2.3,
     key: Mapping[str, tuple[str, Any]] | None = None,
 ) -> Path:
-    """Photos in rows, each with a caption below.
+    """Draw images in rows, each with a caption below.
 
     Args:
-        files: image files, or pixels uint8 (h, w, 3) that are shown as they are. columns: in a row, at most.
-        inches: width of a column. key: what lines in the photos mean: name -> (colour, style of the line).
+        files: image files, or pixels, uint8 (h, w, 3), which are not resized.
+        captions: a caption for each image.
+        path: the PNG file to write.
+        columns: largest number of images in a row.
+        inches: width of a column.
+        key: the legend of lines in the images: name -> (colour, line style).
+
+    Returns:
+        The PNG file.
+
     Raises:
-        DataError: for a file that is no image, naming it.
+        ConfigError: there are no images, or not one caption for each.
+        DataError: a file is not an image; the message names it.
     """
     if len(files) != len(captions) or not files:
-        raise ConfigError(f"{len(files)} photos and {len(captions)} captions; give at least one, and as many of each.")
+        raise ConfigError(
+            f"{len(files)} images, {len(captions)} captions; give a caption for each, and at least one image."
+        )
     columns = min(columns, len(files))
     rows = -(-len(files) // columns)
-    photos = [file if isinstance(file, np.ndarray) else thumbnail(decode(file)) for file in files]
-    tallest = [max(p.shape[0] / p.shape[1] for p in photos[i : i + columns]) for i in range(0, len(photos), columns)]
+    images = [file if isinstance(file, np.ndarray) else thumbnail(decode(file)) for file in files]
+    tallest = [max(p.shape[0] / p.shape[1] for p in images[i : i + columns]) for i in range(0, len(images), columns)]
     heights = [min(ratio, 1.0) for ratio in tallest]
     high = sum(inches * height + 0.5 for height in heights) + (0.4 if key else 0)
     with figure(inches * columns, high, rows, columns, heights) as (page, axes):
         for ax in axes[len(files) :]:
             ax.set_axis_off()
-        for index, (photo, caption) in enumerate(zip(photos, captions, strict=True)):
-            show_photo(axes[index], photo, caption, heights[index // columns], round(13 * inches))
+        for index, (image, caption) in enumerate(zip(images, captions, strict=True)):
+            show_photo(axes[index], image, caption, heights[index // columns], round(13 * inches))
         if key:
             _write_key(page, key, round(inches * columns / 1.7))
         return write(page, path)
@@ -198,9 +225,16 @@ def _write_key(page: Figure, key: Mapping[str, tuple[str, Any]], columns: int) -
 
 
 def show_photo(ax: Axes, pixels: np.ndarray, caption: str = "", height: float = 1.0, letters: int = 30) -> None:
-    """An image, uint8 (h, w, 3), at the bottom of a frame `height` times as high as wide, and a caption below.
+    """Draw an image at the bottom of a frame, with a caption below.
 
-    Small images keep their pixels visible. A caption has three lines at most, of so many letters.
+    Small images are enlarged without smoothing, so that their pixels stay visible.
+
+    Args:
+        ax: the axes to draw in.
+        pixels: the image, uint8 (h, w, 3).
+        caption: text of at most three lines; the rest is cut.
+        height: height of the frame, in widths.
+        letters: characters in a line of the caption.
     """
     rows, columns = pixels.shape[:2]
     ax.imshow(pixels, interpolation="nearest" if max(rows, columns) < 100 else "antialiased")
@@ -216,7 +250,7 @@ def show_photo(ax: Axes, pixels: np.ndarray, caption: str = "", height: float = 
 
 
 def thumbnail(pixels: np.ndarray, side: int = 280) -> np.ndarray:
-    """An image, uint8 (h, w, 3), reduced to at most `side` pixels along either axis."""
+    """Return an image, uint8 (h, w, 3), shrunk so that its longer side has at most `side` pixels."""
     from PIL import Image
 
     image = Image.fromarray(pixels)
@@ -231,9 +265,14 @@ def thumbnail(pixels: np.ndarray, side: int = 280) -> np.ndarray:
 def figure(
     width: float, height: float, rows: int, columns: int, heights: Sequence[float] | None = None
 ) -> Iterator[tuple[Figure, list[Axes]]]:
-    """A figure in inches and its axes, row by row, in zoo's style; no window and no global state is involved.
+    """Yield a figure in zoo's style, and its axes row by row. No window is opened and no global state changed.
 
-    `heights` are the rows' shares of the height.
+    Args:
+        width: width in inches.
+        height: height in inches.
+        rows: rows of axes.
+        columns: columns of axes.
+        heights: relative heights of the rows. Default: all equal.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -244,7 +283,7 @@ def figure(
 
 
 def write(page: Figure, path: str | Path) -> Path:
-    """Write a figure as PNG, the same bytes for the same figure, and make its folder if need be."""
+    """Write a figure as PNG and return the file. Equal figures give equal bytes. Missing folders are created."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     page.savefig(path, format="png", metadata={"Software": None}, pil_kwargs={"compress_level": 3})
@@ -254,7 +293,7 @@ def write(page: Figure, path: str | Path) -> Path:
 def _line(ax: Axes, epochs: Sequence[int] | range, values: Sequence[Any], label: str, colour: str) -> None:
     points = [(epoch, value) for epoch, value in zip(epochs, values, strict=True) if _finite(value)]
     if points:
-        # A line of few points would not show where they are, and one of a single point not at all.
+        # Markers show the epochs of a short line; a line of a single point would be invisible without one.
         ax.plot(
             *zip(*points, strict=True),
             label=shortened(drawable(label), 24),
@@ -269,7 +308,7 @@ def _finite(value: Any) -> bool:
 
 
 def _epochs(ax: Axes, epochs: Sequence[int] | range) -> None:
-    """Whole numbers below, with half an epoch of room on either side."""
+    """Label the horizontal axis with whole epochs, and leave half an epoch free on either side."""
     from matplotlib.ticker import MaxNLocator
 
     ax.set_xlabel("epoch")
@@ -284,10 +323,10 @@ def _first_metric(row: Mapping[str, Any]) -> str:
 
 
 def _phases(history: Sequence[Mapping[str, Any]]) -> list[tuple[str, int, int]]:
-    """(name, first epoch, last epoch) of each phase; empty when there is but one."""
+    """Return (name, first epoch, last epoch) of each phase; empty if there is only one."""
     stretches = [(name, list(rows)) for name, rows in groupby(history, lambda h: str(h.get("phase", "")))]
-    found = [(name, rows[0]["epoch"], rows[-1]["epoch"]) for name, rows in stretches]
-    return found if len(found) > 1 else []
+    phases = [(name, rows[0]["epoch"], rows[-1]["epoch"]) for name, rows in stretches]
+    return phases if len(phases) > 1 else []
 
 
 def _shade_phases(ax: Axes, history: Sequence[Mapping[str, Any]]) -> None:
@@ -301,7 +340,7 @@ def _shade_phases(ax: Axes, history: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _mark_best(ax: Axes, history: Sequence[Mapping[str, Any]], metric: str) -> str:
-    """A ring around the best epoch, the first of equals; what to add to the title."""
+    """Draw a ring around the best epoch, the first of equal ones. Return the text to add to the title."""
     known = [(h[metric], h["epoch"]) for h in history if _finite(h.get(metric))]
     if not known:
         return ""
@@ -315,8 +354,8 @@ def _write_counts(ax: Axes, matrix: np.ndarray, shares: np.ndarray) -> None:
         if count:
             colour = "white" if shares[row, column] > 0.55 else _INK
             size = 10 if count < 10_000 else 7
-            said = f"{count:.1f}" if matrix.dtype.kind == "f" else f"{int(count)}"
-            text = ax.text(column + 0.5, row + 0.5, said, ha="center", va="center", color=colour)
+            number = f"{count:.1f}" if matrix.dtype.kind == "f" else f"{int(count)}"
+            text = ax.text(column + 0.5, row + 0.5, number, ha="center", va="center", color=colour)
             text.set(fontsize=size, in_layout=False)  # measuring hundreds of texts would take a second
 
 
@@ -325,7 +364,7 @@ def _write_counts(ax: Axes, matrix: np.ndarray, shares: np.ndarray) -> None:
 
 @cache
 def _families() -> dict[str, tuple[str, frozenset[int]]]:
-    """Installed families, matplotlib's own first: name -> (font file, code points that it has)."""
+    """Return the installed font families, matplotlib's own first: name -> (font file, code points that it has)."""
     from matplotlib import font_manager
 
     installed = {entry.name for entry in font_manager.fontManager.ttflist}
@@ -335,26 +374,26 @@ def _families() -> dict[str, tuple[str, frozenset[int]]]:
 
 @cache
 def _code_points() -> frozenset[int]:
-    """All that can be drawn."""
+    """Return the code points that some installed font has."""
     return frozenset[int]().union(*(points for _, points in _families().values()))
 
 
 def font_file(text: str) -> str:
-    """The font that has the most of a text's characters, for pictures that are drawn without matplotlib."""
+    """Return the file of the font that has most characters of a text, for pictures drawn without matplotlib."""
     return max(_families().values(), key=lambda font: sum(ord(character) in font[1] for character in text))[0]
 
 
 def drawable(text: str) -> str:
-    """`text` on one line, in characters that the fonts have; a box stands for any other."""
+    """Return a text on one line, in characters that the fonts have; a box stands for any other."""
     points = _code_points()
     kept = []
     for character in " ".join(str(text).split()):
         if unicodedata.category(character) in ("Cc", "Cf", "Mn") and ord(character) not in points:
-            continue  # invisible by itself: joiners, variation selectors
+            continue  # invisible characters, such as joiners and variation selectors
         kept.append(character if ord(character) in points else "\N{WHITE SQUARE}")
     return "".join(kept)
 
 
 def shortened(text: str, length: int) -> str:
-    """A text of at most so many letters."""
+    """Return a text cut to at most `length` characters."""
     return text if len(text) <= length else text[: length - 1] + "…"

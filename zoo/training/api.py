@@ -23,40 +23,45 @@ from zoo.training.sources import evaluation_source
 
 @configured(TrainConfig, OPTIONS)
 def train(model: Model, data: Data, config: TrainConfig) -> Run:
-    """Train a model on data, in place, and write a run folder.
+    """Train a model on data, in place, and write a run directory.
 
     Args:
-        data: A folder or file of any format that `zoo.data.formats()` lists, or data sets by split. A split named
-            `val` is validated on, else a stratified share of the training data; a split named `test` only at the end.
-        config: The options below as one value. Options given beside it replace its own.
+        model: The model.
+        data: A folder or file of any format that `zoo list formats` shows, or datasets by split. Validation uses the
+            split `val`, else a stratified share of the training data. The split `test` is evaluated once, at the end.
+        config: The options below as one value. Keywords override it.
         {options}
 
     Returns:
-        The run. Its model is the best epoch's, by the task's primary metric.
+        The run. Its model is that of the best epoch, by the task's primary metric.
 
     Raises:
-        ConfigError, UnknownNameError, DataError, RunError: before the first step, for anything that cannot work.
+        ConfigError: An option or a combination of options cannot work. All errors but the last kind come before the
+            first step.
+        UnknownNameError: A name is unknown; the message has the nearest ones.
+        DataError: The data cannot be read or does not suit the task.
+        RunError: The run directory cannot be used, or the loss is no longer finite.
     """
     began = time.monotonic()
     recipe = Recipe.of(model.adapter, config, pretrained=bool(model.card.weights))
     read = Splits.read(data, recipe, model)
-    # Only for its errors: the model is named after the data once nothing else can fail.
+    # A trial, for its errors only: the model takes the data's class names once nothing else can fail.
     trial = read.relabelled(model, by_position=True)
     if model.adapter.training.backbone == "fixed":
-        model.adapter.fitted(trial.train)  # what it refuses says more than a plan for a head that cannot train
+        model.adapter.fitted(trial.train)  # its errors are more specific than those of the plan
     phases = make_phases(model, trial.train, recipe)
     fitted = fit_to_data(model, read, phases, recipe)
     folder = run_folder(model, fitted, phases, recipe)
     if recipe.resume and (folder / "metrics.json").is_file():
         return Run.open(folder)
-    model.card = replace(model.card, notes=())  # they tell of what the model started from
+    model.card = replace(model.card, notes=())  # the notes describe the weights that the model started from
     session = Session(model, fitted.train, fitted.val, phases, recipe, folder, notes=fitted.notes)
     _fit(session)
     return _finish(session, fitted.test, began)
 
 
 def _fit(session: Session) -> None:
-    """Train, and show what happens. A training that never began leaves no folder."""
+    """Train and show the events. A training that fails before its first step leaves no folder."""
     recipe = session.recipe
     display = (recipe.show or _default_display())(session)
     try:
@@ -81,7 +86,7 @@ def _finish(session: Session, test: Dataset | None, began: float) -> Run:
     """Evaluate the best model on validation and test data, and write the files of the run."""
     model, folder, recipe = session.model, session.folder, session.recipe
     assert session.best is not None
-    # The caches hold features of the backbone as it is now; the best epoch's may be an earlier one.
+    # The caches hold features of the backbone since epoch `cached_after`; the best model may have an earlier one.
     cache = session.caches.get("val") if session.best[0]["epoch"] > session.cached_after else None
     evaluation = evaluate_source(model, evaluation_source(model, session.val, recipe.batch_size, cache))
     metrics = {
@@ -95,7 +100,7 @@ def _finish(session: Session, test: Dataset | None, began: float) -> Run:
     }
     if test is not None:
         metrics["test"] = evaluate_source(model, evaluation_source(model, test, recipe.batch_size)).metrics
-    # Only now: a model of another card is another program to JAX, and would be compiled anew to be evaluated.
+    # Not earlier: the card is static to JAX, so that a changed one would compile the evaluation again.
     model.card = replace(model.card, new_head=False)
     save(model, folder)
     write_history(folder, session.history)

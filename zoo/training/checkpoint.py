@@ -1,8 +1,8 @@
-"""Checkpoints: orbax writes the arrays, a manifest of hashes says which checkpoints are whole.
+"""Checkpoints: orbax writes the arrays, and a manifest of hashes tells which checkpoints are intact.
 
-Orbax does not notice a flipped bit in an array file, and takes an empty folder for the latest step. So every file's
-sha256 goes into a manifest, which is written last and holds a digest of itself; only a checkpoint whose manifest
-verifies is restored.
+Orbax does not detect a flipped bit in an array file, and it takes an empty folder for the latest step. Therefore the
+sha256 of every file goes into a manifest, which is written last and contains its own digest. Only a checkpoint with a
+manifest that verifies is restored.
 """
 
 from __future__ import annotations
@@ -25,16 +25,29 @@ MANIFEST = "manifest.json"
 
 
 class Checkpoints:
-    """The checkpoints of a run, one folder a step; the newest `keep` are kept."""
+    """The checkpoints of a run, in one folder for each step.
+
+    Args:
+        folder: the folder that holds them.
+        keep: number of checkpoints to keep; older ones are deleted.
+    """
 
     def __init__(self, folder: Path, keep: int = 2):
         self.folder, self.keep = folder, keep
 
     def save(self, step: int, arrays: Any, position: Mapping[str, Any]) -> Path:
-        """Write a pytree of arrays and where training stands (plain JSON values).
+        """Write a checkpoint, and delete those that are too old.
+
+        Args:
+            step: number of steps taken.
+            arrays: a pytree of arrays.
+            position: where training stands, as JSON values.
+
+        Returns:
+            The folder of the checkpoint.
 
         Raises:
-            RunError: when it cannot be written; older checkpoints are untouched.
+            RunError: it cannot be written. Older checkpoints are untouched.
         """
         import orbax.checkpoint as ocp
 
@@ -52,40 +65,43 @@ class Checkpoints:
         except (OSError, ValueError, RuntimeError) as error:
             shutil.rmtree(target, ignore_errors=True)
             raise RunError(
-                f"the checkpoint of step {step} could not be written to {self.folder} ({error}). Free some space, then "
-                "go on with --resume: earlier checkpoints are untouched."
+                f"the checkpoint of step {step} could not be written to {self.folder} ({error}). Free some space, "
+                "then continue with --resume: earlier checkpoints are intact."
             ) from error
         kept = {f"{step:08d}" for step in self.steps()[-self.keep :]}
         for old in self.folder.iterdir():
-            # Also what a killed process did not finish.
+            # Folders without a manifest go as well: a process was killed while it wrote them.
             if old.name.isdigit() and old.name not in kept:
                 shutil.rmtree(old, ignore_errors=True)
         return target
 
     def steps(self) -> list[int]:
-        """Steps that have a manifest, rising."""
+        """Return the steps that have a manifest, in ascending order."""
         return sorted(int(p.parent.name) for p in self.folder.glob(f"*/{MANIFEST}") if p.parent.name.isdigit())
 
     def latest(self) -> tuple[Path, dict[str, Any], list[str]] | None:
-        """The newest checkpoint that verifies: (its folder, its position, what was passed over and why), or None.
+        """Return the newest intact checkpoint, or None if there are no checkpoints.
+
+        Returns:
+            Its folder, its position, and a sentence for each newer checkpoint that is damaged.
 
         Raises:
-            RunError: when there are checkpoints and none of them is whole.
+            RunError: there are checkpoints, but all are damaged.
         """
-        passed: list[str] = []
+        damaged: list[str] = []
         for step in reversed(self.steps()):
             target = self.folder / f"{step:08d}"
             if damage := _damage(target):
-                passed.append(f"checkpoint {step} is damaged ({damage})")
+                damaged.append(f"checkpoint {step} is damaged ({damage})")
                 continue
-            return target, json.loads((target / MANIFEST).read_text())["position"], passed
-        if passed:
-            raise RunError(f"no checkpoint in {self.folder} is whole: {'; '.join(passed)}. Start a new run.")
+            return target, json.loads((target / MANIFEST).read_text())["position"], damaged
+        if damaged:
+            raise RunError(f"no checkpoint in {self.folder} is intact: {'; '.join(damaged)}. Start a new run.")
         return None
 
 
 def _damage(target: Path) -> str:
-    """What is wrong with a checkpoint's files; empty when nothing is."""
+    """Return what is wrong with the files of a checkpoint; empty if it is intact."""
     try:
         manifest = json.loads((target / MANIFEST).read_text("utf-8"))
         if manifest.pop("digest") != _digest(manifest):
@@ -105,12 +121,14 @@ def _digest(manifest: Mapping[str, Any]) -> str:
 
 
 def read(target: Path, like: Any) -> Any:
-    """The arrays of a checkpoint.
+    """Return the arrays of a checkpoint.
 
     Args:
+        target: the folder of the checkpoint.
         like: a pytree of the same structure, shapes and dtypes.
+
     Raises:
-        RunError: when the checkpoint is of another model or optimizer.
+        RunError: the checkpoint belongs to a different model or optimizer.
     """
     import orbax.checkpoint as ocp
 
@@ -118,18 +136,18 @@ def read(target: Path, like: Any) -> Any:
     with ocp.StandardCheckpointer() as checkpointer:
         stored = checkpointer.metadata(target.resolve() / "arrays").item_metadata.tree
         shapes = {k: (tuple(m.shape), np.dtype(m.dtype)) for k, m in stored.items()}
-        wanted = {k: (v.shape, v.dtype) for k, v in expected.items()}
-        # Orbax would cast to another dtype without a word.
-        if shapes != wanted:
-            different = sorted(k for k in shapes.keys() | wanted.keys() if shapes.get(k) != wanted.get(k))
+        needed = {k: (v.shape, v.dtype) for k, v in expected.items()}
+        # Checked here because orbax would silently cast to another dtype.
+        if shapes != needed:
+            different = sorted(k for k in shapes.keys() | needed.keys() if shapes.get(k) != needed.get(k))
             first = different[0]
             raise RunError(
-                f"the checkpoint {target} is of another model or optimizer: {len(different)} arrays differ, the first "
-                f"is {shapes.get(first, 'absent')} there and {wanted.get(first, 'absent')} here."
+                f"the checkpoint {target} belongs to a different model or optimizer: {len(different)} arrays differ; "
+                f"the first is {shapes.get(first, 'absent')} in the checkpoint and {needed.get(first, 'absent')} here."
             )
-        found = checkpointer.restore(target.resolve() / "arrays", expected)
+        arrays = checkpointer.restore(target.resolve() / "arrays", expected)
     leaves, structure = jax.tree.flatten(like)
-    restored = [_typed(found[_name(i)], leaf) for i, leaf in enumerate(leaves)]
+    restored = [_typed(arrays[_name(i)], leaf) for i, leaf in enumerate(leaves)]
     return jax.tree.unflatten(structure, restored)
 
 
@@ -138,7 +156,7 @@ def _name(index: int) -> str:
 
 
 def _plain(tree: Any) -> dict[str, np.ndarray]:
-    """The leaves by number as NumPy arrays, random keys as their data."""
+    """Return the leaves by number, as NumPy arrays; random keys as their data, which orbax can write."""
     return {_name(i): np.asarray(_data(leaf)) for i, leaf in enumerate(jax.tree.leaves(tree))}
 
 

@@ -1,7 +1,8 @@
-"""What a training is asked for: every option of `zoo.train`, declared once.
+"""The options of `zoo.train`, each declared once.
 
-The command line, the signature and documentation of `zoo.train`, and the checks read the fields of `TrainConfig`.
-Nothing here imports jax; modules that do are imported for type checkers alone, and where they are needed.
+The command line, the signature and documentation of `zoo.train`, and the checks are derived from the fields of
+`TrainConfig`. `zoo train --help` reads this module, so it must not import jax: modules that do are imported inside
+functions, or for type checkers only.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def read_rules(given: list[str] | None) -> list[tuple[str, float | None]] | None:
-    """Read `PATTERN=MULTIPLIER` or `PATTERN=freeze` items as the rules of `zoo.training.rules`."""
+    """Parse `PATTERN=MULTIPLIER` and `PATTERN=freeze` items as rules, see `zoo.training.rules`."""
     if not given:
         return None
     rules: list[tuple[str, float | None]] = []
@@ -45,7 +46,7 @@ def read_rules(given: list[str] | None) -> list[tuple[str, float | None]] | None
     return rules
 
 
-# Checks that need modules with jax. They run only for values other than the default.
+# Checks that import jax. They are not run for the default value.
 
 
 def _plans(name: str, value: Any) -> None:
@@ -82,16 +83,17 @@ def _policy(name: str, value: Any) -> None:
 class TrainConfig:
     """The options of `zoo.train`, whose documentation describes each of them.
 
-    A field is all that declares an option. None, where it is the default, leaves it to the task or to the data.
+    Each field declares one option. Where None is the default, the task or the data decides.
 
     Raises:
-        ConfigError: for a value that is not accepted. UnknownNameError: for a name that nothing has.
+        ConfigError: a value is not accepted.
+        UnknownNameError: a name is unknown; the message has the nearest ones.
     """
 
     # What trains, and how fast
     plan: str | Sequence[Phase] | None = option(
         None,
-        "What trains: one or several plans, joined by + and trained one after the other, as in head+all",
+        "What trains: a plan, or several joined by + that are trained one after the other, as in head+all",
         more="Or a sequence of `Phase`",
         accepted=_plans,
         point=PLANS,
@@ -99,7 +101,7 @@ class TrainConfig:
     )
     rules: Sequence[Rule] | None = option(
         None,
-        "Instead of a plan: learning-rate multipliers by pattern, or freeze; the first pattern that matches counts",
+        "Instead of a plan: learning-rate multiplier, or freeze, by parameter pattern; the first match counts",
         more="A rule is (pattern, multiplier or None), see `zoo.training.rules`",
         accepted=_rules,
         flag="--rule",
@@ -109,93 +111,100 @@ class TrainConfig:
         fixed=False,
     )
     epochs: int | None = option(
-        None, "Epochs over all phases; some tasks take more where images are few", accepted=EPOCHS, fixed=False
+        None, "Epochs over all phases. Some tasks use more for few images", accepted=EPOCHS, fixed=False
     )
     lr: float | None = option(
-        None, "Peak learning rate of the last phase. Without it: by what trains", accepted=RATE, fixed=False
+        None, "Peak learning rate of the last phase. Default: depends on what trains", accepted=RATE, fixed=False
     )
     optimizer: str | OwnOptimizer = option(
         "adamw",
-        "Optimizer. Default learning rates suit adamw",
+        "Optimizer. The default learning rates suit adamw",
         point=OPTIMIZERS,
         more="Or a function from a learning rate to an optax transformation, such as `optax.adabelief`",
         accepted=row_of(OPTIMIZERS, "a function from a learning rate to an optax transformation"),
     )
     schedule: str | Schedule = option(
         "cosine",
-        "How the learning rate changes in a phase",
+        "Learning-rate schedule of each phase",
         point=SCHEDULES,
         more="Or a function from (peak rate, updates, warm-up updates) to an optax schedule",
         accepted=row_of(SCHEDULES, "a function from (peak rate, updates, warm-up updates) to an optax schedule"),
     )
-    batch_size: int | None = option(None, "Images in a step", accepted=BATCH_SIZE)
-    accumulate: int = option(1, "Batches averaged into one update", accepted=Accepted(least=1, whole=True))
+    batch_size: int | None = option(None, "Images per batch", accepted=BATCH_SIZE)
+    accumulate: int = option(
+        1,
+        "Gradient accumulation: batches whose gradients are averaged into one update",
+        accepted=Accepted(least=1, whole=True),
+    )
     weight_decay: float | None = option(
-        None, "Weight decay of kernels; biases and norms have none", accepted=Accepted(least=0)
+        None, "Weight decay of kernels; biases and norms are not decayed", accepted=Accepted(least=0)
     )
     clip: float | None = option(
         1.0,
-        "Largest norm of the trained parameters' gradients; 0 on the command line, None in Python, for no limit",
+        "Gradient clipping: largest global norm of the trained parameters' gradients; 0 on the command line, None in "
+        "Python, for no clipping",
         accepted=Accepted(above=0),
         parse=lambda value: value or None,
     )
     ema: float | None = option(
         None,
-        "Decay of the EMA (moving average) of the parameters, which is then evaluated and kept; 0 for none",
+        "Decay of the exponential moving average (EMA) of the parameters, which is evaluated and saved; 0 for none",
         accepted=Accepted(least=0, below=1),
     )
     patience: int | None = option(
         None,
-        "Early stopping: epochs without a better validation metric after which a phase ends",
+        "Early stopping: number of epochs without a better validation metric after which a phase ends",
         accepted=Accepted(least=1, whole=True),
     )
     batch_norm: str = option(
         "auto",
-        "Statistics of the backbone's batch norms: frozen keeps the pretrained ones, batch uses and updates the "
-        "batches', auto is frozen for pretrained weights and batch for random ones",
+        "Statistics of the backbone's batch norms: frozen uses the pretrained ones, batch uses those of each batch and "
+        "updates the running ones, auto is frozen for pretrained weights and batch for random ones",
         accepted=one_of("auto", "frozen", "batch"),
     )
-    seed: int = option(0, "Seed of everything random", accepted=SEED)
+    seed: int = option(0, "Random seed", accepted=SEED)
 
     # Data
-    format: str | None = option(None, "Format of the data, where its layout does not tell", fixed=False)
+    format: str | None = option(None, "Dataset format. Default: detected from the files", fixed=False)
     val_fraction: float = option(
         0.2,
-        "Share of the training data to validate on, where there is no split for it",
+        "Share of the training data to validate on if the data has no validation split",
         accepted=Accepted(above=0, below=1),
         fixed=False,
     )
     annotations: Policy = option(
-        "fix", "What happens to faulty boxes and masks: fix, drop (leave out) or error", accepted=_policy, fixed=False
+        "fix", "Treatment of faulty boxes and masks: fix, drop (leave out) or error", accepted=_policy, fixed=False
     )
     augment: Augment | str = option(
         "auto",
-        "Augmentation in phases that train the backbone: auto (the task's own) or none, or either with operations by "
-        "name, as in auto+erasing. Phases that train only the head see every image as it is, so that features are "
+        "Augmentation in phases that train the backbone: auto (the task's own) or none, either with operations by "
+        "name, as in auto+erasing. Phases that train only the head do not augment images, so that features can be "
         "cached",
         more="Or an `Augment`",
         accepted=_augment,
     )
 
     # Memory and time
-    cache: bool = option(True, "Keep the features of a frozen backbone on disk")
-    remat: bool = option(False, "Recompute each stage of the backbone in the backward pass: less memory, more time")
+    cache: bool = option(True, "Cache the features of a frozen backbone on disk")
+    remat: bool = option(
+        False, "Rematerialise: recompute each backbone stage in the backward pass, for less memory and more time"
+    )
 
     # The run
     out: str | Path | None = option(
         None,
-        "The run folder, which must be empty or new. Without it: runs/DATA-BACKBONE-NUMBER",
+        "Run directory; it must be new or empty. Default: runs/DATA-BACKBONE-NUMBER",
         flag="",  # the command requires it
         fixed=False,
     )
-    resume: bool = option(False, "Go on with the run in `out` from its last whole checkpoint", fixed=False)
+    resume: bool = option(False, "Resume the run in `out` from its last intact checkpoint", fixed=False)
     checkpoint_seconds: float = option(
-        60.0, "Seconds between two checkpoints", accepted=Accepted(least=0, infinite=True), fixed=False
+        60.0, "Seconds between checkpoints", accepted=Accepted(least=0, infinite=True), fixed=False
     )
     plots: bool = option(True, "Draw plots of the run", fixed=False)
     show: Callable[[Session], Callable[[Event], None]] | None = option(
         None,
-        "A function from the session to a display of its events. Without it: plain lines or a progress bar",
+        "Function from the session to a display of its events. Default: a progress bar on a terminal, else plain lines",
         flag="",
         fixed=False,
     )
@@ -206,12 +215,12 @@ class TrainConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe(TrainConfig):
-    """A configuration that leaves nothing to the task: what the user gave, else the task's own, else the default here.
+    """A configuration with every value decided: the user's, else the task's own, else the default here.
 
-    The fields below are what a task may decide (`zoo.models.adapter.Training.recipe`), narrowed and with a default.
+    The fields below are those that a task may decide (`zoo.models.adapter.Training.recipe`), with a default.
 
     Attributes:
-        steps: least number of updates; few images would otherwise give too few.
+        steps: smallest number of updates. With few images, the number of epochs is raised to reach it.
         head_rate: peak learning rate of a new head where `lr` is not given; `zoo.training.plan.HEAD_RATE` if None.
         ema_given: whether the user gave `ema`. Otherwise phases that are too short for it use a lower decay.
     """
@@ -227,18 +236,21 @@ class Recipe(TrainConfig):
 
     @classmethod
     def of(cls, adapter: Adapter, config: TrainConfig | None = None, *, pretrained: bool = True) -> Recipe:
-        """Fill what a configuration leaves open by the task's own recipe.
+        """Return a configuration with open values filled in from the task's own recipe.
 
         Args:
-            pretrained: whether the backbone has weights; `batch_norm="auto"` then keeps their statistics.
+            adapter: the task adapter.
+            config: the user's options.
+            pretrained: whether the backbone has pretrained weights; `batch_norm="auto"` then uses their statistics.
+
         Raises:
-            ConfigError: for what is no part of a task's recipe, or is not accepted.
+            ConfigError: the task's recipe has an unknown field, or a value is not accepted.
         """
         config = config or TrainConfig()
         if not isinstance(config.optimizer, str) and config.weight_decay is not None:
             raise ConfigError(
-                f"weight_decay is {config.weight_decay}, and the optimizer is a function, which brings its own: give "
-                "it there, e.g. optimizer=partial(optax.adamw, weight_decay=0.1), or name an optimizer."
+                f"weight_decay is {config.weight_decay}, but an optimizer that is a function has its own weight decay: "
+                "set it there, e.g. optimizer=partial(optax.adamw, weight_decay=0.1), or name an optimizer."
             )
         own = {("head_rate" if name == "lr" else name): value for name, value in _own_recipe(adapter).items()}
         augment = own.pop("augment", {})
@@ -254,17 +266,17 @@ class Recipe(TrainConfig):
         if config.batch_norm == "auto":
             given["batch_norm"] = "frozen" if pretrained else "batch"
         # None means "not given" for these fields; for others, such as `clip` and `patience`, it is a value.
-        left = [name for name in _TASKS if given.get(name) is None]
-        decided = {name: value for name, value in given.items() if name not in left}
-        return cls(**decided, ema_given=config.ema is not None, **{name: own[name] for name in left if name in own})
+        open_ = [name for name in _TASKS if given.get(name) is None]
+        decided = {name: value for name, value in given.items() if name not in open_}
+        return cls(**decided, ema_given=config.ema is not None, **{name: own[name] for name in open_ if name in own})
 
     def epochs_for(self, updates: float) -> int:
-        """How many epochs of so many updates."""
+        """Return the number of epochs, for `updates` updates in an epoch."""
         return max(self.epochs, -int(-self.steps // updates))
 
     @property
     def augmentation(self) -> Augment | None:
-        """What happens to images in phases that train the backbone."""
+        """Augmentation of images in phases that train the backbone; None for none."""
         return None if isinstance(self.augment, str) else self.augment
 
     @property
@@ -273,7 +285,7 @@ class Recipe(TrainConfig):
         return self.batch_norm == "batch"
 
     def fixed(self) -> dict[str, Any]:
-        """What a resumed run must have the same, as JSON values."""
+        """Return the values that a resumed run must share, as JSON values."""
         values = {one.name: _plain(getattr(self, one.name)) for one in OPTIONS if one.option.fixed}
         return {**values, "ema_given": self.ema_given}
 
@@ -281,7 +293,7 @@ class Recipe(TrainConfig):
 _TASKS = tuple(name for name in Recipe.__annotations__ if name != "ema_given")
 """What a task may decide."""
 OPTIONS: tuple[Declared, ...] = tuple(declared(TrainConfig, Recipe))
-"""The options, with what holds where neither a user nor a task says anything."""
+"""The options. Their help states the default that holds if neither the user nor the task decides."""
 
 
 def _own_recipe(adapter: Adapter) -> Mapping[str, Any]:
@@ -289,14 +301,14 @@ def _own_recipe(adapter: Adapter) -> Mapping[str, Any]:
     known = ["lr" if name == "head_rate" else name for name in _TASKS] + ["augment"]
     if unknown := sorted(recipe.keys() - set(known)):
         raise ConfigError(
-            f"the recipe of {type(adapter).__name__} has {', '.join(unknown)}; accepted: {', '.join(known)}. This "
-            "is for the author of the task to correct."
+            f"the recipe of {type(adapter).__name__} has {', '.join(unknown)}; accepted: {', '.join(known)}. Report "
+            "this to the author of the task."
         )
     return recipe
 
 
 def _plain(value: Any) -> Any:
-    """A value for JSON. A function is known by its name: its address differs from process to process."""
+    """Return a value for JSON. Functions are represented by name, because their address differs between processes."""
     if isinstance(value, partial):
         keywords = {name: _plain(one) for name, one in value.keywords.items()}
         return {"function": _plain(value.func), "args": [*map(_plain, value.args)], "keywords": keywords}
@@ -305,4 +317,4 @@ def _plain(value: Any) -> Any:
     if callable(value):
         named = value if hasattr(value, "__qualname__") else type(value)
         return f"{named.__module__}.{named.__qualname__}"
-    return value.item() if hasattr(value, "item") else value  # a number of NumPy
+    return value.item() if hasattr(value, "item") else value  # a NumPy number

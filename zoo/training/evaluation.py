@@ -26,24 +26,24 @@ from zoo.training.sources import Source, evaluation_source
 from zoo.training.step import seen_size
 
 KEPT = 16
-"""Images with the largest, and with the smallest losses that an evaluation keeps."""
+"""Number of images with the largest losses, and of images with the smallest, that an evaluation returns."""
 
 Arrays = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was found.
+    """The result of an evaluation.
 
     Attributes:
-        metrics: the task's metrics and the mean `loss`; plain values, ready for JSON.
-        dataset: what was evaluated.
-        mistakes, successes: (loss, file, decoded arrays, targets) of the images with the largest losses, largest first,
-            and of those with the smallest, smallest first; at most 16 of each.
-        accumulated: what the task's metrics were computed from.
-        predictions: for each image in the data's order what was predicted, nothing left out that figures are computed
-            from; empty unless asked for.
-        notes: what was found in the data and the annotations, for people.
+        metrics: the task's metrics and the mean `loss`, as JSON values.
+        dataset: the data.
+        mistakes: (loss, file, decoded arrays, targets) of up to 16 images with the largest losses, largest first.
+        successes: the same for the smallest losses, smallest first.
+        accumulated: the object that computed the task's metrics.
+        notes: remarks on the data and the annotations.
+        predictions: the prediction for each image, in the order of the data, with everything that metrics are computed
+            from. Empty unless requested.
     """
 
     metrics: dict[str, Any]
@@ -55,16 +55,16 @@ class Evaluation:
     predictions: list[Any] = field(default_factory=list, repr=False)
 
     def worst(self, count: int) -> list[tuple[Path, Arrays, Arrays]]:
-        """(file, decoded arrays, targets) of the `count` images with the largest losses."""
+        """Return (file, decoded arrays, targets) of the `count` images with the largest losses."""
         return [(file, decoded, targets) for _, file, decoded, targets in self.mistakes[:count]]
 
     def best(self, count: int) -> list[tuple[Path, Arrays, Arrays]]:
-        """The same of the images with the smallest losses."""
+        """Return (file, decoded arrays, targets) of the `count` images with the smallest losses."""
         return [(file, decoded, targets) for _, file, decoded, targets in self.successes[:count]]
 
 
 class _Foremost:
-    """The entries of the largest keys among many; of equal ones the first."""
+    """The entries with the largest keys of a stream; among equal keys, the first ones."""
 
     def __init__(self, count: int):
         self.count, self._tie = count, itertools.count()
@@ -78,7 +78,7 @@ class _Foremost:
         push(self._heap, (key, -next(self._tie), entry))
 
     def entries(self) -> list[Any]:
-        """Largest key first."""
+        """Return the entries, largest key first."""
         return [entry for _, _, entry in sorted(self._heap, key=lambda one: one[:2], reverse=True)]
 
 
@@ -98,7 +98,14 @@ def _evaluate(
 def evaluate_batches(
     model: Model, dataset: Dataset, batches: Iterable[Mapping[str, Any]], *, predictions: bool = False
 ) -> Evaluation:
-    """Evaluate a model over batches of images or of cached features, with its `predictions` if they are asked for."""
+    """Evaluate a model over batches of images or of cached features.
+
+    Args:
+        model: the model.
+        dataset: the data that the batches come from.
+        batches: the batches; each has `index`, the rows of the dataset.
+        predictions: whether to return the predictions as well.
+    """
     model.eval()
     graphdef, state = nnx.split(model)
     metrics = model.adapter.metrics()
@@ -107,17 +114,17 @@ def evaluate_batches(
     worst, best = _Foremost(KEPT), _Foremost(KEPT)
     whole, predicted = model.adapter.unabridged(), dict[int, Any]()
     for batch in batches:
-        found, losses, terms = _evaluate(graphdef, state, {k: v for k, v in batch.items() if k != "index"})
-        decoded = {name: np.asarray(value) for name, value in found.items()}
+        outputs, losses, terms = _evaluate(graphdef, state, {k: v for k, v in batch.items() if k != "index"})
+        decoded = {name: np.asarray(value) for name, value in outputs.items()}
         targets = {name: np.asarray(v) for name, v in batch.items() if name != "image" and ":" not in name}
         valid = np.flatnonzero(targets["valid"])
         if predictions:
             files = [str(dataset[int(row)].image) for row in targets["index"][valid]]
-            there = {name: value[valid] for name, value in decoded.items()}
+            arrays = {name: value[valid] for name, value in decoded.items()}
             rows = [int(row) for row in targets["index"][valid]]
-            predicted |= dict(zip(rows, whole.predictions(there, files), strict=True))
+            predicted |= dict(zip(rows, whole.predictions(arrays, files), strict=True))
         if len(valid) < len(targets["valid"]):
-            # What fills up a batch is no image of the data: no task gets to count it.
+            # Padding rows are copies of images. They are removed here, so that no task can count them.
             decoded, targets = ({name: value[valid] for name, value in part.items()} for part in (decoded, targets))
         metrics.update(decoded, targets)
         losses = np.asarray(losses, np.float64)[valid]
@@ -129,17 +136,17 @@ def evaluate_batches(
             wanting = [(kept, key) for kept, key in ((worst, loss), (best, -loss)) if kept.wants(key)]
             if not wanting:
                 continue
-            arrays = ({name: value[row] for name, value in part.items()} for part in (decoded, targets))
-            entry = (loss, dataset[int(targets["index"][row])].image, *arrays)
+            of_row = ({name: value[row] for name, value in part.items()} for part in (decoded, targets))
+            entry = (loss, dataset[int(targets["index"][row])].image, *of_row)
             for kept, key in wanting:
                 kept.add(key, entry)
     means = {name: value / max(count, 1) for name, value in {**parts, "loss": float(total)}.items()}
-    found = Evaluation({**metrics.compute(), **means}, dataset, worst.entries(), best.entries(), metrics)
-    return replace(found, predictions=[predicted[row] for row in sorted(predicted)])
+    evaluation = Evaluation({**metrics.compute(), **means}, dataset, worst.entries(), best.entries(), metrics)
+    return replace(evaluation, predictions=[predicted[row] for row in sorted(predicted)])
 
 
 def evaluate_source(model: Model, source: Source) -> Evaluation:
-    """Return the metrics of a model over one epoch of a source."""
+    """Evaluate a model over one epoch of a source."""
     return evaluate_batches(model, source.dataset, source.epoch(0))
 
 
@@ -157,16 +164,18 @@ def evaluate(
     """Evaluate a model on data.
 
     Args:
-        model: a `Model`, a `Run`, or what `zoo.load` takes.
-        data: a folder or file of any format that `zoo.data.formats()` lists, or a data set.
-        split: which part; without it `test`, else `val`, else all there is.
-        format: name of the data's format, where its layout does not tell.
-        annotations: what becomes of faulty boxes and masks, see `zoo.data.check`.
-        predictions: keep what was predicted for each image as well, see `Evaluation.predictions`; `adapter.results`
-            makes of it what other programs read.
-        progress: called with (images done, images in all).
+        model: A `Model`, a `Run`, or anything that `zoo.load` accepts.
+        data: A folder or file of any format that `zoo list formats` shows, or a dataset.
+        split: The split to evaluate. Default: `test`, else `val`, else all data.
+        format: The dataset format. Default: detected from the files.
+        batch_size: Images per batch.
+        annotations: Treatment of faulty boxes and masks: fix, drop (leave out) or error.
+        predictions: Whether to return the prediction for each image as well, see `Evaluation.predictions`;
+            `adapter.results` converts them to formats of other programs.
+        progress: Called with (images done, images in all).
+
     Raises:
-        DataError: when the data's classes are not the model's.
+        DataError: The data has classes that the model lacks.
     """
     check_number("batch_size", batch_size, BATCH_SIZE)
     model = as_model(model)
@@ -191,7 +200,7 @@ def evaluate(
 
 
 def _with_room(model: Model, dataset: Dataset) -> tuple[Model, str]:
-    """(the model, able to hold the targets of the data; the given one where it is already; what is left out)."""
+    """Return the model, or a copy with room for all targets of the data; and a remark on targets that do not fit."""
     adapter, cut = model.adapter.sized([dataset])
     if adapter == model.adapter:
         return model, cut
@@ -201,7 +210,7 @@ def _with_room(model: Model, dataset: Dataset) -> tuple[Model, str]:
 
 
 def as_model(source: Any) -> Model:
-    """A model from a model, a run, or a place that holds one."""
+    """Return the model of a `Model`, a `Run`, or anything that `zoo.load` accepts."""
     if isinstance(source, Model):
         return source
     if isinstance(inner := getattr(source, "model", None), Model):

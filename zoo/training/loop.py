@@ -1,4 +1,4 @@
-"""The training loop: phases, epochs and steps in a straight line, as a generator of (step, what happened)."""
+"""The training loop over phases, epochs and steps, as a generator of (step, event)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from zoo.training.evaluation import Evaluation, evaluate_source
 from zoo.training.phase_sources import Sources, augments, open_sources, training_images
 from zoo.training.plan import Phase
 from zoo.training.precondition import affine_maps, precondition, started, with_statistics
-from zoo.training.remarks import never_predicted, slow_average, still_figure, unpredicted_text
+from zoo.training.remarks import never_predicted, slow_average, still_metric, unpredicted_text
 from zoo.training.rules import Assignment, assign
 from zoo.training.run import scalars, write_history
 from zoo.training.saving import keep_if_best, restore, save_checkpoint
@@ -33,21 +33,26 @@ from zoo.training.step import Program, TrainState, fitting_ema, install, lenient
 from zoo.weights.mapping import Path as ModulePath
 
 Resumed = tuple[Path, dict[str, Any]]
-"""The folder of a checkpoint, and where training stood."""
+"""The folder of a checkpoint, and its position."""
 STREAM = 100_003
-"""Numbers of epochs that a phase has for itself; more than a phase has epochs."""
+"""Orders of images reserved for each phase; more than a phase has epochs."""
 SAMPLE = 1024
-"""Training images that the statistics of features are taken from."""
+"""Largest number of training images that the statistics of features are computed from."""
 
 
 def fit(session: Session, *, resume: bool = False) -> Iterator[Event]:
     """Train, phase after phase. Afterwards the model holds the best epoch's parameters.
 
+    Args:
+        session: the training.
+        resume: continue from the newest intact checkpoint.
+
     Yields:
         (step, event). An event has a `kind`: `note` (text), `phase` (name, epochs, batches, trained,
         parameters, cached, ema, lowered), `step` (loss and grad_norm, on the device) or `epoch` (a row of the history).
+
     Raises:
-        RunError: when the loss is no longer finite, or a checkpoint cannot be written or read.
+        RunError: the loss is no longer finite, or a checkpoint cannot be written or read.
     """
     checkpoint = session.checkpoints.latest() if resume else None
     if resume and checkpoint is None:
@@ -88,11 +93,12 @@ def _phase(session: Session, index: int, phase: Phase, resumed: Resumed | None) 
     yield session.step, {**announced, "ema": ema, "lowered": ema != recipe.ema}
     if not resumed and (text := slow_average(phase, updates, ema)):
         yield session.step, {"kind": "note", "text": text}
-    # Randomness of a step follows from (seed, phase, step), so that a resumed run draws what it would have drawn.
+    # The randomness of a step depends only on (seed, phase, step), not on a key that is carried along. A resumed run
+    # therefore draws the same numbers as one that was never stopped.
     key = jax.random.fold_in(jax.random.key(recipe.seed), index)
     while at.epoch < phase.epochs and not _patience_lost(session, at):
         began = time.monotonic()
-        state, seen = yield from _steps(session, sources, state, program, key, at)
+        state, images_done = yield from _steps(session, sources, state, program, key, at)
         losses = finite_losses(session, at)
         seconds = time.monotonic() - began
         install(model, state)
@@ -106,7 +112,7 @@ def _phase(session: Session, index: int, phase: Phase, resumed: Resumed | None) 
             "rate": rate_now,
             "train_loss": float(np.mean(losses)),
             "grad_norm": float(np.mean([*map(float, at.norms)])),
-            "images_per_second": round(seen / max(seconds, 1e-9), 1),
+            "images_per_second": round(images_done / max(seconds, 1e-9), 1),
             **scores,
         }
         session.history.append(row)
@@ -125,9 +131,10 @@ def _phase(session: Session, index: int, phase: Phase, resumed: Resumed | None) 
 def _steps(
     session: Session, sources: Sources, state: TrainState, program: Program, key: jax.Array, at: Place
 ) -> Generator[Event, None, tuple[TrainState, int]]:
-    """Take the steps of an epoch, or what is left of it. Returns the state and the number of images trained on."""
+    """Take the remaining steps of an epoch. Returns the state and the number of images trained on."""
     images = 0
-    # Each phase has a stream of orders of its own; epochs are fewer than its length.
+    # The order of images depends only on this number, and `joined` skips the batches that are done. So a run that is
+    # resumed within an epoch continues with the next batch of the same order. Phases do not share orders.
     number = at.phase * STREAM + at.epoch
     for batch in joined(sources.train, number, at.batch):
         # The step donates the state: the old one must not be read again.
@@ -144,7 +151,7 @@ def _steps(
 
 
 def _standardised(session: Session, state: TrainState, maps: Mapping[str, ModulePath], sources: Sources) -> TrainState:
-    """Return the state with the statistics of the features that the head's maps read; a new head starts small."""
+    """Return the state with the statistics of the features that the head reads; a new head starts with small values."""
     first = next(iter(sources.train.values()))
     features, reads = first.sample(session.model, SAMPLE), session.model.head.reads()  # type: ignore[attr-defined]
     statistics = with_statistics(state.opt_state, {name: features[reads[name]] for name in maps})
@@ -157,7 +164,7 @@ def _standardised(session: Session, state: TrainState, maps: Mapping[str, Module
 
 
 def _validated(session: Session, source: Source, at: Place) -> tuple[dict[str, float], Evaluation]:
-    """Evaluate the model as it is: (the single metrics as they stand in a row of the history, all of them)."""
+    """Evaluate the model. Returns the metrics for the row of the history, and the evaluation."""
     evaluation = evaluate_source(session.model, source)
     metrics = evaluation.metrics
     if not math.isfinite(metrics["loss"]):
@@ -200,7 +207,7 @@ def _start(
 
 
 def _remarks(session: Session, evaluation: Evaluation) -> Iterator[str]:
-    """Remarks after an epoch. Classes that are never predicted are named when they change."""
+    """Yield the remarks after an epoch. Classes that are never predicted are named again only when they change."""
     adapter, history = session.model.adapter, session.history
     if counted := getattr(evaluation.accumulated, "class_counts", None):
         counts = counted()
@@ -208,7 +215,7 @@ def _remarks(session: Session, evaluation: Evaluation) -> Iterator[str]:
         if classes and classes != session.unpredicted:
             yield unpredicted_text(classes, counts, len(history), adapter)
         session.unpredicted = classes
-    if text := still_figure(history, adapter.primary):
+    if text := still_metric(history, adapter.primary):
         yield text
 
 
@@ -217,7 +224,7 @@ def _patience_lost(session: Session, at: Place) -> bool:
 
 
 def _announcement(phase: Phase, index: int, sources: Sources, assignment: Assignment, model: Model) -> dict[str, Any]:
-    """The event that a phase begins with."""
+    """Return the event at the beginning of a phase."""
     sizes = {path: int(np.prod(v.shape)) for path, v in nnx.to_flat_state(nnx.state(model, nnx.Param))}
     return {
         "kind": "phase",
@@ -233,7 +240,7 @@ def _announcement(phase: Phase, index: int, sources: Sources, assignment: Assign
 
 @contextmanager
 def stopping(session: Session) -> Iterator[None]:
-    """Let SIGTERM and Ctrl-C stop the training after the current step, with a checkpoint; the second time at once."""
+    """Let SIGTERM and Ctrl-C stop the training after the current step, with a checkpoint; a second one, immediately."""
     before: dict[int, Any] = {}
 
     def note(number: int, _: Any) -> None:
@@ -242,7 +249,7 @@ def stopping(session: Session) -> Iterator[None]:
 
     try:
         before |= {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
-    except ValueError:  # not the main thread: signals are somebody else's
+    except ValueError:  # not the main thread, which alone may handle signals
         pass
     try:
         yield

@@ -1,6 +1,6 @@
-"""Options declared once: a field of a frozen dataclass, from which checks, signature, documentation and flags follow.
+"""Options declared once, as fields of a frozen dataclass: checks, signature, documentation and flags are derived.
 
-Nothing here imports jax: `zoo train --help` reads the declarations.
+Nothing here imports jax, because `zoo train --help` reads the declarations.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 C = TypeVar("C", contravariant=True)
 Check = Callable[[str, Any], None]
-"""Takes the name and the value of an option; raises `ConfigError` or `UnknownNameError`."""
+"""A function of an option's name and value that raises `ConfigError` or `UnknownNameError`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
-    """What is declared of an option beside its type and default.
+    """The declaration of an option, apart from its type and default.
 
     Attributes:
-        help: what it does, without the last full stop.
-        more: what Python takes and the command line does not, without the full stop.
-        accepted: the numbers that it takes, or a check.
-        point: the extension point whose parts it names; help lists them.
-        flag: its name on the command line: `--NAME` with hyphens if None; empty if it has none.
-        taken: the type that the command line takes, where the field's type does not say it.
-        parse: turns what the command line took into the value.
-        metavar: how help shows the value.
-        fixed: whether a resumed run must have the value that it began with.
+        help: what it does, without the final full stop.
+        more: values that only Python accepts, without the final full stop.
+        accepted: the range of numbers that it accepts, or a check.
+        point: the extension point of the parts that it names; help lists them.
+        flag: its flag on the command line: `--NAME` with hyphens if None; empty for no flag.
+        parse: converts the value from the command line.
+        taken: the type of the value on the command line, if it differs from the field's.
+        metavar: placeholder of the value in help.
+        fixed: whether a resumed run must have the same value.
     """
 
     help: str
@@ -66,7 +66,11 @@ class Declared:
     """An option with the name, annotation and default of its field.
 
     Attributes:
-        help: the declaration's, with what holds where nothing is given.
+        name: name of the field.
+        annotation: its type.
+        default: its default.
+        help: the declaration's help, with the default that holds if the task does not decide.
+        option: the declaration.
     """
 
     name: str
@@ -92,21 +96,22 @@ class Declared:
         if isinstance(accepted, Accepted):
             check_number(self.name, value, accepted)
         elif not (isinstance(value, str) and value == self.default):
-            # The default needs no check, which may have to import jax for the names that it knows.
+            # The default is not checked: a check may import jax to know the accepted names.
             accepted(self.name, value)
 
     def parsed(self, value: Any) -> Any:
-        """Return the value for what the command line took. An empty text is as good as none."""
+        """Return the value for text from the command line. Empty text means None where None is accepted."""
         if self.option.parse:
             return self.option.parse(value)
         return None if value == "" and self.optional else value
 
 
 def declared(config: type, filled: type | None = None) -> Iterator[Declared]:
-    """Yield the options of a dataclass; fields without a declaration are none.
+    """Yield the options of a dataclass: its fields that have a declaration.
 
     Args:
-        filled: a subclass that declares again, with a default, what a task may decide.
+        config: the dataclass.
+        filled: a subclass that gives a default to each field that a task may decide.
     """
     later = {one.name: one.default for one in fields(filled)} if filled else {}
     for one in fields(config):
@@ -114,12 +119,12 @@ def declared(config: type, filled: type | None = None) -> Iterator[Declared]:
             continue
         help = one.metadata["option"].help
         if later.get(one.name, one.default) != one.default:
-            help = f"{help}. Without it: the task's own, else {later[one.name]}"
+            help = f"{help}. Default: the task's own, else {later[one.name]}"
         yield Declared(one.name, _resolved(one.type, config), one.default, f"{help}.", one.metadata["option"])
 
 
 def _resolved(annotation: Any, config: type) -> Any:
-    """The type that an annotation names; the text as it is where a class of it was imported for type checkers alone."""
+    """Return the type of an annotation; the text itself if a class in it is imported for type checkers only."""
     try:
         return eval(annotation, vars(sys.modules[config.__module__])) if isinstance(annotation, str) else annotation
     except NameError:
@@ -127,10 +132,10 @@ def _resolved(annotation: Any, config: type) -> Any:
 
 
 def check_values(config: Any) -> None:
-    """Raise `ConfigError` or `UnknownNameError` for a value that its declaration does not accept."""
+    """Raise `ConfigError` or `UnknownNameError` for a value of a configuration that is not accepted."""
     options: dict[str, Declared] = {}
     for base in reversed(type(config).__mro__):
-        # A subclass that only gives a field another type or default keeps its declaration.
+        # A subclass that changes only a field's type or default inherits its declaration.
         if is_dataclass(base):
             options |= {one.name: one for one in declared(base)}
     for one in options.values():
@@ -148,15 +153,16 @@ def one_of(*names: str) -> Check:
 
 
 def row_of(point: Point[Any], kind: str) -> Check:
-    """Return a check that accepts the names of an extension point's parts, and callables.
+    """Return a check that accepts names of an extension point's parts, and callables.
 
     Args:
-        kind: what a callable has to be, for the error.
+        point: the extension point.
+        kind: description of the callable, for the error.
     """
 
     def check(name: str, value: Any) -> None:
         if isinstance(value, str) and value not in point:
-            raise unknown_name(name, value, point, f"Accepted as well: {kind}.")
+            raise unknown_name(name, value, point, f"Also accepted: {kind}.")
         if not isinstance(value, str) and not callable(value):
             raise ConfigError(f"{name} is {value!r}; accepted: {', '.join(point)}, or {kind}.")
 
@@ -167,7 +173,7 @@ def row_of(point: Point[Any], kind: str) -> Check:
 
 
 class Train(Protocol[P, C]):
-    """A function of a model, data and options, which are one configuration, single keywords, or both."""
+    """A function of a model, data and options: a configuration, keywords, or both."""
 
     __name__: str
 
@@ -184,11 +190,13 @@ class Train(Protocol[P, C]):
 def configured(
     config: Callable[P, C], options: tuple[Declared, ...]
 ) -> Callable[[Callable[[Model, Data, C], Run]], Train[P, C]]:
-    """Let a function of a configuration take its options as keywords, too, and say so in signature and docstring.
+    """Let a function of a configuration accept its options as keywords too, and document them.
+
+    The signature lists the keywords, and `{options}` in the docstring becomes their descriptions.
 
     Args:
-        config: the dataclass; type checkers take the keywords from its constructor.
-        options: what it declares. They take the place of `{options}` in the docstring.
+        config: the dataclass; type checkers read the keywords from its constructor.
+        options: the options that it declares.
     """
     names = [one.name for one in options]
 
@@ -212,7 +220,7 @@ def configured(
 
 
 def documented(options: tuple[Declared, ...]) -> str:
-    """The options as lines of an `Args:` section."""
+    """Return the options as lines of an `Args:` section."""
     lines = []
     for one in options:
         accepted = one.option.accepted

@@ -1,9 +1,10 @@
-"""Training affine maps as if their inputs were standardised, without changing the model.
+"""Preconditioned head: train its affine maps as if their inputs were standardised, without changing the model.
 
-Features of different backbones differ in size by factors of ten, and channels of one backbone by more; a learning rate
-that suits one makes another diverge or crawl. With inputs of mean m and deviation s, the map x -> x W + b is the map
-x' -> x' W' + b' of x' = (x - m) / s with W' = s W and b' = b + m W. The optimizer sees the gradients of W' and b', and
-its updates are carried back to W and b. Saved models and exports never know.
+The scale of features differs between backbones by factors of ten, and between channels of one backbone by more. A
+learning rate that suits one backbone makes another diverge, or barely train. For inputs with mean m and standard
+deviation s, the map x -> x W + b equals the map x' -> x' W' + b' of standardised inputs x' = (x - m) / s, where
+W' = s W and b' = b + m W. The optimizer receives the gradients of W' and b'; its updates are converted back to W and b.
+The model itself keeps W and b, so saved and exported models need no standardisation.
 """
 
 from __future__ import annotations
@@ -22,20 +23,25 @@ from zoo.training.rules import Assignment
 from zoo.weights.mapping import Path
 
 START = 0.2
-"""What is left of the initial values: a few steps must be able to overcome them."""
+"""Factor on the initial kernel of a new head, so small that a few steps overcome it."""
 FLOOR = 1e-3
-"""Smallest deviation, as a share of the mean one: a channel that never moves must not be blown up."""
+"""Added to each standard deviation, as a share of their mean, so that constant channels are not blown up."""
 
 
 class Preconditioned(NamedTuple):
-    """State: the optimizer's own, and (mean, deviation) of each map's inputs, both (in,)."""
+    """State of a preconditioned optimizer.
+
+    Attributes:
+        inner: state of the wrapped optimizer.
+        statistics: map name -> (mean, standard deviation) of its inputs, both (in,).
+    """
 
     inner: Any
     statistics: dict[str, tuple[Array, Array]]
 
 
 def affine_maps(model: Model, assignment: Assignment) -> dict[str, Path]:
-    """Return the head's affine maps that read a reduced feature and train: path in the head -> path in the model."""
+    """Return the trained affine maps of the head that read features directly: path in the head -> path in the model."""
     paths = {name: ("head", *name.split(".")) for name in model.head.reads()}  # type: ignore[attr-defined]
     return {name: path for name, path in paths.items() if assignment.trains((*path, "kernel"))}
 
@@ -43,11 +49,13 @@ def affine_maps(model: Model, assignment: Assignment) -> dict[str, Path]:
 def precondition(
     optimizer: optax.GradientTransformation, maps: Mapping[str, Path]
 ) -> optax.GradientTransformationExtraArgs:
-    """`optimizer` working on standardised inputs.
+    """Wrap an optimizer so that it sees the parameters of maps of standardised inputs.
+
+    Until `with_statistics` is called, the mean is 0 and the deviation 1.
 
     Args:
-        maps: a name for each affine map -> path of the module that holds its `kernel` (..., in, out) and `bias`.
-            Until `with_statistics` is called, inputs are taken to be standardised already.
+        optimizer: the optimizer to wrap.
+        maps: name -> path of the module with the map's `kernel` (..., in, out) and, perhaps, `bias` (out,).
     """
 
     def init(params: nnx.State) -> Preconditioned:
@@ -60,18 +68,21 @@ def precondition(
         gradients: nnx.State, state: Preconditioned, params: nnx.State | None = None, **extra: Any
     ) -> tuple[nnx.State, Preconditioned]:
         assert params is not None
-        there, here = dict(nnx.to_flat_state(gradients)), dict(nnx.to_flat_state(params))
+        grads, values = dict(nnx.to_flat_state(gradients)), dict(nnx.to_flat_state(params))
+        # To the standardised map. From W = W' / s and b = b' - m W, the chain rule gives
+        # dL/dW' = (dL/dW - m dL/db) / s and dL/db' = dL/db. Weight decay acts on the values, so they are converted too.
         for name, path in maps.items():
             mean, deviation = (_column(v) for v in state.statistics[name])
             kernel, bias = (*path, "kernel"), (*path, "bias")
-            slope = there[kernel].get_value()
-            if bias in there:
-                slope = slope - mean * there[bias].get_value().reshape(1, -1)
-                offset = jnp.sum(mean * here[kernel].get_value(), axis=tuple(range(slope.ndim - 1)))
-                here[bias] = here[bias].replace(here[bias].get_value() + offset)
-            there[kernel] = there[kernel].replace(slope / deviation)
-            here[kernel] = here[kernel].replace(here[kernel].get_value() * deviation)
-        updates, inner = optimizer.update(_state(there), state.inner, _state(here), **extra)
+            slope = grads[kernel].get_value()
+            if bias in grads:
+                slope = slope - mean * grads[bias].get_value().reshape(1, -1)
+                offset = jnp.sum(mean * values[kernel].get_value(), axis=tuple(range(slope.ndim - 1)))
+                values[bias] = values[bias].replace(values[bias].get_value() + offset)
+            grads[kernel] = grads[kernel].replace(slope / deviation)
+            values[kernel] = values[kernel].replace(values[kernel].get_value() * deviation)
+        updates, inner = optimizer.update(_state(grads), state.inner, _state(values), **extra)
+        # Back: both conversions are linear, so changes are converted like values: W = W' / s and b = b' - m W.
         back = dict(nnx.to_flat_state(updates))
         for name, path in maps.items():
             mean, deviation = (_column(v) for v in state.statistics[name])
@@ -87,8 +98,14 @@ def precondition(
 
 
 def with_statistics(state: Preconditioned, features: Mapping[str, np.ndarray]) -> Preconditioned:
-    """The state for inputs that look like `features`: map name -> (images, ..., in). Maps are averaged over the image
-    first, because it is the image's features that a class is told by."""
+    """Return the state with the statistics of features.
+
+    Feature maps are averaged over each image first, because a classifier reads the features of whole images.
+
+    Args:
+        state: the state.
+        features: map name -> inputs of the map, (images, ..., in).
+    """
     statistics = {}
     for name, values in features.items():
         pooled = values.reshape(len(values), -1, values.shape[-1]).mean(axis=1, dtype=np.float64)
@@ -99,8 +116,16 @@ def with_statistics(state: Preconditioned, features: Mapping[str, np.ndarray]) -
 
 
 def started(params: nnx.State, state: Preconditioned, maps: Mapping[str, Path]) -> nnx.State:
-    """Untrained maps, whose initial values are then meant for standardised inputs: the first outputs are small and
-    centred, whatever the size of the features."""
+    """Return the parameters with the initial values of new maps converted.
+
+    The initial kernel, times `START`, is taken as W' of the standardised map, and the bias as b'. The first outputs are
+    then small and centred, whatever the scale of the features.
+
+    Args:
+        params: the parameters, with untrained maps.
+        state: the state, after `with_statistics`.
+        maps: the maps, see `precondition`.
+    """
     flat = dict(nnx.to_flat_state(params))
     for name, path in maps.items():
         kernel, bias = (*path, "kernel"), (*path, "bias")

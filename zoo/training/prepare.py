@@ -1,4 +1,4 @@
-"""What comes before the first step: splits in the model's labels, phases that can train, the run folder."""
+"""Preparation of a training: splits with the model's labels, phases, the run directory."""
 
 from __future__ import annotations
 
@@ -25,8 +25,10 @@ class Splits:
     """The data of a training.
 
     Attributes:
-        train, val, test: the splits; there may be no test data.
-        notes: what a user should know of them before the first step.
+        train: the training split.
+        val: the validation split.
+        test: the test split, or None.
+        notes: remarks on the data, shown before the first step.
     """
 
     train: Dataset
@@ -36,26 +38,35 @@ class Splits:
 
     @classmethod
     def read(cls, data: Data, recipe: Recipe, model: Model) -> Splits:
-        """Read and check the data of any format that suits the model's task, in their own labels."""
+        """Read and check data of any format that suits the model's task. Targets are indexes of the data's labels."""
         splits_by_name, notes = checked(splits(data, recipe.format, model.adapter.targets_from), recipe.annotations)
         train, val = training_splits(splits_by_name, recipe.val_fraction, recipe.seed)
         if "val" not in splits_by_name:
-            notes = (f"the data has no validation split: {len(val)} of its images are set aside for it.", *notes)
+            notes = (f"the data has no validation split; {len(val)} of its images are set aside as one.", *notes)
         return cls(train, val, splits_by_name.get("test"), tuple(notes))
 
     @property
     def all(self) -> tuple[Dataset, ...]:
-        """The splits that there are."""
+        """The splits, without the test split if there is none."""
         return (self.train, self.val) if self.test is None else (self.train, self.val, self.test)
 
     def relabelled(self, model: Model, *, by_position: bool = False) -> Splits:
-        """The same with targets as indexes of the model's labels, see `zoo.training.data.relabelled`."""
+        """Return the splits with targets as indexes of the model's labels, see `zoo.training.data.relabelled`."""
         train, val, *test = (relabelled(one, model, by_position=by_position) for one in self.all)
         return Splits(train, val, test[0] if test else None, self.notes)
 
 
 def make_phases(model: Model, train: Dataset, recipe: Recipe) -> tuple[Phase, ...]:
-    """The phases of a training. Raises `ConfigError` for one that cannot train this model on so many images."""
+    """Return the phases of a training.
+
+    Args:
+        model: the model.
+        train: the training images.
+        recipe: the options.
+
+    Raises:
+        ConfigError: a phase trains a backbone that must stay fixed, or has too few batches for a single update.
+    """
     batches = -(-len(train) // recipe.batch_size)
     epochs = recipe.epochs_for(batches / recipe.accumulate)
     head_rate = recipe.head_rate or HEAD_RATE
@@ -64,21 +75,29 @@ def make_phases(model: Model, train: Dataset, recipe: Recipe) -> tuple[Phase, ..
         assignment = assign(model, phase.rules)
         if model.adapter.training.backbone == "fixed" and not assignment.backbone_frozen:
             raise ConfigError(
-                f"phase {phase.name} trains the backbone, which {model.card.adapter} must not: use plan head."
+                f"phase {phase.name} trains the backbone, which stays fixed in {model.card.adapter}: use plan head."
             )
         if phase.epochs * batches < recipe.accumulate:
             raise ConfigError(
-                f"accumulate is {recipe.accumulate}, and phase {phase.name} has only {phase.epochs * batches} batches: "
-                "it would never update anything. Use a smaller batch_size, fewer accumulated batches or more epochs."
+                f"accumulate is {recipe.accumulate}, but phase {phase.name} has only {phase.epochs * batches} batches, "
+                "so it would make no update. Use a smaller batch_size, a smaller accumulate or more epochs."
             )
     return phases
 
 
 def fit_to_data(model: Model, data: Splits, phases: Sequence[Phase], recipe: Recipe) -> Splits:
-    """Give the model what it takes from the data: names of its classes, and sizes of its head's outputs.
+    """Adapt the model to the data, and return the data with the model's labels.
+
+    The model gets the names of its classes, and room for the targets of every split.
+
+    Args:
+        model: the model; it is changed in place.
+        data: the data.
+        phases: the phases of the training.
+        recipe: the options.
 
     Raises:
-        ConfigError: where augmentation would leave targets behind.
+        ConfigError: augmentation would move images but not their targets.
     """
     named_after(model, data.train)
     data = data.relabelled(model)
@@ -86,13 +105,13 @@ def fit_to_data(model: Model, data: Splits, phases: Sequence[Phase], recipe: Rec
     if any(moves_images(model, assign(model, phase.rules), recipe) for phase in phases):
         assert recipe.augmentation is not None
         check_moved(model, data.train, recipe.augmentation)
-    # What there is to say about the data, each thing once.
-    own = dict.fromkeys(note for dataset in data.all for note in dataset.notes)
-    return replace(data, notes=(*own, *data.notes, *filter(None, [cut])))
+    # A note that several splits share is shown once.
+    notes = dict.fromkeys(note for dataset in data.all for note in dataset.notes)
+    return replace(data, notes=(*notes, *data.notes, *filter(None, [cut])))
 
 
 def run_folder(model: Model, data: Splits, phases: Sequence[Phase], recipe: Recipe) -> Path:
-    """Make the run folder and write what was asked, or hold it against what a resumed run asked."""
+    """Create the run directory and write its configuration; for a resumed run, compare it with the stored one."""
     folder = Path(recipe.out) if recipe.out is not None else _new_folder(data.train.root.name, model.card.backbone)
     root = str(data.train.root.resolve())
     asked: dict[str, Any] = {

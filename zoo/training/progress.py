@@ -1,4 +1,4 @@
-"""What a person sees while a model trains: a bar on a terminal, plain lines elsewhere."""
+"""Display of a training: a progress bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from zoo.training.session import Event, Session
 
 
 def display(session: Session) -> Callable[[Event], None]:
-    """A function that shows events as they come; a bar where standard error is a terminal."""
+    """Return a function that shows events: a progress bar if standard error is a terminal, else plain lines."""
     return _bar(session) if sys.stderr.isatty() else _lines(session)
 
 
 def epoch_line(row: dict[str, Any], primary: str) -> str:
-    """One epoch in one line."""
+    """Return the line of an epoch: losses, primary metric and speed."""
     losses = f"train loss {row['train_loss']:.4f}  val loss {row['val_loss']:.4f}"
-    shown = f"  {primary} {row[primary]:.4f}" if primary in row else ""
-    metrics = f"{losses}{shown}  {row['images_per_second']:.0f} img/s"
+    metric = f"  {primary} {row[primary]:.4f}" if primary in row else ""
+    metrics = f"{losses}{metric}  {row['images_per_second']:.0f} img/s"
     return f"epoch {row['epoch']:>3}  {row['phase']:<8} {metrics}"
 
 
 def phase_line(event: dict[str, Any]) -> str:
-    """Return what a phase trains, in one line."""
+    """Return the line of a phase: its length and how many parameters it trains."""
     how = ", on cached features" if event["cached"] else ""
     if event["lowered"]:
-        how += f", EMA decay lowered to {event['ema']:g} because of the few updates"
+        how += f", EMA decay lowered to {event['ema']:g} to suit the number of updates"
     share = event["trained"] / event["parameters"]
     return (
         f"phase {event['name']}: {event['epochs']} epochs of {event['batches']} steps, "
@@ -37,20 +37,20 @@ def phase_line(event: dict[str, Any]) -> str:
 
 def _lines(session: Session) -> Callable[[Event], None]:
     primary, began = session.model.adapter.primary, time.monotonic()
-    seen = 0.0
+    last_line = 0.0
 
     def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
     def features(done: int, total: int) -> None:
-        nonlocal seen
+        nonlocal last_line
         now = time.monotonic()
-        if done == total or now - seen > 10:
-            seen = now
-            say(f"features: {done} of {total} images and views of them")
+        if done == total or now - last_line > 10:
+            last_line = now
+            say(f"features: {done} of {total} images and augmented views")
 
     def show(event: Event) -> None:
-        nonlocal seen
+        nonlocal last_line
         step, what = event
         if what["kind"] == "note":
             say(what["text"])
@@ -58,8 +58,8 @@ def _lines(session: Session) -> Callable[[Event], None]:
             say(phase_line(what))
         elif what["kind"] == "epoch":
             say(epoch_line(what, primary) + f"  {time.monotonic() - began:.0f} s")
-        elif time.monotonic() - seen > 30:
-            seen = time.monotonic()
+        elif time.monotonic() - last_line > 30:
+            last_line = time.monotonic()
             say(f"step {step}  loss {float(what['loss']):.4f}  {time.monotonic() - began:.0f} s")
 
     session.features = features

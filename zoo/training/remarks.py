@@ -1,4 +1,4 @@
-"""What a training says of itself where it goes wrong without an error: a sentence, and what to do about it."""
+"""Remarks of a training that goes wrong without an error: what was observed, and what to do about it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from zoo.training.plan import Phase
 from zoo.training.step import fitting_ema
 
 EPOCHS = 3
-"""Epochs after which a figure that has never moved is said."""
+"""Number of epochs after which a metric that has never changed is reported."""
 _STILL = 1e-4
-"""Relative change below which a loss counts as still."""
+"""Relative change below which a loss counts as constant."""
 
 
 def slow_average(phase: Phase, updates: int, decay: float) -> str:
@@ -33,10 +33,10 @@ def slow_average(phase: Phase, updates: int, decay: float) -> str:
 
 
 def never_predicted(counts: Mapping[str, tuple[int, int]]) -> tuple[str, ...]:
-    """The classes that the validation data have and no prediction of an epoch names.
+    """Return the classes that occur in the validation data but were never predicted.
 
     Args:
-        counts: class -> (how often it was predicted, how often it is true).
+        counts: class -> (number of predictions, number of true instances).
     """
     return tuple(label for label, (predicted, true) in counts.items() if true and not predicted)
 
@@ -44,22 +44,31 @@ def never_predicted(counts: Mapping[str, tuple[int, int]]) -> tuple[str, ...]:
 def unpredicted_text(
     classes: Sequence[str], counts: Mapping[str, tuple[int, int]], epoch: int, adapter: Adapter
 ) -> str:
-    """The sentence on `never_predicted` classes."""
+    """Return the remark on `never_predicted` classes.
+
+    Args:
+        classes: the classes.
+        counts: see `never_predicted`.
+        epoch: number of the epoch.
+        adapter: the task adapter, for advice that it has an option for.
+    """
     few = ", ".join(f"{label!r} ({counts[label][1]} in the validation data)" for label in classes[:4])
     more = f" and {len(classes) - 4} more" if len(classes) > 4 else ""
     balanced = ", class_weights=balanced" if "class_weights" in option_fields(type(adapter)) else ""
     return (
-        f"never predicted in epoch {epoch}: {few}{more}. If that lasts: more epochs, a higher learning rate{balanced}, "
-        "or more examples of what is missing; and see whether the annotations are right."
+        f"never predicted in epoch {epoch}: {few}{more}. If this persists, try more epochs, a higher learning "
+        f"rate{balanced}, or more examples of these classes; and check their annotations."
     )
 
 
-def still_figure(history: Sequence[Mapping[str, Any]], primary: str) -> str:
-    """A validation figure that has been the same since the first epoch; empty where it moves, is perfect, or where
-    there are too few epochs to tell. It is said after the third epoch.
+def still_metric(history: Sequence[Mapping[str, Any]], primary: str) -> str:
+    """Return a remark, after the third epoch, on a validation metric that has not changed since the first.
+
+    It is empty if the metric changes or is perfect, and after any other epoch.
 
     Args:
-        history: a row for each epoch, with `val_loss` and perhaps the primary figure.
+        history: a row for each epoch, with `val_loss` and perhaps the primary metric.
+        primary: name of the primary metric.
     """
     if len(history) != EPOCHS:
         return ""
@@ -68,17 +77,17 @@ def still_figure(history: Sequence[Mapping[str, Any]], primary: str) -> str:
     flat = _still(losses)
     if not (flat if name == "val_loss" else len(set(values)) == 1 and values[0] != 1):
         return ""
-    said = "val loss" if name == "val_loss" else name
+    label = "val loss" if name == "val_loss" else name
     if flat:
         advice = (
-            "The loss does not move either: the learning rate may be far too low or too high, or what trains may not "
-            "reach the outputs. Try another lr, and look at what the plan trains."
+            "The loss is constant too: the learning rate may be far too low or too high, or the outputs may not depend "
+            "on the trained parameters. Try a different lr, and check what the plan trains."
         )
     elif losses[-1] < losses[0]:
-        advice = "The loss falls, so that more epochs or a higher lr may do."
+        advice = "The loss falls, so more epochs or a higher lr may help."
     else:
-        advice = "The loss does not fall: try another lr, and look at the annotations and their classes."
-    return f"{said} has not moved from {values[0]:.4g} in {len(history)} epochs. {advice}"
+        advice = "The loss does not fall: try a different lr, and check the annotations and their classes."
+    return f"{label} has not changed from {values[0]:.4g} in {len(history)} epochs. {advice}"
 
 
 def _still(losses: Sequence[float]) -> bool:

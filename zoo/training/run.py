@@ -1,8 +1,12 @@
-"""The run folder: everything about one training, in files that other programs can read.
+"""The run directory: everything about one training, in files that other programs can read.
 
-`config.json` (what was asked, and the versions that ran it), `metrics.jsonl` (a line an epoch), `tensorboard/`,
-`checkpoints/`, `model.safetensors` (the best model, which `zoo.load` reads), `metrics.json` (the final metrics) and
-`plots/`.
+- `config.json`: the options, and the versions of the packages.
+- `metrics.jsonl`: a line for each epoch.
+- `tensorboard/`: the same as TensorBoard events.
+- `checkpoints/`: states to resume from.
+- `model.safetensors`: the best model; `zoo.load` reads it.
+- `metrics.json`: the final metrics.
+- `plots/`: plots of the run.
 """
 
 from __future__ import annotations
@@ -42,89 +46,93 @@ class Run:
 
     @classmethod
     def open(cls, folder: str | Path) -> Run:
-        """Open a finished run. Raises `RunError` when it holds none."""
+        """Open a finished run. Raises `RunError` if the folder has none."""
         folder = Path(folder)
         if not (folder / "metrics.json").is_file():
-            raise RunError(f"{folder} holds no finished run (no metrics.json); go on with --resume, or train into it.")
+            raise RunError(f"{folder} has no finished run (no metrics.json); continue it with --resume, or train one.")
         return cls(folder, load(folder), read_json(folder / "metrics.json"), read_lines(folder / "metrics.jsonl"))
 
 
 def prepare_folder(folder: Path, config: Mapping[str, Any], *, resume: bool) -> None:
-    """Make the folder and write the configuration, or check it against the one that is there.
+    """Create the folder and write the configuration; for a resumed run, check that the configuration is the same.
+
+    Args:
+        folder: the run directory.
+        config: the configuration; `asked` is what a resumed run must share.
+        resume: whether to continue the run that the folder may have.
 
     Raises:
-        RunError: for a folder that is not empty, one that cannot be written, or a resumed run that was asked for
-            something else.
+        RunError: the folder is not empty or cannot be written, or the resumed run has other options or data.
     """
     file = folder / "config.json"
     if resume and file.is_file():
         before = read_json(file)["asked"]
         asked = json.loads(json.dumps(config["asked"]))
-        if found := _difference(before, asked):
-            name, was, now = found
-            advice = "Use the same options and data, or another folder."
+        if difference := _difference(before, asked):
+            name, was, now = difference
+            advice = "Use the same options and data, or a different folder."
             if (folder / "metrics.json").is_file():
                 advice = (
-                    f"It is finished. To train it for longer, or on other data, start from it: weights={str(folder)!r} "
-                    f"(--weights {folder}) and another folder."
+                    f"The run is finished. To train its model longer, or on other data, start a new run from it: "
+                    f"weights={str(folder)!r} (--weights {folder}) and a different folder."
                 )
             raise RunError(f"{folder} cannot be resumed: {name} was {was!r} and is now {now!r}. {advice}")
         return
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             if resume:
-                raise RunError(f"{folder} holds no run that could be resumed: it is not empty and has no config.json.")
+                raise RunError(f"{folder} has no run to resume: it is not empty and has no config.json.")
             raise RunError(
-                f"{folder} exists and is not empty: choose another --out, delete it, or go on with --resume."
+                f"{folder} exists and is not empty: choose another --out, delete it, or continue the run with --resume."
             )
         folder.mkdir(parents=True, exist_ok=True)
         write_json(file, config)
     except OSError as error:
-        raise RunError(f"the run folder {folder} cannot be written: {error.strerror or error}.") from error
+        raise RunError(f"the run directory {folder} cannot be written: {error.strerror or error}.") from error
 
 
 def _difference(before: Any, now: Any, name: str = "") -> tuple[str, Any, Any] | None:
-    """The first value that differs between two trees of JSON values: its dotted name, what it was and what it is."""
+    """Return the first difference of two trees of JSON values: (dotted name, earlier value, present value)."""
     if isinstance(before, dict) and isinstance(now, dict):
         pairs = [(key, before.get(key), now.get(key)) for key in sorted(before.keys() | now.keys())]
     elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
         pairs = [(str(i), *pair) for i, pair in enumerate(zip(before, now, strict=True))]
     else:
         return None if before == now else (name, before, now)
-    found = (_difference(was, is_, f"{name}.{key}" if name else key) for key, was, is_ in pairs)
-    return next(filter(None, found), None)
+    differences = (_difference(was, is_, f"{name}.{key}" if name else key) for key, was, is_ in pairs)
+    return next(filter(None, differences), None)
 
 
 def abandon(folder: Path) -> None:
-    """Take back `prepare_folder`, so that a training which never began does not occupy its folder."""
+    """Undo `prepare_folder`, so that a training that never began leaves no folder behind."""
     (folder / "config.json").unlink(missing_ok=True)
-    with suppress(OSError):  # it may be a mount, or hold something of somebody else's
+    with suppress(OSError):  # it may be a mount, or contain other files by now
         folder.rmdir()
 
 
 def versions() -> dict[str, str]:
-    """The installed versions that decide what a training does."""
-    found = {}
+    """Return the installed versions of the packages that determine the result of a training."""
+    installed = {}
     for name in PACKAGES:
         try:
-            found[name] = version(name)
+            installed[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def stamp() -> str:
-    """Now, in UTC, as ISO 8601."""
+    """Return the current time in UTC, as ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def write_json(file: Path, value: Any) -> None:
-    """Write plain values as JSON, whole or not at all."""
+    """Write plain values as JSON, atomically."""
     write_whole(file, [json.dumps(value, indent=1, ensure_ascii=False).encode()])
 
 
 def read_json(file: Path) -> Any:
-    """Raises `RunError`, naming the file, when it is no JSON."""
+    """Return the content of a JSON file. Raises `RunError`, with the file, if it cannot be read."""
     try:
         return json.loads(file.read_text("utf-8"))
     except (OSError, ValueError) as error:
@@ -132,7 +140,7 @@ def read_json(file: Path) -> Any:
 
 
 def read_lines(file: Path) -> list[dict[str, Any]]:
-    """The rows of a JSON-lines file; an unfinished last line, left by a crash, is passed over."""
+    """Return the rows of a JSON-lines file, up to a line that a crash has left unfinished."""
     rows = []
     for line in file.read_text("utf-8").splitlines() if file.is_file() else []:
         try:
@@ -148,13 +156,13 @@ def scalars(metrics: Mapping[str, Any]) -> dict[str, float]:
 
 
 def write_history(folder: Path, history: list[dict[str, Any]]) -> None:
-    """`metrics.jsonl`, with all epochs so far."""
+    """Write `metrics.jsonl`, with all epochs so far."""
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in history)
     write_whole(folder / "metrics.jsonl", [lines.encode()])
 
 
 def write_tensorboard(folder: Path, history: list[dict[str, Any]]) -> None:
-    """The history as TensorBoard events, anew: a resumed run leaves no doubled points."""
+    """Write the history as TensorBoard events. Older files are replaced, or a resumed run would have duplicates."""
     from tensorboardX import SummaryWriter
 
     events = folder / "tensorboard"
@@ -168,6 +176,6 @@ def write_tensorboard(folder: Path, history: list[dict[str, Any]]) -> None:
 
 
 def finish(run: Run, plots: list[Path]) -> None:
-    """Write what a finished run holds beside its model."""
+    """Write the final metrics of a run, with the names of its plots."""
     run.metrics["plots"] = [str(path.relative_to(run.folder)) for path in plots]
     write_json(run.folder / "metrics.json", run.metrics)

@@ -30,6 +30,7 @@ def keep_if_best(session: Session, row: dict[str, Any]) -> bool:
 
 
 def save_checkpoint(session: Session, state: TrainState, program: Program, at: Place) -> None:
+    """Write a checkpoint, and the best model so far to the run directory."""
     finite_losses(session, at)  # a diverged state must not replace a good checkpoint
     if session.best is not None and not session.best_saved:
         now = jax.tree.map(lambda leaf: leaf, nnx.state(session.model, (nnx.Param, nnx.BatchStat)))
@@ -43,7 +44,7 @@ def save_checkpoint(session: Session, state: TrainState, program: Program, at: P
         "history": session.history,
         "best": session.best[0] if session.best else None,
     }
-    # The best model is in the checkpoint itself: the file in the run folder may be a later one, or damaged.
+    # The best model is part of the checkpoint: the file in the run directory may be newer than it, or damaged.
     session.checkpoints.save(session.step, (state, program.frozen, session.best and session.best[1]), position)
     session.saved = time.monotonic()
 
@@ -51,12 +52,21 @@ def save_checkpoint(session: Session, state: TrainState, program: Program, at: P
 def restore(
     session: Session, state: TrainState, program: Program, folder: Path, place: dict[str, Any]
 ) -> tuple[TrainState, Program]:
-    """Return the state of a phase from a checkpoint, and give its history and best model to the session."""
-    kept = nnx.state(session.model, (nnx.Param, nnx.BatchStat)) if place["best"] is not None else None
-    state, frozen, kept = read(folder, (state, program.frozen, kept))
+    """Return the state of a phase from a checkpoint, and give its history and best model to the session.
+
+    Args:
+        session: the training.
+        state: the first state of the phase, for structure, shapes and dtypes.
+        program: the step of the phase.
+        folder: the folder of the checkpoint.
+        place: the position in the checkpoint.
+    """
+    # The frozen parameters come from the checkpoint too: an earlier phase may have trained them.
+    best = nnx.state(session.model, (nnx.Param, nnx.BatchStat)) if place["best"] is not None else None
+    state, frozen, best = read(folder, (state, program.frozen, best))
     session.step, session.history = place["step"], place["history"]
-    if kept is not None:
-        session.best = (place["best"], kept)
+    if best is not None:
+        session.best = (place["best"], best)
     nnx.update(session.model, frozen)
     install(session.model, state)
     return state, Program(program.run, frozen, program.graphdef)

@@ -1,4 +1,4 @@
-"""A training in progress, and where it stands in a phase."""
+"""The state of a training in progress."""
 
 from __future__ import annotations
 
@@ -28,22 +28,23 @@ class Session:
 
     Attributes:
         model: the model, trained in place.
-        train, val: the data, with the model's labels.
+        train: the training data, with the model's labels.
+        val: the validation data, with the model's labels.
         plan: the phases.
         recipe: the options.
         folder: the run directory.
         notes: remarks on the data, shown before the first step.
-        features: called with (images done, images in all) while features are cached.
+        features: called with (images done, images in all) while features are computed for the cache.
         history: a row for each epoch.
-        best: the row of the best epoch, and the model's arrays then.
-        step: steps taken, over all phases.
-        saved: when the last checkpoint was written, by the monotonic clock.
-        caches: cached features by split, while the backbone is frozen; of the backbone as it is since `cached_after`.
-        cached_after: the number of epochs that the backbone had trained when its features were cached.
-        stop: the signal that asked to stop, or 0.
-        best_saved: whether the best model is in the run directory.
+        best: the row of the best epoch, and the model's arrays at its end.
+        step: number of steps taken, over all phases.
+        saved: time of the last checkpoint, by the monotonic clock.
+        caches: cached features by split, while the backbone is frozen.
+        cached_after: number of epochs in the history when the features were cached.
+        stop: number of the signal that asked to stop, or 0.
+        best_saved: whether the run directory has the best model.
         unpredicted: classes that were never predicted in the last epoch.
-        closing: ends the display.
+        closing: called at the end, to close the display.
     """
 
     model: Model
@@ -72,12 +73,18 @@ class Session:
 
 @dataclass
 class Place:
-    """Where training stands in a phase. A checkpoint holds it beside the arrays, so that a resumed run ends with the
-    same bits as one that was never stopped.
+    """The position of a training in its plan.
+
+    Checkpoints store it beside the arrays. Order of images, augmentation and dropout follow from the seed and the
+    position, so a resumed run ends with the same bits as one that was never stopped.
 
     Attributes:
-        phase, epoch: indexes. batch: batches done in the epoch. waited: epochs since the best one.
-        losses, norms: of the epoch's batches; scalars, on the device or plain.
+        phase: index of the phase.
+        epoch: index of the epoch in the phase.
+        batch: number of batches done in the epoch.
+        waited: number of epochs since the best one, for early stopping.
+        losses: the losses of the epoch's batches; scalars, on the device or plain.
+        norms: the gradient norms of the epoch's batches.
     """
 
     phase: int
@@ -88,7 +95,7 @@ class Place:
     norms: list[Any] = field(default_factory=list)
 
     def add(self, metrics: dict[str, Any]) -> None:
-        """Count a batch."""
+        """Record a batch."""
         self.batch += 1
         self.losses.append(metrics["loss"])
         self.norms.append(metrics["grad_norm"])
@@ -98,12 +105,12 @@ class Place:
         self.batch, self.losses, self.norms = 0, [], []
 
     def plain(self) -> dict[str, Any]:
-        """The same as JSON values. Waits for the device."""
+        """Return the position as JSON values. Waits for the device."""
         return {**vars(self), "losses": [*map(float, self.losses)], "norms": [*map(float, self.norms)]}
 
 
 class Interrupted(BaseException):
-    """A signal asked to stop; the run was checkpointed first."""
+    """A signal asked to stop; a checkpoint has been written."""
 
     def __init__(self, number: int):
         super().__init__(number)
@@ -111,7 +118,7 @@ class Interrupted(BaseException):
 
 
 def finite_losses(session: Session, at: Place) -> list[float]:
-    """The losses of the epoch's batches. Raises `RunError` for one that is not finite: the parameters are lost."""
+    """Return the losses of the epoch's batches. Raises `RunError` for one that is not finite: training has diverged."""
     losses = [*map(float, at.losses)]
     if not all(map(math.isfinite, losses)):
         raise diverged(session, at, "loss", next(loss for loss in losses if not math.isfinite(loss)))
@@ -122,5 +129,5 @@ def diverged(session: Session, at: Place, what: str, value: float) -> RunError:
     rate = session.plan[at.phase].rate
     return RunError(
         f"the {what} is {value} in epoch {len(session.history) + 1} (step {session.step}): training stopped. Try a "
-        f"lower learning rate (lr is {rate:g}), or check the data; {session.folder} keeps the last good checkpoint."
+        f"lower learning rate (lr is {rate:g}), or check the data; {session.folder} still has the last good checkpoint."
     )

@@ -1,4 +1,4 @@
-"""The compiled step: one program that trains what the rules train and touches nothing else."""
+"""The compiled training step: one program that updates what the rules train, and nothing else."""
 
 from __future__ import annotations
 
@@ -29,11 +29,14 @@ Batch = Mapping[str, Any]
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class TrainState:
-    """Everything a step changes, and so everything a checkpoint must hold.
+    """Everything that a step changes, and so everything that a checkpoint must hold.
 
     Attributes:
-        params: what trains. mutable: running statistics and random streams. opt_state: the optimizer's.
-        ema: moving average of `params`, or None. step: steps taken, int32 ().
+        params: the trained parameters.
+        mutable: running statistics and random streams.
+        opt_state: state of the optimizer.
+        ema: EMA of `params`, or None.
+        step: number of steps taken, int32 ().
     """
 
     params: nnx.State
@@ -45,11 +48,12 @@ class TrainState:
 
 @dataclass(frozen=True)
 class Program:
-    """A compiled step with what it does not change.
+    """A compiled step, with everything that it does not change.
 
     Attributes:
-        run: `(state, frozen, batch, key) -> (state, {"loss", "grad_norm"})`; the given state is used up.
-        frozen: parameters that do not train. graphdef: the model in training mode.
+        run: `(state, frozen, batch, key) -> (state, {"loss", "grad_norm"})`. The given state is donated.
+        frozen: the parameters that do not train.
+        graphdef: the model in training mode.
     """
 
     run: Callable[[TrainState, nnx.State, Batch, Array], tuple[TrainState, dict[str, Array]]]
@@ -66,13 +70,15 @@ def optimizer(
     assignment: Assignment,
     row: str | OwnOptimizer = "adamw",
 ) -> optax.GradientTransformation:
-    """An optimizer as the masked update of an assignment.
-
-    The clip's norm is over the trained parameters alone. Biases and norms, of one axis, are not decayed. With
-    `accumulate`, the gradients of so many batches are averaged into one update.
+    """Return an optimizer that updates only what an assignment trains.
 
     Args:
-        row: a name of `zoo.training.optimizers`, or a function of the rate that brings its own weight decay.
+        rate: learning rate, or its schedule over updates.
+        weight_decay: weight decay of kernels. Parameters of one axis (biases, norms) are not decayed.
+        clip: largest global norm of the trained parameters' gradients; None for no clipping.
+        accumulate: number of batches whose gradients are averaged into one update.
+        assignment: what trains.
+        row: the name of an optimizer (`zoo list optimizers`), or a function of the rate with its own weight decay.
     """
     chain = [] if clip is None else [optax.clip_by_global_norm(clip)]
     decayed = partial(jax.tree.map, lambda leaf: leaf.ndim > 1)
@@ -81,23 +87,25 @@ def optimizer(
     else:
         chain.append(row(rate))
     transform = assignment.transform(optax.chain(*chain))
+    # Accumulation is outermost: clipping, moments and schedule see one averaged gradient for each update, and count
+    # updates, not batches. Between updates, MultiSteps returns zeros.
     return optax.MultiSteps(transform, accumulate).gradient_transformation() if accumulate > 1 else transform
 
 
 @contextmanager
 def lenient() -> Iterator[None]:
-    """JAX's own promotion of dtypes and ranks, which optax counts on, also where a strict one is asked for."""
+    """Allow JAX's standard promotion of dtypes and ranks, which optax relies on, even where strict mode is set."""
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         yield
 
 
 def seen_size(preprocess: Preprocess, shape: tuple[int, ...]) -> tuple[int, int]:
-    """What the net sees of a batch of images of this shape: a letterbox whole, else the centre."""
+    """Return the size that the network gets of images (b, h, w, c): all of a letterbox, else the central crop."""
     return shape[1:3] if preprocess.crop_mode == "letterbox" else preprocess.size  # type: ignore[return-value]
 
 
 def batch_loss(model: Model, batch: Batch) -> Array:
-    """Mean loss over the images of the batch that are valid, (). Batch statistics are of these images alone."""
+    """Return the mean loss over the valid images of a batch, (). Batch statistics are computed from them only."""
     with statistics_of(batch["valid"]):
         losses = total_loss(model.adapter, model.adapter.loss_terms(model.forward(batch), batch))
     valid = batch["valid"].astype(losses.dtype)
@@ -115,15 +123,18 @@ def start(
     remat: bool = False,
     accumulate: int = 1,
 ) -> tuple[TrainState, Program]:
-    """The first state of a phase and its compiled step.
+    """Return the first state of a phase and its compiled step.
 
     Args:
-        augmentation: what happens to images on the device; None only crops the centre.
-        ema: decay of the moving average of the parameters, 0 for none.
-        norm_statistics: whether normalisation layers that train use the batch's statistics and update the running
-            ones; otherwise they keep the pretrained ones.
-        remat: see `zoo.models.backbone.run_stages`.
-        accumulate: steps in one update of `transform`; the moving average moves with the updates.
+        model: the model; it is left in evaluation mode, and its arrays are not donated.
+        assignment: what trains.
+        transform: the optimizer.
+        augmentation: augmentation on the device; None for the central crop only.
+        ema: decay of the EMA of the parameters, 0 for none.
+        norm_statistics: whether batch norms that train use the batch's statistics and update the running ones;
+            otherwise they use the pretrained ones.
+        remat: whether to rematerialise the backbone's stages, see `zoo.models.backbone.run_stages`.
+        accumulate: steps in one update of `transform`. The EMA is updated together with the parameters.
     """
     model.remat = remat
     model.freeze(assignment.frozen_modules)
@@ -135,7 +146,7 @@ def start(
     preprocess, moves = model.card.preprocess, model.adapter.training.moves
     model.eval()
     model.remat = False
-    # The step gives its state's memory away, so it must not be the model's own.
+    # The step donates the buffers of its state, so they must not be the model's own.
     params, mutable = jax.tree.map(jnp.copy, (params, mutable))
     with lenient():
         opt_state = transform.init(params)
@@ -188,7 +199,13 @@ def _averaged(average: nnx.State, params: nnx.State, decay: float, steps: Array,
 
 
 def install(model: Model, state: TrainState, *, averaged: bool = True) -> None:
-    """Put a state's parameters and statistics into the model; the moving average where there is one."""
+    """Copy the parameters and statistics of a state into the model, and put it in evaluation mode.
+
+    Args:
+        model: the model.
+        state: the state.
+        averaged: whether to use the EMA of the parameters, if there is one.
+    """
     params = state.ema if averaged and state.ema is not None else state.params
     nnx.update(model, *jax.tree.map(jnp.copy, (params, state.mutable)))
     model.eval()
