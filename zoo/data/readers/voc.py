@@ -117,9 +117,9 @@ def _notes(images: Path, notes: Path) -> dict[str, _Note]:
     by_stem, xml_files = images_by_stem(images), notes_by_stem(notes, ".xml")
     missing = sorted(set(by_stem) - set(xml_files))
     if missing:
-        images = counted(len(missing), "image has", "images have")
+        count = counted(len(missing), "image has", "images have")
         raise DataError(
-            f"{images} no annotation in {notes}, e.g. {by_stem[missing[0]][0]}. Move such "
+            f"{count} no annotation in {notes}, e.g. {by_stem[missing[0]][0]}. Move such "
             " images away, or add an .xml file without objects for images that show none."
         )
     return {name: _note(file, one_image(by_stem, name, file)) for name, file in xml_files.items()}
