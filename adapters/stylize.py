@@ -1,4 +1,4 @@
-"""The command `zoo stylize`: photos painted in a style, by a run, a saved model, or a backbone alone.
+"""The command `zoo stylize`: paint images in a style, with a run, a saved model, or a backbone alone.
 
 It lies beside the task, not in it, so that its help imports no jax.
 """
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from zoo.cli import output
-from zoo.cli.arguments import AcceptLicense, Backbone, Dtype, Set, Weights, model_options
+from zoo.cli.arguments import AcceptLicense, Backbone, Dtype, Set, Weights, check_run, model_options
 from zoo.cli.commands import COMMANDS
 from zoo.errors import ConfigError
 from zoo.registry.hookspecs import hookimpl
@@ -24,40 +24,58 @@ TASK = "style"
 
 
 def stylize(
-    run: Annotated[str, typer.Argument(help="Run folder, saved model or hf://org/repo; or the first photo.")],
-    photos: Annotated[list[str] | None, typer.Argument(help="Photos, or folders of them.")] = None,
+    run: Annotated[
+        str,
+        typer.Argument(metavar="RUN", help="Run directory, saved model or hf://org/repo. With --backbone: an image."),
+    ],
+    images: Annotated[list[str] | None, typer.Argument(metavar="IMAGE", help="Images, or folders of images.")] = None,
     style: Annotated[
-        list[str] | None, typer.Option("--style", help="A picture of the style; several are mixed.")
+        list[str] | None, typer.Option("--style", help="Style image; may be repeated, and the styles are mixed.")
     ] = None,
-    out: Annotated[Path, typer.Option("--out", help="Picture to write; a folder for several photos.")] = Path(
+    out: Annotated[Path, typer.Option("--out", help="Image to write, or a folder for several images.")] = Path(
         "stylized.png"
     ),
-    strength: Annotated[float, typer.Option("--strength", help="From 0, the photo itself, to 1.")] = 1.0,
-    mix: Annotated[list[float] | None, typer.Option("--mix", help="How much of each style, once for each.")] = None,
+    strength: Annotated[float, typer.Option("--strength", help="From 0, the image itself, to 1.")] = 1.0,
+    mix: Annotated[list[float] | None, typer.Option("--mix", help="Weight of a style; once for each --style.")] = None,
     mask: Annotated[
-        list[str] | None, typer.Option("--mask", help="Where a style goes: white. One, or one a style.")
+        list[str] | None,
+        typer.Option("--mask", help="Mask, white where the style applies; one for all styles, or one each."),
     ] = None,
-    colours: Annotated[str, typer.Option("--colours", help="style, luminance (keep the photo's) or match.")] = "style",
-    size: Annotated[int, typer.Option("--size", help="Longer side of the result in pixels; 0 for the photo's.")] = 0,
-    style_size: Annotated[
-        int, typer.Option("--style-size", help="Longer side of the style: how coarse strokes are.")
+    colours: Annotated[
+        str, typer.Option("--colours", help="style, luminance (keep the image's) or match (change the style's).")
+    ] = "style",
+    size: Annotated[
+        int, typer.Option("--size", help="Longer side of the result in pixels; 0 for that of the image.")
     ] = 0,
-    tile: Annotated[int, typer.Option("--tile", help="Side of the parts large photos are painted in; 0: one.")] = 1024,
-    preview_every: Annotated[int, typer.Option("--preview-every", help="Steps between previews (gatys).")] = 0,
+    style_size: Annotated[
+        int, typer.Option("--style-size", help="Longer side of the style image; larger gives coarser strokes.")
+    ] = 0,
+    tile: Annotated[
+        int, typer.Option("--tile", help="Side of the tiles in which large images are processed; 0 for no tiles.")
+    ] = 1024,
+    preview_every: Annotated[
+        int, typer.Option("--preview-every", help="Steps between previews (method gatys); 0 for none.")
+    ] = 0,
     backbone: Backbone = "",
     weights: Weights = "",
     set_: Set = None,
     dtype: Dtype = "float32",
     accept_license: AcceptLicense = False,
-    as_json: Annotated[bool, typer.Option("--json", help="JSON on standard output.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Paint photos: `zoo stylize RUN PHOTO... --style PICTURE`, or with --backbone NAME --set method=gatys for RUN."""
+    """Paint images in a style.
+
+    Usage: `zoo stylize RUN IMAGE [IMAGE ...] --style FILE`, or `zoo stylize IMAGE --style FILE --backbone NAME --set
+    method=gatys`.
+    """
     from zoo.data import list_images
 
-    places = [run, *(photos or [])]
+    places = [run, *(images or [])]
     given = places if backbone else places[1:]
     if not given:
-        raise ConfigError("give RUN and at least one photo, or --backbone NAME and photos.")
+        raise ConfigError("give RUN and at least one image or folder, or --backbone NAME and images.")
+    if not backbone:
+        check_run(run)
     files = list_images(given)
     targets = _targets(files, out)
     model = _model(places[0], backbone, weights, set_, dtype, accept_license)
@@ -76,20 +94,20 @@ def stylize(
 
 
 def _targets(files: list[Path], out: Path) -> list[Path]:
-    """Where each picture goes. Raises `ConfigError` for one that cannot be written, before anything is painted."""
+    """Return the file of each result. Raise `ConfigError` for one that cannot be written, before painting starts."""
     from PIL import Image
 
     known = {suffix for suffix, name in Image.registered_extensions().items() if name in Image.SAVE}
     folder = len(files) > 1 or out.is_dir() or not out.suffix
     if folder and out.suffix.lower() in known:
-        raise ConfigError(f"--out {out} is one picture, and there are {len(files)} photos: name a folder.")
+        raise ConfigError(f"--out {out} is a single file, but there are {len(files)} images: give a folder.")
     if not folder and out.suffix.lower() not in known:
-        raise ConfigError(f"--out {out}: no picture format has the suffix {out.suffix!r}; use .png or .jpg.")
+        raise ConfigError(f"--out {out}: no image format has the suffix {out.suffix!r}; use .png or .jpg.")
     return output.picture_files(files, out) if folder else output.kept_images(files, [out])
 
 
 def _progress(target: Path, keep: bool) -> Any:
-    """Says how far a picture is; with `keep` also writes what there is beside it."""
+    """Return a function that prints the progress; with `keep` it also writes previews beside the result."""
 
     def show(step: int, steps: int, loss: float, pixels: Any) -> None:
         output.note(f"step {step} of {steps}  loss {loss:.4f}")
@@ -125,4 +143,4 @@ def _model(run: str, backbone: str, weights: str, given: list[str] | None, dtype
 
 @hookimpl
 def zoo_parts() -> list[Part]:
-    return [Part(COMMANDS.name, "stylize", stylize, "Paint photos in a style.")]
+    return [Part(COMMANDS.name, "stylize", stylize, "Paint images in a style.")]

@@ -257,6 +257,10 @@ def test_predicting_and_evaluating_what_does_not_fit(run, data: Path, trained: P
     mistake(run("predict", trained), "give RUN and at least one image")
     mistake(run("predict", tmp_path / "no-run", tmp_path / "text.jpg"), "no-run")
     mistake(run("predict", tmp_path / "no-run", tmp_path / "absent.jpg"), "no run", "no-run")
+    image = next(data.rglob("*.png"))
+    mistake(run("predict", image, image), "is an image", "--backbone")
+    for option in (("--task", "detector"), ("--dtype", "bfloat16"), ("--image-size", "64"), ("--weights", image)):
+        mistake(run("predict", trained, image, *option), f"{option[0]} needs --backbone")
     mistake(run("evaluate", trained), "give RUN and DATA")
     mistake(run("evaluate", trained, data, "--set", "dropout=0.1"), "`dropout` cannot be changed", "none")
     other = draw_folder(tmp_path / "other", ("stripe", "wedge", "disc"), 2)

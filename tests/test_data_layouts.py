@@ -179,7 +179,7 @@ def test_lists_beside_the_class_folders_tell_the_splits(tmp_path: Path):
     assert [sample.target for sample in found["train"]] == [0, 1, 1]
     said = " ".join(found["train"].notes)
     assert (
-        "5 images are in no list and left out" in said and "1 lines of test_list.txt name no image, e.g. line 3" in said
+        "5 images are in no list and left out" in said and "1 line of test_list.txt names no image, e.g. line 3" in said
     )
     (tmp_path / "train.txt").unlink()  # what the test's list leaves is for training
     assert {split: len(part) for split, part in read(tmp_path).items()} == {"train": 8, "test": 2}

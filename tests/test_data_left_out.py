@@ -68,8 +68,8 @@ def test_what_is_left_out_is_counted_by_suffix_and_reason(folder: Path):
     data = read(folder)["all"]
     assert data.counts() == {"a": 3, "b": 3}
     assert data.notes == (
-        "data: 7 files left out: 1 .png belong to no sample; 2 .heic, 1 .txt cannot be read as images here; "
-        "3 .png are hidden, or in a folder of the system (._a0.png, .ipynb_checkpoints/, @eaDir/).",
+        "data: 7 files left out: 1 .png without a sample; 2 .heic, 1 .txt not readable as images; "
+        "3 .png hidden or in system folders (._a0.png, .ipynb_checkpoints/, @eaDir/).",
     )
 
 
@@ -103,7 +103,7 @@ def test_links_in_circles_are_not_data(folder: Path):
 def test_images_that_a_list_does_not_name_are_said(folder: Path):
     (folder / "data.csv").write_text("image,label\na/a0.png,a\nb/b0.png,b\n")
     data = read(folder, format="csv")["all"]
-    assert len(data) == 2 and data.notes == ("data: 4 files left out: 4 .png belong to no sample.",)
+    assert len(data) == 2 and data.notes == ("data: 4 files left out: 4 .png without a sample.",)
 
 
 def test_names_in_two_unicode_forms_are_one_class(tmp_path: Path):

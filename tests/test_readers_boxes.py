@@ -175,7 +175,7 @@ def test_voc_faults_name_the_file(tmp_path, text, said):
 def test_voc_files_without_a_partner(tmp_path):
     draw(tmp_path / "a.png"), draw(tmp_path / "b.png")
     write(tmp_path / "a.xml", VOC_TEXT)
-    with pytest.raises(DataError, match="1 images have no annotation.*b.png"):
+    with pytest.raises(DataError, match="1 image has no annotation.*b.png"):
         read(tmp_path)
     (tmp_path / "b.png").rename(tmp_path / "a.bmp")
     with pytest.raises(DataError, match="a.xml could belong to any of a.bmp, a.png"):
@@ -351,9 +351,9 @@ def test_yolo_faults_name_the_line(tmp_path, text, said):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("names: 3", "it is 3"),
-        ("names: {0: a, -2: b}", "must list the classes"),
-        ("names: [[a]]", "must list the classes"),
+        ("names: 3", "names is 3"),
+        ("names: {0: a, -2: b}", "must be a list of the classes"),
+        ("names: [[a]]", "must have a name that is text"),
         ("names: [a", "cannot be read as YAML"),
         ("names: !!python/object/apply:os.getcwd []", "cannot be read as YAML"),
     ],

@@ -223,7 +223,7 @@ def test_faulty_folders(tmp_path):
     draw(tmp_path / "images/a.jpg"), draw(tmp_path / "images/b.jpg")
     put(tmp_path / "masks/a.png")
     text(tmp_path / "classes.txt", "a", "b", "c")
-    with pytest.raises(DataError, match="1 images have no mask in .*b.jpg"):
+    with pytest.raises(DataError, match="1 image has no mask in .*b.jpg"):
         read(tmp_path, "masks")
     put(tmp_path / "masks/c.png"), put(tmp_path / "masks/d.png")
     with pytest.raises(DataError, match="do not have the names of the images"):

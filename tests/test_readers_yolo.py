@@ -61,7 +61,7 @@ def test_lists_of_files(tmp_path: Path, line: str) -> None:
     describe(tmp_path, "path: .", "train: train.txt", "val: val.txt", "names: [cell]")
     assert ids(tmp_path) == wanted
     describe(tmp_path, line.format("a"), line.format("z"), name="val.txt")
-    with pytest.raises(DataError, match=r"1 of 2 images that .*val.txt lists are not there, e.g. .*z.png"):
+    with pytest.raises(DataError, match=r"1 of 2 images in .*val.txt cannot be found, e.g. .*z.png"):
         read(tmp_path)
 
 
@@ -75,10 +75,10 @@ def test_paths_are_relative_to_path_or_found_by_their_ends(tmp_path: Path) -> No
         ("images", "train", "val"): "",
         (str(root), "images/train", "images/val"): "",
         ("datasets/cells", "images/train", "images/val"): "",  # the folder itself
-        ("/home/me/data/images", "train", "val"): "path is /home/me/data/images, which is not there; images is taken",
-        ("/home/me", "/home/me/images/train", "images/val"): "path is /home/me, which is not there; its own folder",
+        ("/home/me/data/images", "train", "val"): "path is /home/me/data/images, which does not exist; images is used",
+        ("/home/me", "/home/me/images/train", "images/val"): "path is /home/me, which does not exist; the folder of",
         (".", "../images/train", "../images/val"): "",  # as Roboflow writes it
-        (".", "/home/me/cells/images/train", "images/val"): "/home/me/cells/images is not there; what it is to hold is",
+        (".", "/home/me/cells/images/train", "images/val"): "/home/me/cells/images does not exist; its content is",
     }
     for (path, train, val), note in said.items():
         describe(root, f"path: {path}", f"train: {train}", f"val: {val}", "names: [cell]")
@@ -96,7 +96,7 @@ def test_a_split_that_is_another_is_said(tmp_path: Path) -> None:
     found = read(tmp_path)
     assert list(found) == ["train"] and len(found["train"]) == 2
     notes = " ".join(found["train"].notes)
-    assert "val is the same as train, and is not used" in notes and "there is no test set" in notes
+    assert "val is the same as train, and is not used" in notes and "there is no test split" in notes
 
 
 def test_images_without_a_file_are_said_to_be_background(tmp_path: Path) -> None:
@@ -184,20 +184,20 @@ def test_key_points_without_their_shape_are_no_polygons(tmp_path: Path, points: 
 @pytest.mark.parametrize(
     ("lines", "said"),
     [
-        (["names: [cell]", "train: elsewhere"], "train is 'elsewhere', which is not there"),
+        (["names: [cell]", "train: elsewhere"], "train is 'elsewhere', which does not exist"),
         (["names: [cell]", "train: labels"], "train is 'labels', and .* holds no image"),
         (["names: [cell]", "train: 3"], "train is 3; it must be a folder, a .txt file"),
         (["names: [cell]", "train: images", "nc: 2"], "nc is 2, but names has 1 classes"),
         (["names: [cell]", "nc: two"], "nc is 'two'"),
         (["names: [cell, cell]"], "two classes are called 'cell'"),
-        (["names: {a: 0}"], "names must list the classes"),
-        (["names: [cell, null]"], "names must hold text for each class"),
+        (["names: {a: 0}"], "names is .* it must be a list of the classes"),
+        (["names: [cell, null]"], "names is .* each class must have a name that is text"),
         (["names: [cell]", "trian: images"], "the field trian is unknown; did you mean train"),
         (["names: [cell]", "kpt_shape: [2]"], r"kpt_shape is \[2\]"),
         (["names: [cell]", "task: pose"], "task is pose, but kpt_shape"),
         (["names: [cell]", "task: guess"], "task is 'guess'; accepted"),
         (["names: [cell]", "channels: 10"], "channels is 10"),
-        (["names: [cell]", "val: images", "valid: images"], "valid is there beside another field for val"),
+        (["names: [cell]", "val: images", "valid: images"], "valid and another field both give the val split"),
     ],
 )
 def test_fields_that_cannot_be_followed(tmp_path: Path, lines: list[str], said: str) -> None:

@@ -156,7 +156,7 @@ def test_what_the_data_leaves_out_is_said(tmp_path: Path, capsys: pytest.Capture
     how = {name: value for name, value in FAST.items() if name != "show"}
     run = zoo.train(create(), source, plan="head", epochs=1, out=tmp_path / "run", **how)
     said = capsys.readouterr().err
-    assert "data: 1 file left out: 1 .heic cannot be read as images here." in said
+    assert "data: 1 file left out: 1 .heic not readable as images." in said
     assert "the data has no validation split; 4 of its images are set aside as one." in said
     assert any(".heic" in note for note in zoo.evaluate(run, source).notes)
 

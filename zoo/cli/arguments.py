@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -87,9 +87,14 @@ def model_options(items: list[str] | None, **decided: Any) -> dict[str, Any]:
 
 
 def check_run(run: str) -> None:
-    """Raise `FetchError` if a run is a path that does not exist, before anything else is read."""
-    if "://" not in run and not os.path.exists(os.path.expanduser(run)):
+    """Raise if a run is a path that does not exist, or an image, before anything else is read."""
+    from zoo.data.files import is_image
+
+    path = Path(run).expanduser()
+    if "://" not in run and not path.exists():
         raise FetchError(f"there is no run {run!r}. Give a run directory, a saved model or hf://org/repo[@revision].")
+    if is_image(path.name) and path.is_file():
+        raise ConfigError(f"{run} is an image: give RUN before the images, or --backbone NAME.")
 
 
 def model_of(
@@ -107,8 +112,10 @@ def model_of(
 
     settings.keep_compiled_programs()
     if not backbone:
-        if weights:
-            raise ConfigError("--weights needs --backbone; a run already has its weights.")
+        of_the_run = {"weights": weights, "task": task, "image size": image_size, "dtype": dtype != "float32" and dtype}
+        if given := next((name for name, value in of_the_run.items() if value), None):
+            flag = f"--{given.replace(' ', '-')}"
+            raise ConfigError(f"{flag} needs --backbone; a run already has its {given}.")
         check_run(run)
         model = zoo.load(run)
         for note in model.card.notes:

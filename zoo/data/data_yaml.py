@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from zoo.data.files import files, images_below, is_image, read_lines
-from zoo.errors import DataError
+from zoo.errors import DataError, counted
 
 SUFFIXES = (".yaml", ".yml")
 _SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
@@ -67,13 +67,13 @@ def find_yaml(path: Path) -> Path | None:
     if len(found) > 1 and len(named) != 1:
         raise DataError(
             f"{path} holds {found[0].name} and {found[1].name}, which both describe the data. Give the path of the "
-            "right one, or keep one."
+            "right file, or keep only one."
         )
     return next(iter(named if len(found) > 1 else found), None)
 
 
 def describes_boxes(path: Path) -> bool:
-    """Whether a folder has a `data.yaml` that lists images, at least one of them with a .txt file."""
+    """Return whether a folder has a `data.yaml` that lists images, at least one of them with a .txt file."""
     with suppress(DataError):  # reading the dataset reports errors later
         file = find_yaml(path)
         splits = read_yaml(file).splits if file else {}
@@ -166,11 +166,11 @@ def _names(names: Any, count: Any, file: Path, notes: list[str]) -> tuple[str | 
     fine = isinstance(by_number, dict) and by_number
     if not fine or any(type(k) is not int or not 0 <= k < _MOST for k in by_number):
         raise DataError(
-            f"{file}: names must list the classes, or map each number from 0 to a name, as in 'names: {{0: cat, 1: "
-            f"dog}}'; it is {names!r}."
+            f"{file}: names is {names!r}; it must be a list of the classes, or map numbers from 0 to names, as in "
+            "'names: {0: cat, 1: dog}'."
         )
     if any(name is None or isinstance(name, list | dict) or not str(name).strip() for name in by_number.values()):
-        raise DataError(f"{file}: names must hold text for each class; it is {names!r}.")
+        raise DataError(f"{file}: names is {names!r}; each class must have a name that is text.")
     # YAML reads a class called 1 or no as a number or a boolean, hence str().
     found = tuple(None if k not in by_number else str(by_number[k]).strip() for k in range(max(by_number) + 1))
     called = [name for name in found if name is not None]
@@ -183,7 +183,9 @@ def _names(names: Any, count: Any, file: Path, notes: list[str]) -> tuple[str | 
         )
     if gaps := [str(number) for number, name in enumerate(found) if name is None]:
         shown = ", ".join(gaps[:5]) + ", ..." * (len(gaps) > 5)
-        notes.append(f"{file.name}: names leaves out {shown}; class numbers stay unchanged, these are called 'unused'.")
+        notes.append(
+            f"{file.name}: names leaves out {shown}; these classes are called 'unused', and numbers stay unchanged."
+        )
     return found
 
 
@@ -216,7 +218,7 @@ class _Places:
         found = next((tail for tail in _tails(place) if (self.folder / tail).is_dir()), None)
         if place.name != self.folder.resolve().name or found:
             self.notes.append(
-                f"{self.file.name}: path is {path}, which is not there; {found or 'its own folder'} is taken."
+                f"{self.file.name}: path is {path}, which does not exist; {found or 'the folder of the file'} is used."
             )
         return self.folder / found if found else self.folder
 
@@ -227,15 +229,15 @@ class _Places:
         for key, value in given.items():
             split = _SPLITS[key]
             if split in found:
-                raise DataError(f"{self.file}: {key} is there beside another field for {split}. Keep one.")
+                raise DataError(f"{self.file}: {key} and another field both give the {split} split. Keep one.")
             entries = value if isinstance(value, list) else [value]
             if not all(isinstance(entry, str) and entry.strip() for entry in entries):
                 raise DataError(
                     f"{self.file}: {key} is {value!r}; it must be a folder, a .txt file, or a list of these."
                 )
             if split == "test" and all(self._find(entry) is None for entry in entries):
-                # Exporting tools write the field even without a test set.
-                self.notes.append(f"{self.file.name}: {key} is {value}, which is not there; there is no test set.")
+                # Export tools write the field even if the dataset has no test split.
+                self.notes.append(f"{self.file.name}: {key} is {value}, which does not exist; there is no test split.")
                 continue
             found[split] = list(
                 dict.fromkeys(image for entry in entries for image in self._images(entry, key, folders))
@@ -251,8 +253,8 @@ class _Places:
         place = self._find(entry)
         if place is None:
             raise DataError(
-                f"{self.file}: {key} is {entry!r}, which is not there (looked in {self.root}). Correct it, or remove "
-                "the line to have the folders decide."
+                f"{self.file}: {key} is {entry!r}, which does not exist in {self.root}. Correct the path, or remove "
+                "the line to use folders named after splits."
             )
         if place.is_dir():
             folders.append(place)
@@ -274,8 +276,8 @@ class _Places:
         missing = [line for line, image in zip(lines, images, strict=True) if image is None]
         if missing:
             raise DataError(
-                f"{len(missing)} of {len(lines)} images that {file} lists are not there, e.g. {missing[0]!r}. Paths "
-                "are relative to the list, or to the data's folder."
+                f"{len(missing)} of {counted(len(lines), 'image')} in {file} cannot be found, e.g. {missing[0]!r}. "
+                "Paths must be relative to the list or to the folder of the dataset."
             )
         if not images:
             raise DataError(f"{file} lists no image; fill it or remove it.")
@@ -292,8 +294,8 @@ class _Places:
             for base in bases:
                 if (base / tail).exists():
                     known = tail == place or ".." in place.parts[:1]  # Roboflow writes ../train/images for train/images
-                    said = f"{self.file.name}: {place.parent} is not there; what it is to hold is taken from "
-                    said += f"{(base / tail).parent.relative_to(base)}/ of {base.name}/."
+                    said = f"{self.file.name}: {place.parent} does not exist; its content is read from "
+                    said += f"{(base / tail).parent.relative_to(base)}/ in {base.name}/."
                     if not known and said not in self.notes:
                         self.notes.append(said)
                     return base / tail

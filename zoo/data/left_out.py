@@ -10,6 +10,7 @@ from pathlib import Path
 from zoo.data.dataset import Dataset
 from zoo.data.files import hidden, is_image, walk_text
 from zoo.data.unique import locator
+from zoo.errors import counted
 
 TEXTS = frozenset({".txt", ".xml", ".json", ".csv", ".yaml", ".yml", ".names", ".data"})
 """Suffixes of annotation files. Samples are read from them, but do not name them."""
@@ -34,6 +35,7 @@ def left_out(folder: Path, used: Iterable[Path], reads: Iterable[str] = ()) -> s
     """
     real, skipped, top = locator(), {*reads}, str(folder)
     taken = set(map(str, used))
+    # Links are resolved only if a file is not used by its own path, since resolving every path is slow.
     elsewhere: set[str] | None = None
     reasons: dict[str, Counter[str]] = {}
 
@@ -48,19 +50,19 @@ def left_out(folder: Path, used: Iterable[Path], reads: Iterable[str] = ()) -> s
                 continue
             elsewhere = {real(file) for file in taken} if elsewhere is None else elsewhere
             if real(file) not in elsewhere:
-                count("belong to no sample", suffix)
+                count("without a sample", suffix)
         elif suffix not in skipped and (place != top or suffix not in TEXTS | {"", ".md", ".pdf"}):
-            count("cannot be read as images here", suffix)
+            count("not readable as images", suffix)
     places: set[str] = set()
     for suffix, place in _hidden_images(folder):
-        count("are hidden, or in a folder of the system", suffix)
+        count("hidden or in system folders", suffix)
         places.add(place)
     if not reasons:
         return ""
     total = sum(sum(counts.values()) for counts in reasons.values())
     details = "; ".join(f"{_counts(counts)} {reason}" for reason, counts in reasons.items())
     shown = f" ({', '.join(sorted(places)[:3])})" if places else ""
-    return f"{folder.name}: {total} file{'s' * (total > 1)} left out: {details}{shown}."
+    return f"{folder.name}: {counted(total, 'file')} left out: {details}{shown}."
 
 
 def _counts(counts: Counter[str]) -> str:

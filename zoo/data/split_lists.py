@@ -9,6 +9,7 @@ from pathlib import Path
 
 from zoo.data.dataset import Dataset
 from zoo.data.files import SPLITS, files, read_lines, split_name, split_names
+from zoo.errors import counted
 
 FOLDERS = ("meta", "splits", "split", "lists", "imagesets", "main")
 """Names of folders with lists of splits, in lower case."""
@@ -38,7 +39,9 @@ def listed_splits(dataset: Dataset) -> dict[str, Dataset]:
     names = _names(dataset)
     for split in SPLITS:
         if len(by_split.get(split, ())) > 1:
-            notes.append(f"{', '.join(file.name for file in by_split[split])} are all lists for {split}: none is used.")
+            notes.append(
+                f"{', '.join(file.name for file in by_split[split])} are all lists of the {split} split: none is used."
+            )
         elif split in by_split:
             found[split], said = _rows(by_split[split][0], names)
             notes += [said] if said else []
@@ -56,9 +59,14 @@ def listed_splits(dataset: Dataset) -> dict[str, Dataset]:
     rest = sorted(set(range(len(dataset))) - {row for rows in found.values() for row in rows})
     if found and "train" not in found and rest:
         found = {"train": rest, **found}
-        notes.append(f"there is no list for training: the {len(rest)} images in no list are used for training.")
+        notes.append(
+            f"there is no list for training: {counted(len(rest), 'image that is', 'images that are')} in no list "
+            f"{'is' if len(rest) == 1 else 'are'} used for it."
+        )
     elif found and rest:
-        notes.append(f"{len(rest)} images are in no list and left out, e.g. {dataset[rest[0]].id}.")
+        notes.append(
+            f"{counted(len(rest), 'image is', 'images are')} in no list and left out, e.g. {dataset[rest[0]].id}."
+        )
     dataset = replace(dataset, notes=(*dataset.notes, *(f"{dataset.name}: {note}" for note in notes)))
     return {split: dataset.subset(rows, f"{dataset.name}/{split}") for split, rows in found.items()} or {"all": dataset}
 
@@ -94,8 +102,8 @@ def _rows(file: Path, names: dict[str, int]) -> tuple[list[int], str]:
         row = next((names[word] for word in words if word in names), -1)
         (rows if row >= 0 else missing).append(row if row >= 0 else number)
     if len(rows) < len(missing):
-        return [], f"{file.name} has the name of a split, but most of its lines name no image: it is not used."
+        return [], f"{file.name} is named after a split, but most of its lines name no image: it is not used."
     if len(set(rows)) < len(rows):
         rows = list(dict.fromkeys(rows))
-    said = f"{len(missing)} lines of {file.name} name no image, e.g. line {missing[0]}." if missing else ""
-    return rows, said
+    lines = counted(len(missing), f"line of {file.name} names", f"lines of {file.name} name")
+    return rows, f"{lines} no image, e.g. line {missing[0]}." if missing else ""

@@ -10,7 +10,7 @@ from itertools import combinations
 from pathlib import Path
 
 from zoo.data.dataset import Dataset, Kind, Sample
-from zoo.errors import DataError
+from zoo.errors import DataError, counted
 from zoo.targets import TargetKind
 from zoo.targets import kind as kind_of
 
@@ -106,9 +106,9 @@ def unified(parts: Mapping[str, Dataset], *, deliberate: bool = False) -> dict[s
             unique[other] = replace(unique[other], notes=(*unique[other].notes, remark))
             continue
         raise DataError(
-            f"{unique[one].name} and {unique[other].name} have {len(common)} "
-            f"file{'s' * (len(common) > 1)} in common, e.g. {ids} ({files[other][common[0]].image}). A file must be in "
-            "one split only: remove it from the others."
+            f"{unique[one].name} and {unique[other].name} have "
+            f"{counted(len(common), 'file')} in common, e.g. {ids} ({files[other][common[0]].image}). A file must be "
+            "in one split only: remove it from the others."
         )
     return unique
 
@@ -160,5 +160,5 @@ def _once(
             by_file[file] = replace(first, target=target)
     if not repeated:
         return by_file, ()
-    count = f"{len(repeated)} entries repeat files" if len(repeated) > 1 else "1 entry repeats a file"
+    count = counted(len(repeated), "entry repeats a file", "entries repeat files")
     return by_file, (f"{name}: {count} listed before, e.g. {repeated[0]}; each file is one sample.",)

@@ -96,7 +96,7 @@ def configure(adapter: type[Adapter], labels: Sequence[str], options: Mapping[st
         if key not in known:
             internal = internal_options(adapter)
             suggested = [name for name in known if name not in internal]
-            raise unknown_name(f"option of {adapter.__name__}", key, suggested)
+            raise unknown_name("option", key, suggested, owner=f"of {adapter.__name__}")
     try:
         found = msgspec.convert({"labels": tuple(labels), **options}, adapter, strict=False)
     except msgspec.ValidationError as error:

@@ -55,12 +55,12 @@ def _owner(what: str, accepted: Mapping[str, Sequence[str]], key: str, internal:
     if dot and prefix in accepted:
         if rest not in accepted[prefix]:
             suggested = [name for name in accepted[prefix] if name not in internal]
-            raise unknown_name(f"option of the {prefix} for {what}", rest, suggested)
+            raise unknown_name("option", rest, suggested, owner=f"of the {prefix} for {what}")
         return prefix, rest
     owners = [owner for owner, keys in accepted.items() if key in keys]
     if not owners:
         suggested = [name for keys in accepted.values() for name in keys if name not in internal]
-        raise unknown_name(f"option for {what}", key, suggested)
+        raise unknown_name("option", key, suggested, owner=f"for {what}")
     if len(owners) > 1:
         forms = " or ".join(f"{owner}.{key}" for owner in owners)
         raise ConfigError(

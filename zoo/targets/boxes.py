@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from zoo.errors import ConfigError, DataError
+from zoo.errors import ConfigError, DataError, counted
 from zoo.targets.outlines import Outlines
 
 if TYPE_CHECKING:
@@ -156,7 +156,9 @@ def box_limit(datasets: Sequence[Dataset], most: int = 512) -> tuple[int, str]:
     if not cut:
         return limit, ""
     worst, name, id = max(cut)
+    images = counted(len(cut), "image")
+    lost = counted(sum(count for count, *_ in cut), f"box in {images} is", f"boxes in {images} are")
     return limit, (
-        f"{sum(count for count, *_ in cut)} boxes in {len(cut)} images are left out, because an image may have at most "
-        f"{limit} (most of them, {worst}, in {id} of {name}): first crowds, then the smallest."
+        f"{lost} left out, because an image may have at most {limit} (most of them,"
+        f" {worst}, in {id} of {name}): first crowds, then the smallest."
     )

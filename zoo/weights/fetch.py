@@ -218,11 +218,10 @@ def _in_folder(folder: Path, file: str) -> Path:
     candidates = sorted(folder.glob("*.safetensors")) if file.endswith(".safetensors") else []
     if len(candidates) == 1:
         return candidates[0]
-    names = ", ".join(path.name for path in candidates) or "none"
-    raise FetchError(
-        f"the folder {folder} has no {file!r}, and not exactly one *.safetensors file (there: {names}). "
-        "Give the path of the file."
-    )
+    if candidates:
+        names = ", ".join(path.name for path in candidates)
+        raise FetchError(f"the folder {folder} has no {file!r} but several other files: {names}. Give the path of one.")
+    raise FetchError(f"the folder {folder} has no {file!r}. Give a run directory or the path of a safetensors file.")
 
 
 def _from_plugin(source: str, file: str, revision: str, sha256: str, offline: bool) -> Fetched:

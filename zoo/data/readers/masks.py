@@ -24,7 +24,7 @@ from zoo.data.class_table import (
 from zoo.data.dataset import Dataset, Sample
 from zoo.data.files import has_images, subfolders
 from zoo.data.pairs import MASKS, SEGMENTED, Pair, matched, pairs, split_folders, title, unmatched
-from zoo.errors import DataError
+from zoo.errors import DataError, counted
 from zoo.image_header import image_size
 from zoo.targets.mask_file import mask_values
 from zoo.targets.masks import Mask, MaskFile
@@ -131,8 +131,8 @@ def _files(images: Path, masks: Path) -> list[tuple[Path, Path]]:
     missing = [image for image, mask in both if mask is None]
     if missing:
         raise DataError(
-            f"{len(missing)} images have no mask in {masks}, e.g. {missing[0]}. Move them away, or add masks of only "
-            "background for images without objects."
+            f"{counted(len(missing), 'image has', 'images have')} no mask in {masks}, e.g. {missing[0]}. Move such "
+            "images away, or add masks of only background for images without objects."
         )
     return [(image, mask) for image, mask in both if mask]
 

@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 from zoo.data.dataset import Dataset, Sample
 from zoo.data.files import files, read_lines
 from zoo.data.pairs import ANNOTATIONS, images_by_stem, notes_by_stem, one_image, pairs, split_folders, title
-from zoo.errors import DataError
+from zoo.errors import DataError, counted
 from zoo.image_header import image_size
 from zoo.labels.spelling import nfc, ordered
 from zoo.targets.boxes import UNKNOWN, Box, Boxes
@@ -117,9 +117,10 @@ def _notes(images: Path, notes: Path) -> dict[str, _Note]:
     by_stem, xml_files = images_by_stem(images), notes_by_stem(notes, ".xml")
     missing = sorted(set(by_stem) - set(xml_files))
     if missing:
+        count = counted(len(missing), "image has", "images have")
         raise DataError(
-            f"{len(missing)} images have no annotation in {notes}, e.g. {by_stem[missing[0]][0]}. Move them away, or "
-            "add an .xml file without objects for images that show none."
+            f"{count} no annotation in {notes}, e.g. {by_stem[missing[0]][0]}. Move such "
+            " images away, or add an .xml file without objects for images that show none."
         )
     return {name: _note(file, one_image(by_stem, name, file)) for name, file in xml_files.items()}
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from zoo.errors import counted
 from zoo.targets.base import TargetKind
 from zoo.targets.boxes import UNKNOWN, Boxes, InstanceMasks
 from zoo.targets.check_boxes import BoxReport, check_boxes
@@ -62,7 +63,7 @@ class BoxesKind(TargetKind):
         )
 
     def words(self, target: Boxes, classes: Sequence[str]) -> str:
-        return f"{len(target)} boxes"
+        return counted(len(target), "box", "boxes")
 
 
 KIND = BoxesKind()
