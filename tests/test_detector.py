@@ -422,7 +422,7 @@ def test_a_step_and_a_prediction_on_real_architectures(
 
 
 def test_a_detector_needs_classes_and_a_pyramid() -> None:
-    with pytest.raises(ConfigError, match=r"a detector needs classes: give labels= or num_classes="):
+    with pytest.raises(ConfigError, match=r"a detector needs classes\. Give labels= or num_classes="):
         create(labels=None, num_classes=0)
     with pytest.raises(ConfigError, match=r"resnet20 cannot feed a feature pyramid, which needs maps at strides"):
         zoo.create("resnet20", "detector", labels=LABELS, pretrained=False)
@@ -541,7 +541,7 @@ def test_from_annotated_photos_to_pictures(command: Any, tmp_path: Path) -> None
     assert code == 0, err
     lines = [line.split() for line in out.splitlines()]
     assert ["class", "AP", "AP50", "AR100", "truths"] in lines and "None" not in out and "curves" not in out
-    assert f"zoo predict {tmp_path / 'run'} PHOTO --out FOLDER" in out and "export" not in out
+    assert f"zoo predict {tmp_path / 'run'} IMAGE --out FOLDER" in out and "export" not in out
     every = tmp_path / "every"
     code, out, err = command("evaluate", tmp_path / "run", folder, "--batch-size", 8, "--json", "--out", every)
     assert code == 0 and set(json.loads(out)) >= {"AP", "AP50", "AP75", "per_class"}, err
@@ -568,7 +568,7 @@ def test_from_annotated_photos_to_pictures(command: Any, tmp_path: Path) -> None
         before, after = (np.asarray(Image.open(f).convert("RGB")) for f in (photo, seen / photo.name))
         assert before.shape == after.shape and (before != after).any()
     code, out, err = command("predict", tmp_path / "run", *photos)
-    assert code == 0 and out.splitlines()[0].split() == ["file", "objects", "surest", "classes"]
+    assert code == 0 and out.splitlines()[0].split() == ["file", "objects", "top", "score", "classes"]
 
 
 def test_pictures_that_cannot_be_written(command: Any, tmp_path: Path) -> None:

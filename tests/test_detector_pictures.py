@@ -108,12 +108,12 @@ def test_captions_count_what_was_found(photo: Path, tmp_path: Path, monkeypatch:
     photos(adapter, [*entries, other], tmp_path / "worst.png")
     assert said == [
         "2 of 4 found",
-        "2 of 2 found, 2 false",
-        "nothing there, 1 false",
-        "nothing there",
+        "2 of 2 found, 2 false positives",
+        "no objects, 1 false positive",
+        "no objects",
         "5 of 6 found",  # the last one's score is 0.4
         "2 of 2 found",  # what lies in a crowd is neither right nor wrong
-        "0 of 2 found, 2 false",
+        "0 of 2 found, 2 false positives",
     ]
 
 

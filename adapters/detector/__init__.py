@@ -1,7 +1,7 @@
-"""Object detection: boxes with a class and a score, on any backbone that gives a pyramid.
+"""Object detection: boxes with a class and a score, on any backbone with a feature pyramid.
 
-Three methods behind one contract: FCOS (arXiv:2006.09214), YOLOX (arXiv:2107.08430) and Faster R-CNN
-(arXiv:1506.01497 on feature pyramids, arXiv:1612.03144). Figures are COCO's.
+There are three methods: FCOS (arXiv:2006.09214), YOLOX (arXiv:2107.08430) and Faster R-CNN (arXiv:1506.01497, with
+feature pyramids, arXiv:1612.03144). The metrics are COCO's.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import jax.numpy as jnp
 import msgspec
@@ -32,15 +32,20 @@ from zoo.registry.hookspecs import hookimpl
 from zoo.registry.options import Meta
 from zoo.registry.spec import AdapterSpec, BackboneSpec, ModelSpec, Part, Preprocess
 
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
 SIDE = 416
-"""Side of the images where a user names none, in pixels; or the next that the backbone takes."""
+"""Default side of the images in pixels; if the backbone does not take it, the next one that it takes."""
 
 
 class Box(msgspec.Struct, frozen=True):
-    """One object.
+    """A detected object.
 
     Attributes:
-        label, score: its class and how sure that is. box: x1, y1, x2, y2 in pixels of the upright image.
+        label: name of its class.
+        score: confidence in [0, 1].
+        box: x1, y1, x2, y2 in pixels of the upright image.
     """
 
     label: str
@@ -49,10 +54,11 @@ class Box(msgspec.Struct, frozen=True):
 
 
 class Detection(msgspec.Struct, frozen=True):
-    """What was found in one image, the surest first.
+    """The detections in one image.
 
     Attributes:
-        file: the image. boxes: the objects.
+        file: path of the image.
+        boxes: the objects, highest score first.
     """
 
     file: str
@@ -61,7 +67,7 @@ class Detection(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Detector(Adapter):
-    """Options of the detector."""
+    """The detector, with its options as fields."""
 
     head: Annotated[str, METHODS, Meta("Detection head with its neck; rcnn is Faster R-CNN.")] = "fcos"
     width: Annotated[int, Meta("Channels of the feature pyramid; for yolox those of its finest level.", ge=1)] = 128
@@ -79,13 +85,14 @@ class Detector(Adapter):
         ),
     ] = "declared"
     pre_nms_threshold: Annotated[
-        float | None, Meta("Boxes with a lower score are dropped before NMS; null for the head's own.", ge=0, lt=1)
+        float | None,
+        Meta("Boxes with a lower score are dropped before NMS; null for the default of the head.", ge=0, lt=1),
     ] = None
     nms_iou: Annotated[
         float | None,
         Meta(
             "NMS IoU threshold: of two boxes of a class with a higher IoU, the lower-scoring is dropped; null for the "
-            "head's own.",
+            "default of the head.",
             ge=0,
             lt=1,
         ),
@@ -95,7 +102,7 @@ class Detector(Adapter):
         float,
         Meta("Score from which a detection is listed and drawn. Metrics use all detections.", ge=0, lt=1),
     ] = 0.5
-    max_boxes: Annotated[int, Meta("Room for true boxes of an image; set by the data.", ge=1, hidden=True)] = 8
+    max_boxes: Annotated[int, Meta("Most true boxes of an image; set by the data.", ge=1, hidden=True)] = 8
     category_ids: Annotated[
         tuple[int | None, ...], Meta("COCO's numbers of the classes; set by the data.", hidden=True)
     ] = ()
@@ -112,10 +119,10 @@ class Detector(Adapter):
 
     @property
     def training(self) -> Training:
-        only_evaluated = ("frame", "true_boxes", "true_valid")
+        only_evaluated = ("frame", "true_boxes", "true_valid")  # no loss reads them, so augmentation leaves them
         return Training(METHODS[self.head].recipe, cached_mirror=True, invariant=only_evaluated)
 
-    # What it needs of a backbone -------------------------------------------------------------------------------
+    # Backbone and preprocessing --------------------------------------------------------------------------------
     def taps(self, spec: BackboneSpec) -> tuple[str, ...]:
         return tuple(stage.name for stage in stages_for(spec, self.head))
 
@@ -125,9 +132,8 @@ class Detector(Adapter):
 
     def build(self, inputs: HeadInputs, *, rngs: nnx.Rngs) -> nnx.Module:
         if not self.labels:
-            raise ConfigError("a detector needs classes: give labels= or num_classes=.")
-        names = ("convs", "depth", "separable", "steps")
-        options = {name: getattr(self, name) for name in names}
+            raise ConfigError("a detector needs classes. Give labels= or num_classes=.")
+        options = {name: getattr(self, name) for name in ("convs", "depth", "separable", "steps")}
         return DetectionHead(self.head, inputs, len(self.labels), width=self.width, options=options, rngs=rngs)
 
     # Learning --------------------------------------------------------------------------------------------------
@@ -140,21 +146,22 @@ class Detector(Adapter):
 
     def targets(self, sample: Sample, preprocess: Preprocess) -> dict[str, np.ndarray]:
         frame = frame_of(sample.target.size, preprocess)
-        found = padded_targets(sample.target, self.max_boxes)
+        truth = padded_targets(sample.target, self.max_boxes)
         scale = np.array([frame.scale_x, frame.scale_y] * 2, np.float32)
         shift = np.array([frame.left, frame.top] * 2, np.float32)
-        seen = np.array(preprocess.frame(sample.target.size)[::-1] * 2, np.float32)
-        boxes = np.clip(found["boxes"] * scale + shift, 0, seen)
-        # What is learned from; crowds are no objects, and nobody sees what a crop leaves out.
-        there = found["box_valid"] & ~found["crowd"] & (boxes[:, 2:] > boxes[:, :2]).all(1)
+        limits = np.array(preprocess.frame(sample.target.size)[::-1] * 2, np.float32)
+        boxes = np.clip(truth["boxes"] * scale + shift, 0, limits)
+        # The loss reads the boxes in prepared pixels, without crowds, which are no single objects, and without boxes
+        # that the crop leaves out. COCO's metrics need all true boxes, in pixels of the original.
+        learned = truth["box_valid"] & ~truth["crowd"] & (boxes[:, 2:] > boxes[:, :2]).all(1)
         return {
-            "boxes": np.where(there[:, None], boxes, 0).astype(np.float32),
-            "labels": found["labels"],
-            "box_valid": there,
+            "boxes": np.where(learned[:, None], boxes, 0).astype(np.float32),
+            "labels": truth["labels"],
+            "box_valid": learned,
             "frame": np.array(frame, np.float32),
-            "true_boxes": found["boxes"],
-            "true_valid": found["box_valid"],
-            "crowd": found["crowd"],
+            "true_boxes": truth["boxes"],
+            "true_valid": truth["box_valid"],
+            "crowd": truth["crowd"],
         }
 
     def loss_terms(self, forward: ForwardPass, batch: Mapping[str, Any]) -> dict[str, Array]:
@@ -165,20 +172,30 @@ class Detector(Adapter):
 
     # Predicting ------------------------------------------------------------------------------------------------
     def decode(self, forward: ForwardPass, batch: Mapping[str, Any]) -> dict[str, Array]:
-        """Detections in pixels of the original images: `boxes` (b, n, 4), `scores`, `labels`, `found` (b, n)."""
+        """Return the detections in pixels of the original images.
+
+        Returns:
+            `boxes` (b, n, 4), `scores` (b, n), `labels` (b, n), and `found` (b, n), False for rows that only fill up
+            the arrays.
+        """
         head: Any = forward.model.head
-        frame = jnp.asarray(batch["frame"], jnp.float32)
+        frame = jnp.asarray(batch["frame"], jnp.float32)  # (b, 6), see `zoo.data.transform.Frame`
         scale, shift, size = frame[:, 0:2], frame[:, 2:4], frame[:, 4:6]
-        seen = size * scale + shift
+        # Boxes end at the image's lower right corner, not at that of the letterbox.
+        borders = size * scale + shift
         kept = head.detections(
             forward.reduced,
-            seen,
+            borders,
             pre_nms_threshold=self.pre_nms_threshold,
             nms_iou=self.nms_iou,
             max_detections=self.max_detections,
         )
-        both = jnp.concatenate([shift[:, ::-1]] * 2, axis=1)[:, None], jnp.concatenate([scale[:, ::-1]] * 2, 1)[:, None]
-        boxes = jnp.clip((kept["boxes"] - both[0]) / both[1], 0, jnp.concatenate([size[:, ::-1]] * 2, 1)[:, None])
+
+        def corners(pairs: Float[Array, "b 2"]) -> Float[Array, "b 1 4"]:
+            """Return (y, x) of each image as (x, y, x, y), for all of its boxes."""
+            return jnp.concatenate([pairs[:, ::-1]] * 2, axis=1)[:, None]
+
+        boxes = jnp.clip((kept["boxes"] - corners(shift)) / corners(scale), 0, corners(size))
         return {
             "boxes": jnp.where(kept["valid"][..., None], boxes, 0.0),
             "scores": kept["scores"],
@@ -188,41 +205,42 @@ class Detector(Adapter):
 
     def predictions(self, decoded: Mapping[str, np.ndarray], files: Sequence[str]) -> list[Detection]:
         rows = zip(files, *(decoded[name] for name in ("boxes", "scores", "labels", "found")), strict=True)
-        found = []
-        for file, boxes, scores, labels, there in rows:
-            kept = there & (scores >= self.score_threshold)
-            each = zip(boxes[kept].tolist(), scores[kept].tolist(), labels[kept].tolist(), strict=True)
-            found.append(Detection(file, [Box(self.labels[k], score, tuple(box)) for box, score, k in each]))
-        return found
+        images = []
+        for file, boxes, scores, labels, found in rows:
+            kept = found & (scores >= self.score_threshold)
+            objects = zip(boxes[kept].tolist(), scores[kept].tolist(), labels[kept].tolist(), strict=True)
+            images.append(Detection(file, [Box(self.labels[k], score, tuple(box)) for box, score, k in objects]))
+        return images
 
     def table(self, predictions: Sequence[Detection]) -> Table:
         rows: list[tuple[Any, ...]] = []
-        for one in predictions:
-            counts = Counter(box.label for box in one.boxes)
-            seen = ", ".join(f"{count} {label}" for label, count in counts.most_common())
-            best = f"{one.boxes[0].score:.1%}" if one.boxes else ""
-            rows.append((one.file, len(one.boxes), best, seen))
-        return Table(("file", "objects", "surest", "classes"), rows, right=("objects", "surest"))
+        for image in predictions:
+            counts = Counter(box.label for box in image.boxes)
+            classes = ", ".join(f"{count} {label}" for label, count in counts.most_common())
+            best = f"{image.boxes[0].score:.1%}" if image.boxes else ""
+            rows.append((image.file, len(image.boxes), best, classes))
+        return Table(("file", "objects", "top score", "classes"), rows, right=("objects", "top score"))
 
     def unabridged(self) -> Self:
         return replace(self, score_threshold=0.0)
 
     def results(self, predictions: Sequence[Detection], data: Dataset | None = None) -> dict[str, Any]:
-        """COCO's result format, and the categories that its numbers stand for; see `zoo.dense.coco_results`."""
-        numbers = Numbering(self.labels, [one.file for one in predictions], data=data, own=self.category_ids)
-        found = []
-        for one in predictions:
-            for box in one.boxes:
+        """Return the detections in COCO's result format, and its categories; see `zoo.dense.coco_results`."""
+        numbers = Numbering(self.labels, [image.file for image in predictions], data=data, own=self.category_ids)
+        detections = []
+        for image in predictions:
+            for box in image.boxes:
                 x1, y1, x2, y2 = box.box
-                found.append(
+                detections.append(
                     {
-                        "image_id": numbers.image(one.file),
+                        "image_id": numbers.image(image.file),
                         "category_id": numbers.category(box.label),
                         "bbox": [round(v, 3) for v in (x1, y1, x2 - x1, y2 - y1)],
-                        "score": float(str(np.float32(box.score))),  # all of it: equal scores would change the order
+                        # With all digits of float32: rounding could make scores equal, and so change the order.
+                        "score": float(str(np.float32(box.score))),
                     }
                 )
-        return {"predictions": found, "categories": numbers.categories}
+        return {"predictions": detections, "categories": numbers.categories}
 
     def picture(self, pixels: np.ndarray, prediction: Detection) -> np.ndarray:
         from zoo.adapters.detector.pictures import colour_of, draw
@@ -236,7 +254,7 @@ class Detector(Adapter):
         return DetectionMetrics(self.labels)
 
     def next_step(self, run: Path) -> str:
-        return f"zoo predict {run} PHOTO --out FOLDER, zoo evaluate {run} DATA"
+        return f"zoo predict {run} IMAGE --out FOLDER, zoo evaluate {run} DATA"
 
     def plots(self, evaluation: Any, folder: Path) -> list[Path]:
         from zoo.adapters.detector.pictures import SHOWN, average_precision, photos, precision_recall
@@ -250,7 +268,7 @@ class Detector(Adapter):
 
 
 class DetectionMetrics:
-    """COCO's figures over the batches of an evaluation, and curves of precision against recall."""
+    """COCO's metrics over the batches of an evaluation, and precision-recall curves."""
 
     def __init__(self, labels: Sequence[str]):
         self._coco = CocoEvaluation(labels)
@@ -267,11 +285,11 @@ class DetectionMetrics:
         return self._coco.compute()
 
     def class_counts(self) -> dict[str, tuple[int, int]]:
-        """How many boxes of each class were found, and how many there are."""
+        """Return the number of detections and of true boxes of each class."""
         return self._coco.class_counts()
 
     def curves(self) -> dict[str, Curve]:
-        """Precision against recall by class, see `zoo.dense.coco.Curve`."""
+        """Return the precision-recall curve of each class, see `zoo.dense.coco.Curve`."""
         return self._coco.curves()
 
 
@@ -282,12 +300,12 @@ def zoo_models() -> list[ModelSpec]:
 
 @hookimpl
 def zoo_parts() -> list[Part]:
-    said = {
-        "fcos": "FCOS (arXiv:2006.09214): every position near an object's centre gives a box.",
+    summaries = {
+        "fcos": "FCOS (arXiv:2006.09214): every position near the centre of an object predicts its box.",
         "yolox": "YOLOX (arXiv:2107.08430): a light head behind a path aggregation network.",
-        "rcnn": "Faster R-CNN (arXiv:1506.01497): boxes are proposed, then looked at once more.",
+        "rcnn": "Faster R-CNN (arXiv:1506.01497): region proposals, each classified and refined by a second stage.",
     }
-    return [Part(METHODS.name, name, row, said[name]) for name, row in OWN.items()]
+    return [Part(METHODS.name, name, row, summaries[name]) for name, row in OWN.items()]
 
 
 @hookimpl

@@ -1,49 +1,56 @@
-"""From a backbone's stages to detections: the neck and the head that belong to each method."""
+"""The heads of the detector: for each method its neck, its head, its loss and its decoding, on any backbone."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from flax import nnx
 from jax import Array
 
 from zoo.adapters.detector import fcos, rcnn, yolox
+from zoo.adapters.detector.fcos import Size
 from zoo.dense.necks import FPN, SimplePyramid
 from zoo.dense.pyramid import StageMaps, pyramid_stages
 from zoo.models.task.head import HeadInputs
 from zoo.registry.parts import Point
 from zoo.registry.spec import BackboneSpec, Stage
 
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+    PerImage = Float[Array, " b"]
+
 Source = Literal["pyramid", "pool"]
-Size = Any
-"""(height, width) of the images in pixels: one for all, or (b, 2) without what pads each."""
 
 RECIPE: Mapping[str, Any] = {
     "epochs": 16,
-    "batch_size": 4,  # data sets of boxes are small: twice the steps of 8 for the same work
+    "batch_size": 4,  # datasets with boxes are small: twice as many updates as with 8, for the same work
     "lr": 1e-3,
-    "ema": 0.99,  # so small batches leave the parameters restless
+    "ema": 0.99,  # updates from so small batches are noisy
     "augment": {"scale": (0.4, 1.6), "ratio": (0.8, 1.25), "min_visible": 0.3},
 }
-"""Training defaults of every head; a row may override them. See `zoo.models.adapter.Training.recipe`."""
+"""Training defaults of all heads. A method may override them. See `zoo.models.adapter.Training.recipe`."""
 
 
 @dataclass(frozen=True)
 class Method:
-    """What sets a way to detect apart.
+    """A detection method: a row of the extension point `detector.head`.
 
     Attributes:
-        strides: of the levels that the neck makes from the backbone's.
-        head: `head(strides, channels, classes, rngs=)`.
-        decode: `decode(outputs, size, pre_nms_threshold=, nms_iou=, max_detections=)`.
-        pre_nms_threshold, nms_iou: defaults of the options of the same names, see `Detector`.
-        extra: coarser levels on top. source: what they are made of, see `zoo.dense.necks.FPN`.
-        path: the neck is a path aggregation network in place of a feature pyramid.
-        sized: whether the head must know the images' size.
-        neck_options, head_options: which of the adapter's options the neck and the head take.
-        recipe: what it trains by where a user does not say.
+        strides: of the levels that the neck makes from the backbone's stages.
+        head: `head(strides, channels, classes, rngs=)` returns the module, see `zoo.adapters.detector.fcos`.
+        decode: `decode(outputs, size, pre_nms_threshold=, nms_iou=, max_detections=)` returns the detections.
+        pre_nms_threshold: default of the option of the same name, see `Detector`.
+        nms_iou: default of the option of the same name.
+        extra: number of coarser levels on top of the pyramid.
+        source: input of the coarser levels, see `zoo.dense.necks.FPN`.
+        path: whether the neck is a path aggregation network instead of a feature pyramid.
+        sized: whether the head takes the size of the images.
+        neck_options: options of the task that the neck takes.
+        head_options: options of the task that the head takes.
+        recipe: training defaults.
     """
 
     strides: tuple[int, ...]
@@ -60,7 +67,8 @@ class Method:
     recipe: Mapping[str, Any] = field(default_factory=lambda: RECIPE)
 
 
-# The least numbers of steps are those after which each had learned photos of blood cells (docs/benchmarks.md).
+# `steps` is the least number of updates: after that many, each method had converged on images of blood cells
+# (docs/benchmarks.md).
 OWN: Mapping[str, Method] = {
     "fcos": Method(
         (8, 16, 32),
@@ -96,14 +104,14 @@ OWN: Mapping[str, Method] = {
         recipe={**RECIPE, "steps": 150},
     ),
 }
-"""The rows of zoo's own heads, which `zoo_parts` gives."""
+"""zoo's own methods by name. `zoo_parts` of the detector contributes them."""
 
 METHODS = Point("detector.head", "detector head", Method)
-"""The heads there are, zoo's own and those of other plugins."""
+"""All detector heads, zoo's own and those of other plugins."""
 
 
 def stages_for(spec: BackboneSpec, method: str) -> tuple[Stage, ...]:
-    """The stages that a method reads. Raises `ConfigError` where the backbone has no pyramid."""
+    """Return the stages of a backbone that a method reads. Raises `ConfigError` if it has no feature pyramid."""
     return pyramid_stages(spec, METHODS[method].strides)
 
 
@@ -111,9 +119,11 @@ class DetectionHead(nnx.Module):
     """A neck and a head on the maps of a backbone.
 
     Args:
-        inputs: what it is built for.
-        width: channels of the pyramid, of its finest level where they differ. options: those of the method's neck and
-            head by name, beside others.
+        method: name of a part of `METHODS`.
+        inputs: the backbone, the size of its images and the shapes of its maps.
+        classes: number of classes.
+        width: channels of the pyramid, or of its finest level if levels differ.
+        options: the task's options by name; the neck and the head take those that the method declares.
     """
 
     def __init__(
@@ -128,11 +138,12 @@ class DetectionHead(nnx.Module):
     ):
         self.method = method
         self.maps = StageMaps.of(stages_for(inputs.spec, method), inputs.size, inputs.shapes)
-        chosen = METHODS[method]
-        self.neck = _neck(chosen, self.maps.stages, width, {name: options[name] for name in chosen.neck_options}, rngs)
+        row = METHODS[method]
+        neck_options = {name: options[name] for name in row.neck_options}
+        head_options = {name: options[name] for name in row.head_options}
+        self.neck = _neck(row, self.maps.stages, width, neck_options, rngs)
         channels = getattr(self.neck, "channels", None) or self.neck.width
-        given = {name: options[name] for name in chosen.head_options}
-        self.head = chosen.head(self.neck.strides, channels, classes, **given, rngs=rngs)
+        self.head = row.head(self.neck.strides, channels, classes, **head_options, rngs=rngs)
 
     def reduce(self, features: Mapping[str, Array]) -> dict[str, Array]:
         return self.maps.reduce(features)
@@ -140,19 +151,20 @@ class DetectionHead(nnx.Module):
     def reads(self) -> dict[str, str]:
         return {}
 
-    def levels(self, reduced: Mapping[str, Array]) -> list[Array]:
-        """The pyramid, finest level first."""
+    def levels(self, reduced: Mapping[str, Array]) -> list[Float[Array, "b _h _w _c"]]:
+        """Return the pyramid, finest level first."""
         return list(self.neck(self.maps(reduced)))
 
     def __call__(self, reduced: Mapping[str, Array], size: Size | None = None) -> dict[str, Any]:
+        """Return the outputs of the head by name."""
         maps = self.levels(reduced)
-        found: dict[str, Any] = self.head(maps, size) if METHODS[self.method].sized else self.head(maps)
-        return found
+        outputs: dict[str, Any] = self.head(maps, size) if METHODS[self.method].sized else self.head(maps)
+        return outputs
 
     def losses(
         self, reduced: Mapping[str, Array], targets: Mapping[str, Array], size: Size | None = None
-    ) -> dict[str, Array]:
-        """The terms of the loss of each image by name, each (b,)."""
+    ) -> dict[str, PerImage]:
+        """Return the terms of the loss of each image by name."""
         terms: dict[str, Array] = self.head.losses(self.levels(reduced), targets, size)
         return terms
 
@@ -165,7 +177,7 @@ class DetectionHead(nnx.Module):
         nms_iou: float | None,
         max_detections: int,
     ) -> dict[str, Array]:
-        """What is found in each image, in pixels of the prepared images. See `zoo.dense.nms.detections`."""
+        """Return the detections of each image in pixels of the prepared images, see `zoo.dense.nms.detections`."""
         method = METHODS[self.method]
         return method.decode(
             self(reduced, size),
@@ -177,6 +189,7 @@ class DetectionHead(nnx.Module):
 
 
 def _neck(method: Method, stages: Sequence[Stage], width: int, options: Mapping[str, Any], rngs: nnx.Rngs) -> Any:
+    """Return the neck that makes the method's levels from the stages, which are maps or the tokens of a transformer."""
     channels, strides = [stage.channels for stage in stages], [stage.stride for stage in stages]
     if stages[0].kind == "tokens":
         pyramid = SimplePyramid(
@@ -184,21 +197,27 @@ def _neck(method: Method, stages: Sequence[Stage], width: int, options: Mapping[
         )
         if not method.path:
             return pyramid
+        # A path aggregation network needs several maps, so the tokens become a pyramid first.
         return Stacked(pyramid, yolox.PAFPN([width] * 3, pyramid.strides, width, **options, rngs=rngs))
     if method.path:
         return yolox.PAFPN(channels, strides, width, **options, rngs=rngs)
-    # A backbone that ends early gets more levels on top, so that all pyramids reach as far.
+    # A backbone without the coarsest strides gets more levels on top, so that every pyramid covers the same sizes.
     extra = method.extra + len(method.strides) - len(stages)
     return FPN(channels, strides, width, extra=extra, source=method.source, rngs=rngs)
 
 
 class Stacked(nnx.Module):
-    """Two necks, one on the other."""
+    """Two necks in sequence.
+
+    Args:
+        first: neck on the maps of the backbone.
+        second: neck on the levels of `first`.
+    """
 
     def __init__(self, first: Any, second: Any):
         self.first, self.second = first, second
         self.strides, self.channels = second.strides, second.channels
 
-    def __call__(self, maps: Sequence[Array]) -> list[Array]:
-        found: list[Array] = self.second(self.first(maps))
-        return found
+    def __call__(self, maps: Sequence[Float[Array, "b _h _w _c"]]) -> list[Float[Array, "b _h _w _width"]]:
+        levels: list[Array] = self.second(self.first(maps))
+        return levels

@@ -1,4 +1,4 @@
-"""What a detector sees, as pictures: boxes on photos, precision against recall, figures by class."""
+"""Pictures of detections: boxes on images, precision-recall curves, and average precision by class."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ if TYPE_CHECKING:
     from zoo.adapters.detector import Detector
 
 SHOWN = 9
-"""Images in a picture of the best or the worst."""
+"""Number of images in the picture of the best or the worst ones."""
 SIDE = 456
-"""Longer side of their panels in pixels."""
+"""Longer side of the panel of an image, in pixels."""
 LINES = 10
-"""Most classes that have a line of their own in a diagram."""
+"""Most classes with their own line in a plot of precision-recall curves."""
 BARS = 80
-"""Most classes that have bars."""
+"""Most classes in a bar chart."""
 _PALE, _CROWD = "#b9bec6", "#8b8f96"
 _LEAST_TEXT = 11
-"""Pixels: smaller letters cannot be read, and an image under nine times as long has no room for them."""
+"""Smallest legible height of letters in pixels. An image less than nine times as long has no room for text."""
 
 
 def colour_of(label: int) -> str:
-    """The colour of a class; many classes share colours."""
+    """Return the colour of a class. If there are more classes than colours, several share one."""
     return COLOURS[label % len(COLOURS)]
 
 
-# Boxes on a photo ----------------------------------------------------------------------------------------------
+# Boxes on an image ---------------------------------------------------------------------------------------------
 
 
 def draw(
@@ -47,13 +47,15 @@ def draw(
     *,
     dashed: bool = False,
 ) -> np.ndarray:
-    """A picture with boxes on it.
+    """Return a copy of an image with boxes drawn on it.
 
     Args:
-        pixels: uint8 (h, w, 3); they are left as they are. boxes: (n, 4) as x1, y1, x2, y2 in pixels, the most
-            important first: it lies on top. colours: of each box.
-        captions: written beside each box where there is room; nothing where the letters could not be read.
-        dashed: broken lines in place of solid ones.
+        pixels: uint8 (h, w, 3).
+        boxes: (n, 4) as x1, y1, x2, y2 in pixels, the most important first: it lies on top.
+        colours: one for each box.
+        captions: text for each box, drawn where there is room. Images too small for legible text have none.
+        dashed: whether lines are dashed instead of solid.
+
     Returns:
         uint8 (h, w, 3).
     """
@@ -74,14 +76,14 @@ def draw(
 
 
 def _corners(box: np.ndarray, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """The first and last pixel of a box on either axis; of a box without area, one pixel."""
+    """Return the first and last pixels of a box, x1, y1, x2, y2; a box without area has one pixel."""
     first = [min(max(int(np.floor(low)), 0), side - 1) for low, side in zip(box[:2], size, strict=True)]
     last = [max(min(int(np.ceil(high)), side) - 1, one) for high, side, one in zip(box[2:], size, first, strict=True)]
     return first[0], first[1], last[0], last[1]
 
 
 def _dashes(brush: ImageDraw.ImageDraw, box: tuple[int, int, int, int], colour: str, line: int) -> None:
-    """A broken line around a box, on a pale one."""
+    """Draw a dashed outline, on a white one that separates it from the image."""
     x1, y1, x2, y2 = box
     brush.rectangle(box, outline="white", width=line)
     dash = 5 * line
@@ -102,7 +104,7 @@ def _write(
     colours: Sequence[str],
     captions: Sequence[str],
 ) -> None:
-    """Captions on plates of the boxes' colours, the first ones first, each where it hides no other."""
+    """Draw captions on plates of the boxes' colours, first boxes first. One that would hide another is left out."""
     letter = max(round(max(size) / 55), _LEAST_TEXT)
     pad = max(letter // 5, 2)
     taken: list[tuple[int, int, int, int]] = []
@@ -124,7 +126,7 @@ def _write(
 
 
 def _fitting(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
-    """The text, shortened to 40 letters and a width in pixels; empty where not even three letters fit."""
+    """Return the text shortened to 40 letters and to a width in pixels, or nothing if not even three letters fit."""
     length = next((n for n in range(min(len(text), 40), 2, -1) if font.getlength(shortened(text, n)) <= width), 0)
     return shortened(text, length) if length else text if font.getlength(text) <= width else ""
 
@@ -132,7 +134,7 @@ def _fitting(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
 def _places(
     box: tuple[int, int, int, int], width: int, height: int, size: tuple[int, int]
 ) -> Iterator[tuple[int, int]]:
-    """Upper left corners of a plate at a box, the best first: above, inside at the top, below, inside at the bottom."""
+    """Yield the possible upper left corners of a plate, best first: above the box, at its top, below, at its bottom."""
     x1, y1, x2, y2 = box
     for y in (y1 - height, y1, y2 + 1, y2 + 1 - height):
         for x in (x1, x2 + 1 - width):
@@ -155,38 +157,44 @@ Entry = tuple[Path, Mapping[str, np.ndarray], Mapping[str, np.ndarray]]
 
 
 def photos(adapter: Detector, entries: Sequence[Entry], path: Path) -> list[Path]:
-    """Images of an evaluation with what is there, dashed, and what was found: the file, or none without images.
+    """Draw images of an evaluation with their true boxes, dashed, and their detections.
 
     Args:
+        adapter: the task.
         entries: (file, decoded arrays, targets), as `zoo.training.Evaluation.worst` gives them.
+        path: file to write.
+
+    Returns:
+        The file in a list; nothing if there are no images.
     """
     if not entries:
         return []
     entries = entries[:SHOWN]
     named = len(adapter.labels) > len(COLOURS)
-    panels, captions, seen = [], [], set()
+    panels, captions, present = [], [], set()
     for file, decoded, targets in entries:
-        there = np.asarray(targets["true_valid"], bool)
+        valid = np.asarray(targets["true_valid"], bool)
         shown = np.asarray(decoded["found"], bool) & (decoded["scores"] >= adapter.score_threshold)
-        truths, labels, crowd = (np.asarray(targets[name])[there] for name in ("true_boxes", "labels", "crowd"))
-        boxes, found, scores = (np.asarray(decoded[name])[shown] for name in ("boxes", "labels", "scores"))
-        seen |= {*labels[~crowd].tolist(), *found.tolist()}
+        truths, true_labels, crowd = (np.asarray(targets[name])[valid] for name in ("true_boxes", "labels", "crowd"))
+        boxes, labels, scores = (np.asarray(decoded[name])[shown] for name in ("boxes", "labels", "scores"))
+        present |= {*true_labels[~crowd].tolist(), *labels.tolist()}
         pixels, scale = _panel(decode(file))
-        outlines = [_CROWD if many else colour_of(label) for label, many in zip(labels, crowd, strict=True)]
-        texts = [f"{adapter.labels[k]} {score:.0%}" for k, score in zip(found, scores, strict=True)] if named else []
+        outlines = [_CROWD if many else colour_of(label) for label, many in zip(true_labels, crowd, strict=True)]
+        texts = [f"{adapter.labels[k]} {score:.0%}" for k, score in zip(labels, scores, strict=True)] if named else []
         pixels = draw(pixels, truths * scale, outlines, dashed=True)
-        panels.append(draw(pixels, boxes * scale, [colour_of(k) for k in found], texts))
+        panels.append(draw(pixels, boxes * scale, [colour_of(k) for k in labels], texts))
         captions.append(_caption(decoded, targets, shown))
-    key: dict[str, tuple[str, Any]] = {} if named else {adapter.labels[k]: (colour_of(k), "-") for k in sorted(seen)}
+    # Colours tell classes apart as long as no two share one; with more classes, the boxes have captions instead.
+    key: dict[str, tuple[str, Any]] = {} if named else {adapter.labels[k]: (colour_of(k), "-") for k in sorted(present)}
     key |= {
-        "true": ("#2b2d31", (0, (2, 1))),
-        f"found, score \N{GREATER-THAN OR EQUAL TO} {adapter.score_threshold:g}": ("#2b2d31", "-"),
+        "ground truth": ("#2b2d31", (0, (2, 1))),
+        f"detection, score \N{GREATER-THAN OR EQUAL TO} {adapter.score_threshold:g}": ("#2b2d31", "-"),
     }
     return [photo_grid(panels, captions, path, columns=3, inches=SIDE / 120, key=key)]
 
 
 def _panel(pixels: np.ndarray) -> tuple[np.ndarray, float]:
-    """An image with its longer side about `SIDE`, and how much larger it is; small ones keep their pixels visible."""
+    """Return an image resized to a longer side of about `SIDE`, and its scale. Small ones keep their pixels visible."""
     longer = max(pixels.shape[:2])
     if longer > SIDE // 2:
         small = thumbnail(pixels, SIDE) if longer > SIDE else pixels
@@ -196,39 +204,41 @@ def _panel(pixels: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def _caption(decoded: Mapping[str, np.ndarray], targets: Mapping[str, np.ndarray], shown: np.ndarray) -> str:
-    """How many of the objects are among the detections, and how many of those are none."""
-    there, crowd = np.asarray(targets["true_valid"], bool), np.asarray(targets["crowd"], bool)
-    # With all rows, so that the shapes, and so the compiled programs, are the same for every image.
+    """Return how many objects were detected at an IoU of 0.5, and how many false positives there are."""
+    valid, crowd = np.asarray(targets["true_valid"], bool), np.asarray(targets["crowd"], bool)
+    # With all rows, valid or not: the shapes are the same for every image, so the program is compiled once.
     iou = np.array(pairwise_iou(jnp.asarray(decoded["boxes"]), jnp.asarray(targets["true_boxes"])))
     same = np.asarray(decoded["labels"])[:, None] == np.asarray(targets["labels"])[None]
-    iou = np.where(same & there[None], iou, 0.0)
-    free, wrong = there & ~crowd, 0
+    iou = np.where(same & valid[None], iou, 0.0)
+    # An object counts for one detection only. A detection on a crowd is neither right nor wrong.
+    free, wrong = valid & ~crowd, 0
     for row in np.flatnonzero(shown):
         best = int(np.argmax(iou[row] * free))
         if iou[row, best] >= 0.5 and free[best]:
             free[best] = False
         elif not (iou[row] * crowd).max(initial=0) >= 0.5:
             wrong += 1
-    objects = int((there & ~crowd).sum())
-    said = f"{objects - int(free.sum())} of {objects} found" if objects else "nothing there"
-    return f"{said}, {wrong} false" if wrong else said
+    objects = int((valid & ~crowd).sum())
+    said = f"{objects - int(free.sum())} of {objects} found" if objects else "no objects"
+    return f"{said}, {wrong} false positive{'s' * (wrong > 1)}" if wrong else said
 
 
-# Diagrams ------------------------------------------------------------------------------------------------------
+# Plots ---------------------------------------------------------------------------------------------------------
 
 
 def precision_recall(curves: Mapping[str, Curve], path: Path) -> Path:
-    """Precision against recall at an overlap of 0.5.
+    """Plot precision-recall curves at an IoU of 0.5.
 
     Args:
-        curves: of each class that there is something to find of. Of many classes only the mean stands out.
+        curves: curve of each class that has objects. With more than `LINES` classes, only their mean is coloured.
+        path: file to write.
     """
     with figure(6.4, 4.4, 1, 1) as (page, (ax,)):
         ax.set(xlim=(0, 1.005), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
-        ax.set_title("precision and recall at an overlap of 0.5")
+        ax.set_title("precision-recall curves at an IoU of 0.5")
         ax.grid(True, axis="both")
         if not curves:
-            ax.text(0.5, 0.5, "nothing to find", ha="center", va="center")
+            ax.text(0.5, 0.5, "no objects", ha="center", va="center")
         several = len(curves) > LINES
         order = sorted(curves, key=lambda label: -float(curves[label].precision.mean()))
         for i, label in enumerate(order):
@@ -250,10 +260,11 @@ def precision_recall(curves: Mapping[str, Curve], path: Path) -> Path:
 
 
 def average_precision(per_class: Mapping[str, Mapping[str, Any]], path: Path) -> Path:
-    """Average precision of each class, the best first, and how many objects it has.
+    """Plot the average precision of each class, best first, with its number of objects.
 
     Args:
-        per_class: class -> `AP`, `AP50` (None where there is nothing to find) and `truths`.
+        per_class: class -> `AP` and `AP50`, None for a class without objects, and `truths`, its number of objects.
+        path: file to write.
     """
     order = sorted(per_class, key=lambda label: (per_class[label]["AP"] is None, -(per_class[label]["AP"] or 0)))
     left_out = max(len(order) - BARS, 0)
@@ -263,16 +274,16 @@ def average_precision(per_class: Mapping[str, Mapping[str, Any]], path: Path) ->
         for name, colour, height in (("AP50", "#a9c4e4", 0.74), ("AP", COLOURS[0], 0.74)):
             ax.barh(rows, [per_class[label][name] or 0 for label in kept], height, color=colour, label=name)
         for row, label in enumerate(kept):
-            figures = [per_class[label][name] for name in ("AP", "AP50")]
-            text = "nothing to find" if None in figures else f"{figures[0]:.3f}   {figures[1]:.3f}"
-            ax.text(max(figures[1] or 0, figures[0] or 0) + 0.01, row, text, va="center", fontsize=8.5)
+            ap, ap50 = (per_class[label][name] for name in ("AP", "AP50"))
+            text = "no objects" if ap is None or ap50 is None else f"{ap:.3f}   {ap50:.3f}"
+            ax.text(max(ap50 or 0, ap or 0) + 0.01, row, text, va="center", fontsize=8.5)
         names = [f"{shortened(drawable(label), 24)}  ({per_class[label]['truths']:,})" for label in kept]
         ax.set_yticks(rows, names)
         ax.tick_params(axis="y", length=0)
         ax.set(xlim=(0, 1.22), ylim=(len(kept) - 0.4, -0.6), xticks=np.linspace(0, 1, 6))
         ax.grid(False, axis="y")
         ax.grid(True, axis="x")
-        ax.set_title("average precision by class (objects)" + f", {left_out} in the middle left out" * bool(left_out))
+        ax.set_title("average precision by class (objects)" + f", {left_out} in the middle omitted" * bool(left_out))
         if kept:
             page.legend(loc="outside upper right", ncols=2)
         return write(page, path)

@@ -1,9 +1,11 @@
-"""Whole detectors that are published: names, configurations, and how their checkpoints call things.
+"""Published detectors as named models: configuration, preprocessing, classes and key layouts.
 
-torchvision 0.28: `fcos_resnet50_fpn`, `fasterrcnn_resnet50_fpn` (BSD-3-Clause), images of 800 pixels along the shorter
-side and at most 1333 along the other. YOLOX (arXiv:2107.08430, table 2; Apache-2.0): colours in the order BGR from 0 to
-255, the frame filled with 114. All were trained on COCO's 80 classes; torchvision's have an output for each of its 90
-numbers, some of which name nothing, and FCOS one for the background, which it never predicts.
+torchvision 0.28 (BSD-3-Clause): `fcos_resnet50_fpn` and `fasterrcnn_resnet50_fpn`. The shorter side of an image is 800
+pixels, the longer one at most 1333. YOLOX (arXiv:2107.08430, table 2; Apache-2.0): BGR images with values from 0 to
+255, letterboxes filled with 114.
+
+All were trained on COCO's 80 classes. torchvision's have an output for each of COCO's category numbers up to 90, some
+of which are unused. Its FCOS also has one for the background, which it never predicts.
 """
 
 from __future__ import annotations
@@ -11,11 +13,10 @@ from __future__ import annotations
 from zoo.adapters.detector import layouts, rcnn
 from zoo.registry.spec import ModelSpec, Preprocess
 
-_PHOTO = Preprocess(
-    size=(800, 1344), crop_pct=1.0, crop_mode="letterbox", frames=((1344, 800), (800, 800))
-)  # the next multiples of 32 that hold 800 x 1333
+# The letterbox sizes are the next multiples of 32 that hold 800 x 1333.
+_TORCHVISION = Preprocess(size=(800, 1344), crop_pct=1.0, crop_mode="letterbox", frames=((1344, 800), (800, 800)))
 
-# name: (backbone, width, depth, separable convolutions, side of the images)
+# Name: backbone, width, depth, separable convolutions, side of the images.
 _YOLOX = {
     "yolox_nano": ("cspdarknet_nano", 64, 1, True, 416),
     "yolox_tiny": ("cspdarknet_tiny", 96, 1, False, 416),
@@ -58,7 +59,7 @@ MODELS = (
         "detector",
         {"head": "fcos", "width": 256, "convs": 4, "steps": "floor", "pre_nms_threshold": 0.2},
         "FCOS with a feature pyramid on COCO.",
-        _PHOTO,
+        _TORCHVISION,
         "coco-91",
         {"torchvision": lambda: layouts.TORCHVISION},
         "bsd-3-clause",
@@ -69,7 +70,7 @@ MODELS = (
         "detector",
         {"head": "rcnn", "width": 256, "steps": "floor"},
         "Faster R-CNN with a feature pyramid on COCO.",
-        _PHOTO,
+        _TORCHVISION,
         "coco-90",
         {"torchvision": lambda: rcnn.TORCHVISION, "torchvision's file": lambda: rcnn.PUBLISHED},
         "bsd-3-clause",
