@@ -45,7 +45,7 @@ class Stylizer:
         """The picture to paint in. Raises `ConfigError` if there is none."""
         if self.one_style:
             return ()
-        command = "name one with `zoo stylize RUN IMAGE --style PICTURE`, or predict with --set style=PICTURE"
+        command = "name one with `zoo stylize RUN IMAGE --style PICTURE`"
         if not self.style:
             raise ConfigError(f"method={self.method} needs a style picture, and the option style is empty: {command}.")
         try:
