@@ -171,7 +171,7 @@ def test_a_tasks_own_values_have_ranges_too():
 
 
 def test_weight_decay_of_an_optimizer_that_brings_its_own():
-    with pytest.raises(ConfigError, match="weight_decay is 0.1, and the optimizer is a function"):
+    with pytest.raises(ConfigError, match="weight_decay is 0.1, but an optimizer that is a function"):
         Recipe.of(Adapter(), TrainConfig(optimizer=optax.adabelief, weight_decay=0.1))
 
 

@@ -89,7 +89,7 @@ class Model(nnx.Module):
 
     def outputs(self, reduced: Mapping[str, Array]) -> Any:
         """Return the head's outputs in float32."""
-        return jax.tree.map(lambda y: y.astype(jnp.float32), self.head(reduced))  # type: ignore[operator]
+        return jax.tree.map(lambda y: y.astype(jnp.float32), self.head(reduced))
 
     def forward(self, batch: Mapping[str, Any]) -> ForwardPass:
         """Return the pass of a batch of pixels (`image`), or of cached features, through the model."""
@@ -198,8 +198,8 @@ def features(
     backbone = model.backbone if model else model_or_backbone
     stages = list(backbone.stages_for(None))  # type: ignore[attr-defined]
     names = tuple(at) if at is not None else (stages[-1],)
-    if hasattr(images, "dtype") and jnp.issubdtype(images.dtype, jnp.floating):  # type: ignore[union-attr]
-        x = jnp.asarray(images)  # type: ignore[arg-type]
+    if hasattr(images, "dtype") and jnp.issubdtype(images.dtype, jnp.floating):
+        x = jnp.asarray(images)
     elif model:
         x = model.normalize(jnp.asarray(model.prepare(as_list(images))))  # type: ignore[arg-type]
     else:

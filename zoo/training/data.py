@@ -1,4 +1,4 @@
-"""The data of a training: its splits, and targets in the order of the model's labels."""
+"""The data of a training: its splits, with targets as indexes of the model's labels."""
 
 from __future__ import annotations
 
@@ -19,24 +19,33 @@ Data = str | Path | Dataset | Mapping[str, Dataset]
 
 
 def splits(data: Data, format: str | None = None, kinds: Sequence[str] = ()) -> dict[str, Dataset]:
-    """A data set's parts by name, from wherever it is, each file once and in one part. See `zoo.data.read`."""
+    """Return the splits of data by name; each file occurs once, in one split. See `zoo.data.read`."""
     if isinstance(data, Dataset):
         data = {"all": data}
     return suited(unified(data, deliberate=True), kinds) if isinstance(data, Mapping) else read(data, format, kinds)
 
 
 def training_splits(parts: Mapping[str, Dataset], fraction: float, seed: int) -> tuple[Dataset, Dataset]:
-    """(to train on, to validate on): a ready `val`, else a stratified part of the rest; `test` is left alone."""
+    """Return the training and the validation data: the split `val`, else a stratified share of the training data.
+
+    Args:
+        parts: the splits by name. `test` is never used.
+        fraction: share of the training data to validate on, if there is no split `val`.
+        seed: seed of the random choice.
+
+    Raises:
+        DataError: there is no training data.
+    """
     pool = parts.get("train") or parts.get("all")
     if pool is None:
         raise DataError(
-            f"there is nothing to train on: found {', '.join(parts)}; a train folder, or no splits, is needed."
+            f"there is nothing to train on: the splits are {', '.join(parts)}; a split train, or no splits, is needed."
         )
     return (pool, parts["val"]) if "val" in parts else split(pool, fraction, seed)
 
 
 def evaluation_split(parts: Mapping[str, Dataset], name: str | None = None) -> Dataset:
-    """The part to evaluate on: the named one, else `test`, `val`, or whatever there is."""
+    """Return the split to evaluate on: the named one, else `test`, else `val`, else the first one."""
     if name is not None and name not in parts:
         raise DataError(f"the data has no split {name!r}; it has {', '.join(parts)}.")
     order = [name] if name else [*(n for n in ("test", "val") if n in parts), *parts]
@@ -44,18 +53,22 @@ def evaluation_split(parts: Mapping[str, Dataset], name: str | None = None) -> D
 
 
 def relabelled(dataset: Dataset, model: Model, *, by_position: bool = False) -> Dataset:
-    """Return the data set with its targets as indexes of the model's labels.
+    """Return a dataset with its targets as indexes of the model's labels.
 
     Args:
-        by_position: for training. A model whose labels are mere numbers takes classes of other names in their order.
+        dataset: the data.
+        model: the model.
+        by_position: for training: if the model's labels are numbers, they stand for the data's classes in order.
+
     Raises:
-        ConfigError: when the task cannot learn from this kind of data. DataError: for classes that do not fit.
+        ConfigError: the task cannot learn from this kind of data.
+        DataError: the data's classes do not fit the model's labels.
     """
     adapter, labels = model.adapter, model.labels
     if dataset.kind not in adapter.targets_from:
         raise ConfigError(
             f"{model.card.adapter} learns from {', '.join(adapter.targets_from)} targets; {dataset.name} has "
-            f"{dataset.kind}. Choose another task or data format."
+            f"{dataset.kind}. Choose another task or dataset format."
         )
     if by_position and len(dataset.classes) != len(labels):
         raise DataError(
@@ -72,7 +85,7 @@ def relabelled(dataset: Dataset, model: Model, *, by_position: bool = False) -> 
 
 
 def _meaning(dataset: Dataset, model: Model, by_position: bool) -> Alignment:
-    """Find the model's label that each class of the data is."""
+    """Return the index of the model's label for each class of the data."""
     label_set, fits = model.card.label_set, len(dataset.classes) == len(model.labels)
     numbers = not dataset.targets.several_numberings or not label_set or fits
     try:
@@ -84,7 +97,7 @@ def _meaning(dataset: Dataset, model: Model, by_position: bool) -> Alignment:
 
 
 def named_after(model: Model, dataset: Dataset) -> None:
-    """Give a model whose labels are mere numbers the names of the data it is trained on."""
+    """Name the classes of a model after the training data, if its labels are only numbers."""
     if dataset.classes == model.labels or not numbered(model.labels):
         return
     indexes = _meaning(dataset, model, True).indexes
@@ -95,22 +108,22 @@ def named_after(model: Model, dataset: Dataset) -> None:
 
 
 def check_moved(model: Model, dataset: Dataset, augmentation: Augment) -> None:
-    """Raise `ConfigError` for an augmentation after which the targets of this data would no longer be true."""
+    """Raise `ConfigError` for an augmentation that would make the targets of the data wrong."""
     training, task = model.adapter.training, model.card.adapter
     if augmentation.mixes and not training.mixup:
         raise ConfigError(
-            f"mixup and cutmix mix two images, and the loss of {task} does not mix their targets: set both to 0. A "
-            "task whose loss reads `mix` declares it: training = Training(mixup=True)."
+            f"mixup and cutmix mix two images, but the loss of {task} does not mix their targets: set both to 0. A "
+            "task with a loss that reads `mix` declares it: training = Training(mixup=True)."
         )
     if not augmentation.geometric:
         return
     names = model.adapter.targets(dataset[0], model.card.preprocess)
     if lost := [name for name in unmoved(names, training.moves) if name not in training.invariant]:
         raise ConfigError(
-            f"augmentation would crop and mirror images and leave the targets {', '.join(lost)} of {task} where they "
-            f'were: it moves {" and ".join(training.moves) or "nothing"} alone. Train with augment="none" (--augment '
-            "none), or change colours alone: Augment(hflip=False, scale=(1, 1), ratio=(1, 1)). A task whose targets do "
-            "not depend on where things are in the image declares so: training = "
-            f"Training(invariant={(*training.invariant, *lost)!r}). One whose targets lie somewhere says what each is: "
-            f"Training(moves={{name: nature}}), of the natures {', '.join(natures())}."
+            f"augmentation would crop and mirror images, but not move the targets {', '.join(lost)} of {task}; it "
+            f'moves only {" and ".join(training.moves) or "nothing"}. Train with augment="none" (--augment none), or '
+            "change only colours: Augment(hflip=False, scale=(1, 1), ratio=(1, 1)). For task authors: targets that "
+            "do not depend on positions in the image are declared by training = "
+            f"Training(invariant={(*training.invariant, *lost)!r}), and others by Training(moves={{name: nature}}); "
+            f"natures are {', '.join(natures())}."
         )

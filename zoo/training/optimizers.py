@@ -1,4 +1,4 @@
-"""Optimizers by name. Clipping, the mask of weight decay, accumulation and rates by rule are `step.optimizer`'s."""
+"""Optimizers by name. `zoo.training.step.optimizer` adds clipping, the weight decay mask, accumulation and rules."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Callable
 import optax
 
 Optimizer = Callable[[optax.ScalarOrSchedule, optax.GradientTransformation], optax.GradientTransformation]
-"""A row: of the learning rate, and of the weight decay as a transformation, which the row puts where it belongs."""
+"""A part: a function of the learning rate and of weight decay as a transformation, which it places in its chain."""
 OwnOptimizer = Callable[[optax.ScalarOrSchedule], optax.GradientTransformation]
-"""What may be given for a name: of the learning rate, e.g. `optax.adabelief`. It brings its own weight decay."""
+"""Accepted instead of a name: a function of the learning rate, e.g. `optax.adabelief`, with its own weight decay."""
 
 
 def adamw(rate: optax.ScalarOrSchedule, decay: optax.GradientTransformation) -> optax.GradientTransformation:

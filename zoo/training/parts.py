@@ -13,9 +13,9 @@ _OPTIMIZERS = {
     "lion": "Lion (arXiv:2302.06675); takes a smaller learning rate.",
 }
 _SCHEDULES = {
-    "cosine": "After a warm-up along a cosine to a hundredth.",
-    "linear": "After a warm-up along a line to a hundredth.",
-    "constant": "The peak rate throughout.",
+    "cosine": "Linear warm-up, then cosine decay to a hundredth.",
+    "linear": "Linear warm-up, then linear decay to a hundredth.",
+    "constant": "The peak rate throughout, without warm-up.",
 }
 _PLANS = {
     "head": ("head", "The head alone, on cached features."),

@@ -1,4 +1,4 @@
-"""A plan: phases of training, each with its own rules, length and learning rate."""
+"""Plans: the phases of a training, each with its rules, length and learning rate."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ HEAD_RATE = 3e-3
 FINE_RATE = 3e-5
 """Peak learning rate of pretrained layers, far below the head's."""
 SCRATCH_RATE = 3e-3
-"""Peak learning rate of a net that starts from random values."""
+"""Peak learning rate of a network that starts from random values."""
 
 
 @dataclass(frozen=True)
 class Phase:
-    """One stretch of training.
+    """One phase of a training.
 
     Attributes:
-        name: shown while training, and in the history.
+        name: name, shown while training and in the history.
         rules: what trains, see `zoo.training.rules`.
-        epochs: how many.
+        epochs: number of epochs.
         rate: peak learning rate.
     """
 
@@ -48,10 +48,11 @@ def make_plan(
     """Return the phases of a plan.
 
     Args:
-        plan: a name that `zoo list plans` shows, or several joined by `+`, one after the other. Or phases, which are
-            then only checked.
-        epochs: over all phases. Each phase but the last takes two fifths of the epochs that are left.
-        rate: peak learning rate of the last phase; without it, it follows from what the phase trains.
+        model: the model.
+        plan: a name that `zoo list plans` shows, or several joined by `+`, which train one after the other. Or phases,
+            which are only checked.
+        epochs: epochs over all phases. Each phase but the last gets two fifths of the epochs that are left.
+        rate: peak learning rate of the last phase; if None, it depends on what the phase trains.
         rules: rules of a single phase, instead of a plan.
         head_rate: peak learning rate of phases that train the head alone, and of a new head in other phases.
     """
@@ -70,8 +71,8 @@ def make_plan(
         head_alone = assign(model, rules_of).backbone_frozen
         peak = rate if rate is not None and not after else _rate(model, head_alone, head_rate)
         if not head_alone and model.card.weights and model.card.new_head and _leaves_head(rules_of):
-            # Pretrained layers need a small rate, a new head a large one. A head that an earlier phase has trained
-            # needs less.
+            # Pretrained layers need a small learning rate, a new head a large one. A head that an earlier phase has
+            # trained needs a tenth of that.
             share = head_rate / FINE_RATE * (1 if index == 0 else 0.1)
             rules_of = (("head.*", share), *(rule for rule in rules_of if rule != HEAD))
         phases.append(Phase(name, rules_of, count, peak))
@@ -79,13 +80,13 @@ def make_plan(
 
 
 def _named(model: Model, name: str) -> list[tuple[str, Rules]]:
-    """The phases of one plan, with their names."""
+    """Return the phases of one plan, with their names."""
     phases = phases_of(model, name)
     return [(name if len(phases) == 1 else f"{name} {number}", rules) for number, rules in enumerate(phases, 1)]
 
 
 def _leaves_head(rules: Sequence[Rule]) -> bool:
-    """Whether rules say nothing about the head but that it trains."""
+    """Whether rules train the head and set no learning rate for it."""
     return all(rule == HEAD or not rule[0].startswith("head") for rule in rules)
 
 
