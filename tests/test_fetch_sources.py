@@ -127,7 +127,7 @@ def test_local_files_and_folders(tmp_path):
     with pytest.raises(WeightsError, match=f"has sha256 {found.sha256}, but {'a' * 64} was asked for"):
         fetch(folder, sha256="a" * 64)
     (folder / "second.safetensors").write_bytes(data)
-    with pytest.raises(FetchError, match=r"there: only.safetensors, second.safetensors"):
+    with pytest.raises(FetchError, match=r"several other files: only.safetensors, second.safetensors"):
         fetch(folder)
     (folder / "model.safetensors").write_bytes(data)
     assert fetch(folder).path.name == "model.safetensors"
