@@ -183,7 +183,7 @@ def test_one_style_picture_gives_many_textures(pictures: Path) -> None:
         ({"strength": 1.5}, "strength is 1.5"),
         ({"masks": [np.zeros((40, 90), np.uint8)]}, "proportions"),
         ({"masks": [np.zeros((40, 32), np.uint8)] * 3}, "3 masks for 1 styles"),
-        ({"mix": [1.0, 2.0]}, "2 parts are mixed of 1"),
+        ({"mix": [1.0, 2.0]}, "2 shares for 1 styles"),
         ({"style": [STRIPES, DOTS], "mix": [0.0, 0.0]}, "not all 0"),
         ({"colours": "none"}, "accepted: style, luminance, match"),
         ({"tile": 100}, "at least 384"),
@@ -201,9 +201,9 @@ def test_what_cannot_be_painted(optimiser: Model, how: dict[str, Any], words: st
 def test_what_no_style_is_learnt_from(pictures: Path, tmp_path: Path) -> None:
     rows: list[tuple[Model, str, dict[str, Any]]] = [
         (create("gatys"), "nothing to train", {}),
-        (create("fast"), "needs pictures", {}),
+        (create("fast"), "needs style images", {}),
         (create("fast", style=str(pictures / "missing.png")), "missing.png", {}),
-        (create("fast", style=str(pictures / "photos")), "holds 6 pictures", {}),
+        (create("fast", style=str(pictures / "photos")), "holds 6 images", {}),
         (create("adain", style=str(pictures / "dots.png")), "trains the backbone", {"plan": "all"}),
     ]
     for model, words, how in rows:
@@ -333,7 +333,7 @@ def test_training_and_painting(method: str, pictures: Path, tmp_path: Path) -> N
         *("--set", f"method={method}", "--set", f"style={style}", *small),
         *("--epochs", 12, "--batch-size", 3, "--lr", 0.005, "--out", out),
     )
-    assert f"zoo stylize {out} PHOTO" in said
+    assert f"zoo stylize {out} IMAGE" in said
     trained = zoo.training.Run.open(out)
     first, last = trained.history[0], trained.history[-1]
     assert last["train_loss"] < 0.9 * first["train_loss"] and {"content_loss", "style_loss"} <= last.keys()

@@ -1,10 +1,14 @@
-"""Style transfer: a photo painted like a picture.
+"""Style transfer: paint an image in the style of another.
 
-Three methods. `adain` (Huang and Belongie, arXiv:1703.06868): one network for any style; the backbone is the frozen
-encoder, the head the decoder that mirrors it. `fast` (Johnson et al., arXiv:1603.08155): one network for one style,
-trained with the backbone as the loss network. `gatys` (Gatys et al., arXiv:1508.06576): the picture itself is
-optimised, nothing is trained. Every loss is measured against the size of its target (`losses.energy`), so that weights
-carry over between backbones.
+There are three methods:
+
+- `adain` (Huang and Belongie, arXiv:1703.06868): one network for any style. The backbone is the frozen encoder, and the
+  head the decoder.
+- `fast` (Johnson et al., arXiv:1603.08155): a network for each style, trained with the backbone as the loss network.
+- `gatys` (Gatys et al., arXiv:1508.06576): the pixels of each image are optimised; no network is trained.
+
+Every loss is relative to the mean square of its target (`losses.energy`), so that loss weights carry over between
+backbones.
 """
 
 from __future__ import annotations
@@ -39,9 +43,9 @@ if TYPE_CHECKING:
 __all__ = ["Painted", "Picture", "Style", "stylize"]
 
 PREVIEWS, STYLES = 4, 2
-"""Photos, and styles that each is shown in, of a picture that is drawn after each epoch."""
+"""Number of images, and of styles each is painted in, in the preview that is drawn after each epoch."""
 SIDE = 128
-"""Of the photos in training, in pixels: pictures of any size are painted afterwards."""
+"""Default side of training images in pixels. Trained networks paint images of any size."""
 
 
 class Painted(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -170,16 +174,16 @@ class Style(Adapter):
 
     @property
     def row(self) -> Method:
-        """The method."""
+        """The table row of the method."""
         return METHODS[self.method]
 
-    # What it needs of a backbone -------------------------------------------------------------------------------
+    # Backbone and head -----------------------------------------------------------------------------------------
     def style_stages(self, spec: BackboneSpec) -> tuple[str, ...]:
-        """The stages that the style is read from."""
+        """Return the stages of the style loss."""
         return stages.style_stages(spec, self.row.deepest, self.style_layers)
 
     def content_stage(self, spec: BackboneSpec) -> str:
-        """The stage that content is compared at."""
+        """Return the stage of the content loss."""
         return stages.named_content(spec, self.content_layer) if self.content_layer else self.row.content(spec)
 
     def taps(self, spec: BackboneSpec) -> tuple[str, ...]:
@@ -188,7 +192,7 @@ class Style(Adapter):
         return self.row.taps(self, spec)
 
     def framing(self, spec: BackboneSpec, preprocess: Preprocess) -> Preprocess:
-        """Small photos, unless a user names a size: textures need no more, and every pixel costs."""
+        """Return the preprocessing with small images, unless the user chose a size: textures need no more pixels."""
         side = -(-max(SIDE, spec.min_size) // spec.size_multiple) * spec.size_multiple
         return replace(preprocess, size=(side, side)) if preprocess.size == spec.preprocess.size else preprocess
 
@@ -202,18 +206,18 @@ class Style(Adapter):
         return replace(self, net="", **options), tensors
 
     def weight(self, name: str) -> float:
-        """The weight of a loss: `content`, `style` or `tv`."""
+        """Return the weight of the loss `content`, `style` or `tv`."""
         given = getattr(self, f"{name}_weight")
         return self.row.weights[name] if given == -1 else given
 
-    # Learning --------------------------------------------------------------------------------------------------
+    # Training --------------------------------------------------------------------------------------------------
     def fitted(self, dataset: Dataset) -> Self:
         self._terms()
         files = style_files(self.style)
         if self.row.one_style and len(files) != 1:
             raise ConfigError(
-                f"method={self.method} learns one style, and {self.style} holds {len(files)} pictures; name one of "
-                "them, or train method=adain."
+                f"method={self.method} learns one style, and {self.style} holds {len(files)} images; name one of them, "
+                "or train method=adain."
             )
         for file in files:
             open_picture(file)
@@ -221,7 +225,7 @@ class Style(Adapter):
 
     def targets(self, sample: Sample, preprocess: Preprocess) -> dict[str, np.ndarray]:
         files = style_files(self.style)
-        # Which style a photo goes with must not depend on the order of anything.
+        # The style of an image follows from its id, so that neither shuffling nor caching changes it.
         number = crc32(sample.id.encode())
         file = files[number % len(files)]
         size = self.style_size or min(preprocess.size)
@@ -233,12 +237,11 @@ class Style(Adapter):
         return self._terms()(self, forward, batch)
 
     def _terms(self) -> Callable[..., dict[str, Array]]:
-        """The loss of the method. Raises `ConfigError` where it has none."""
+        """Return the loss of the method. Raises `ConfigError` for a method that trains no network."""
         if self.row.loss is None:
             raise ConfigError(
-                f"method={self.method} optimises each picture by itself and has nothing to train: use `zoo stylize "
-                f"--backbone NAME --set method={self.method} PHOTO --style PICTURE`, or train method=adain or "
-                "method=fast."
+                f"method={self.method} optimises each image by itself and has nothing to train: use `zoo stylize IMAGE "
+                f"--backbone NAME --set method={self.method} --style IMAGE`, or train method=adain or method=fast."
             )
         return self.row.loss
 
@@ -246,7 +249,7 @@ class Style(Adapter):
     def loss_weights(self) -> Mapping[str, float]:
         return {f"{name}_loss": self.weight(name) for name in self.row.weights}
 
-    # Predicting ------------------------------------------------------------------------------------------------
+    # Prediction ------------------------------------------------------------------------------------------------
     def decode(self, forward: ForwardPass, batch: Mapping[str, Any]) -> dict[str, Array]:
         """Return the mean colours, `mean` (b, 3): evaluations need the losses, and no pictures."""
         return {"mean": jnp.mean(jnp.clip(forward.outputs, 0, 1), axis=(1, 2))}
@@ -286,11 +289,11 @@ class Style(Adapter):
         return contact_sheet(rows, path)
 
     def next_step(self, run: Path) -> str:
-        style = "" if self.row.one_style else " --style PICTURE"
-        return f"zoo stylize {run} PHOTO{style} --out PICTURE"
+        style = "" if self.row.one_style else " --style STYLE.jpg"
+        return f"zoo stylize {run} IMAGE{style} --out OUT.png"
 
     def stylize(self, model: Model, *args: Any, **kwargs: Any) -> Picture:
-        """See `stylize`; for callers that know the model only, such as the command line."""
+        """Call `stylize`; for callers that hold a model only, such as the command line."""
         return stylize(model, *args, **kwargs)
 
 
@@ -310,18 +313,18 @@ CITATION = """@inproceedings{huang2017arbitrary,
 @hookimpl
 def zoo_parts() -> list[Part]:
     return [
-        Part(METHODS.name, "adain", adain.METHOD, "Any style by one network (arXiv:1703.06868)."),
-        Part(METHODS.name, "fast", fast.METHOD, "One style by a network of its own (arXiv:1603.08155)."),
+        Part(METHODS.name, "adain", adain.METHOD, "One network for any style (arXiv:1703.06868)."),
+        Part(METHODS.name, "fast", fast.METHOD, "A network for each style (arXiv:1603.08155)."),
         Part(
             METHODS.name,
             "gatys",
             gatys.METHOD,
-            "The picture itself is optimised, nothing is trained (arXiv:1508.06576).",
+            "Optimises the pixels of each image; no network is trained (arXiv:1508.06576).",
         ),
     ]
 
 
 @hookimpl
 def zoo_adapters() -> list[AdapterSpec]:
-    summary = "A photo painted like another picture: any style (adain), one style (fast), or without training (gatys)."
+    summary = "Style transfer: any style (adain), one style (fast), or without training (gatys)."
     return [AdapterSpec("style", Style, summary, "https://arxiv.org/abs/1703.06868", CITATION)]

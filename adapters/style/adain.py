@@ -1,4 +1,4 @@
-"""AdaIN (arXiv:1703.06868): content features take on the style's statistics, and a decoder paints them."""
+"""AdaIN (arXiv:1703.06868): content features get the statistics of the style, and a decoder makes an image of them."""
 
 from __future__ import annotations
 
@@ -23,28 +23,40 @@ from zoo.models.task.forward import ForwardPass
 from zoo.registry.spec import BackboneSpec
 
 if TYPE_CHECKING:
+    from jaxtyping import Float
+
     from zoo.adapters.style import Style
     from zoo.models.model import Model
 
 DEEPEST = 8
-"""Largest stride that a style is read from: relu4_1 of a VGG."""
+"""Largest stride of the style stages, that of relu4_1 in VGG."""
 WEIGHTS = {"content": 1.0, "style": 4.0, "tv": 5.0}
-"""Of shares (`losses.energy`); arXiv:1703.06868, section 6.1, weighs absolute losses."""
+"""Default loss weights. They apply to relative errors (`losses.energy`), the weights of the paper to absolute ones."""
 RECIPE = {"plan": "head", "epochs": 40, "steps": 180, "batch_size": 4, "lr": 2e-3, "weight_decay": 0.0}
-"""What it trains by where a user does not say; so many steps gave the pictures of docs/style.png."""
+"""Training defaults. The images of docs/style.png were painted after as many steps."""
 FULL_WIDTH = 16
+"""Default channels of the decoder at the image's own size."""
 WIDEST = 8
-"""Times the decoder's width at the picture's own size that it has at most, at the deeper ones."""
+"""Largest ratio of the decoder's channels at deeper levels to those at the image's own size."""
 BLOCKS = 2
+"""Residual blocks of the joined decoder."""
 FRAME = 16
-"""Pixels beyond the picture on each side that are painted too, and cut off."""
+"""Pixels of mirrored border on each side, which are painted, too, and cut off."""
 
 Maps = Mapping[str, Array]
+"""Maps by stage, each (b, h, w, c)."""
 Statistics = tuple[Array, Array]
+"""Mean and standard deviation of the channels of a map, each (b, 1, 1, c)."""
 
 
 class Painter(nnx.Module):
-    """The head: a decoder from the tapped maps, or from the deepest of them, once they have the style's statistics."""
+    """The head: a decoder from the tapped maps, or from the deepest of them, after AdaIN.
+
+    Args:
+        taps: the pixels and the stages that are read, from the shallowest.
+        decoder: the decoder.
+        normalized: whether maps are scaled to a mean square of 1 before they are decoded.
+    """
 
     def __init__(self, taps: Sequence[str], decoder: Decoder | JoinedDecoder, normalized: bool) -> None:
         self.taps, self.normalized = tuple(taps), normalized
@@ -52,7 +64,7 @@ class Painter(nnx.Module):
 
     @property
     def painted(self) -> tuple[str, ...]:
-        """The maps that the decoder reads, from the deepest."""
+        """Names of the stages that the decoder reads, from the deepest."""
         return self.taps[:0:-1] if isinstance(self.decoder, JoinedDecoder) else self.taps[-1:]
 
     def reduce(self, features: Maps) -> dict[str, Array]:
@@ -61,9 +73,15 @@ class Painter(nnx.Module):
     def reads(self) -> dict[str, str]:
         return {}
 
-    def paint(self, maps: Maps, energies: Maps, features: Maps) -> Array:
-        """A picture in [0, 1], (b, h, w, 3), from `maps` with new statistics, whose mean squares are `energies`: what
-        they are by the style, not by what a part of a picture shows, so that parts of a picture match."""
+    def paint(self, maps: Maps, energies: Maps, features: Maps) -> Float[Array, "b h w 3"]:
+        """Decode maps to an image in [0, 1].
+
+        Args:
+            maps: maps after AdaIN, by stage.
+            energies: their mean squares. They follow from the statistics of the style, not from the maps: those of a
+                tile would differ from tile to tile, and leave seams.
+            features: the tapped features, for sizes and dtypes.
+        """
         sizes = [(features[name].shape[1], features[name].shape[2]) for name in reversed(self.taps[:-1])]
         scaled = []
         for name in self.painted:
@@ -74,13 +92,14 @@ class Painter(nnx.Module):
             return self.decoder(scaled, sizes)
         return self.decoder(scaled[0], sizes)
 
-    def __call__(self, features: Maps) -> Array:
+    def __call__(self, features: Maps) -> Float[Array, "b h w 3"]:
         own = {name: losses.statistics(features[name]) for name in self.painted}
         return self.paint(features, {name: _energy(one) for name, one in own.items()}, features)
 
 
-def _energy(statistics: Statistics) -> Array:
-    """Mean square of a map with these statistics, (n, 1, 1, 1)."""
+def _energy(statistics: Statistics) -> Float[Array, "n 1 1 1"]:
+    """Return the mean square of a map with these statistics."""
+    # E[x^2] = mean^2 + variance for each channel, averaged over channels.
     return jnp.mean(jnp.square(statistics[0]) + jnp.square(statistics[1]), axis=-1, keepdims=True)
 
 
@@ -89,9 +108,12 @@ def taps(options: Style, spec: BackboneSpec) -> tuple[str, ...]:
 
 
 def levels(options: Style, spec: BackboneSpec) -> list[list[int]]:
-    """Input channels of the decoder's convolutions by level, from the deepest: the encoder's stages up to the deepest
-    tap in reverse. A level of fewer than two convolutions gets a second one, and a level at the picture's own size,
-    with half the channels, is added where the encoder has none."""
+    """Return the input channels of the decoder's convolutions by level, from the deepest.
+
+    They are those of the encoder's stages up to the deepest tap, in reverse. Levels with a single convolution, except
+    the deepest, get a second one. If the encoder has no level at the image's own size, one with half the channels is
+    added.
+    """
     deepest = options.style_stages(spec)[-1]
     encoder = []
     for stage in maps(spec):
@@ -99,50 +121,57 @@ def levels(options: Style, spec: BackboneSpec) -> list[list[int]]:
         if stage.name == deepest:
             break
     strides = sorted({stage.stride for stage in encoder}, reverse=True)
-    found = [[s.channels for s in reversed(encoder) if s.stride == stride] for stride in strides]
-    found = [found[0], *(level if len(level) > 1 else level * 2 for level in found[1:])]
+    mirrored = [[s.channels for s in reversed(encoder) if s.stride == stride] for stride in strides]
+    mirrored = [mirrored[0], *(level if len(level) > 1 else level * 2 for level in mirrored[1:])]
     if strides[-1] > 1:
-        found.append([max(found[-1][-1] // 2, 16)] * 2)
+        mirrored.append([max(mirrored[-1][-1] // 2, 16)] * 2)
     share = options.width or FULL_WIDTH
-    narrow = [[max(width * share // FULL_WIDTH, 8) for width in level] for level in found]
+    narrow = [[max(width * share // FULL_WIDTH, 8) for width in level] for level in mirrored]
     narrow[0][0] = encoder[-1].channels
     return narrow
 
 
 def build(options: Style, spec: BackboneSpec, *, rngs: nnx.Rngs) -> nnx.Module:
-    read = taps(options, spec)
+    names = taps(options, spec)
     if not options.joined:
-        return Painter(read, Decoder(levels(options, spec), rngs=rngs), options.normalized)
-    stages = [spec.stage(name) for name in reversed(read[1:])]
+        return Painter(names, Decoder(levels(options, spec), rngs=rngs), options.normalized)
+    stages = [spec.stage(name) for name in reversed(names[1:])]
     width = options.width or FULL_WIDTH
     widths = [width * min(stage.stride, WIDEST) for stage in stages]
     widths += [width] if stages[-1].stride > 1 else []
-    return Painter(read, JoinedDecoder([s.channels for s in stages], widths, BLOCKS, rngs=rngs), options.normalized)
+    return Painter(names, JoinedDecoder([s.channels for s in stages], widths, BLOCKS, rngs=rngs), options.normalized)
 
 
-def loss(options: Style, forward: ForwardPass, batch: Mapping[str, Any]) -> dict[str, Array]:
-    """arXiv:1703.06868, eq. 11 to 13. Half of the style loss is that of Gram matrices (arXiv:1603.08155), which tell of
-    strokes what statistics do not. Styles move on by one row, so that photos meet others' in every epoch."""
+def loss(options: Style, forward: ForwardPass, batch: Mapping[str, Any]) -> dict[str, Float[Array, " b"]]:
+    """Return the losses of the painted images (arXiv:1703.06868, eq. 11 to 13).
+
+    Half of the style loss compares channel statistics, and half Gram matrices (arXiv:1603.08155), which also describe
+    brush strokes.
+    """
     model, reduced = forward.model, forward.reduced
     names = options.style_stages(model.spec)
     encode = partial(model.features, at=names)
+    # Every image has a fixed style of its own. Shuffled batches and a shift by one row pair it with other images' in
+    # every epoch.
     styles = encode(as_input(model, unit(jnp.roll(batch["style"], 1, axis=0))))
     targets = {name: losses.statistics(styles[name]) for name in names}
-    wanted = {name: losses.adain(reduced[name], targets[name]) for name in names}
+    transferred = {name: losses.adain(reduced[name], targets[name]) for name in names}
     head: Any = model.head
     energies = {name: _energy(targets[name]) for name in names}
-    picture = head.paint(wanted, energies, reduced).astype(jnp.float32)
-    found = encode(as_input(model, picture))
-    style = jnp.zeros(picture.shape[0])
+    painted = head.paint(transferred, energies, reduced).astype(jnp.float32)
+    features = encode(as_input(model, painted))
+    style = jnp.zeros(painted.shape[0])
     for name in names:
         gram = losses.gram(styles[name])
-        style = style + losses.statistics_loss(found[name], targets[name]) / losses.energy(*targets[name])
-        style = style + losses.squared_error(losses.gram(found[name]), gram) / losses.energy(gram)
+        style = style + losses.statistics_loss(features[name], targets[name]) / losses.energy(*targets[name])
+        style = style + losses.squared_error(losses.gram(features[name]), gram) / losses.energy(gram)
     deepest = names[-1]
+    # The content target is the map after AdaIN (`t` in the paper), not that of the content image.
+    content = losses.squared_error(features[deepest], transferred[deepest]) / losses.energy(transferred[deepest])
     return {
-        "content_loss": losses.squared_error(found[deepest], wanted[deepest]) / losses.energy(wanted[deepest]),
+        "content_loss": content,
         "style_loss": style / (2 * len(names)),
-        "tv_loss": losses.total_variation(picture),
+        "tv_loss": losses.total_variation(painted),
     }
 
 
@@ -150,14 +179,23 @@ def loss(options: Style, forward: ForwardPass, batch: Mapping[str, Any]) -> dict
 
 
 def transferred(
-    x: Array, own: Statistics, styles: Statistics, shares: Array, strength: Array | float = 1.0
-) -> tuple[Array, Array]:
-    """A map (1, h, w, c) with the styles' statistics, and its mean square by these, (1, h, w, 1).
+    x: Float[Array, "1 h w c"],
+    own: Statistics,
+    styles: Statistics,
+    shares: Float[Array, "n h w 1"],
+    strength: Array | float = 1.0,
+) -> tuple[Float[Array, "1 h w c"], Float[Array, "1 h w 1"]]:
+    """Return a map with the statistics of styles, and its mean square according to them.
 
     Args:
-        own: statistics of the whole picture's map. styles: of each style's, (n, 1, 1, c).
-        shares: how much of each style there is at each place, (n, h, w, 1); the rest stays as it is.
+        x: a map of the content, which may be a tile.
+        own: statistics of the map of the whole content image.
+        styles: statistics of the n styles, each (n, 1, 1, c).
+        shares: share of each style at each position; the rest is the content's.
+        strength: from 0 for the content to 1.
     """
+    # Styles are mixed after AdaIN: position by position, a weighted mean of the maps that each style would give
+    # (arXiv:1703.06868, section 7.3). The same weights apply to the mean squares.
     wide, rest = x.astype(jnp.float32), 1 - jnp.sum(shares, axis=0, keepdims=True)
 
     def mixed(each: Array, before: Array) -> Array:
@@ -171,8 +209,8 @@ def transferred(
 def _statistics(graphdef: nnx.GraphDef[Model], state: nnx.State, pixels: Array) -> dict[str, Statistics]:
     model = nnx.merge(graphdef, state)
     head: Any = model.head
-    found = model.features(as_input(model, pixels), head.painted)
-    return {name: losses.statistics(found[name]) for name in head.painted}
+    features = model.features(as_input(model, pixels), head.painted)
+    return {name: losses.statistics(features[name]) for name in head.painted}
 
 
 @partial(jax.jit, static_argnums=0)
@@ -180,7 +218,7 @@ def _paint(
     graphdef: nnx.GraphDef[Model], state: nnx.State, pixels: Array, own: Mapping[str, Statistics],
     styles: Mapping[str, Statistics], shares: Array, strength: Array,
 ) -> Array:  # fmt: skip
-    """`shares` (n, h, w, 1) is how much of each style there is at each pixel."""
+    """Paint an image or a tile, (1, h, w, 3), with a share of each style at each pixel, (n, h, w, 1)."""
     model = nnx.merge(graphdef, state)
     head: Any = model.head
     features = head.reduce(model.features(as_input(model, pixels), head.taps))
@@ -193,21 +231,22 @@ def _paint(
 
 
 def paint(options: Style, model: Model, painting: Painting) -> np.ndarray:
-    """Return the picture, (h, w, 3)."""
+    """Return the painted image, (h, w, 3)."""
     shares, tile, strength = painting.places, painting.tile, painting.strength
     graphdef, state = nnx.split(model)
     each = [_statistics(graphdef, state, style[None]) for style in painting.styles]
-    target = jax.tree.map(lambda *parts: jnp.concatenate(parts), *each)
+    target = jax.tree.map(lambda *rows: jnp.concatenate(rows), *each)
     canvas, tile = framed(painting.content, FRAME), tile and tile + 2 * FRAME
-    # Of a large picture the statistics are those of it reduced: a tile has none of its own.
+    # All tiles are standardised with the statistics of the reduced whole image. With their own, a tile of sky and a
+    # tile of grass would come out with the same contrast, and seams would show.
     whole = _statistics(graphdef, state, tiles.reduced(canvas, tile)[None])
     height, width = tiles.grown((canvas.shape[0], canvas.shape[1]), tile)
     beyond = ((0, 0), (FRAME, height - shares.shape[1] - FRAME), (FRAME, width - shares.shape[2] - FRAME))
     places = np.pad(shares.astype(np.float32), beyond, mode="symmetric")[..., None]
 
-    def one(part: np.ndarray, window: tuple[slice, slice]) -> np.ndarray:
-        mine = places[:, window[0], window[1]]
-        return np.asarray(_paint(graphdef, state, part[None], whole, target, mine, np.float32(strength)))[0]
+    def one(pixels: np.ndarray, window: tuple[slice, slice]) -> np.ndarray:
+        covered = places[:, window[0], window[1]]
+        return np.asarray(_paint(graphdef, state, pixels[None], whole, target, covered, np.float32(strength)))[0]
 
     return tiles.painted(canvas, one, tile)[FRAME:-FRAME, FRAME:-FRAME]
 
@@ -224,4 +263,4 @@ METHOD = Method(
     read=checkpoints.read_decoder,
     layouts="a Sequential decoder (1.weight, 5.weight, ...)",
 )
-"""The row of this method."""
+"""The table row of this method."""

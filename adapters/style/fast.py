@@ -1,4 +1,4 @@
-"""Fast style transfer (arXiv:1603.08155): a network for one style, which paints in one pass."""
+"""Fast style transfer (arXiv:1603.08155): a network of one style, which paints an image in one forward pass."""
 
 from __future__ import annotations
 
@@ -22,17 +22,21 @@ from zoo.models.task.forward import ForwardPass
 from zoo.registry.spec import BackboneSpec
 
 if TYPE_CHECKING:
+    from jaxtyping import Float
+
     from zoo.adapters.style import Style
     from zoo.models.model import Model
 
 WEIGHTS = {"content": 1.0, "style": 2.0, "tv": 5.0}
+"""Default loss weights. They weight relative errors, see `losses.energy`."""
 RECIPE = {"plan": "head", "epochs": 40, "steps": 180, "batch_size": 4, "lr": 2e-3, "weight_decay": 0.0}
-"""What it trains by where a user does not say."""
+"""Training defaults."""
 WIDTH = 32
+"""Default channels of the first layer."""
 
 
 class Painter(nnx.Module):
-    """The head: a transform net on the pixels. The backbone only measures what it paints."""
+    """The head: a transform net on the pixels. The backbone is only the loss network."""
 
     def __init__(self, net: TransformNet) -> None:
         self.net = net
@@ -43,7 +47,7 @@ class Painter(nnx.Module):
     def reads(self) -> dict[str, str]:
         return {}
 
-    def __call__(self, features: Mapping[str, Array]) -> Array:
+    def __call__(self, features: Mapping[str, Array]) -> Float[Array, "b h w 3"]:
         return self.net(features[PIXELS])
 
 
@@ -53,25 +57,29 @@ def taps(options: Style, spec: BackboneSpec) -> tuple[str, ...]:
 
 def build(options: Style, spec: BackboneSpec, *, rngs: nnx.Rngs) -> nnx.Module:
     width = options.width or WIDTH
-    how = (options.padding, options.upsample, options.output, options.eps)
-    return Painter(TransformNet(width, options.blocks, *how, rngs=rngs))
+    layers = (options.padding, options.upsample, options.output, options.eps)
+    return Painter(TransformNet(width, options.blocks, *layers, rngs=rngs))
 
 
-def loss(options: Style, forward: ForwardPass, batch: Mapping[str, Any]) -> dict[str, Array]:
-    """arXiv:1603.08155, section 3.2: features of the painted picture against the photo's and the style's."""
-    model, picture = forward.model, forward.outputs
+def loss(options: Style, forward: ForwardPass, batch: Mapping[str, Any]) -> dict[str, Float[Array, " b"]]:
+    """Return the losses of the painted images (arXiv:1603.08155, section 3.2).
+
+    The features of a painted image are compared with those of its content, and their Gram matrices with those of the
+    style.
+    """
+    model, painted = forward.model, forward.outputs
     names, content = options.style_stages(model.spec), options.content_stage(model.spec)
-    found = model.features(as_input(model, picture), (*dict.fromkeys((*names, content)),))
-    there = model.features(as_input(model, forward.reduced[PIXELS]), (content,))[content]
-    styles = model.features(as_input(model, unit(batch["style"][:1])), names)  # all rows are the same picture
-    style = jnp.zeros(picture.shape[0])
+    features = model.features(as_input(model, painted), (*dict.fromkeys((*names, content)),))
+    original = model.features(as_input(model, forward.reduced[PIXELS]), (content,))[content]
+    styles = model.features(as_input(model, unit(batch["style"][:1])), names)  # all rows are the same image
+    style = jnp.zeros(painted.shape[0])
     for name in names:
         target = losses.gram(styles[name])
-        style = style + losses.squared_error(losses.gram(found[name]), target) / losses.energy(target)
+        style = style + losses.squared_error(losses.gram(features[name]), target) / losses.energy(target)
     return {
-        "content_loss": losses.squared_error(found[content], there) / losses.energy(there),
+        "content_loss": losses.squared_error(features[content], original) / losses.energy(original),
         "style_loss": style / len(names),
-        "tv_loss": losses.total_variation(picture),
+        "tv_loss": losses.total_variation(painted),
     }
 
 
@@ -86,16 +94,17 @@ def _run(
 
 
 def paint(options: Style, model: Model, painting: Painting) -> np.ndarray:
-    """A picture (h, w, 3) in [0, 1] in the network's style; the photo shines through where shares or strength say."""
+    """Return the image in the style of the network, (h, w, 3) in [0, 1], blended with the content by share."""
     content, tile = painting.content, painting.tile
     head: Any = model.head
     graphdef, state = nnx.split(head.net)
+    # Instance norms would give each tile its own contrast. All tiles use the statistics of the reduced whole image.
     given = None
     if not tiles.fits(content, tile):
         given = _run(graphdef, state, tiles.reduced(content, tile)[None], None)[1]
 
-    def one(part: np.ndarray, window: tuple[slice, slice]) -> np.ndarray:
-        return np.asarray(_run(graphdef, state, part[None], given)[0])[0]
+    def one(pixels: np.ndarray, window: tuple[slice, slice]) -> np.ndarray:
+        return np.asarray(_run(graphdef, state, pixels[None], given)[0])[0]
 
     painted = np.clip(tiles.painted(content, one, tile), 0, 1)
     share = painting.strength * np.clip(painting.places.sum(0), 0, 1)[..., None].astype(np.float32)
@@ -115,4 +124,4 @@ METHOD = Method(
     read=checkpoints.read_transform_net,
     layouts="PyTorch's fast_neural_style (conv1.conv2d.weight, ...), TensorFlow's (Variable, Variable_1, ...)",
 )
-"""The row of this method."""
+"""The table row of this method."""

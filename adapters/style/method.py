@@ -1,4 +1,4 @@
-"""The row of a style method, and what it is given to paint."""
+"""A style method as a table row, and the inputs it paints from."""
 
 from __future__ import annotations
 
@@ -12,25 +12,26 @@ from zoo.registry.parts import Point
 from zoo.registry.spec import BackboneSpec
 
 Preview = Callable[[int, int, float, np.ndarray], None]
-"""Called with (step, steps in all, loss, picture (h, w, 3) in [0, 1])."""
+"""Function (step, total steps, loss, image (h, w, 3) in [0, 1])."""
 CHUNK = 50
-"""Steps between two previews at most."""
+"""Most steps between two previews."""
 Network = tuple[dict[str, Any], dict[str, np.ndarray]]
-"""Options that a file decides, and tensor name in the head -> array with PyTorch's axes."""
+"""Options that follow from a file, and tensors by name in the head, with PyTorch's axes."""
 
 
 @dataclass(frozen=True)
 class Painting:
-    """A picture to be painted.
+    """The inputs for painting an image.
 
     Attributes:
-        content: The image, (h, w, 3) in [0, 1].
-        styles: The style pictures, each (h, w, 3); one is enough, and none for a method of one style.
-        shares: How much of each style, (n,), which sum to 1.
-        regions: Where each style goes, (h, w) in [0, 1]: none, one for all styles, or one for each.
-        strength: From 0, the image itself, to 1.
-        tile: Side of the tiles of a large picture in pixels, 0 for one piece.
-        preview: Called every `every` steps, by methods that optimise.
+        content: the content image, (h, w, 3) in [0, 1].
+        styles: the style images, each (h, w, 3) in [0, 1]; none for a method of one style.
+        shares: share of each style, (n,), with a sum of 1.
+        regions: where each style applies, (h, w) in [0, 1]: none, one for all styles, or one for each.
+        strength: from 0 for the content image itself to 1.
+        tile: side of tiles in pixels, for images larger than that; 0 for one piece.
+        preview: called by methods that optimise.
+        every: steps between two previews; 0 for `CHUNK`.
     """
 
     content: np.ndarray
@@ -44,18 +45,20 @@ class Painting:
 
     @property
     def places(self) -> np.ndarray:
-        """How much of each style there is at each pixel, (n, h, w)."""
+        """Share of each style at each pixel, (n, h, w). The content takes the rest."""
         shares = self.shares.reshape(-1, 1, 1)
         if not self.regions:
             return np.broadcast_to(shares, (len(self.shares), *self.content.shape[:2]))
         if len(self.regions) == 1:
             return shares * self.regions[0]
-        parts = np.stack(list(self.regions)) * (self.shares * len(self.shares)).reshape(-1, 1, 1)
-        return parts / np.maximum(parts.sum(0, keepdims=True), 1)
+        # Equal shares leave the regions as they are. Where overlapping regions add up to more than 1, they are scaled
+        # down; where they add up to less, the content shows.
+        weighted = np.stack(list(self.regions)) * (self.shares * len(self.shares)).reshape(-1, 1, 1)
+        return weighted / np.maximum(weighted.sum(0, keepdims=True), 1)
 
     @property
     def exclusive(self) -> np.ndarray | None:
-        """A region for each style, (n, h, w), which together cover no place more than once; None without regions."""
+        """A region for each style, (n, h, w), with a sum of at most 1 at each pixel; None without regions."""
         if not self.regions:
             return None
         count = len(self.styles)
@@ -65,22 +68,23 @@ class Painting:
 
 @dataclass(frozen=True)
 class Method:
-    """What sets a style method apart. `options` are those of `zoo.adapters.style.Style`.
+    """A style method. `options` below are the fields of `zoo.adapters.style.Style`.
 
     Attributes:
-        taps: `taps(options, spec)` names the stages that the head reads.
-        build: `build(options, spec, rngs=rngs)` makes the head.
-        paint: `paint(options, model, painting)` gives the picture, (h, w, 3).
-        content: `content(spec)` names the stage that content is compared at.
-        deepest: Largest stride that a style is read from.
-        weights: Factors of the losses `content`, `style` and `tv`, for the user to change.
-        loss: `loss(options, forward, batch)` gives the terms `content_loss`, `style_loss` and `tv_loss`, each (b,).
-            None for a method that optimises each picture and trains nothing.
-        recipe: Training defaults, see `zoo.models.adapter.Training.recipe`.
-        one_style: Whether the network learns a single style, and takes none when it paints.
-        long_side: Longer side of the result in pixels where the user names none; 0 for that of the image.
-        read: `read(source, tensors)` gives the network in a file of another library, None for an unknown layout.
-        layouts: What `read` knows, for messages.
+        taps: function (options, spec) that returns the names of the stages that the head reads.
+        build: function (options, spec, rngs=) that returns the head.
+        paint: function (options, model, painting) that returns the painted image, (h, w, 3).
+        content: function (spec) that returns the default stage of the content loss.
+        deepest: largest stride of the stages of the style loss.
+        weights: default weights of the losses `content`, `style` and `tv`.
+        loss: function (options, forward, batch) that returns the terms `content_loss`, `style_loss` and `tv_loss`, each
+            (b,); None for a method that optimises each image and trains no network.
+        recipe: training defaults, see `zoo.models.adapter.Training.recipe`.
+        one_style: whether the network learns a single style, and takes no style image when it paints.
+        long_side: default longer side of the result in pixels; 0 for that of the content.
+        read: function (source, tensors) that reads the network from a file of another library; None for an unknown
+            layout.
+        layouts: the layouts that `read` accepts, for error messages.
     """
 
     taps: Callable[..., tuple[str, ...]]
@@ -98,4 +102,4 @@ class Method:
 
 
 METHODS: Point[Method] = Point("style.method", "style method", Method)
-"""The style methods, zoo's own and those of other plugins."""
+"""All style methods: the built-in ones and those of other plugins."""

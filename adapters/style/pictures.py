@@ -1,4 +1,4 @@
-"""Pictures in and out: read upright, resized, with their colour profile and EXIF data, and written with them."""
+"""Read, resize and write images for style transfer, with their orientation, colour profile and EXIF data."""
 
 from __future__ import annotations
 
@@ -18,22 +18,26 @@ from zoo.data import decode, list_images
 from zoo.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
+    from jaxtyping import Float, UInt8
+
     from zoo.models.model import Model
 
 _ORIENTATION = 0x0112
 _ASPECT = 0.02
-"""Largest relative difference of aspect ratios at which a mask is still one for the picture."""
+"""Largest relative difference between the aspect ratios of a mask and the content."""
 ZOOM = 1.8
-"""How much larger than the crop that is learnt from a style picture is at most."""
+"""Largest ratio of a crop's side in the style image to its side in training."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture as one reads, paints and writes it.
+    """An image with its metadata.
 
     Attributes:
-        pixels: float32 (height, width, 3), RGB in [0, 1], upright. name: for people.
-        icc: its colour profile, or empty. exif: its EXIF data, upright, or empty.
+        pixels: float32 (height, width, 3), RGB in [0, 1], upright.
+        name: its name in messages.
+        icc: its colour profile, or empty.
+        exif: its EXIF data with upright orientation, or empty.
     """
 
     pixels: np.ndarray = field(repr=False)
@@ -47,14 +51,15 @@ class Picture:
         return self.pixels.shape[0], self.pixels.shape[1]
 
     def uint8(self) -> np.ndarray:
-        """The pixels as grey values 0 to 255."""
+        """Return the pixels as uint8, 0 to 255."""
         return np.rint(np.clip(self.pixels, 0, 1) * 255).astype(np.uint8)
 
     def save(self, path: str | Path) -> Path:
-        """Write it in the format of the path's suffix, with its colour profile and EXIF data.
+        """Write the image in the format of the path's suffix, with its colour profile and EXIF data.
 
         Raises:
-            ConfigError: for a suffix that no format has. DataError: where it cannot be written.
+            ConfigError: for an unknown suffix.
+            DataError: if the file cannot be written.
         """
         path = Path(path)
         check_suffix(path)
@@ -70,23 +75,26 @@ class Picture:
 
 
 def check_suffix(path: Path) -> None:
-    """Raise `ConfigError` for a file whose suffix says no format that pictures are written in."""
+    """Raise `ConfigError` for a file whose suffix is no format that images are written in."""
     written = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
     if path.suffix.lower() not in written:
-        raise ConfigError(f"{path} has the suffix {path.suffix!r}; a picture is written as {', '.join(written)}.")
+        raise ConfigError(f"{path} has the suffix {path.suffix!r}; images can be written as {', '.join(written)}.")
 
 
 def open_picture(source: str | Path | np.ndarray | Picture) -> Picture:
-    """A picture from a file, a uint8 array (height, width, 3), or one that is already open.
+    """Return an image from a file or a uint8 array (height, width, 3). A `Picture` is returned as it is.
 
     Raises:
-        DataError: for a file that is missing or no image. ConfigError: for another array.
+        DataError: for a file that is missing or no image.
+        ConfigError: for an array of another dtype or shape.
     """
     if isinstance(source, Picture):
         return source
     if isinstance(source, np.ndarray):
         if source.dtype != np.uint8 or source.ndim != 3 or source.shape[-1] != 3:
-            raise ConfigError(f"a picture is uint8 (height, width, 3); this array is {source.dtype} {source.shape}.")
+            raise ConfigError(
+                f"an image must be a uint8 array (height, width, 3); this one is {source.dtype} {source.shape}."
+            )
         return Picture(source.astype(np.float32) / 255)
     pixels = decode(Path(source).expanduser())
     icc, exif = _marks(Path(source).expanduser())
@@ -94,28 +102,28 @@ def open_picture(source: str | Path | np.ndarray | Picture) -> Picture:
 
 
 def _marks(path: Path) -> tuple[bytes, bytes]:
-    """Colour profile and EXIF data of a file. Broken ones must not cost the picture."""
+    """Return the colour profile and EXIF data of a file; broken ones are left out, as the image itself is fine."""
     try:
         with Image.open(io.BytesIO(path.read_bytes())) as image:
             icc, exif = image.info.get("icc_profile") or b"", image.getexif()
             rgb = image.mode in ("RGB", "RGBA", "P")
             if not len(exif):
                 return icc if rgb else b"", b""
-            exif[_ORIENTATION] = 1  # the pixels were turned
+            exif[_ORIENTATION] = 1  # the pixels are already upright
             return icc if rgb else b"", exif.tobytes()
     except Exception:
         return b"", b""
 
 
 def resized(pixels: np.ndarray, long_side: int) -> np.ndarray:
-    """Pixels (h, w, 3) in [0, 1] with the longer side at `long_side`, antialiased."""
+    """Resize pixels (h, w, 3) in [0, 1] to a longer side of `long_side`, with antialiasing."""
     height, width = pixels.shape[:2]
     scale = long_side / max(height, width)
     return fitted(pixels, (max(round(height * scale), 1), max(round(width * scale), 1)))
 
 
 def fitted(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Pixels (h, w) or (h, w, 3) in [0, 1] at exactly `size` (height, width), antialiased."""
+    """Resize pixels (h, w) or (h, w, 3) in [0, 1] to `size` (height, width), with antialiasing."""
     if pixels.shape[:2] == size:
         return pixels
     planes = pixels[..., None] if pixels.ndim == 2 else pixels
@@ -123,41 +131,49 @@ def fitted(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         np.asarray(Image.fromarray(planes[..., i]).resize(size[::-1], Image.Resampling.BICUBIC))
         for i in range(planes.shape[-1])
     ]
-    found = np.clip(np.stack(bands, axis=-1), 0, 1).astype(np.float32)
-    return found[..., 0] if pixels.ndim == 2 else found
+    resized = np.clip(np.stack(bands, axis=-1), 0, 1).astype(np.float32)  # bicubic resampling overshoots
+    return resized[..., 0] if pixels.ndim == 2 else resized
 
 
 def framed(pixels: np.ndarray, width: int) -> np.ndarray:
-    """Pixels (h, w, c) with a mirrored border of `width`: what networks make of a picture's border looks like a frame,
-    and can be cut off."""
+    """Pad pixels (h, w, c) with a mirrored border of `width`.
+
+    Padding inside a network leaves a visible frame in painted images. It falls into this border, which is cut off.
+    """
     return np.pad(pixels, ((width, width), (width, width), (0, 0)), mode="symmetric")
 
 
 def read_mask(source: str | Path | np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Shares (h, w) in [0, 1] from a picture whose white parts are meant, at the content's size.
+    """Return a mask as float32 (h, w) in [0, 1], where white is 1, resized to the size of the content.
+
+    Args:
+        source: a file or a uint8 array (height, width).
+        size: (height, width) of the content.
 
     Raises:
-        ConfigError: for a mask of another shape than the content's; one of another size is resized.
+        ConfigError: if its aspect ratio differs from that of the content.
     """
     if isinstance(source, np.ndarray):
         if source.ndim != 2 or source.dtype != np.uint8:
-            raise ConfigError(f"a mask is uint8 (height, width); this array is {source.dtype} {source.shape}.")
+            raise ConfigError(
+                f"a mask must be a uint8 array (height, width); this one is {source.dtype} {source.shape}."
+            )
         pixels, name = source, "the mask"
     else:
         pixels, name = decode(Path(source).expanduser(), "L")[..., 0], str(source)
-    here, there = pixels.shape[0] / pixels.shape[1], size[0] / size[1]
-    if abs(here / there - 1) > _ASPECT:
+    aspect, expected = pixels.shape[0] / pixels.shape[1], size[0] / size[1]
+    if abs(aspect / expected - 1) > _ASPECT:
         raise ConfigError(
             f"{name} is {pixels.shape[1]}x{pixels.shape[0]} pixels and the content {size[1]}x{size[0]}: a mask may be "
-            "larger or smaller, but must have the content's proportions."
+            "larger or smaller, but must have the proportions of the content."
         )
     return fitted(pixels.astype(np.float32) / 255, size)
 
 
 def style_files(style: str) -> list[Path]:
-    """The pictures of a style: one file, or all of a folder. Raises `ZooError` where there are none."""
+    """Return the style images in a file or folder. Raises `ZooError` if there are none."""
     if not style:
-        raise ConfigError("training a style needs pictures of it: --set style=PICTURE, or a folder of pictures.")
+        raise ConfigError("training a style needs style images: give --set style=FILE, or a folder of images.")
     return _style_files(style)
 
 
@@ -167,20 +183,27 @@ def _style_files(style: str) -> list[Path]:
 
 
 @lru_cache(maxsize=64)
-def style_pixels(file: Path, size: int) -> np.ndarray:
-    """A style picture for training, uint8 (h, w, 3), read-only: its shorter side is `size`."""
+def style_pixels(file: Path, size: int) -> UInt8[np.ndarray, "h w 3"]:
+    """Return a style image for training, read-only, with a shorter side of `size`."""
     picture = open_picture(file)
     height, width = picture.size
     scale = size / min(height, width)
     pixels = fitted(picture.pixels, (max(round(height * scale), size), max(round(width * scale), size)))
-    found = replace(picture, pixels=pixels).uint8()
-    found.setflags(write=False)
-    return found
+    shared = replace(picture, pixels=pixels).uint8()
+    shared.setflags(write=False)  # the cache gives it to every caller
+    return shared
 
 
-def style_crop(file: Path, size: int, number: int) -> np.ndarray:
-    """A square of a style picture, uint8 (size, size, 3): what scale, where and whether mirrored, the number decides.
-    A handful of pictures then gives as many textures as there are photos to train on."""
+def style_crop(file: Path, size: int, number: int) -> UInt8[np.ndarray, "size size 3"]:
+    """Return a random square crop of a style image.
+
+    A few style images then give as many textures as there are training images.
+
+    Args:
+        file: the style image.
+        size: side of the result in pixels.
+        number: seed of the scale, position and mirroring.
+    """
     rng = np.random.default_rng(number)
     pixels = style_pixels(file, round(size * ZOOM))
     side = round(size * rng.uniform(1, ZOOM))
@@ -190,20 +213,27 @@ def style_crop(file: Path, size: int, number: int) -> np.ndarray:
     return Picture(small[:, ::-1] if rng.random() < 0.5 else small).uint8()
 
 
-def unit(pixels: Array) -> Array:
-    """uint8 pixels as float32 in [0, 1]."""
+def unit(pixels: UInt8[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
+    """Return uint8 pixels as float32 in [0, 1]."""
     return pixels.astype(jnp.float32) / 255
 
 
-def as_input(model: Model, pixels: Array) -> Array:
-    """RGB pixels in [0, 1], (b, h, w, 3), as the backbone takes them."""
+def as_input(model: Model, pixels: Float[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
+    """Return RGB pixels in [0, 1] in the channel order and normalisation of the backbone."""
     return model.normalize(pixels[..., ::-1] if model.card.preprocess.channels == "BGR" else pixels)
 
 
 def contact_sheet(
     rows: Sequence[Sequence[str | Path | np.ndarray | Picture]], path: str | Path, *, height: int = 200, gap: int = 6
 ) -> Path:
-    """Pictures in rows of equal height on white, written as one file."""
+    """Write images as one file, in rows of equal height on white.
+
+    Args:
+        rows: the images of each row.
+        path: file to write.
+        height: height of a row in pixels.
+        gap: distance between images in pixels.
+    """
     pictures = [[open_picture(one) for one in row] for row in rows]
     scaled = [[_at_height(picture, height) for picture in row] for row in pictures]
     width = max(sum(p.shape[1] + gap for p in row) for row in scaled) + gap

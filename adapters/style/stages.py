@@ -1,4 +1,4 @@
-"""Which stages of a backbone a style is read from, derived from what its spec says of them."""
+"""Choose the stages of a backbone for style and content, by its spec alone."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from zoo.registry import registry
 from zoo.registry.spec import BackboneSpec, Stage
 
 FEWEST = 2
-"""Maps of different strides below which there is no texture to speak of."""
+"""Fewest maps of different strides that describe a texture."""
 
 
 def maps(spec: BackboneSpec) -> list[Stage]:
-    """The leading stages that give maps and have parameters; a pooling alone adds nothing to its input."""
+    """Return the leading stages that give maps and have parameters. Pooling alone adds nothing to its input."""
     found = []
     for stage in spec.stages:
         if stage.kind != "map":
@@ -24,59 +24,69 @@ def maps(spec: BackboneSpec) -> list[Stage]:
 
 
 def style_stages(spec: BackboneSpec, deepest: int, named: Iterable[str] = ()) -> tuple[str, ...]:
-    """Return the stages that a style is read from: the named ones, or the first of each stride up to `deepest`.
+    """Return the stages of the style loss.
+
+    Args:
+        spec: the backbone.
+        deepest: largest stride; the first stage of each stride up to it is chosen.
+        named: stages to use instead.
 
     Raises:
-        ConfigError: for a backbone without enough maps, naming families that have them, or a named stage that is none.
+        ConfigError: if the backbone has too few maps, with families that have enough, or if a named stage has no map.
         UnknownNameError: for a stage that does not exist.
     """
     named = tuple(named)
     if named:
         for name in named:
             if spec.stage(name).kind != "map":
-                raise ConfigError(f"{name} of {spec.name} gives {spec.stage(name).kind}; a style is read from maps.")
+                raise ConfigError(
+                    f"style_layers: {name} of {spec.name} gives {spec.stage(name).kind}; choose stages that give maps."
+                )
         order = [stage.name for stage in spec.stages]
         return tuple(sorted(set(named), key=order.index))
-    found = _firsts((s.name, s.stride) for s in maps(spec) if s.stride <= deepest)
-    if len(found) > FEWEST and found[-1] == spec.stages[-1].name:
-        found = found[:-1]  # the very last stage tells classes apart, not textures
-    if len(found) < FEWEST:
+    chosen = _firsts((s.name, s.stride) for s in maps(spec) if s.stride <= deepest)
+    if len(chosen) > FEWEST and chosen[-1] == spec.stages[-1].name:
+        chosen = chosen[:-1]  # the very last stage tells classes apart, not textures
+    if len(chosen) < FEWEST:
         raise ConfigError(
             f"{spec.name} has no activations that a style can be read from: maps of {FEWEST} or more different strides "
             f"up to {deepest}. Backbones that have them: {_families(deepest)} (VGG and SqueezeNet "
-            "give the best pictures)."
+            "give the best results)."
         )
-    return found
+    return chosen
 
 
 def named_content(spec: BackboneSpec, name: str) -> str:
-    """Return the name of a stage that content can be compared at. Raises `ConfigError` for another."""
+    """Return the name of a stage if content can be compared there. Raises `ConfigError` for a stage without a map."""
     if spec.stage(name).kind != "map":
-        raise ConfigError(f"{name} of {spec.name} gives {spec.stage(name).kind}; content is compared in maps.")
+        raise ConfigError(
+            f"content_layer: {name} of {spec.name} gives {spec.stage(name).kind}; choose a stage that gives a map."
+        )
     return name
 
 
 def stage_of_stride(spec: BackboneSpec, stride: int, place: int) -> str:
-    """Return the stage at `place` among those of a stride, or of the next smaller one; -1 is the last."""
+    """Return the stage at index `place` among those of a stride, or of the next smaller stride there is."""
     fitting = [s for s in maps(spec) if s.stride <= stride]
     level = [s.name for s in fitting if s.stride == fitting[-1].stride] if fitting else [maps(spec)[0].name]
     return level[min(place, len(level) - 1)]
 
 
 def _firsts(stages: Iterable[tuple[str, int]]) -> tuple[str, ...]:
-    found: dict[int, str] = {}
+    """Return the first stage of each stride."""
+    first: dict[int, str] = {}
     for name, stride in stages:
-        found.setdefault(stride, name)
-    return tuple(found.values())
+        first.setdefault(stride, name)
+    return tuple(first.values())
 
 
 def _families(deepest: int) -> str:
-    """Families with enough maps, by the catalogue alone: no plugin is imported for a message."""
-    found: dict[str, str] = {}
+    """Return the families with enough maps, from the catalogue: no plugin is imported for an error message."""
+    families: dict[str, str] = {}
     for row in registry().rows("backbones"):
         if _enough(row.data, deepest):
-            found.setdefault(str(row.data.get("family", row.name)), row.name)
-    return ", ".join(f"{family} ({name}, ...)" for family, name in sorted(found.items())) or "none is installed"
+            families.setdefault(str(row.data.get("family", row.name)), row.name)
+    return ", ".join(f"{family} ({name}, ...)" for family, name in sorted(families.items())) or "none is installed"
 
 
 def _enough(data: Mapping[str, Any], deepest: int) -> bool:
