@@ -272,7 +272,7 @@ def test_balanced_weights():
     data = dataset([0, 0, 0, 1, 2, 2], ("a", "b", "c"))
     weights = Classifier(("a", "b", "c"), class_weights="balanced").fitted(data).class_weights
     assert weights == pytest.approx((6 / 9, 6 / 3, 6 / 6))
-    with pytest.raises(DataError, match="none of 'c'"):
+    with pytest.raises(DataError, match="no image of 'c'"):
         Classifier(("a", "b", "c"), class_weights="balanced").fitted(dataset([0, 1], ("a", "b", "c")))
 
 

@@ -212,7 +212,7 @@ def test_the_size_by_the_header_is_that_of_the_pixels(tmp_path, suffix):
 
 
 def test_images_whose_header_cannot_be_read(tmp_path):
-    for content, said in ((b"", "empty"), (b"<html>", "no image"), (b"\x89PNG\r\n\x1a\n\0\0", "image")):
+    for content, said in ((b"", "empty"), (b"<html>", "not an image"), (b"\x89PNG\r\n\x1a\n\0\0", "image")):
         file = tmp_path / "bad.png"
         file.write_bytes(content)
         with pytest.raises(DataError, match=f"bad.png.*{said}"):
