@@ -15,12 +15,12 @@ FEWEST = 2
 
 def maps(spec: BackboneSpec) -> list[Stage]:
     """Return the leading stages that give maps and have parameters. Pooling alone adds nothing to its input."""
-    found = []
+    leading = []
     for stage in spec.stages:
         if stage.kind != "map":
             break
-        found += [stage] if stage.modules else []
-    return found
+        leading += [stage] if stage.modules else []
+    return leading
 
 
 def style_stages(spec: BackboneSpec, deepest: int, named: Iterable[str] = ()) -> tuple[str, ...]:
