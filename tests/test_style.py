@@ -378,7 +378,7 @@ def test_painting_without_training(pictures: Path, tmp_path: Path) -> None:
     assert sorted(p.name for p in out.iterdir()) == ["0-step0002.png", "0.png", "1-step0002.png", "1.png"]
     assert open_picture(out / "0.png").size == (40, 32)
     for wrong, words in (
-        (["--out", tmp_path / "one.png"], "name a folder"),
+        (["--out", tmp_path / "one.png"], "give a folder"),
         (["--out", pictures / "photos"], "would be overwritten"),
     ):
         with pytest.raises(ConfigError, match=words):
