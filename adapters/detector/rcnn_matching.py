@@ -48,7 +48,7 @@ def match(
     matched = jnp.where(greatest >= high, nearest, jnp.where(greatest < low, BACKGROUND, UNDECIDED))
     if best:
         # So that each object has a positive, however little anchors overlap it. As in torchvision, such a box goes to
-        # the object that it overlaps most, which may be another than the one it is best for.
+        # the object that it overlaps most, which may differ from the one it is best for.
         of_object = jnp.max(overlaps, axis=1, keepdims=True)
         matched = jnp.where(jnp.any((overlaps == of_object) & (of_object > 0), axis=0), nearest, matched)
     return matched.astype(jnp.int32)
@@ -85,7 +85,7 @@ def sample(
         )
     )
     index, valid = (jnp.concatenate(pair) for pair in zip(of_objects, others, strict=True))
-    # Of equal numbers top_k takes the first: those that are there move together, the positive ones before the others.
+    # Of equal numbers top_k takes the first: the valid boxes move to the front, positives before negatives.
     _, places = lax.top_k(valid.astype(jnp.float32), min(count, len(positive)))
     return Sample(index[places], valid[places])
 
