@@ -123,6 +123,8 @@ def test_names_that_nothing_has():
         TrainConfig(optimizer="adamq")
     with pytest.raises(UnknownNameError, match="unknown schedule 'cosin'. Nearest: cosine"):
         TrainConfig(schedule="cosin")
+    with pytest.raises(UnknownNameError, match="the option `figures` is now `plots`"):
+        zoo.train(None, "no/such/folder", figures=False)  # type: ignore[call-overload]
     with pytest.raises(UnknownNameError, match="unknown option 'batchsize' of train. Nearest: batch_size"):
         zoo.train(None, "no/such/folder", batchsize=3)  # type: ignore[call-overload]
     with pytest.raises(ConfigError, match="config is 'head'; accepted: a TrainConfig"):

@@ -15,6 +15,7 @@ from types import NoneType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, get_args, overload
 
 from zoo.errors import ConfigError, unknown_name
+from zoo.models.options import refuse_renamed
 from zoo.numbers import Accepted, check_number
 from zoo.registry.parts import Point
 
@@ -27,6 +28,8 @@ P = ParamSpec("P")
 C = TypeVar("C", contravariant=True)
 Check = Callable[[str, Any], None]
 """A function of an option's name and value that raises `ConfigError` or `UnknownNameError`."""
+RENAMED = {"figures": "plots"}
+"""Former names of options -> their names now."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,6 +206,7 @@ def configured(
     def decorated(function: Callable[[Model, Data, C], Run]) -> Train[P, C]:
         @wraps(function)
         def called(model: Model, data: Data, config: C | None = None, **given: Any) -> Run:
+            refuse_renamed(given, names, RENAMED)
             for name in given:
                 if name not in names:
                     raise unknown_name("option", name, names, owner=f"of {called.__name__}")
