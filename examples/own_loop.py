@@ -11,19 +11,23 @@ import sys
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 
 import zoo
-from zoo.data import Dataset, Loader, read, split
+from zoo.data import Dataset, Loader, Sample, decode, prepare, read, split
 from zoo.training.rules import assign
 
 
 def batches(data: Dataset, model: zoo.Model, size: int, shuffle: bool = False) -> Loader:
     """Batches of uint8 pixels and class numbers."""
-    return Loader(
-        data, lambda sample: {"image": model.prepare([sample.image])[0], "label": sample.target}, size, shuffle=shuffle
-    )
+    preprocess = model.card.preprocess  # read here: `load` runs in threads, while the step updates the model
+
+    def load(sample: Sample) -> dict[str, np.ndarray]:
+        return {"image": prepare(decode(sample.image), preprocess), "label": np.int32(sample.target)}
+
+    return Loader(data, load, size, shuffle=shuffle)
 
 
 def main(data: str, backbone: str = "resnet18.a1_in1k", epochs: int = 5, batch_size: int = 16) -> float:

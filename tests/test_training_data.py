@@ -73,7 +73,7 @@ def test_folders_called_by_numbers_mean_these_numbers(tmp_path: Path):
         assert targets(relabelled(part, model, by_position=True)) == meant
         fewer = read(numbered_folders(tmp_path / labels[2], 0, 2, 10, 11))["all"]
         assert targets(relabelled(fewer, model)) == {n: meant[n] for n in ("0", "2", "10", "11")}
-    with pytest.raises(DataError, match="'12'.*numbered from 0 to 11"):
+    with pytest.raises(DataError, match="'12'.*class numbers, here from 0 to 11"):
         zoo.train(create(names), numbered_folders(tmp_path / "from1", *range(1, 13)), out=tmp_path / "run", **FAST)
 
 
