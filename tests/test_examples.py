@@ -53,6 +53,7 @@ def test_classify(drawings, tmp_path, capsys):
     assert sum(line.split(": ")[1].split()[0] in DEMO for line in capsys.readouterr().out.splitlines()[1:]) == 2
 
 
+@pytest.mark.exhaustive  # other tests run the same calls on the same small nets
 def test_detect(tmp_path, monkeypatch):
     small = {"pretrained": False, "image_size": 64, "frames": (), "width": 32, "convs": 1}
     monkeypatch.setattr(zoo, "create", partial(zoo.create, **small))
@@ -62,6 +63,7 @@ def test_detect(tmp_path, monkeypatch):
     assert [pixels(file).shape for file in drawings] == [pixels(file).shape for file in paths]
 
 
+@pytest.mark.exhaustive  # other tests run the same calls on the same small nets
 def test_segment(tmp_path):
     drawn_masks(tmp_path / "drawn", 6)
     (tmp_path / "drawn" / "classes.txt").write_text("\n".join(LABELS))
@@ -74,6 +76,7 @@ def test_segment(tmp_path):
         assert pixels(mask).max() < len(LABELS)
 
 
+@pytest.mark.exhaustive  # other tests run the same calls on the same small nets
 def test_stylize(tmp_path):
     for number, name in enumerate(("content", "style")):
         scene(number, (48, 64))[0].save(tmp_path / f"{name}.png")
@@ -117,5 +120,6 @@ def test_every_example_is_run():
     assert files == tested
 
 
+@pytest.mark.exhaustive  # other tests run the same calls on the same small nets
 def test_offline():
     assert example("offline").main(images=6, epochs=4) > 1.5 / len(DEMO)
