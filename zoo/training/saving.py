@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,12 @@ def save_checkpoint(session: Session, state: TrainState, program: Program, at: P
     finite_losses(session, at)  # a diverged state must not replace a good checkpoint
     if session.best is not None and not session.best_saved:
         now = jax.tree.map(lambda leaf: leaf, nnx.state(session.model, (nnx.Param, nnx.BatchStat)))
+        card = session.model.card
         nnx.update(session.model, session.best[1])
+        # The file serves like that of a finished run, should this one stop: its head has been trained.
+        session.model.card = replace(card, new_head=False)
         save(session.model, session.folder / FILE)
+        session.model.card = card
         nnx.update(session.model, now)
         session.best_saved = True
     position = {
