@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from zoo.cli import output
-from zoo.cli.arguments import AcceptLicense, Backbone, Dtype, Set, Weights, check_run, model_options
+from zoo.cli.arguments import AcceptLicense, Backbone, Dtype, Set, Weights, model_options, run_and_images
 from zoo.cli.commands import COMMANDS
 from zoo.errors import ConfigError
 from zoo.registry.hookspecs import hookimpl
@@ -70,12 +70,7 @@ def stylize(
     """
     from zoo.data import list_images
 
-    places = [run, *(images or [])]
-    given = places if backbone else places[1:]
-    if not given:
-        raise ConfigError("give RUN and at least one image or folder, or --backbone NAME and images.")
-    if not backbone:
-        check_run(run)
+    places, given = run_and_images(run, images, backbone)
     files = list_images(given)
     targets = _targets(files, out)
     model = _model(places[0], backbone, weights, set_, dtype, accept_license)

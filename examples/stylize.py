@@ -1,4 +1,4 @@
-"""Paint an image in the style of another one, without training (Gatys et al., 2016).
+"""Paint an image in the style of a picture, without training (Gatys et al., 2016).
 
 python examples/stylize.py IMAGE STYLE OUT.png
 """

@@ -47,7 +47,7 @@ class Case:
     accuracy: float
     layouts: tuple[str, ...]
     every: int
-    """Of the photos every one, or every second one."""
+    """All images, or every second one."""
 
 
 MOBILENET = "mobilenetv2_100", "mobilenet_v2_imagenet.safetensors"

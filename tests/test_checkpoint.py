@@ -205,7 +205,7 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(
         with pytest.raises(Interrupted) as caught:
             train(data, tmp_path / "run", show=stopped_at(step), resume=step != steps[0])
         assert caught.value.number == signal.SIGTERM
-        if step > 3:  # after the first epoch: what there is counts as trained
+        if step > 3:  # after the first epoch: the saved model counts as trained
             assert not zoo.load(tmp_path / "run").card.new_head
     run = train(data, tmp_path / "run", resume=True)
     assert values(run.model) == values(uninterrupted.model)

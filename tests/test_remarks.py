@@ -132,7 +132,7 @@ def test_an_average_of_the_task_that_is_longer_than_a_phase_is_shortened(
     accumulate: int, decay: float, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """12 updates, 6 and 1, where the task's own decay is 0.9: as if the fitting one had been given, and no remark.
-    The decay is said when the phase begins, and a run that was given another one cannot be resumed without it."""
+    The decay is said when the phase begins, and a run with a given decay cannot be resumed without it."""
     options: dict[str, Any] = {"plan": "head", "epochs": 4, "accumulate": accumulate}
     given = trained(data, tmp_path / "given", ema=decay, **options)
     monkeypatch.setattr(Classifier, "training", replace(Classifier.training, recipe={"ema": 0.9}))

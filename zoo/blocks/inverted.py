@@ -41,7 +41,7 @@ def identity(x: Array) -> Array:
 
 @dataclass(frozen=True)
 class Style:
-    """What all blocks of a network share.
+    """Settings that all blocks of a network share.
 
     Attributes:
         act: the activation.

@@ -86,6 +86,20 @@ def model_options(items: list[str] | None, **decided: Any) -> dict[str, Any]:
     return {**decided, **chosen}
 
 
+def run_and_images(run: str, images: list[str] | None, backbone: str) -> tuple[list[str], list[str]]:
+    """Return the positional arguments of a command on images, and those of them that name images.
+
+    With `--backbone` there is no RUN, and the first argument is an image as well.
+    """
+    places = [run, *(images or [])]
+    given = places if backbone else places[1:]
+    if not given:
+        raise ConfigError("give RUN and at least one image or folder, or --backbone NAME and images.")
+    if not backbone:
+        check_run(run)
+    return places, given
+
+
 def check_run(run: str) -> None:
     """Raise if a run is a path that does not exist, or an image, before anything else is read."""
     from zoo.data.files import is_image

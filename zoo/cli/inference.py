@@ -23,6 +23,7 @@ from zoo.cli.arguments import (
     check_run,
     kinds_of,
     model_of,
+    run_and_images,
     saved_model,
     task_for,
     task_of,
@@ -128,12 +129,7 @@ def predict(
     from zoo.data.left_out import left_out
 
     check_number("batch_size", batch_size, BATCH_SIZE)
-    places = [run, *(images or [])]
-    given = places if backbone else places[1:]
-    if not given:
-        raise ConfigError("give RUN and at least one image or folder, or --backbone NAME and images.")
-    if not backbone:
-        check_run(run)
+    places, given = run_and_images(run, images, backbone)
     files = list_images(given)
     for folder in [path for path in (Path(place).expanduser() for place in given) if path.is_dir()]:
         if remark := left_out(folder, files):

@@ -86,7 +86,7 @@ def _rgb(colour: int | None) -> str:
 
 
 def _counts(line: str) -> bool:
-    """Whether a line describes a class, and is no comment or header."""
+    """Return whether a line describes a class; comments and headers do not."""
     words = [word for word in re.split(r"[\s,;]+", line.casefold()) if word]
     return bool(words) and not line.lstrip().startswith("#") and words[:3] not in (["name", "r", "g"], ["r", "g", "b"])
 
