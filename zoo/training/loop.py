@@ -115,7 +115,8 @@ def _phase(session: Session, index: int, phase: Phase, resumed: Resumed | None) 
         install(model, state)
         with lenient():
             rate_now = float(rate(state.step // recipe.accumulate))
-        scores, evaluation = _validated(session, sources.val, at)
+        with _checkpointed(session, state, program, at):
+            scores, evaluation = _validated(session, sources.val, at)
         row = {
             "epoch": len(session.history) + 1,
             "step": session.step,
@@ -136,6 +137,8 @@ def _phase(session: Session, index: int, phase: Phase, resumed: Resumed | None) 
             yield session.step, {"kind": "note", "text": text}
         for text in _remarks(session, evaluation):
             yield session.step, {"kind": "note", "text": text}
+        with _checkpointed(session, state, program, at):
+            _heed(session)
     if at.epoch < phase.epochs:
         text = f"early stopping: no better epoch in {at.waited}, phase {phase.name} ends"
         yield session.step, {"kind": "note", "text": text}
@@ -158,9 +161,24 @@ def _steps(
         yield session.step, {"kind": "step", **metrics}
         if session.stop or time.monotonic() - session.saved > session.recipe.checkpoint_seconds:
             save_checkpoint(session, state, program, at)
-            if session.stop:
-                raise Interrupted(session.stop)
+            _heed(session)
     return state, images
+
+
+def _heed(session: Session) -> None:
+    """Raise `Interrupted` if a signal has asked to stop."""
+    if session.stop:
+        raise Interrupted(session.stop)
+
+
+@contextmanager
+def _checkpointed(session: Session, state: TrainState, program: Program, at: Place) -> Iterator[None]:
+    """Write a checkpoint if the block is interrupted."""
+    try:
+        yield
+    except Interrupted:
+        save_checkpoint(session, state, program, at)
+        raise
 
 
 def _preview(session: Session, epoch: int) -> str:
@@ -191,7 +209,7 @@ def _standardised(session: Session, state: TrainState, maps: Mapping[str, Module
 
 def _validated(session: Session, source: Source, at: Place) -> tuple[dict[str, float], Evaluation]:
     """Evaluate the model. Returns the metrics for the row of the history, and the evaluation."""
-    evaluation = evaluate_source(session.model, source)
+    evaluation = evaluate_source(session.model, source, lambda: _heed(session))
     metrics = evaluation.metrics
     if not math.isfinite(metrics["loss"]):
         raise diverged(session, at, "validation loss", metrics["loss"])
