@@ -191,6 +191,13 @@ class TrainConfig:
     )
 
     # The run
+    on_nonfinite: str = option(
+        "stop",
+        "When the loss or a gradient is not finite: stop, or rollback to the last good checkpoint and continue at a "
+        "tenth of the learning rate, at most three times",
+        accepted=one_of("stop", "rollback"),
+        fixed=False,
+    )
     out: str | Path | None = option(
         None,
         "Run directory; it must be new or empty. Default: runs/DATA-BACKBONE-NUMBER",
