@@ -145,9 +145,21 @@ def evaluate_batches(
     return replace(evaluation, predictions=[predicted[row] for row in sorted(predicted)])
 
 
-def evaluate_source(model: Model, source: Source) -> Evaluation:
-    """Evaluate a model over one epoch of a source."""
-    return evaluate_batches(model, source.dataset, source.epoch(0))
+def evaluate_source(model: Model, source: Source, between: Callable[[], None] = lambda: None) -> Evaluation:
+    """Evaluate a model over one epoch of a source.
+
+    Args:
+        model: the model.
+        source: the data.
+        between: called before each batch; it may raise to end the evaluation.
+    """
+
+    def watched() -> Iterable[Mapping[str, Any]]:
+        for batch in source.epoch(0):
+            between()
+            yield batch
+
+    return evaluate_batches(model, source.dataset, watched())
 
 
 def evaluate(

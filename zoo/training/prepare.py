@@ -41,7 +41,7 @@ class Splits:
         """Read and check data of any format that suits the model's task. Targets are indexes of the data's labels."""
         splits_by_name, notes = checked(splits(data, recipe.format, model.adapter.targets_from), recipe.annotations)
         train, val = training_splits(splits_by_name, recipe.val_fraction, recipe.seed)
-        if "val" not in splits_by_name:
+        if "val" not in splits_by_name and len(train) < len(splits_by_name.get("train") or splits_by_name["all"]):
             notes = (f"the data has no validation split; {len(val)} of its images are set aside as one.", *notes)
         return cls(train, val, splits_by_name.get("test"), tuple(notes))
 
