@@ -222,7 +222,7 @@ def test_stopped_while_features_are_computed(data: Path, tmp_path: Path, uninter
 
     with pytest.raises(Interrupted):
         train(data, tmp_path / "run", show=show)
-    assert {path.name for path in (tmp_path / "run").iterdir()} == {"config.json", "data.jsonl"}
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"config.json", "data.jsonl", "SHA256SUMS"}
     run = train(data, tmp_path / "run", resume=True)
     assert values(run.model) == values(uninterrupted.model) and timeless(run) == timeless(uninterrupted)
 
@@ -296,6 +296,7 @@ def test_resumed_after_a_copy_to_another_place(data: Path, tmp_path: Path, unint
             train(tmp_path / name / "data", tmp_path / "run", resume=True)
     run = train(tmp_path / "moved" / "data", tmp_path / "run", resume=True)
     assert values(run.model) == values(uninterrupted.model) and timeless(run) == timeless(uninterrupted)
+    (run.folder / "SHA256SUMS").unlink()
     (run.folder / "data.jsonl").write_text("{}")
     with pytest.raises(RunError, match=r"because data.jsonl is missing or damaged.*The run is finished"):
         train(tmp_path / "changed" / "data", tmp_path / "run", resume=True)
