@@ -138,8 +138,8 @@ def _json_rows(content: Any, file: Path) -> list[Row]:
         if all(_is_colour(value) for value in content.values()):
             return [Row(_bare(name), code(*value)) for name, value in content.items()]
     raise DataError(
-        f"{file} must give the classes as a list of names, or as an object from each name to its value (a whole number) "
-        "or its red, green and blue."
+        f"{file} must give the classes as a list of names, or as an object from each name to its value (a whole "
+        "number) or its red, green and blue."
     )
 
 

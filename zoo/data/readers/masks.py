@@ -16,7 +16,6 @@ from zoo.data.class_table import (
     code,
     colours_of,
     find_table,
-    listed,
     read_table,
     values_of,
     with_background,
@@ -35,9 +34,10 @@ KINDS = ("masks",)
 LAYOUT = (
     "semantic masks: a folder of images (images/) and one of masks (masks/, labels/, annotations/), train/ beside "
     "train_labels/, or all in one folder; a mask has its image's name, perhaps with _mask, _gt or the like before or "
-    "after it; and the names of at least two classes in classes.txt (one per line; a pixel's value is the number of its "
-    "class's line, from 0), with red, green and blue for each if the masks are coloured (classes.csv, class_dict.csv, "
-    "labelmap.txt); or masks of black and white only (0 and 255), perhaps with the name of the white class"
+    "after it; and the names of at least two classes in classes.txt (one per line; a pixel's value is the number of "
+    "its class's line, from 0), with red, green and blue for each if the masks are coloured (classes.csv, "
+    "class_dict.csv, labelmap.txt); or masks of black and white only (0 and 255), perhaps with the name of the white "
+    "class"
 )
 _SIBLING = re.compile(r"[_-]?(labels?|masks?|annot|annotations?|gt)", re.IGNORECASE)
 _WHITE = code(255, 255, 255)

@@ -42,8 +42,8 @@ def read(path: Path) -> dict[str, Dataset]:
     folders = {s: (path / a, path / b) for s, (a, b) in _FOLDERS.items() if (path / a).is_dir() and (path / b).is_dir()}
     if not has_images(folders["train"][0]):
         raise DataError(
-            f"{folders['train'][0]} holds {describe(folders['train'][0])}, but zoo reads 2D images only (PNG, TIFF, BMP, "
-            "...). Export the slices of volumes as images."
+            f"{folders['train'][0]} holds {describe(folders['train'][0])}, but zoo reads 2D images only (PNG, TIFF, "
+            "BMP, ...). Export the slices of volumes as images."
         )
     both = {split: _pairs(*pair) for split, pair in folders.items() if has_images(pair[0]) and has_images(pair[1])}
     classes, *coding = coded(_rows(path), [mask for pairs in both.values() for _, mask in pairs], path)
@@ -90,8 +90,8 @@ def _rows(path: Path) -> list[Row]:
         if isinstance(labels, dict) and any(isinstance(value, list) for value in labels.values()):
             regions = [name for name, value in labels.items() if isinstance(value, list)]
             raise DataError(
-                f"{file}: the class {regions[0]!r} is a region of several values, but zoo reads one class for each pixel. "
-                "Give each value a name of its own."
+                f"{file}: the class {regions[0]!r} is a region of several values, but zoo reads one class for each "
+                "pixel. Give each value a name of its own."
             )
         if labels:
             return rows_of(labels, file)
