@@ -20,7 +20,10 @@ _METRICS = (
     r"metrics?|m?iou|jaccard|dice|kappa|ece|mae|mse|m?ap|average_precision|top_?[15k])(?:_?\d+)?(?:_metrics?)?"
 )
 _MODULES: tuple[tuple[re.Pattern[str], str], ...] = (
-    (re.compile(r"(?:\w*_)?(?:criteri(?:on|a)|loss(?:es)?)(?:_?\w+)?|\w*loss", re.IGNORECASE), "of the training's loss"),
+    (
+        re.compile(r"(?:\w*_)?(?:criteri(?:on|a)|loss(?:es)?)(?:_?\w+)?|\w*loss", re.IGNORECASE),
+        "of the training's loss",
+    ),
     (
         re.compile(r"(?:optim|opt)(?:imizer)?s?(?:_states?)?|(?:lr_)?schedulers?|(?:grad_|amp_)?scaler", re.IGNORECASE),
         "of the optimizer",
@@ -67,7 +70,9 @@ def why_extra(
     return ""
 
 
-def copies_of(names: Iterable[str], shapes: Mapping[str, tuple[int, ...]], prefix: str, used: Collection[str]) -> dict[str, str]:
+def copies_of(
+    names: Iterable[str], shapes: Mapping[str, tuple[int, ...]], prefix: str, used: Collection[str]
+) -> dict[str, str]:
     """Return prefix -> why its tensors are ignored, for each further complete copy of the net in a file.
 
     Args:
@@ -84,7 +89,9 @@ def copies_of(names: Iterable[str], shapes: Mapping[str, tuple[int, ...]], prefi
             if letter == "." and tail in inner and shapes[name] == shapes[prefix + tail]:
                 found[name[: place + 1]] += 1
     advice = f"to load it instead, ignore {prefix}*" if prefix else "the one without this prefix is loaded"
-    return {start: f"a second copy below {start[:-1]}; {advice}" for start, count in found.items() if count == len(inner)}
+    return {
+        start: f"a second copy below {start[:-1]}; {advice}" for start, count in found.items() if count == len(inner)
+    }
 
 
 def without(names: Iterable[str], patterns: Collection[str]) -> dict[str, str]:
