@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from zoo.cli import output
+from zoo.cli.adjusting import AdjustingCommand
 from zoo.cli.arguments import (
     AcceptLicense,
     Annotations,
@@ -229,5 +230,6 @@ def export(
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the app."""
-    for command in (evaluate, predict, export):
-        app.command(command.__name__)(command)
+    for command in (evaluate, predict):
+        app.command(command.__name__, cls=AdjustingCommand)(command)
+    app.command()(export)
