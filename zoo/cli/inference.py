@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from zoo.cli import output
+from zoo.cli.adjusting import AdjustingCommand
 from zoo.cli.arguments import (
     AcceptLicense,
     Annotations,
@@ -181,5 +182,6 @@ def export(
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the app."""
-    for command in (evaluate, predict, export):
-        app.command(command.__name__)(command)
+    for command in (evaluate, predict):
+        app.command(command.__name__, cls=AdjustingCommand)(command)
+    app.command()(export)
