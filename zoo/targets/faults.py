@@ -1,4 +1,7 @@
-"""Faults of annotations and reports on them. `check_boxes` and `check_masks` find the faults."""
+"""Faults of annotations and reports on them. `check_boxes` and `check_masks` find the faults.
+
+`Check` describes a kind of finding of `zoo.check`; each kind of target has its own.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,32 @@ from zoo.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from zoo.data.dataset import Dataset
 
+Level = Literal["error", "warning", "note"]
+LEVELS: tuple[Level, ...] = ("error", "warning", "note")
+
 Policy = Literal["error", "fix", "drop"]
 POLICIES: tuple[Policy, ...] = ("error", "fix", "drop")
 ASPECT = 0.01
 """Largest relative difference between two aspect ratios that count as equal."""
 MOST_LOST = 0.1
 """Largest share of the annotations that the policy `fix` may drop: more cannot be single mistakes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A kind of finding of `zoo.check`.
+
+    Attributes:
+        name: unique, in lower case with hyphens, e.g. `box-outside`.
+        level: `error` spoils training or the metrics, `warning` is probably a mistake, `note` is often intended.
+        text: what was found, as a heading.
+        advice: what to do about it.
+    """
+
+    name: str
+    level: Level
+    text: str
+    advice: str
 
 
 @dataclass(frozen=True, slots=True)
