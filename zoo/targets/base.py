@@ -83,6 +83,10 @@ class TargetKind:
         """
         return self.labels(sample.target), ()
 
+    def area(self, target: Any, index: int) -> tuple[float, float, float, float] | None:
+        """Return x1, y1, x2, y2 in pixels around one annotation, to show where it is; None if it has no place."""
+        return None
+
     def files(self, target: Any) -> tuple[Path, ...]:
         """Return the files besides the image that the target depends on. Fingerprints hold their sizes and times."""
         return ()

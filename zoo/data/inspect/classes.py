@@ -1,4 +1,4 @@
-"""What `zoo.check` finds in the classes of a dataset: which are missing or rare, and which names are nearly the same."""
+"""What `zoo.check` finds in the classes of a dataset: missing and rare ones, and names that are nearly the same."""
 
 from __future__ import annotations
 
@@ -31,7 +31,10 @@ MISSING = Check(
     "Add images of the class to the split: without them, its metrics say nothing about the class.",
 )
 UNUSED = Check(
-    "unused-class", "note", "classes without any annotation", "Remove the names from the list of classes, or annotate them."
+    "unused-class",
+    "note",
+    "classes without any annotation",
+    "Remove the names from the list of classes, or annotate them.",
 )
 RARE = Check(
     "rare-class",

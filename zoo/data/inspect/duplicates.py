@@ -14,6 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from zoo.data.decode import decode
 from zoo.data.inspect.findings import Finding, Place
@@ -116,7 +117,7 @@ def near(
     def small(index: int) -> np.ndarray:
         file = candidates[index].place.file
         assert file is not None
-        return shrunk(load(file), SIDE)
+        return shrunk(Image.fromarray(load(file)), SIDE)
 
     groups = _Groups(len(kept))
     flipped: set[int] = set()

@@ -11,6 +11,11 @@ from typing import Any
 from zoo.targets.faults import LEVELS, Check
 
 
+def shown(text: str) -> str:
+    """Return a text that can be printed: bytes of a file name that are no UTF-8 become marks."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where something was found.
@@ -26,7 +31,8 @@ class Place:
     file: Path | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
-        return self.id if not self.split or self.id.startswith(f"{self.split}/") else f"{self.split}: {self.id}"
+        """Return the id, with the split unless the id starts with it. A name that is no UTF-8 is shown with marks."""
+        return shown(self.id if not self.split or self.id.startswith(f"{self.split}/") else f"{self.split}: {self.id}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,19 +44,22 @@ class Finding:
         places: where; the copies of an image are several places.
         detail: sizes, coordinates, values or the error; may be empty.
         index: number of the annotation in the image, from 0; None if it is about the whole image.
+        area: x1, y1, x2, y2 in pixels around the annotation, None without one.
     """
 
     check: Check
     places: tuple[Place, ...]
     detail: str = ""
     index: int | None = None
+    area: tuple[float, float, float, float] | None = None
 
     def __str__(self) -> str:
         where = " = ".join(map(str, self.places[:4])) + (
             f" and {len(self.places) - 4} more" if len(self.places) > 4 else ""
         )
         where += f", annotation {self.index}" if self.index is not None else ""
-        return f"{where} ({self.detail})" if where and self.detail else where or self.detail
+        detail = shown(self.detail)
+        return f"{where} ({detail})" if where and detail else where or detail
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +137,7 @@ class Inspection:
         """Return the whole result as values that JSON knows."""
         total: Counter[str] = Counter(finding.check.level for finding in self.findings)
         return {
-            "data": self.data,
+            "data": shown(self.data),
             "format": self.format,
             "kind": self.kind,
             "ok": self.ok,
@@ -136,11 +145,13 @@ class Inspection:
             "near_duplicates_searched": self.searched,
             "images": self.images,
             "counted": self.counted,
-            "classes": list(self.classes),
+            "classes": [shown(name) for name in self.classes],
             "splits": {name: _facts(split) for name, split in self.splits.items()},
             "levels": {level: total[level] for level in LEVELS},
             "counts": self.counts(),
-            "checks": {check.name: {k: v for k, v in asdict(check).items() if k != "name"} for check in self.by_check()},
+            "checks": {
+                check.name: {k: v for k, v in asdict(check).items() if k != "name"} for check in self.by_check()
+            },
             "findings": [_row(finding) for finding in self.findings],
         }
 
@@ -163,12 +174,13 @@ class Inspection:
 
 def _facts(split: SplitFacts) -> dict[str, Any]:
     sizes = [{"width": w, "height": h, "images": count} for (w, h), count in split.sizes.items()]
-    return {"images": split.images, "grey_images": split.grey, "classes": dict(split.classes), "sizes": sizes}
+    classes = {shown(name): count for name, count in split.classes.items()}
+    return {"images": split.images, "grey_images": split.grey, "classes": classes, "sizes": sizes}
 
 
 def _row(finding: Finding) -> dict[str, Any]:
     places = [
-        {"split": place.split, "id": place.id, "file": None if place.file is None else str(place.file)}
+        {"split": place.split, "id": shown(place.id), "file": None if place.file is None else shown(str(place.file))}
         for place in finding.places
     ]
     return {
@@ -176,7 +188,7 @@ def _row(finding: Finding) -> dict[str, Any]:
         "level": finding.check.level,
         "places": places,
         "annotation": finding.index,
-        "detail": finding.detail,
+        "detail": shown(finding.detail),
     }
 
 
@@ -186,7 +198,5 @@ def ordered(findings: Sequence[Finding]) -> tuple[Finding, ...]:
     for finding in findings:
         first.setdefault(finding.check.name, len(first))
     return tuple(
-        sorted(
-            findings, key=lambda one: (LEVELS.index(one.check.level), first[one.check.name], -len(one.places))
-        )
+        sorted(findings, key=lambda one: (LEVELS.index(one.check.level), first[one.check.name], -len(one.places)))
     )

@@ -90,13 +90,18 @@ def look(file: Path) -> Look:
         pixels = decode(file)
     except DataError as error:
         return Look(error=str(error).removeprefix(str(file)).strip())
-    thumbnail = shrunk(pixels, SIDE)
-    spread = np.ptp(thumbnail, axis=-1)
-    flat = int(np.ptp(pixels.reshape(-1, pixels.shape[-1]), axis=0).max()) <= FLAT
+    image = Image.fromarray(pixels)
+    flat = all(high - low <= FLAT for low, high in image.getextrema())  # numpy takes ten times as long
+    thumbnail = shrunk(image, SIDE)
+    spread = thumbnail.max(-1) - thumbnail.min(-1)
     frequencies = dctn(luminance(thumbnail), norm="ortho")[:LOW, :LOW]
     across = np.where(np.arange(LOW) % 2, -1, 1)
     return Look(
-        pixels.shape[:2], float(np.quantile(spread, 0.99)) <= GREY, flat, _code(frequencies), _code(frequencies * across)
+        pixels.shape[:2],
+        float(np.quantile(spread, 0.99)) <= GREY,
+        flat,
+        _code(frequencies),
+        _code(frequencies * across),
     )
 
 
@@ -109,9 +114,8 @@ def digest(file: Path) -> str:
         return ""
 
 
-def shrunk(pixels: np.ndarray, side: int) -> np.ndarray:
-    """Return an image as uint8 (side, side, 3), with antialiasing, whatever its aspect ratio."""
-    image = Image.fromarray(pixels)
+def shrunk(image: Image.Image, side: int) -> np.ndarray:
+    """Return an RGB image as uint8 (side, side, 3), with antialiasing, whatever its aspect ratio."""
     # Halving first is faster, and what remains above twice the side keeps the result the same to a grey level.
     factor = min(image.size) // (4 * side)
     small = image.reduce(factor) if factor > 1 else image
@@ -137,9 +141,7 @@ def findings(places: Sequence[Place], looks: Sequence[Look]) -> list[Finding]:
         looks: of each image.
     """
     good = [(place, one) for place, one in zip(places, looks, strict=True) if not one.error]
-    found = [
-        Finding(DAMAGED, (place,), one.error) for place, one in zip(places, looks, strict=True) if one.error
-    ]
+    found = [Finding(DAMAGED, (place,), one.error) for place, one in zip(places, looks, strict=True) if one.error]
     found += [Finding(ONE_COLOUR, (place,)) for place, one in good if one.flat]
     if not good:
         return found

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from zoo.data.dataset import Dataset, Sample
 from zoo.data.inspect import classes, duplicates, images
@@ -101,14 +102,16 @@ def check(
         looked = list(_watched(pool.map(lambda one: _examined(*one, source), samples), len(samples), progress))
     looks = [one.look for one in looked]
     candidates = [
-        duplicates.Candidate(place, one.digest, one.annotation, one.words) for place, one in zip(places, looked, strict=True)
+        duplicates.Candidate(place, one.digest, one.annotation, one.words)
+        for place, one in zip(places, looked, strict=True)
     ]
     counts = _counts(source.splits, samples, looked)
     found = images.findings(places, looks)
     found += duplicates.exact(candidates)
     found += duplicates.near(candidates, looks) if near else []
     found += classes.findings(counts, source.kind.counted)
-    found += [finding for place, one in zip(places, looked, strict=True) for finding in one.findings(place, source.kind)]
+    for place, (_, sample), one in zip(places, samples, looked, strict=True):
+        found += one.findings(place, source.kind, sample.target)
     found += _refused(source, samples, looked)
     found += source.findings
     some = next(iter(source.splits.values()))
@@ -169,11 +172,15 @@ class _Examined:
     annotation: str
     words: str
 
-    def findings(self, place: Place, kind: TargetKind) -> list[Finding]:
+    def findings(self, place: Place, kind: TargetKind, target: Any) -> list[Finding]:
         """Return the findings on the annotation."""
+
+        def area(index: int | None) -> tuple[float, float, float, float] | None:
+            return None if index is None else kind.area(target, index)
+
         found = [Finding(UNREADABLE, (place,), self.error)] if self.error else []
         return found + [
-            Finding(kind.checks[fault.kind], (place,), fault.detail, fault.index)
+            Finding(kind.checks[fault.kind], (place,), fault.detail, fault.index, area(fault.index))
             for fault in self.faults
             if fault.kind in kind.checks
         ]
@@ -188,9 +195,7 @@ def _known(ignore: Iterable[str]) -> frozenset[str]:
     return chosen
 
 
-def _opened(
-    data: str | Path | Dataset | Mapping[str, Dataset], format: str | None, kinds: Sequence[str]
-) -> _Source:
+def _opened(data: str | Path | Dataset | Mapping[str, Dataset], format: str | None, kinds: Sequence[str]) -> _Source:
     """Read the data. Unlike `zoo.data.read`, a file may be in several splits: this is a finding, not an error."""
     if isinstance(data, Dataset):
         data = {"all": data}
@@ -267,9 +272,7 @@ def _counts(
     }
 
 
-def _refused(
-    source: _Source, samples: Sequence[tuple[str, Sample]], looked: Sequence[_Examined]
-) -> list[Finding]:
+def _refused(source: _Source, samples: Sequence[tuple[str, Sample]], looked: Sequence[_Examined]) -> list[Finding]:
     """Return what training says about the annotations, if it refuses them although all of them can be read."""
     found = []
     for split, dataset in source.splits.items():

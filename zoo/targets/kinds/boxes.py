@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from zoo.errors import counted
 from zoo.targets.base import TargetKind
-from zoo.targets.boxes import UNKNOWN, Boxes, InstanceMasks
+from zoo.targets.boxes import UNKNOWN, Box, Boxes, InstanceMasks
 from zoo.targets.check_boxes import BoxReport, check_boxes
 from zoo.targets.examine_boxes import CHECKS, examine
 from zoo.targets.faults import Fault, Policy
@@ -44,6 +44,9 @@ class BoxesKind(TargetKind):
 
     def examined(self, sample: Sample, classes: Sequence[str]) -> tuple[tuple[int, ...], tuple[Fault, ...]]:
         return tuple(label for label in sample.target.labels if label != UNKNOWN), examine(sample, classes)
+
+    def area(self, target: Boxes, index: int) -> Box:
+        return target.boxes[index]
 
     def read_from(self, target: Boxes) -> tuple[Path, ...]:
         return (target.masks.file,) if isinstance(target.masks, InstanceMasks) else ()

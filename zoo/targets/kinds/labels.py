@@ -12,7 +12,10 @@ if TYPE_CHECKING:
     from zoo.data.dataset import Dataset, Sample
 
 _NO_LABEL = Check(
-    "no-label", "note", "images without a label", "Right for images that show none of the classes; otherwise label them."
+    "no-label",
+    "note",
+    "images without a label",
+    "Right for images that show none of the classes; otherwise label them.",
 )
 
 
