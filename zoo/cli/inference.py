@@ -32,6 +32,7 @@ from zoo.errors import ConfigError, counted
 from zoo.numbers import BATCH_SIZE, check_number
 
 if TYPE_CHECKING:
+    from zoo.data import Dataset
     from zoo.models.model import Model
 
 
@@ -126,6 +127,7 @@ def predict(
     Usage: `zoo predict RUN IMAGE [IMAGE ...]`, or `zoo predict IMAGE --backbone NAME --weights SOURCE`.
     """
     from zoo.data import list_images
+    from zoo.data.image_names import as_images
     from zoo.data.left_out import left_out
 
     check_number("batch_size", batch_size, BATCH_SIZE)
@@ -134,14 +136,15 @@ def predict(
     for folder in [path for path in (Path(place).expanduser() for place in given) if path.is_dir()]:
         if remark := left_out(folder, files):
             output.note(remark)
-    pictures = output.picture_files(files, out) if out else []
+    pictures = output.picture_files(files, out, given) if out else []
     task = task or (task_of(backbone, weights) if backbone else "")
     model = model_of(places[0], backbone, weights, task, set_, dtype, image_size, accept_license)
-    rasters = {name: output.picture_files(files, out / name) for name in model.adapter.rasters} if out else {}
+    rasters = {name: output.picture_files(files, out / name, given) for name in model.adapter.rasters} if out else {}
     predictions = model.predict(files, batch_size=batch_size)
 
     if out is not None:
-        for file in _write_results(model, predictions, files, pictures, rasters, out):
+        data = as_images(files, given)
+        for file in _write_results(model, predictions, files, pictures, rasters, out, data):
             output.note(f"written: {file}")
     if as_json:
         from zoo.models.task.output import plain
@@ -176,6 +179,7 @@ def _write_results(
     pictures: Sequence[Path],
     rasters: Mapping[str, Sequence[Path]],
     out: Path,
+    data: Dataset,
 ) -> list[Path]:
     """Write predictions. Returns the JSON files, and one glob for each folder of pictures and rasters."""
     from PIL import Image
@@ -183,22 +187,24 @@ def _write_results(
     from zoo.data import decode
     from zoo.errors import RunError
 
-    written, drawn = _write_json(model.adapter.results(predictions), out), False
+    written, drawn = _write_json(model.adapter.results(predictions, data), out), False
     try:
         for name, targets in rasters.items():
-            (out / name).mkdir(exist_ok=True)
             for prediction, target in zip(predictions, targets, strict=True):
+                target.parent.mkdir(parents=True, exist_ok=True)
                 model.adapter.rasters[name](prediction).save(target)
         for file, prediction, target in zip(files, predictions, pictures, strict=True):
             picture = model.adapter.picture(decode(file), prediction)
             if picture is None:
                 break
+            target.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(picture).save(target, compress_level=3)
             drawn = True
     except OSError as error:
         raise RunError(f"{out} cannot be written: {error.strerror or error}.") from error
-    folders = [*([out] if drawn else []), *(out / name for name in rasters)]
-    return [*written, *(folder / "*.png" for folder in folders)]
+    folders = [*([(out, pictures)] if drawn else []), *((out / name, targets) for name, targets in rasters.items())]
+    deep = {folder for folder, targets in folders if any(target.parent != folder for target in targets)}
+    return [*written, *(folder / "**" / "*.png" if folder in deep else folder / "*.png" for folder, _ in folders)]
 
 
 def export(

@@ -82,19 +82,22 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, bool | int | float | str) else repr(value)
 
 
-def catalogue(plugins: Iterable[tuple[str, Contribution]], command: str, count: Callable[[BackboneSpec], int]) -> str:
+def catalogue(
+    plugins: Iterable[tuple[str, Contribution]], command: str, count: Callable[[BackboneSpec], int] | None
+) -> str:
     """Return the catalogue file of these plugins. Equal tables give equal text.
 
     Args:
         plugins: (module, contribution) of each plugin.
         command: the command that derives the file, for its header.
-        count: returns the number of parameters of a backbone, see `zoo.models.backbone.count_params`.
+        count: returns the number of parameters of a backbone, see `zoo.models.backbone.count_params`; None leaves the
+            numbers out.
     """
     parts = [HEADER.format(command=command)]
     for module, contribution in sorted(plugins, key=lambda plugin: plugin[0]):
         tables = {kind: {name: fields(kind, spec) for name, spec in contribution.specs[kind].items()} for kind in KINDS}
-        for name, spec in contribution.specs["backbones"].items():
-            tables["backbones"][name]["params"] = count(spec)
+        for name, spec in contribution.specs["backbones"].items() if count else ():
+            tables["backbones"][name]["params"] = count(spec)  # type: ignore[misc]
         if not any(tables.values()):
             # An empty table says that the plugin gives nothing, so that a listing need not import it to find out.
             parts.append(f"\n[plugin.{_toml(module)}]\n")

@@ -7,6 +7,7 @@
 - `model.safetensors`: the best model; `zoo.load` reads it.
 - `metrics.json`: the final metrics.
 - `plots/`: plots of the run.
+- `SHA256SUMS`: the hashes of these files, see `zoo.training.checksums`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from typing import Any
 from zoo.errors import RunError
 from zoo.models.model import Model
 from zoo.models.store import load
+from zoo.training.checksums import FILE as SUMS
+from zoo.training.checksums import seal, verify
 from zoo.weights.disk import write_whole
 
 PACKAGES = ("flax-zoo", "jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pillow", "simplejpeg")
@@ -46,10 +49,12 @@ class Run:
 
     @classmethod
     def open(cls, folder: str | Path) -> Run:
-        """Open a finished run. Raises `RunError` if the folder has none."""
+        """Open a finished run. Raises `RunError` if the folder has none, or a file of it has changed."""
         folder = Path(folder)
         if not (folder / "metrics.json").is_file():
             raise RunError(f"{folder} has no finished run (no metrics.json); continue it with --resume, or train one.")
+        verify(folder / "metrics.json")
+        verify(folder / "metrics.jsonl")
         return cls(folder, load(folder), read_json(folder / "metrics.json"), read_lines(folder / "metrics.jsonl"))
 
 
@@ -66,6 +71,7 @@ def prepare_folder(folder: Path, config: Mapping[str, Any], *, resume: bool) -> 
     """
     file = folder / "config.json"
     if resume and file.is_file():
+        verify(file)
         before = read_json(file)["asked"]
         asked = json.loads(json.dumps(config["asked"]))
         if difference := _difference(before, asked):
@@ -87,6 +93,7 @@ def prepare_folder(folder: Path, config: Mapping[str, Any], *, resume: bool) -> 
             )
         folder.mkdir(parents=True, exist_ok=True)
         write_json(file, config)
+        seal(folder)
     except OSError as error:
         raise RunError(f"the run directory {folder} cannot be written: {error.strerror or error}.") from error
 
@@ -105,7 +112,8 @@ def _difference(before: Any, now: Any, name: str = "") -> tuple[str, Any, Any] |
 
 def abandon(folder: Path) -> None:
     """Undo `prepare_folder`, so that a training that never began leaves no folder behind."""
-    (folder / "config.json").unlink(missing_ok=True)
+    for name in ("config.json", SUMS):
+        (folder / name).unlink(missing_ok=True)
     with suppress(OSError):  # it may be a mount, or contain other files by now
         folder.rmdir()
 
@@ -179,3 +187,4 @@ def finish(run: Run, plots: list[Path]) -> None:
     """Write the final metrics of a run, with the names of its plots."""
     run.metrics["plots"] = [str(path.relative_to(run.folder)) for path in plots]
     write_json(run.folder / "metrics.json", run.metrics)
+    seal(run.folder)
