@@ -6,7 +6,6 @@ changes the sign of the odd frequencies across, so the hash of the mirror image 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +14,10 @@ import numpy as np
 from PIL import Image
 from scipy.fft import dctn
 
+from zoo.data.content import content
 from zoo.data.decode import decode
 from zoo.data.inspect.findings import Finding, Place
-from zoo.errors import DataError
+from zoo.errors import UnreadableError
 from zoo.targets.faults import Check
 
 SIDE = 32
@@ -88,8 +88,8 @@ def look(file: Path) -> Look:
     """Decode an image, strictly, and describe it."""
     try:
         pixels = decode(file)
-    except DataError as error:
-        return Look(error=str(error).removeprefix(str(file)).strip())
+    except UnreadableError as error:
+        return Look(error=error.problem)
     image = Image.fromarray(pixels)
     flat = all(high - low <= FLAT for low, high in image.getextrema())  # numpy takes ten times as long
     thumbnail = shrunk(image, SIDE)
@@ -108,8 +108,7 @@ def look(file: Path) -> Look:
 def digest(file: Path) -> str:
     """Return what identifies the content of a file, empty if it cannot be read."""
     try:
-        with open(file, "rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        return content(file).sha256
     except OSError:
         return ""
 

@@ -239,11 +239,11 @@ def _examined(split: str, sample: Sample, source: _Source) -> _Examined:
     except DataError as problem:
         # What is wrong with the image itself is said once.
         error = "" if looked.error else str(problem)
-    beside = [images.digest(file) for file in source.kind.read_from(sample.target)]
+    beside = [] if error or looked.error else [images.digest(file) for file in source.kind.read_from(sample.target)]
     words = source.kind.words(sample.target, dataset.classes) if labels else ""
     return _Examined(
         looked,
-        images.digest(sample.image),
+        "" if looked.error else images.digest(sample.image),
         labels,
         tuple(faults),
         error,
