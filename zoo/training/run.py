@@ -26,6 +26,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from zoo.disk import write_whole
 from zoo.errors import RunError, ZooError
 from zoo.models.model import Model
 from zoo.models.store import load
@@ -34,7 +35,6 @@ from zoo.training.checksums import seal, verify
 from zoo.training.manifest import NAME, Manifest, changes
 from zoo.training.manifest import read as read_manifest
 from zoo.training.manifest import write as write_manifest
-from zoo.weights.disk import write_whole
 
 PACKAGES = ("flax-zoo", "jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pillow", "simplejpeg")
 
