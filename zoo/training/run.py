@@ -59,10 +59,11 @@ class Run:
     def open(cls, folder: str | Path) -> Run:
         """Open a finished run. Raises `RunError` if the folder has none, or a file of it has changed."""
         folder = Path(folder)
+        if (folder / "metrics.json").is_file():
+            verify(folder / "metrics.json")
+            verify(folder / "metrics.jsonl")
         if not finished(folder):
             raise RunError(f"{folder} has no finished run; continue it with --resume, or train one.")
-        verify(folder / "metrics.json")
-        verify(folder / "metrics.jsonl")
         return cls(folder, load(folder), read_json(folder / "metrics.json"), read_lines(folder / "metrics.jsonl"))
 
 
