@@ -72,7 +72,7 @@ def stylize(
 
     places, given = run_and_images(run, images, backbone)
     files = list_images(given)
-    targets = _targets(files, out)
+    targets = _targets(files, out, given)
     model = _model(places[0], backbone, weights, set_, dtype, accept_license)
     how: dict[str, Any] = {
         "strength": strength, "mix": mix or None, "masks": mask or (), "colours": colours, "size": size,
@@ -88,7 +88,7 @@ def stylize(
         output.print_json([{"photo": str(f), "picture": str(t)} for f, t in zip(files, targets, strict=True)])
 
 
-def _targets(files: list[Path], out: Path) -> list[Path]:
+def _targets(files: list[Path], out: Path, given: list[str]) -> list[Path]:
     """Return the file of each result. Raise `ConfigError` for one that cannot be written, before painting starts."""
     from PIL import Image
 
@@ -98,7 +98,7 @@ def _targets(files: list[Path], out: Path) -> list[Path]:
         raise ConfigError(f"--out {out} is a single file, but there are {len(files)} images: give a folder.")
     if not folder and out.suffix.lower() not in known:
         raise ConfigError(f"--out {out}: no image format has the suffix {out.suffix!r}; use .png or .jpg.")
-    return output.picture_files(files, out) if folder else output.kept_images(files, [out])
+    return output.picture_files(files, out, given) if folder else output.kept_images(files, [out])
 
 
 def _progress(target: Path, keep: bool) -> Any:

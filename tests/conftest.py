@@ -26,6 +26,8 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # Optimising takes half of the time that the tests' many programs take to compile. `OPTIMISED` says where it is done.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+# Plugins are imported without an examination in a process of its own, which has tests of its own.
+os.environ.setdefault("ZOO_PLUGIN_SECONDS", "0")
 # Axes are never added behind anybody's back, neither here nor in the processes that tests start.
 os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
 # The arrays of a net that was tested go back to the system. glibc keeps what is freed below a limit, which it raises to

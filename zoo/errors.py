@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class ZooError(Exception):
@@ -23,6 +24,22 @@ class ConfigError(ZooError, ValueError):
 
 class DataError(ZooError, ValueError):
     """A dataset that cannot be read, or that does not fit the task."""
+
+
+class UnreadableError(DataError):
+    """A file that cannot be read, or an image that is damaged.
+
+    Attributes:
+        path: the file, or a name for data that is no file.
+        problem: what is wrong, without the name of the file.
+    """
+
+    def __init__(self, path: str, problem: str) -> None:
+        super().__init__(f"{path} {problem}")
+        self.path, self.problem = path, problem
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.path, self.problem)  # for errors that cross processes
 
 
 class WeightsError(ZooError, ValueError):

@@ -41,6 +41,14 @@ def hub_endpoint() -> str | None:
     return os.environ.get("HF_ENDPOINT") or None
 
 
+def plugin_seconds() -> float:
+    """Return how long the examination of a plugin may take: `$ZOO_PLUGIN_SECONDS`, by default 60; 0 for none."""
+    try:
+        return max(float(os.environ.get("ZOO_PLUGIN_SECONDS", "60")), 0.0)
+    except ValueError:
+        return 60.0
+
+
 def keep_compiled_programs() -> None:
     """Cache compiled programs of jax on disk, unless jax already has a cache folder.
 

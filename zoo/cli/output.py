@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -73,15 +72,24 @@ def print_metrics(metrics: dict[str, Any], title: str) -> None:
         print_metrics(metrics["test"], "test split")
 
 
-def picture_files(images: Sequence[Path], folder: Path) -> list[Path]:
-    """Return the file in the folder for the picture of each image. Raises `ConfigError` if two would be the same."""
-    targets = [folder / f"{image.stem}.png" for image in images]
-    if len(set(targets)) != len(targets):
-        name, times = Counter(target.name for target in targets).most_common(1)[0]
-        raise ConfigError(
-            f"{times} images would be written as {folder / name}: predict images of the same name separately."
-        )
-    return kept_images(images, targets)
+def picture_files(images: Sequence[Path], folder: Path, given: Sequence[str]) -> list[Path]:
+    """Return the file in the folder for the picture of each image; images in sub-folders keep their relative paths.
+
+    Args:
+        images: the input images.
+        folder: folder to write.
+        given: what the user named: images, folders and patterns.
+
+    Raises:
+        ConfigError: a picture would overwrite an input image.
+    """
+    from zoo.data.image_names import names_of
+
+    names = names_of(images, given)
+    pictures = [str(Path(name).with_suffix(".png")) for name in names]
+    if len(set(pictures)) < len(set(names)):  # a.jpg and a.png
+        pictures = [f"{name}.png" for name in names]
+    return kept_images(images, [folder / picture for picture in pictures])
 
 
 def kept_images(images: Sequence[Path], targets: list[Path]) -> list[Path]:

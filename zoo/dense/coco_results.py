@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.data.dataset import Dataset
+from zoo.data.image_names import names_of
 from zoo.data.readers.coco import numbers_of
 from zoo.errors import ConfigError
 from zoo.labels import category_numbers
@@ -21,13 +22,14 @@ class Numbering:
     """Ids of images and categories for a results file.
 
     The dataset's ids are used if it has any: those of `data`, else those of the COCO annotation file that lists the
-    images. A class without an id there gets an unused one. Without such ids, an image's id is its file name. Class ids
-    are then `own`, or COCO's category ids if the labels are COCO's, or numbers counted from `first`.
+    images. A class without an id there gets an unused one. An image without such an id has the id of its sample, which
+    is a relative path; or its file name, if `data` is unknown and no two images have the same. Class ids are then
+    `own`, or COCO's category ids if the labels are COCO's, or numbers counted from `first`.
 
     Args:
         labels: class names of the model.
         files: image files.
-        data: dataset that the images come from, with the model's classes, if it is known.
+        data: dataset that the images come from, if it is known: with the model's classes, or without any classes.
         own: an id for each label, or empty.
         first: lowest id where ids are counted.
     Raises:
@@ -49,20 +51,25 @@ class Numbering:
             )
         images: dict[str, int | str]
         known: Mapping[str, int | None]
-        if data is not None:
+        paths = [Path(file) for file in dict.fromkeys(files)]
+        if data is not None and data.classes:
             images = {str(sample.image): sample.number for sample in data if sample.number is not None}
             known = dict(zip(data.classes, data.category_ids, strict=False))
         else:
-            named, known = numbers_of([Path(file) for file in dict.fromkeys(files)])
+            named, known = numbers_of(paths)
             images = {str(image): number for image, number in named.items()}
         self._images = images
+        if data is not None:
+            self._names = {str(sample.image): sample.id for sample in data}
+        else:
+            self._names = dict(zip(map(str, paths), names_of(paths), strict=True))
         self._numbers = _numbered(
             labels, known or dict(zip(labels, own, strict=False)), category_numbers(labels), first
         )
 
     def image(self, file: str) -> int | str:
         """Return the id of an image file."""
-        return self._images.get(file, Path(file).name)
+        return self._images[file] if file in self._images else self._names.get(file, Path(file).name)
 
     def category(self, label: str) -> int:
         """Return the category id of a class."""

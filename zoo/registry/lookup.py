@@ -190,6 +190,8 @@ class Registry:
         distribution, arch = split(backbone)
         prefix = f"{arch}."
         for plugin in self._plugins:
+            if plugin.rows is None:
+                plugin.examine(self._strict)
             if plugin.rows is None or any(r.kind == "weights" and r.name.startswith(prefix) for r in plugin.rows):
                 plugin.load(self._strict)
         names = {name for name, _ in self._names.all_givers("weights") if name.startswith(prefix)}
@@ -251,7 +253,7 @@ class Registry:
         rows = []
         for plugin in self._plugins:
             if plugin.rows is None:
-                plugin.load(self._strict)
+                plugin.examine(self._strict)
             if plugin.state not in ("disabled", "failed", "incompatible"):
                 rows += plugin.rows_of(kind)
         if kind == "weights":

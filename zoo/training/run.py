@@ -1,6 +1,7 @@
 """The run directory: everything about one training, in files that other programs can read.
 
 - `config.json`: the options, and the versions of the packages.
+- `data.jsonl`: what identifies each sample of the data, see `zoo.training.manifest`.
 - `metrics.jsonl`: a line for each epoch.
 - `tensorboard/`: the same as TensorBoard events.
 - `checkpoints/`: states to resume from.
@@ -8,6 +9,7 @@
 - `trained.json`: training has ended, but the final metrics or plots are missing.
 - `metrics.json`: the final metrics.
 - `plots/`: plots of the run.
+- `SHA256SUMS`: the hashes of these files, see `zoo.training.checksums`.
 """
 
 from __future__ import annotations
@@ -24,10 +26,15 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from zoo.disk import write_whole
 from zoo.errors import RunError, ZooError
 from zoo.models.model import Model
 from zoo.models.store import load
-from zoo.weights.disk import write_whole
+from zoo.training.checksums import FILE as SUMS
+from zoo.training.checksums import seal, verify
+from zoo.training.manifest import NAME, Manifest, changes
+from zoo.training.manifest import read as read_manifest
+from zoo.training.manifest import write as write_manifest
 
 PACKAGES = ("flax-zoo", "jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pillow", "simplejpeg")
 
@@ -50,19 +57,23 @@ class Run:
 
     @classmethod
     def open(cls, folder: str | Path) -> Run:
-        """Open a finished run. Raises `RunError` if the folder has none."""
+        """Open a finished run. Raises `RunError` if the folder has none, or a file of it has changed."""
         folder = Path(folder)
+        if (folder / "metrics.json").is_file():
+            verify(folder / "metrics.json")
+            verify(folder / "metrics.jsonl")
         if not finished(folder):
             raise RunError(f"{folder} has no finished run; continue it with --resume, or train one.")
         return cls(folder, load(folder), read_json(folder / "metrics.json"), read_lines(folder / "metrics.jsonl"))
 
 
-def prepare_folder(folder: Path, config: Mapping[str, Any], *, resume: bool) -> None:
+def prepare_folder(folder: Path, config: Mapping[str, Any], data: Manifest, *, resume: bool) -> None:
     """Create the folder and write the configuration; for a resumed run, check that the configuration is the same.
 
     Args:
         folder: the run directory.
         config: the configuration; `asked` is what a resumed run must share.
+        data: what identifies the data.
         resume: whether to continue the run that the folder may have.
 
     Raises:
@@ -70,17 +81,8 @@ def prepare_folder(folder: Path, config: Mapping[str, Any], *, resume: bool) -> 
     """
     file = folder / "config.json"
     if resume and file.is_file():
-        before = read_json(file)["asked"]
-        asked = json.loads(json.dumps(config["asked"]))
-        if difference := _difference(before, asked):
-            name, was, now = difference
-            advice = "Use the same options and data, or a different folder."
-            if finished(folder):
-                advice = (
-                    f"The run is finished. To train its model longer, or on other data, start a new run from it: "
-                    f"weights={str(folder)!r} (--weights {folder}) and a different folder."
-                )
-            raise RunError(f"{folder} cannot be resumed: {name} was {was!r} and is now {now!r}. {advice}")
+        verify(file)
+        _compare(folder, read_json(file), json.loads(json.dumps(config["asked"])), data)
         return
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -91,6 +93,8 @@ def prepare_folder(folder: Path, config: Mapping[str, Any], *, resume: bool) -> 
             )
         folder.mkdir(parents=True, exist_ok=True)
         write_json(file, config)
+        write_manifest(folder, data)
+        seal(folder)
     except OSError as error:
         raise RunError(f"the run directory {folder} cannot be written: {error.strerror or error}.") from error
 
@@ -116,6 +120,36 @@ def writing(what: Path) -> Iterator[None]:
         ) from error
 
 
+def _compare(folder: Path, config: Any, asked: Mapping[str, Any], data: Manifest) -> None:
+    """Raise `RunError` unless a run was begun with these options and data."""
+    before = config.get("asked") if isinstance(config, dict) else None
+    fingerprints = before.get("data") if isinstance(before, dict) else None
+    if not isinstance(fingerprints, dict):
+        raise RunError(
+            f"{folder} cannot be resumed: its config.json does not hold the options of a training. Start a new run."
+        )
+    if "root" in fingerprints:
+        raise RunError(
+            f"{folder} cannot be resumed: it was begun by an earlier version of zoo, which identified data by time "
+            "stamps and folders, not by content. Finish it with that version, or start a new run."
+        )
+    if fingerprints != asked["data"]:
+        known = read_manifest(folder, fingerprints)
+        words = changes(known, data) if known else f"which of them is not known, because {NAME} is missing or damaged"
+        difference, same = f"the data have changed: {words}", "data"
+    elif found := _difference(before, asked):
+        difference, same = "{} was {!r} and is now {!r}".format(*found), "options"
+    else:
+        return
+    advice = f"Use the same {same}, or a different folder."
+    if finished(folder):
+        advice = (
+            f"The run is finished. To train its model longer, or on other data, start a new run from it: "
+            f"weights={str(folder)!r} (--weights {folder}) and a different folder."
+        )
+    raise RunError(f"{folder} cannot be resumed: {difference}. {advice}")
+
+
 def _difference(before: Any, now: Any, name: str = "") -> tuple[str, Any, Any] | None:
     """Return the first difference of two trees of JSON values: (dotted name, earlier value, present value)."""
     if isinstance(before, dict) and isinstance(now, dict):
@@ -130,7 +164,8 @@ def _difference(before: Any, now: Any, name: str = "") -> tuple[str, Any, Any] |
 
 def abandon(folder: Path) -> None:
     """Undo `prepare_folder`, so that a training that never began leaves no folder behind."""
-    (folder / "config.json").unlink(missing_ok=True)
+    for name in ("config.json", NAME, SUMS):
+        (folder / name).unlink(missing_ok=True)
     with suppress(OSError):  # it may be a mount, or contain other files by now
         folder.rmdir()
 
@@ -221,3 +256,5 @@ def write_metrics(run: Run) -> None:
     """Write the metrics of a run."""
     with writing(run.folder / "metrics.json"):
         write_json(run.folder / "metrics.json", run.metrics)
+    with writing(run.folder / SUMS):
+        seal(run.folder)
