@@ -18,7 +18,7 @@ from zoo.training.evaluation import Evaluation, evaluate_source
 from zoo.training.loop import fit, stopping
 from zoo.training.options import configured
 from zoo.training.prepare import Splits, fit_to_data, make_phases, run_folder
-from zoo.training.run import Run, abandon, finished, write_history, write_metrics, write_tensorboard, writing
+from zoo.training.run import Run, abandon, close, finished, write_history, write_metrics, write_tensorboard, writing
 from zoo.training.saving import TRAINED, write_best
 from zoo.training.session import Event, Session
 from zoo.training.sources import evaluation_source
@@ -92,10 +92,11 @@ def _finish(session: Session, test: Dataset | None, began: float) -> Run:
     try:
         return _completed(session, test, began)
     except ZooError as error:
-        raise type(error)(
+        error.args = (
             f"{error} Training has ended and {session.folder / FILE} is the best model; only final metrics or plots "
-            "are missing. Repeat the command with --resume to add them."
-        ) from error
+            "are missing. Repeat the command with --resume to add them.",
+        )
+        raise
 
 
 def _completed(session: Session, test: Dataset | None, began: float) -> Run:
@@ -126,6 +127,7 @@ def _completed(session: Session, test: Dataset | None, began: float) -> Run:
     run.metrics["plots"] = [str(path.relative_to(folder)) for path in drawn]
     write_metrics(run)
     (folder / TRAINED).unlink(missing_ok=True)
+    close(folder)
     return run
 
 

@@ -256,5 +256,9 @@ def write_metrics(run: Run) -> None:
     """Write the metrics of a run."""
     with writing(run.folder / "metrics.json"):
         write_json(run.folder / "metrics.json", run.metrics)
-    with writing(run.folder / SUMS):
-        seal(run.folder)
+
+
+def close(folder: Path) -> None:
+    """Record the hashes of the files of a finished run."""
+    with writing(folder / SUMS):
+        seal(folder)
