@@ -158,6 +158,8 @@ def _steps(
         session.step += 1
         images += int(np.sum(batch["valid"]))
         at.add(metrics)
+        if session.later:
+            session.later.check()
         yield session.step, {"kind": "step", **metrics}
         if session.stop or time.monotonic() - session.saved > session.recipe.checkpoint_seconds:
             save_checkpoint(session, state, program, at)
@@ -209,6 +211,8 @@ def _standardised(session: Session, state: TrainState, maps: Mapping[str, Module
 
 def _validated(session: Session, source: Source, at: Place) -> tuple[dict[str, float], Evaluation]:
     """Evaluate the model. Returns the metrics for the row of the history, and the evaluation."""
+    if session.later:
+        session.later.wait(lambda: session.stop)
     evaluation = evaluate_source(session.model, source, lambda: _heed(session))
     metrics = evaluation.metrics
     if not math.isfinite(metrics["loss"]):

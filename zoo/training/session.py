@@ -13,6 +13,7 @@ from flax import nnx
 
 from zoo.activations.views import CachedViews
 from zoo.data import Dataset
+from zoo.data.damage import Later
 from zoo.errors import RunError
 from zoo.models.model import Model
 from zoo.training.checkpoint import Checkpoints
@@ -46,6 +47,7 @@ class Session:
         best_written: when the best model was last written, by the monotonic clock, and the seconds that it took.
         unpredicted: classes that were never predicted in the last epoch.
         closing: called at the end, to close the display.
+        later: decodes the validation and test images of a large dataset, while they are not needed yet.
     """
 
     model: Model
@@ -67,6 +69,7 @@ class Session:
     best_written: tuple[float, float] = (-math.inf, 0.0)
     unpredicted: tuple[str, ...] = ()
     closing: Callable[[], None] = lambda: None
+    later: Later | None = None
 
     @property
     def checkpoints(self) -> Checkpoints:
