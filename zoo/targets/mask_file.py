@@ -47,7 +47,9 @@ def mask_values(file: Path, colours: bool = False) -> np.ndarray:
     except BadImage as error:
         raise UnreadableError(str(file), str(error)) from None
     except Image.UnidentifiedImageError:
-        raise UnreadableError(str(file), "is empty, or not an image of a known format.") from None
+        raise UnreadableError(
+            str(file), "cannot be read as a mask: it is empty, or not an image of a known format."
+        ) from None
     except Exception as error:  # Pillow's parsers raise almost any exception on damaged files
         raise UnreadableError(str(file), f"cannot be read as a mask: {type(error).__name__}: {error}.") from error
     values = _whole(pixels, file) if pixels.ndim == 2 else _coded(pixels, colours)
