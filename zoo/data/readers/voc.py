@@ -15,7 +15,7 @@ from zoo.data.dataset import Dataset, Sample
 from zoo.data.files import files, read_lines
 from zoo.data.pairs import ANNOTATIONS, images_by_stem, notes_by_stem, one_image, pairs, split_folders, title
 from zoo.errors import DataError, counted
-from zoo.image_header import image_size
+from zoo.image_header import size_if_readable
 from zoo.labels.spelling import nfc, ordered
 from zoo.targets.boxes import UNKNOWN, Box, Boxes
 
@@ -145,7 +145,7 @@ def _note(file: Path, image: Path) -> _Note:
         raise DataError(f"{file}: the objects must be direct children of <annotation>, as in Pascal VOC.")
     sides = [_number(root, f"size/{name}", file, 0) for name in ("height", "width")]
     # Tools that do not open the image write 0.
-    size = (int(sides[0]), int(sides[1])) if min(sides) > 0 else image_size(image)[0]
+    size = (int(sides[0]), int(sides[1])) if min(sides) > 0 else size_if_readable(image)
     return _Note(
         image,
         tuple(nfc((thing.findtext("name") or "").strip()) for thing in objects),
