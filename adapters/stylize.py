@@ -83,7 +83,7 @@ def stylize(
         picture = model.adapter.stylize(model, file, style or [], preview=show, **how)  # type: ignore[attr-defined]
         picture.save(target)
         if not as_json:
-            print(target)
+            output.line(target)
     if as_json:
         output.print_json([{"photo": str(f), "picture": str(t)} for f, t in zip(files, targets, strict=True)])
 

@@ -224,7 +224,7 @@ def export(
 
     check_run(run)
     target = out or Path(run) / f"export-{format.replace('/', '-')}"
-    print(write(load(run), target, format=format))
+    output.line(write(load(run), target, format=format))
 
 
 def register(app: typer.Typer) -> None:

@@ -162,7 +162,8 @@ def stamp() -> str:
 
 def write_json(file: Path, value: Any) -> None:
     """Write plain values as JSON, atomically."""
-    write_whole(file, [json.dumps(value, indent=1, ensure_ascii=False).encode()])
+    text = json.dumps(value, indent=1, ensure_ascii=False)
+    write_whole(file, [text.encode("utf-8", "backslashreplace")])  # a byte of a file name becomes an escape of JSON
 
 
 def read_json(file: Path) -> Any:
@@ -192,7 +193,7 @@ def scalars(metrics: Mapping[str, Any]) -> dict[str, float]:
 def write_history(folder: Path, history: list[dict[str, Any]]) -> None:
     """Write `metrics.jsonl`, with all epochs so far."""
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in history)
-    write_whole(folder / "metrics.jsonl", [lines.encode()])
+    write_whole(folder / "metrics.jsonl", [lines.encode("utf-8", "backslashreplace")])
 
 
 def write_tensorboard(folder: Path, history: list[dict[str, Any]]) -> None:
