@@ -121,7 +121,7 @@ def _model(run: str, backbone: str, weights: str, given: list[str] | None, dtype
     import zoo
     from zoo import settings
 
-    settings.keep_compiled_programs()
+    settings.start_jax()
     if backbone:
         chosen = model_options(given, weights=weights or None, dtype=dtype, accept_license=accept_license)
         model = zoo.create(backbone, TASK, **chosen)

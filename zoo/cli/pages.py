@@ -14,8 +14,8 @@ Entries = Mapping[str, Sequence[Entry]]
 
 
 def _facts(title: str, facts: Mapping[str, Any]) -> None:
-    output.line(title)
     """Print a title and a line for each fact that is not empty."""
+    output.line(title)
     given = {key: value for key, value in facts.items() if value not in (None, "", [], {})}
     width = max(map(len, given), default=0)
     for key, value in given.items():
@@ -114,7 +114,8 @@ def task(entry: Entry, entries: Entries) -> None:
     for name, option in entry.get("options", {}).items():
         print()
         output.line(f"  {name} = {shown(option['default'])}    accepted: {option['accepted']}")
-        for line in textwrap.wrap(option["description"], 94):
+        text = option["description"] + " Can be changed on a trained model." * option["adjustable"]
+        for line in textwrap.wrap(text, 94):
             output.line(" " * 6 + line)
     _citation(entry)
 

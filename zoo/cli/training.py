@@ -13,6 +13,7 @@ from zoo.cli.arguments import (
     AcceptLicense,
     Backbone,
     Dtype,
+    IgnoreTensors,
     Json,
     Set,
     Size,
@@ -49,6 +50,7 @@ def train(
     dtype: Dtype = "float32",
     image_size: Size = None,
     accept_license: AcceptLicense = False,
+    ignore_tensors: IgnoreTensors = None,
     as_json: Json = False,
     **flags: Any,
 ) -> None:
@@ -63,12 +65,13 @@ def train(
         dtype=dtype,
         seed=chosen["seed"],
         accept_license=accept_license,
+        ignore_tensors=ignore_tensors or (),
     )
     _refuse_occupied(out, chosen["resume"])
     config = TrainConfig(out=out, **chosen)
     if image_size is not None:
         check_number("image_size", image_size, Accepted(least=1, whole=True))
-    settings.keep_compiled_programs()
+    settings.start_jax()
     before = saved_model(weights)
     if not backbone:
         if before is None:

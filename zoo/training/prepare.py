@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from zoo import settings
 from zoo.data import Dataset
 from zoo.data.check import checked
 from zoo.errors import ConfigError
@@ -42,7 +43,7 @@ class Splits:
         """Read and check data of any format that suits the model's task. Targets are indexes of the data's labels."""
         splits_by_name, notes = checked(splits(data, recipe.format, model.adapter.targets_from), recipe.annotations)
         train, val = training_splits(splits_by_name, recipe.val_fraction, recipe.seed)
-        if "val" not in splits_by_name:
+        if "val" not in splits_by_name and len(train) < len(splits_by_name.get("train") or splits_by_name["all"]):
             notes = (f"the data has no validation split; {len(val)} of its images are set aside as one.", *notes)
         return cls(train, val, splits_by_name.get("test"), tuple(notes))
 
@@ -86,6 +87,19 @@ def make_phases(model: Model, train: Dataset, recipe: Recipe) -> tuple[Phase, ..
     return phases
 
 
+def with_cache(model: Model, phases: Sequence[Phase], recipe: Recipe) -> tuple[Recipe, tuple[str, ...]]:
+    """Return the options without the feature cache if it cannot be written, and a note that says so."""
+    if not recipe.cache or not any(assign(model, phase.rules).backbone_frozen for phase in phases):
+        return recipe, ()
+    if not (problem := settings.cache_problem()):
+        return recipe, ()
+    note = (
+        f"{problem}: features are not cached, so the backbone runs in every epoch. Set ZOO_CACHE to a directory that "
+        "can be written; --no-cache silences this note."
+    )
+    return replace(recipe, cache=False), (note,)
+
+
 def fit_to_data(model: Model, data: Splits, phases: Sequence[Phase], recipe: Recipe) -> Splits:
     """Adapt the model to the data, and return the data with the model's labels.
 
@@ -113,7 +127,7 @@ def fit_to_data(model: Model, data: Splits, phases: Sequence[Phase], recipe: Rec
 
 def run_folder(model: Model, data: Splits, phases: Sequence[Phase], recipe: Recipe) -> Path:
     """Create the run directory and write its configuration; for a resumed run, compare it with the stored one."""
-    folder = Path(recipe.out) if recipe.out is not None else _new_folder(data.train.root.name, model.card.backbone)
+    folder = settings.expanded(recipe.out) if recipe.out is not None else _new_folder(data.train.root.name, model.card.backbone)
     manifest = {name: Split.of(one) for name, one in zip(("train", "val", "test"), data.all, strict=False)}
     asked: dict[str, Any] = {
         "model": identity(model),

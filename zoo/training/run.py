@@ -6,6 +6,7 @@
 - `tensorboard/`: the same as TensorBoard events.
 - `checkpoints/`: states to resume from.
 - `model.safetensors`: the best model; `zoo.load` reads it.
+- `trained.json`: training has ended, but the final metrics or plots are missing.
 - `metrics.json`: the final metrics.
 - `plots/`: plots of the run.
 - `SHA256SUMS`: the hashes of these files, see `zoo.training.checksums`.
@@ -14,15 +15,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from contextlib import suppress
+import socket
+import struct
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from zoo.errors import RunError
+from zoo.errors import RunError, ZooError
 from zoo.models.model import Model
 from zoo.models.store import load
 from zoo.training.checksums import FILE as SUMS
@@ -55,8 +59,8 @@ class Run:
     def open(cls, folder: str | Path) -> Run:
         """Open a finished run. Raises `RunError` if the folder has none, or a file of it has changed."""
         folder = Path(folder)
-        if not (folder / "metrics.json").is_file():
-            raise RunError(f"{folder} has no finished run (no metrics.json); continue it with --resume, or train one.")
+        if not finished(folder):
+            raise RunError(f"{folder} has no finished run; continue it with --resume, or train one.")
         verify(folder / "metrics.json")
         verify(folder / "metrics.jsonl")
         return cls(folder, load(folder), read_json(folder / "metrics.json"), read_lines(folder / "metrics.jsonl"))
@@ -94,6 +98,27 @@ def prepare_folder(folder: Path, config: Mapping[str, Any], data: Manifest, *, r
         raise RunError(f"the run directory {folder} cannot be written: {error.strerror or error}.") from error
 
 
+def finished(folder: Path) -> bool:
+    """Return whether a folder has a finished run: one whose final metrics and plots have been written."""
+    with suppress(RunError):  # a damaged file is written anew
+        return "plots" in dict(read_json(folder / "metrics.json"))
+    return False
+
+
+@contextmanager
+def writing(what: Path) -> Iterator[None]:
+    """Raise `RunError` where a file or folder of the run cannot be written, for example because the disk is full."""
+    try:
+        yield
+    except ZooError:
+        raise
+    except OSError as error:
+        raise RunError(
+            f"{what} could not be written ({error.strerror or error}). Free some space or check the permissions, then "
+            "continue with --resume: complete files are intact."
+        ) from error
+
+
 def _compare(folder: Path, config: Any, asked: Mapping[str, Any], data: Manifest) -> None:
     """Raise `RunError` unless a run was begun with these options and data."""
     before = config.get("asked") if isinstance(config, dict) else None
@@ -116,7 +141,7 @@ def _compare(folder: Path, config: Any, asked: Mapping[str, Any], data: Manifest
     else:
         return
     advice = f"Use the same {same}, or a different folder."
-    if (folder / "metrics.json").is_file():
+    if finished(folder):
         advice = (
             f"The run is finished. To train its model longer, or on other data, start a new run from it: "
             f"weights={str(folder)!r} (--weights {folder}) and a different folder."
@@ -193,25 +218,43 @@ def scalars(metrics: Mapping[str, Any]) -> dict[str, float]:
 def write_history(folder: Path, history: list[dict[str, Any]]) -> None:
     """Write `metrics.jsonl`, with all epochs so far."""
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in history)
-    write_whole(folder / "metrics.jsonl", [lines.encode("utf-8", "backslashreplace")])
+    with writing(folder / "metrics.jsonl"):
+        write_whole(folder / "metrics.jsonl", [lines.encode("utf-8", "backslashreplace")])
 
 
 def write_tensorboard(folder: Path, history: list[dict[str, Any]]) -> None:
     """Write the history as TensorBoard events. Older files are replaced, or a resumed run would have duplicates."""
-    from tensorboardX import SummaryWriter
+    from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.summary import scalar
 
-    events = folder / "tensorboard"
-    for old in events.glob("events.*"):
-        old.unlink()
-    with SummaryWriter(str(events), write_to_disk=True) as writer:
-        for row in history:
-            for name, value in scalars(row).items():
-                if name not in ("epoch", "step"):
-                    writer.add_scalar(name, value, row["step"])
+    # tensorboardX's own writer works in a thread, which waits forever for a disk that is full.
+    now = time.time()
+    events = [Event(wall_time=now, file_version="brain.Event:2")]
+    for row in history:
+        for name, value in scalars(row).items():
+            if name not in ("epoch", "step"):
+                events.append(Event(wall_time=now, step=row["step"], summary=scalar(name, value)))
+    place = folder / "tensorboard"
+    with writing(place):
+        before = list(place.glob("events.*"))
+        file = place / f"events.out.tfevents.{int(now)}.{socket.gethostname()}"
+        write_whole(file, [_record(event.SerializeToString()) for event in events])
+        for old in before:
+            if old != file:
+                old.unlink()
 
 
-def finish(run: Run, plots: list[Path]) -> None:
-    """Write the final metrics of a run, with the names of its plots."""
-    run.metrics["plots"] = [str(path.relative_to(run.folder)) for path in plots]
-    write_json(run.folder / "metrics.json", run.metrics)
-    seal(run.folder)
+def _record(data: bytes) -> bytes:
+    """Return data as a record of TensorFlow's format: length and data, each with its checksum."""
+    from tensorboardX.record_writer import masked_crc32c
+
+    length = struct.pack("<Q", len(data))
+    return length + struct.pack("<I", masked_crc32c(length)) + data + struct.pack("<I", masked_crc32c(data))
+
+
+def write_metrics(run: Run) -> None:
+    """Write the metrics of a run."""
+    with writing(run.folder / "metrics.json"):
+        write_json(run.folder / "metrics.json", run.metrics)
+    with writing(run.folder / SUMS):
+        seal(run.folder)
