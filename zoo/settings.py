@@ -8,19 +8,30 @@ from pathlib import Path
 
 from zoo.errors import ConfigError
 
+_LONGEST_NAME, _LONGEST_PATH = 255, 4095
+"""Bytes in the name of a file, on every usual file system, and in a whole path, on Linux."""
+
 
 def expanded(path: str | os.PathLike[str]) -> Path:
     """Return a path that a user gave, with `~` and `~name` replaced by the home folder.
 
     Raises:
-        ConfigError: there is no such home folder, or the path has a null character.
+        ConfigError: there is no such home folder, or no file can have that name.
     """
     if "\0" in os.fspath(path):
         raise ConfigError(f"{os.fspath(path)!r} is no path: it has a null character.")
     try:
-        return Path(path).expanduser()
+        whole = Path(path).expanduser()
     except RuntimeError as error:
         raise ConfigError(f"{path} has no home folder to stand for ~: give the whole path.") from error
+    name, place = (max(len(os.fsencode(part)) for part in parts) for parts in (whole.parts or ("",), (whole,)))
+    if name > _LONGEST_NAME or place > _LONGEST_PATH:
+        what = f"a name of {name} bytes" if name > _LONGEST_NAME else f"{place} bytes"
+        raise ConfigError(
+            f"the path {str(path)[:40]}... has {what}; names have at most {_LONGEST_NAME} bytes, and whole paths "
+            f"{_LONGEST_PATH}. Give a shorter one."
+        )
+    return whole
 
 
 def cache_dir() -> Path:
@@ -98,11 +109,12 @@ def start_jax() -> None:
 
     try:
         jax.devices()
-    except RuntimeError as error:
+    except Exception as error:  # JAX raises RuntimeError, or a bare AssertionError for cuda without its plugin
         asked = os.environ.get("JAX_PLATFORMS") or jax.config.jax_platforms or "not set"
+        reason = " ".join(str(error).split()).rstrip(".") or "the platform is not installed"
         raise ConfigError(
-            f"JAX_PLATFORMS is {asked}, and JAX cannot start: {' '.join(str(error).split())}. Set JAX_PLATFORMS to a "
-            "platform that this machine has, such as cpu, or unset it; `zoo doctor` shows what JAX finds."
+            f"JAX_PLATFORMS is {asked}, and JAX cannot start: {reason}. Set JAX_PLATFORMS to a platform that this "
+            "machine has, such as cpu, or unset it; `zoo doctor` shows what JAX finds."
         ) from error
     if jax.config.jax_compilation_cache_dir is None and not cache_problem():
         jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "compiled"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
 import traceback
 from typing import NoReturn
@@ -17,7 +18,7 @@ def main() -> None:
     _speak_utf8()
     try:
         try:
-            _run(sys.argv[1:])
+            _run([_expanded(arg) for arg in sys.argv[1:]])
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
@@ -31,6 +32,12 @@ def main() -> None:
         # Errors of the system that no other place has put into words: a full disk, a path that is too long, a drive
         # that is gone.
         _fail(f"{error.filename}: {error.strerror}." if error.filename and error.strerror else f"{error}.")
+
+
+def _expanded(arg: str) -> str:
+    """Return an argument with ~ replaced where it begins a path that shells leave alone, as in `--out=~/run`."""
+    match = re.fullmatch(r"([\w.-]+=|@)?(~.*)", arg, re.DOTALL)
+    return (match[1] or "") + os.path.expanduser(match[2]) if match else arg
 
 
 def _fail(message: str) -> NoReturn:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -116,7 +115,7 @@ def check_run(run: str) -> None:
     """Raise if a run is a path that does not exist, or an image, before anything else is read."""
     from zoo.data.files import is_image
 
-    path = Path(run).expanduser()
+    path = settings.expanded(run)
     if "://" not in run and not path.exists():
         raise FetchError(f"there is no run {run!r}. Give a run directory, a saved model or hf://org/repo[@revision].")
     if is_image(path.name) and path.is_file():

@@ -127,7 +127,8 @@ def fit_to_data(model: Model, data: Splits, phases: Sequence[Phase], recipe: Rec
 
 def run_folder(model: Model, data: Splits, phases: Sequence[Phase], recipe: Recipe) -> Path:
     """Create the run directory and write its configuration; for a resumed run, compare it with the stored one."""
-    folder = settings.expanded(recipe.out) if recipe.out is not None else _new_folder(data.train.root.name, model.card.backbone)
+    new = recipe.out is None
+    folder = _new_folder(data.train.root.name, model.card.backbone) if new else settings.expanded(recipe.out)
     manifest = {name: Split.of(one) for name, one in zip(("train", "val", "test"), data.all, strict=False)}
     asked: dict[str, Any] = {
         "model": identity(model),

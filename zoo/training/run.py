@@ -26,6 +26,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from zoo import settings
 from zoo.errors import RunError, ZooError
 from zoo.models.model import Model
 from zoo.models.store import load
@@ -58,7 +59,7 @@ class Run:
     @classmethod
     def open(cls, folder: str | Path) -> Run:
         """Open a finished run. Raises `RunError` if the folder has none, or a file of it has changed."""
-        folder = Path(folder)
+        folder = settings.expanded(folder)
         if not finished(folder):
             raise RunError(f"{folder} has no finished run; continue it with --resume, or train one.")
         verify(folder / "metrics.json")

@@ -22,6 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from zoo import settings
 from zoo.data.dataset import Dataset
 from zoo.data.files import describe
 from zoo.data.layouts import looks_like
@@ -81,7 +82,7 @@ def reader_of(path: str | Path, format: str | None = None, kinds: Sequence[str] 
 
     Arguments and errors are those of `read`.
     """
-    path = Path(path).expanduser()
+    path = settings.expanded(path)
     named = FORMATS[format] if format else None
     if not path.exists():
         raise DataError(f"{path} does not exist. Give the folder or file of a dataset.")
