@@ -9,9 +9,14 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
+from zoo.text import printable
+
 
 class ZooError(Exception):
-    """Base of every error that zoo raises on purpose."""
+    """Base of every error that zoo raises on purpose. Its text is `printable`."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class UnknownNameError(ZooError, LookupError):

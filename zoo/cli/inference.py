@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from zoo import settings
 from zoo.cli import output
 from zoo.cli.adjusting import AdjustingCommand
 from zoo.cli.arguments import (
@@ -138,7 +139,7 @@ def predict(
     check_number("batch_size", batch_size, BATCH_SIZE)
     places, given = run_and_images(run, images, backbone)
     files = list_images(given, strict=False)
-    for folder in [path for path in (Path(place).expanduser() for place in given) if path.is_dir()]:
+    for folder in [path for path in (settings.expanded(place) for place in given) if path.is_dir()]:
         if remark := left_out(folder, files):
             output.note(remark)
     pictures = output.picture_files(files, out, given) if out else []
@@ -180,7 +181,7 @@ def export(
 
     check_run(run)
     target = out or Path(run) / f"export-{format.replace('/', '-')}"
-    print(write(load(run), target, format=format))
+    output.line(write(load(run), target, format=format))
 
 
 def register(app: typer.Typer) -> None:

@@ -18,7 +18,7 @@ from zoo.training.data import Data
 from zoo.training.evaluation import Evaluation, evaluate_source
 from zoo.training.loop import fit, stopping
 from zoo.training.options import configured
-from zoo.training.prepare import Splits, fit_to_data, make_phases, run_folder
+from zoo.training.prepare import Splits, fit_to_data, make_phases, run_folder, with_cache
 from zoo.training.run import Run, abandon, finished, write_history, write_metrics, write_tensorboard, writing
 from zoo.training.saving import TRAINED, write_best
 from zoo.training.session import Event, Session
@@ -54,12 +54,13 @@ def train(model: Model, data: Data, config: TrainConfig) -> Run:
     if model.adapter.training.backbone == "fixed":
         model.adapter.fitted(trial.train)  # its errors are more specific than those of the plan
     phases = make_phases(model, trial.train, recipe)
+    recipe, uncached = with_cache(model, phases, recipe)
     fitted = fit_to_data(model, read, phases, recipe)
     folder = run_folder(model, fitted, phases, recipe)
     if recipe.resume and finished(folder):
         return Run.open(folder)
     model.card = replace(model.card, notes=())  # the notes describe the weights that the model started from
-    session = Session(model, fitted.train, fitted.val, phases, recipe, folder, notes=fitted.notes)
+    session = Session(model, fitted.train, fitted.val, phases, recipe, folder, notes=(*uncached, *fitted.notes))
     if not fitted.decoded:
         session.later = Later(fitted.all[1:])
     try:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from zoo import settings
 from zoo.data import Dataset
 from zoo.data.check import checked
 from zoo.data.damage import readable
@@ -106,6 +107,19 @@ def make_phases(model: Model, train: Dataset, recipe: Recipe) -> tuple[Phase, ..
     return phases
 
 
+def with_cache(model: Model, phases: Sequence[Phase], recipe: Recipe) -> tuple[Recipe, tuple[str, ...]]:
+    """Return the options without the feature cache if it cannot be written, and a note that says so."""
+    if not recipe.cache or not any(assign(model, phase.rules).backbone_frozen for phase in phases):
+        return recipe, ()
+    if not (problem := settings.cache_problem()):
+        return recipe, ()
+    note = (
+        f"{problem}: features are not cached, so the backbone runs in every epoch. Set ZOO_CACHE to a directory that "
+        "can be written; --no-cache silences this note."
+    )
+    return replace(recipe, cache=False), (note,)
+
+
 def fit_to_data(model: Model, data: Splits, phases: Sequence[Phase], recipe: Recipe) -> Splits:
     """Adapt the model to the data, and return the data with the model's labels.
 
@@ -133,7 +147,8 @@ def fit_to_data(model: Model, data: Splits, phases: Sequence[Phase], recipe: Rec
 
 def run_folder(model: Model, data: Splits, phases: Sequence[Phase], recipe: Recipe) -> Path:
     """Create the run directory and write its configuration; for a resumed run, compare it with the stored one."""
-    folder = Path(recipe.out) if recipe.out is not None else _new_folder(data.train.root.name, model.card.backbone)
+    new = recipe.out is None
+    folder = _new_folder(data.train.root.name, model.card.backbone) if new else settings.expanded(recipe.out)
     manifest = {name: Split.of(one) for name, one in zip(("train", "val", "test"), data.all, strict=False)}
     asked: dict[str, Any] = {
         "model": identity(model),
