@@ -89,6 +89,12 @@ def check_boxes(dataset: Dataset, policy: Policy = "fix") -> tuple[Dataset, BoxR
     return corrected, report
 
 
+def faults_of(sample: Sample) -> tuple[tuple[Fault, ...], Boxes]:
+    """Return (all faults of the boxes of one image, the corrected boxes). The image's header is read."""
+    checked = _Check(sample, "fix")
+    return tuple(checked.faults), sample.target if checked.target is None else checked.target
+
+
 def _losses(before: Dataset, after: Dataset, dropped: Sequence[Dropped]) -> tuple[tuple[str, ...], str]:
     """Return (losses that `fix` refuses, their likely reason).
 

@@ -89,6 +89,16 @@ def check_masks(dataset: Dataset, policy: Policy = "fix") -> tuple[Dataset, Mask
     return replace(dataset, samples=samples, faults=()), report
 
 
+def faults_of(sample: Sample, classes: Sequence[str]) -> tuple[tuple[int, ...], tuple[Fault, ...]]:
+    """Return (class numbers that occur in one mask, all its faults).
+
+    Raises:
+        DataError: the mask or the header of its image cannot be read.
+    """
+    checked = _check(sample, tuple(classes), "error")
+    return tuple(np.flatnonzero(checked.counts).tolist()), tuple(checked.faults)
+
+
 class _Checked(NamedTuple):
     """Result of the check of one sample.
 

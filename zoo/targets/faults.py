@@ -1,4 +1,7 @@
-"""Faults of annotations and reports on them. `check_boxes` and `check_masks` find the faults."""
+"""Faults of annotations and reports on them. `check_boxes` and `check_masks` find the faults.
+
+`Check` describes a kind of finding of `zoo.check`; each kind of target has its own.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,9 @@ from zoo.errors import ConfigError, DataError, counted
 if TYPE_CHECKING:
     from zoo.data.dataset import Dataset
 
+Level = Literal["error", "warning", "note"]
+LEVELS: tuple[Level, ...] = ("error", "warning", "note")
+
 Policy = Literal["error", "fix", "drop"]
 POLICIES: tuple[Policy, ...] = ("error", "fix", "drop")
 ASPECT = 0.01
@@ -23,6 +29,23 @@ ENTRIES: Mapping[str, str] = {
     "stray": "of an image that is not listed",
 }
 """Faults that readers find: entries of an annotation file that cannot become samples. See `Dataset.faults`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A kind of finding of `zoo.check`.
+
+    Attributes:
+        name: unique, in lower case with hyphens, e.g. `box-outside`.
+        level: `error` spoils training or the metrics, `warning` is probably a mistake, `note` is often intended.
+        text: what was found, as a heading.
+        advice: what to do about it.
+    """
+
+    name: str
+    level: Level
+    text: str
+    advice: str
 
 
 @dataclass(frozen=True, slots=True)
