@@ -84,12 +84,6 @@ def test_a_file_that_is_there_twice_is_not_split(tmp_path):
             divide(data)
 
 
-def test_one_image_of_each_class_cannot_be_split():
-    samples = tuple(Sample(Path(f"{i}.png"), i, str(i)) for i in range(4))
-    with pytest.raises(DataError, match="one image of each of its 4 classes.*val/"):
-        split(Dataset(samples, tuple("abcd"), "class", "d", Path("d")))
-
-
 def test_bad_requests():
     for fraction in (0, 1, -0.1):
         with pytest.raises(ConfigError, match="fraction"):

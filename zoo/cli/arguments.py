@@ -79,9 +79,12 @@ def options(items: list[str] | None) -> dict[str, Any]:
         if not equals or not key:
             raise ConfigError(f"--set {item!r} is not KEY=VALUE, e.g. --set dropout=0.2.")
         try:
-            values[key] = json.loads(value)
+            parsed = json.loads(value)
         except ValueError:
-            values[key] = value
+            parsed = value
+        if key in values and values[key] != parsed:
+            raise ConfigError(f"{key} is given twice, as {values[key]!r} and as {parsed!r}. Give it once.")
+        values[key] = parsed
     return values
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from zoo.data.dataset import Dataset
 from zoo.data.unique import require_once
-from zoo.errors import ConfigError, DataError
+from zoo.errors import ConfigError
 
 
 def split(dataset: Dataset, fraction: float = 0.2, seed: int = 0) -> tuple[Dataset, Dataset]:
@@ -16,7 +16,7 @@ def split(dataset: Dataset, fraction: float = 0.2, seed: int = 0) -> tuple[Datas
 
     With one class per sample, each class is divided in the same proportion. With several labels, boxes or a mask per
     sample, the classes are divided one by one, rarest first. A class with at least two samples ends up in both splits
-    wherever that is possible. Targets without classes are divided at random.
+    wherever that is possible; `val` is empty if no class has two. Targets without classes are divided at random.
 
     Args:
         dataset: the samples to split.
@@ -25,7 +25,7 @@ def split(dataset: Dataset, fraction: float = 0.2, seed: int = 0) -> tuple[Datas
 
     Raises:
         ConfigError: `fraction` is out of range, or there are fewer than two samples.
-        DataError: two samples are the same file, which could then end up in both splits; or no class has two samples.
+        DataError: two samples are the same file, which could then end up in both splits.
     """
     if not 0 < fraction < 1:
         raise ConfigError(f"fraction is {fraction}; it must be between 0 and 1, e.g. 0.2.")
@@ -35,11 +35,6 @@ def split(dataset: Dataset, fraction: float = 0.2, seed: int = 0) -> tuple[Datas
     rng = np.random.Generator(np.random.PCG64(seed))
     if dataset.targets.exclusive:
         chosen = _stratified(dataset, fraction, rng)
-        if not len(chosen):
-            raise DataError(
-                f"{dataset.name} has one image of each of its {len(dataset)} classes, so none can be set aside for "
-                "validation. Add images, or give a split of their own for validation (val/)."
-            )
     elif dataset.targets.labelled:
         labels = _label_table(dataset)
         chosen = np.flatnonzero(_on_both_sides(_by_labels(labels, [1 - fraction, fraction], rng), labels) == 1)

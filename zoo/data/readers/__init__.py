@@ -65,6 +65,21 @@ def read(path: str | Path, format: str | None = None, kinds: Sequence[str] = ())
             twice with contradicting targets.
         UnknownNameError: `format` is unknown.
     """
+    path, module, named = reader_of(path, format, kinds)
+    splits = unified({name: _normalised(dataset) for name, dataset in module.read(path).items()})
+    doubts = getattr(module, "doubts", None)
+    if named and doubts and (note := doubts(path)):
+        splits = {name: replace(dataset, notes=(*dataset.notes, note)) for name, dataset in splits.items()}
+    if path.is_dir() and (note := left_out(path, files_of(splits.values()), getattr(module, "READS", TEXTS))):
+        splits = {name: replace(dataset, notes=(*dataset.notes, note)) for name, dataset in splits.items()}
+    return suited(splits, kinds)
+
+
+def reader_of(path: str | Path, format: str | None = None, kinds: Sequence[str] = ()) -> tuple[Path, Any, bool]:
+    """Return (the path, the reader of its format, whether the format was named rather than recognised).
+
+    Arguments and errors are those of `read`.
+    """
     path = Path(path).expanduser()
     named = FORMATS[format] if format else None
     if not path.exists():
@@ -72,13 +87,7 @@ def read(path: str | Path, format: str | None = None, kinds: Sequence[str] = ())
     if format is None and len(kinds) == 1:
         format = kind(kinds[0]).format or None
     module = named or (FORMATS[format] if format else _recognise(path, kinds))
-    splits = unified({name: _normalised(dataset) for name, dataset in module.read(path).items()})
-    doubts = getattr(module, "doubts", None)
-    if format and doubts and (note := doubts(path)):
-        splits = {name: replace(dataset, notes=(*dataset.notes, note)) for name, dataset in splits.items()}
-    if path.is_dir() and (note := left_out(path, files_of(splits.values()), getattr(module, "READS", TEXTS))):
-        splits = {name: replace(dataset, notes=(*dataset.notes, note)) for name, dataset in splits.items()}
-    return suited(splits, kinds)
+    return path, module, bool(format)
 
 
 def _normalised(dataset: Dataset) -> Dataset:

@@ -6,9 +6,17 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from zoo.targets.base import TargetKind
+from zoo.targets.faults import Check, Fault
 
 if TYPE_CHECKING:
-    from zoo.data.dataset import Dataset
+    from zoo.data.dataset import Dataset, Sample
+
+_NO_LABEL = Check(
+    "no-label",
+    "note",
+    "images without a label",
+    "Right for images that show none of the classes; otherwise label them.",
+)
 
 
 class Labels(TargetKind):
@@ -16,12 +24,16 @@ class Labels(TargetKind):
 
     name = "classes"
     labelled = True
+    checks = {"none": _NO_LABEL}
 
     def labels(self, target: Sequence[int]) -> tuple[int, ...]:
         return tuple(target)
 
     def used(self, dataset: Dataset) -> set[int]:
         return {index for sample in dataset for index in sample.target}
+
+    def examined(self, sample: Sample, classes: Sequence[str]) -> tuple[tuple[int, ...], tuple[Fault, ...]]:
+        return sample.target, () if sample.target else (Fault("none", sample.id, None, "", ""),)
 
     def mapped(self, target: Sequence[int], mapping: Sequence[int]) -> tuple[int, ...]:
         return tuple(mapping[index] for index in target)

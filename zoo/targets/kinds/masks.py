@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 from zoo.errors import DataError
 from zoo.targets.base import TargetKind
 from zoo.targets.check_masks import MaskReport, check_masks
-from zoo.targets.faults import Policy
+from zoo.targets.examine_masks import CHECKS, examine
+from zoo.targets.faults import Fault, Policy
 from zoo.targets.masks import MOST_CLASSES, Mask, painted
 
 if TYPE_CHECKING:
-    from zoo.data.dataset import Dataset
+    from zoo.data.dataset import Dataset, Sample
 
 
 class MasksKind(TargetKind):
@@ -22,6 +23,8 @@ class MasksKind(TargetKind):
     name = "masks"
     labelled = True
     made_from = ("boxes",)
+    checks = CHECKS
+    counted = "masks"
 
     def labels(self, target: Mask) -> tuple[int, ...]:
         return target.present()
@@ -43,6 +46,9 @@ class MasksKind(TargetKind):
 
     def checked(self, dataset: Dataset, policy: Policy) -> tuple[Dataset, MaskReport]:
         return check_masks(dataset, policy)
+
+    def examined(self, sample: Sample, classes: Sequence[str]) -> tuple[tuple[int, ...], tuple[Fault, ...]]:
+        return examine(sample, classes)
 
     def files(self, target: Mask) -> tuple[Path, ...]:
         return target.files
