@@ -31,6 +31,7 @@ LAYOUT = (
     "test.txt), or in train/, val/ and test/ (also valid/, validation/, dev/, eval/, Training/, test_set/ and the like)"
 )
 READS: tuple[str, ...] = ()
+ANY_FOLDER = True
 
 
 def detect(path: Path) -> bool:
