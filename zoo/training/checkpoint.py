@@ -18,8 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from zoo.disk import sha256, write_whole
 from zoo.errors import RunError
-from zoo.weights.disk import sha256, write_whole
 
 MANIFEST = "manifest.json"
 

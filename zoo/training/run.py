@@ -26,6 +26,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from zoo.disk import write_whole
 from zoo.errors import RunError, ZooError
 from zoo.models.model import Model
 from zoo.models.store import load
@@ -34,7 +35,6 @@ from zoo.training.checksums import seal, verify
 from zoo.training.manifest import NAME, Manifest, changes
 from zoo.training.manifest import read as read_manifest
 from zoo.training.manifest import write as write_manifest
-from zoo.weights.disk import write_whole
 
 PACKAGES = ("flax-zoo", "jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pillow", "simplejpeg")
 
@@ -59,10 +59,11 @@ class Run:
     def open(cls, folder: str | Path) -> Run:
         """Open a finished run. Raises `RunError` if the folder has none, or a file of it has changed."""
         folder = Path(folder)
+        if (folder / "metrics.json").is_file():
+            verify(folder / "metrics.json")
+            verify(folder / "metrics.jsonl")
         if not finished(folder):
             raise RunError(f"{folder} has no finished run; continue it with --resume, or train one.")
-        verify(folder / "metrics.json")
-        verify(folder / "metrics.jsonl")
         return cls(folder, load(folder), read_json(folder / "metrics.json"), read_lines(folder / "metrics.jsonl"))
 
 

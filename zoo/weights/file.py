@@ -24,8 +24,8 @@ from typing import Any, BinaryIO
 import ml_dtypes
 import numpy as np
 
+from zoo.disk import sha256, write_whole
 from zoo.errors import WeightsError
-from zoo.weights.disk import sha256, write_whole
 from zoo.weights.sniff import MAX_HEADER, require_safetensors
 
 __all__ = ["DESCRIPTION", "DTYPES", "SEAL", "Entry", "TensorFile", "content_digest", "read", "sha256", "write"]
