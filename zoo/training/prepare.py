@@ -9,6 +9,7 @@ from typing import Any
 
 from zoo.data import Dataset
 from zoo.data.check import checked
+from zoo.data.inspect.summary import summary
 from zoo.errors import ConfigError
 from zoo.models.model import Model
 from zoo.models.saved import identity
@@ -43,7 +44,9 @@ class Splits:
         train, val = training_splits(splits_by_name, recipe.val_fraction, recipe.seed)
         if "val" not in splits_by_name:
             notes = (f"the data has no validation split; {len(val)} of its images are set aside as one.", *notes)
-        return cls(train, val, splits_by_name.get("test"), tuple(notes))
+        test = splits_by_name.get("test")
+        named = {"train": train, "val": val} if test is None else {"train": train, "val": val, "test": test}
+        return cls(train, val, test, (*notes, summary(named)))
 
     @property
     def all(self) -> tuple[Dataset, ...]:
