@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -328,3 +329,40 @@ def test_missing_arguments(run):
     assert result.code == 2 and "DATA" in result.err.upper()
     result = run("train", "data", "--out", "x")
     assert result.code == 2 and "--backbone" in result.err
+
+
+def test_one_bad_file_is_one_bad_row(run, data: Path, tmp_path: Path):
+    """Everything else is predicted and written, the bad ones are named, and the exit code tells."""
+    model, folder, out = tmp_path / "model", tmp_path / "photos", tmp_path / "out"
+    zoo.save(zoo.create("tinynet", "classifier", labels=("disc", "frame"), pretrained=False), model)
+    draw_folder(folder, ("disc",), 7)
+    good = run("predict", model, folder, "--json", "--batch-size", "4")
+    assert good.code == 0
+    bad = {"1.png": b"<html>403</html>", "4.png": (folder / "disc" / "4.png").read_bytes()[:-40], "6.png": b""}
+    for name, content in bad.items():
+        (folder / "disc" / name).write_bytes(content)
+    os.mkfifo(folder / "disc" / "pipe.jpg")
+    absent = tmp_path / "absent.png"
+    result = run("predict", model, folder, absent, "--json", "--batch-size", "4", "--out", out)
+    assert result.code == 3
+    rows = {Path(row["file"]).name: row for row in json.loads(result.out)}
+    failed = {name for name, row in rows.items() if "error" in row}
+    assert list(rows) == [*(f"{i}.png" for i in range(7)), "pipe.jpg", "absent.png"]
+    assert failed == {*bad, "pipe.jpg", "absent.png"}
+    lines = [line for line in result.err.splitlines() if line.startswith("failed: ")]
+    assert [Path(line.split()[1]).name for line in lines] == ["1.png", "4.png", "6.png", "pipe.jpg", "absent.png"]
+    assert "named pipe" in rows["pipe.jpg"]["error"] and "5 of 9 images could not be predicted" in result.err
+    for row in json.loads(good.out):
+        if (name := Path(row["file"]).name) not in failed:
+            assert rows[name]["label"] == row["label"] and rows[name]["score"] == pytest.approx(row["score"], rel=1e-5)
+    assert [Path(row["file"]).name for row in json.loads((out / "failed.json").read_text())] == sorted(
+        failed - {"absent.png"}
+    ) + ["absent.png"]
+    assert len(json.loads((out / "predictions.json").read_text())) == 4
+    table = run("predict", model, folder)
+    assert table.code == 3 and table.out.count(".png") == 4
+    again = run("predict", model, folder / "disc" / "0.png", "--out", out)
+    assert again.code == 0 and not (out / "failed.json").exists()
+    nothing = run("predict", model, folder / "disc" / "1.png", absent, "--out", tmp_path / "none")
+    mistake(nothing, "none of the 2 images could be predicted", "1.png")
+    assert not (tmp_path / "none").exists()

@@ -145,6 +145,8 @@ def test_pycocotools_gets_the_figures_that_zoo_gets(run: Run, tmp_path: Path) ->
     """The categories' numbers are neither from 1 nor in the order of the labels, those of the images from 700."""
     folder = write_coco(drawn(tmp_path / "photos", 8, start=100), tmp_path / "photos", 700, (7, 90, 3))
     found = zoo.evaluate(run.model, folder, batch_size=8, predictions=True)
+    with pytest.raises(ConfigError, match="`width` cannot be changed on a trained model"):
+        zoo.evaluate(run.model, folder, width=8)
     results = run.model.adapter.results(found.predictions, found.dataset)
     assert results["categories"] == [{"id": id, "name": name} for id, name in zip((7, 90, 3), LABELS, strict=True)]
     rows = results["predictions"]
@@ -588,13 +590,17 @@ def test_images_of_equal_names_keep_their_paths(command: Any, tmp_path: Path) ->
     for folder in ("photos/cam1", "photos/cam2/night"):
         drawn(tmp_path / folder, 1)
     zoo.save(create(), tmp_path / "model")
-    photos, every = tmp_path / "photos", ("--set", "score_threshold=0")
+    photos, every = tmp_path / "photos", ("--score-threshold=0", "--max-detections", 3)
     code, _, err = command("predict", tmp_path / "model", photos, *every, "--out", tmp_path / "out")
     assert code == 0 and str(tmp_path / "out" / "**" / "*.png") in err, err
     written = {file.relative_to(tmp_path / "out").as_posix() for file in (tmp_path / "out").rglob("*.png")}
     assert written == {"cam1/0.png", "cam2/night/0.png"}
     rows = json.loads((tmp_path / "out" / "predictions.json").read_text())
-    assert {row["image_id"] for row in rows} == {"cam1/0.png", "cam2/night/0.png"}
+    assert [row["image_id"] for row in rows] == 3 * ["cam1/0.png"] + 3 * ["cam2/night/0.png"]
+    code, _, err = command("predict", tmp_path / "model", photos, "--score-threshold", 2)
+    assert code == 2 and "score_threshold" in err and "below 1" in err
+    code, _, err = command("predict", tmp_path / "model", photos, "--tta-flip")
+    assert code == 2 and "`tta_flip` cannot be changed on a trained model. Options that can: pre_nms" in err
 
 
 def test_data_with_boxes_choose_the_detector(command: Any, tmp_path: Path) -> None:

@@ -334,7 +334,12 @@ def test_yolo_without_names_and_with_polygons(tmp_path):
     ("text", "said"),
     [
         ("0 0.5 0.5 0.2\n", "line 1 is '0 0.5 0.5 0.2'; it must be"),
-        ("0 0.5 0.5 0.2 0.2\n0 0.5 0.5 0.2 0.2 0.9\n", "line 2"),
+        ("0 0.5 0.5 0.2 0.2\n0 0.5 0.5 0.2 0.2 nan\n", "line 2"),
+        ("0 0,5 0,5 0,2 0,2\n", "line 1 is '0 0,5 0,5.*with decimal points"),
+        ("0;0,5;0,5;0,2;0,2\n", "line 1 is '0;0,5.*with decimal points"),
+        ("0 0.5 0.5 0.2 0.2\n10000000000 0.5 0.5 0.2 0.2\n", "line 2: the class number is 10000000000; it must be"),
+        ("1e300 0.5 0.5 0.2 0.2\n", "line 1: the class number is 1000"),
+        ("inf 0.5 0.5 0.2 0.2\n", "line 1"),
         ("0.5 0.5 0.5 0.2 0.2\n", "line 1"),
         ("cat 0.5 0.5 0.2 0.2\n", "line 1 is 'cat.*only numbers"),
         ("nan 0.5 0.5 0.2 0.2\n", "line 1"),

@@ -39,6 +39,14 @@ Set = Annotated[
 Format = Annotated[
     str, typer.Option("--format", help="Dataset format, see `zoo list formats`. Default: detected from the files.")
 ]
+IgnoreTensors = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--ignore-tensors",
+        metavar="PATTERN",
+        help="Tensors of the weights to leave out, such as 'criterion.*'; may be repeated.",
+    ),
+]
 AcceptLicense = Annotated[
     bool, typer.Option("--accept-license", help="Use weights even if their licence forbids commercial use.")
 ]
@@ -56,6 +64,7 @@ _FLAGS = {
     "dtype": "--dtype",
     "weights": "--weights",
     "seed": "--seed",
+    "ignore_tensors": "--ignore-tensors",
     "accept_license": "--accept-license",
     "pretrained": "--scratch",
 }
@@ -70,9 +79,12 @@ def options(items: list[str] | None) -> dict[str, Any]:
         if not equals or not key:
             raise ConfigError(f"--set {item!r} is not KEY=VALUE, e.g. --set dropout=0.2.")
         try:
-            values[key] = json.loads(value)
+            parsed = json.loads(value)
         except ValueError:
-            values[key] = value
+            parsed = value
+        if key in values and values[key] != parsed:
+            raise ConfigError(f"{key} is given twice, as {values[key]!r} and as {parsed!r}. Give it once.")
+        values[key] = parsed
     return values
 
 
@@ -120,6 +132,7 @@ def model_of(
     dtype: str,
     image_size: int | None,
     accept_license: bool,
+    ignore_tensors: list[str] | None = None,
 ) -> Model:
     """Load the model of a run or, with a backbone, create one. Its notes are printed."""
     import zoo
@@ -127,6 +140,7 @@ def model_of(
     settings.keep_compiled_programs()
     if not backbone:
         of_the_run = {"weights": weights, "task": task, "image size": image_size, "dtype": dtype != "float32" and dtype}
+        of_the_run["ignore tensors"] = ignore_tensors
         if given := next((name for name, value in of_the_run.items() if value), None):
             flag = f"--{given.replace(' ', '-')}"
             raise ConfigError(f"{flag} needs --backbone; a run already has its {given}.")
@@ -136,7 +150,12 @@ def model_of(
             output.note(note)
         return model.adjusted(**options(set_)) if set_ else model
     chosen = model_options(
-        set_, weights=weights or None, image_size=image_size, dtype=dtype, accept_license=accept_license
+        set_,
+        weights=weights or None,
+        image_size=image_size,
+        dtype=dtype,
+        accept_license=accept_license,
+        ignore_tensors=ignore_tensors or (),
     )
     model = zoo.create(backbone, task, **chosen)
     for note in model.card.notes:

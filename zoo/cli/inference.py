@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from zoo.cli import output
+from zoo.cli.adjusting import AdjustingCommand
 from zoo.cli.arguments import (
     AcceptLicense,
     Annotations,
     Backbone,
     Dtype,
     Format,
+    IgnoreTensors,
     Json,
     Set,
     Size,
@@ -28,12 +29,9 @@ from zoo.cli.arguments import (
     task_for,
     task_of,
 )
+from zoo.cli.results import SOME_FAILED, Results, write_json
 from zoo.errors import ConfigError, counted
 from zoo.numbers import BATCH_SIZE, check_number
-
-if TYPE_CHECKING:
-    from zoo.data import Dataset
-    from zoo.models.model import Model
 
 
 def evaluate(
@@ -60,6 +58,7 @@ def evaluate(
         ),
     ] = None,
     accept_license: AcceptLicense = False,
+    ignore_tensors: IgnoreTensors = None,
     as_json: Json = False,
 ) -> None:
     """Print the metrics of a model on DATA.
@@ -74,7 +73,7 @@ def evaluate(
         raise ConfigError("give RUN and DATA, or --backbone NAME [--weights SOURCE] and DATA.")
     from zoo.training.data import evaluation_split
 
-    common = (set_, dtype, image_size, accept_license)
+    common = (set_, dtype, image_size, accept_license, ignore_tensors)
     before = saved_model(weights) if backbone else None
     model = None if backbone else model_of(places[0], backbone, weights, task, *common)
     kinds = model.adapter.targets_from if model else kinds_of(task)
@@ -90,7 +89,7 @@ def evaluate(
         predictions=out is not None,
     )
     if out is not None:
-        for file in _write_json(model.adapter.results(evaluation.predictions, evaluation.dataset), out):
+        for file in write_json(model.adapter.results(evaluation.predictions, evaluation.dataset), out):
             output.note(f"written: {file}")
     for note in evaluation.notes:
         output.note(note)
@@ -120,9 +119,12 @@ def predict(
         ),
     ] = None,
     accept_license: AcceptLicense = False,
+    ignore_tensors: IgnoreTensors = None,
     as_json: Json = False,
 ) -> None:
     """Predict labels, boxes or masks for images.
+
+    An image that cannot be predicted does not stop the others: it is named, and the exit code is 3.
 
     Usage: `zoo predict RUN IMAGE [IMAGE ...]`, or `zoo predict IMAGE --backbone NAME --weights SOURCE`.
     """
@@ -132,79 +134,30 @@ def predict(
 
     check_number("batch_size", batch_size, BATCH_SIZE)
     places, given = run_and_images(run, images, backbone)
-    files = list_images(given)
+    files = list_images(given, strict=False)
     for folder in [path for path in (Path(place).expanduser() for place in given) if path.is_dir()]:
         if remark := left_out(folder, files):
             output.note(remark)
     pictures = output.picture_files(files, out, given) if out else []
     task = task or (task_of(backbone, weights) if backbone else "")
-    model = model_of(places[0], backbone, weights, task, set_, dtype, image_size, accept_license)
+    model = model_of(places[0], backbone, weights, task, set_, dtype, image_size, accept_license, ignore_tensors)
     rasters = {name: output.picture_files(files, out / name, given) for name in model.adapter.rasters} if out else {}
-    predictions = model.predict(files, batch_size=batch_size)
-
+    results = Results(model, files, out, pictures, rasters)
+    for row in model.predict_each(files, batch_size=batch_size):
+        results.add(row)
+    if len(results.errors) == len(files):
+        raise results.failure()
     if out is not None:
-        data = as_images(files, given)
-        for file in _write_results(model, predictions, files, pictures, rasters, out, data):
+        for file in results.write(as_images(files, given)):
             output.note(f"written: {file}")
     if as_json:
-        from zoo.models.task.output import plain
-
-        rows = [plain(one) for one in predictions]
-        for i, row in enumerate(rows if rasters else ()):
-            row["written"] = {name: str(targets[i]) for name, targets in rasters.items()}
-        output.print_json(rows)
-        return
-    table = model.adapter.table(predictions)
-    output.print_table(table.columns, table.rows, right=table.right)
-
-
-def _write_json(results: Mapping[str, Any], out: Path) -> list[Path]:
-    """Write each value as NAME.json and return the files."""
-    from zoo.errors import RunError
-    from zoo.weights.disk import write_whole
-
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        for name, values in results.items():
-            write_whole(out / f"{name}.json", [output.json_text(values).encode()])
-    except OSError as error:
-        raise RunError(f"{out} cannot be written: {error.strerror or error}.") from error
-    return [out / f"{name}.json" for name in results]
-
-
-def _write_results(
-    model: Model,
-    predictions: Sequence[Any],
-    files: Sequence[Path],
-    pictures: Sequence[Path],
-    rasters: Mapping[str, Sequence[Path]],
-    out: Path,
-    data: Dataset,
-) -> list[Path]:
-    """Write predictions. Returns the JSON files, and one glob for each folder of pictures and rasters."""
-    from PIL import Image
-
-    from zoo.data import decode
-    from zoo.errors import RunError
-
-    written, drawn = _write_json(model.adapter.results(predictions, data), out), False
-    try:
-        for name, targets in rasters.items():
-            for prediction, target in zip(predictions, targets, strict=True):
-                target.parent.mkdir(parents=True, exist_ok=True)
-                model.adapter.rasters[name](prediction).save(target)
-        for file, prediction, target in zip(files, predictions, pictures, strict=True):
-            picture = model.adapter.picture(decode(file), prediction)
-            if picture is None:
-                break
-            target.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(picture).save(target, compress_level=3)
-            drawn = True
-    except OSError as error:
-        raise RunError(f"{out} cannot be written: {error.strerror or error}.") from error
-    folders = [*([(out, pictures)] if drawn else []), *((out / name, targets) for name, targets in rasters.items())]
-    deep = {folder for folder, targets in folders if any(target.parent != folder for target in targets)}
-    return [*written, *(folder / "**" / "*.png" if folder in deep else folder / "*.png" for folder, _ in folders)]
+        output.print_json(results.plain())
+    else:
+        table = model.adapter.table(results.predictions)
+        output.print_table(table.columns, table.rows, right=table.right)
+    if results.errors:
+        output.note(f"{len(results.errors)} of {counted(len(files), 'image')} could not be predicted.")
+        raise typer.Exit(SOME_FAILED)
 
 
 def export(
@@ -229,5 +182,6 @@ def export(
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the app."""
-    for command in (evaluate, predict, export):
-        app.command(command.__name__)(command)
+    for command in (evaluate, predict):
+        app.command(command.__name__, cls=AdjustingCommand)(command)
+    app.command()(export)

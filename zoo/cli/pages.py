@@ -111,7 +111,8 @@ def task(entry: Entry, entries: Entries) -> None:
         print("\nOptions (--set OPTION=VALUE)")
     for name, option in entry.get("options", {}).items():
         print(f"\n  {name} = {shown(option['default'])}    accepted: {option['accepted']}")
-        print(textwrap.fill(option["description"], 100, initial_indent=" " * 6, subsequent_indent=" " * 6))
+        text = option["description"] + " Can be changed on a trained model." * option["adjustable"]
+        print(textwrap.fill(text.strip(), 100, initial_indent=" " * 6, subsequent_indent=" " * 6))
     _citation(entry)
 
 

@@ -13,6 +13,7 @@ from zoo.cli.arguments import (
     AcceptLicense,
     Backbone,
     Dtype,
+    IgnoreTensors,
     Json,
     Set,
     Size,
@@ -49,6 +50,7 @@ def train(
     dtype: Dtype = "float32",
     image_size: Size = None,
     accept_license: AcceptLicense = False,
+    ignore_tensors: IgnoreTensors = None,
     as_json: Json = False,
     **flags: Any,
 ) -> None:
@@ -63,6 +65,7 @@ def train(
         dtype=dtype,
         seed=chosen["seed"],
         accept_license=accept_license,
+        ignore_tensors=ignore_tensors or (),
     )
     _refuse_occupied(out, chosen["resume"])
     config = TrainConfig(out=out, **chosen)

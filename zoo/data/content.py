@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo.errors import DataError
+from zoo.reading import kind_of
 
 if TYPE_CHECKING:
     from zoo.data.dataset import Dataset
@@ -51,7 +52,10 @@ def content(path: str | os.PathLike[str]) -> Content:
         OSError: the file cannot be read.
     """
     place = os.path.abspath(path)
-    before = _state(os.stat(place))
+    status = os.stat(place)
+    if kind := kind_of(status.st_mode):
+        raise OSError(f"it is {kind}, not a regular file")
+    before = _state(status)
     if (found := _known.get(place)) and found[0] == before:
         return found[1]
     with open(place, "rb") as stream:

@@ -12,6 +12,7 @@ from zoo.data.content import fingerprint, rows
 from zoo.errors import DataError
 from zoo.targets import TargetKind
 from zoo.targets import kind as kind_of
+from zoo.targets.faults import Fault
 
 Kind = str
 """Name of a kind of target, known to `zoo.targets.kind`. Targets of an unknown kind are passed on unchanged."""
@@ -49,6 +50,8 @@ class Dataset:
         notes: remarks of the reader, shown to the user: files left out, class names that are nearly the same.
         category_ids: identifier of each class in the annotation file (COCO's category `id`), None for a class that
             the file lacks. Empty if the format has no such identifiers.
+        faults: entries of the annotation files that are no samples, e.g. images that do not exist. The check of the
+            annotations reports them and applies its policy.
     """
 
     samples: tuple[Sample, ...]
@@ -58,6 +61,7 @@ class Dataset:
     root: Path
     notes: tuple[str, ...] = field(default=(), compare=False)
     category_ids: tuple[int | None, ...] = ()
+    faults: tuple[Fault, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         """Raise `DataError` if two samples share an id, or a target refers to a class that does not exist."""

@@ -46,6 +46,8 @@ def decode(
     channels: Channels = "RGB",
     on_corrupt: OnCorrupt = "error",
     max_pixels: int = MAX_PIXELS,
+    *,
+    name: str = "image data",
 ) -> np.ndarray:
     """Return the pixels of an image, upright: uint8 (height, width, channels). An animation gives its first frame.
 
@@ -57,6 +59,7 @@ def decode(
             decodes; a truncated file is refused nevertheless.
         max_pixels: larger images are refused by their header, before memory is allocated. Above the default,
             Pillow's own limit (`PIL.Image.MAX_IMAGE_PIXELS`) must be raised too.
+        name: what bytes are called in errors.
 
     Raises:
         UnreadableError: the file is missing, no regular file, empty, not an image, damaged or too large, or reading it
@@ -67,10 +70,26 @@ def decode(
         raise ConfigError(f"channels is {channels!r}; accepted: RGB, L, RGBA (prepare converts to BGR).")
     if on_corrupt not in ("error", "lenient"):
         raise ConfigError(f"on_corrupt is {on_corrupt!r}; accepted: error, lenient.")
-    data, name = _load(source)
+    if not isinstance(source, bytes):
+        source, name = read_file(source), str(source)
+    if not source:
+        raise UnreadableError(name, "is empty (0 bytes); remove it or download it again.")
     try:
-        pixels, orientation = _jpeg(data, on_corrupt, max_pixels) or _pillow(data, channels, max_pixels)
+        pixels, orientation = _jpeg(source, on_corrupt, max_pixels) or _pillow(source, channels, max_pixels)
         return np.ascontiguousarray(upright(_convert(pixels, channels), orientation))
+    except BadImage as error:
+        raise UnreadableError(name, str(error)) from error.__cause__
+
+
+def pixels_of(image: Image.Image, name: str = "the image") -> np.ndarray:
+    """Return the pixels of a Pillow image as `decode` returns those of its file: uint8 (height, width, 3), upright.
+
+    Raises:
+        UnreadableError: its file is damaged or too large.
+    """
+    try:
+        pixels, orientation = _loaded(image, "RGB", MAX_PIXELS)
+        return np.ascontiguousarray(upright(_convert(pixels, "RGB"), orientation))
     except BadImage as error:
         raise UnreadableError(name, str(error)) from error.__cause__
 
@@ -81,15 +100,6 @@ def suffixes() -> frozenset[str]:
     Image.init()
     readable = {*Image.OPEN, "MPO"} - _NO_PICTURES
     return frozenset(suffix for suffix, format in Image.registered_extensions().items() if format in readable)
-
-
-def _load(source: str | Path | bytes) -> tuple[bytes, str]:
-    """Return the bytes of a file, and its name for errors."""
-    name = "image data" if isinstance(source, bytes) else str(source)
-    data = source if isinstance(source, bytes) else read_file(source)
-    if not data:
-        raise UnreadableError(name, "is empty (0 bytes); remove it or download it again.")
-    return data, name
 
 
 def _jpeg(data: bytes, on_corrupt: OnCorrupt, max_pixels: int) -> tuple[np.ndarray, int] | None:
@@ -166,10 +176,7 @@ def _pillow(data: bytes, channels: Channels, max_pixels: int) -> tuple[np.ndarra
     """Return pixels and orientation of any image that Pillow reads."""
     try:
         with Image.open(io.BytesIO(data)) as image:
-            check_size(*image.size, max_pixels)
-            image.load()
-            # Read the orientation after loading: Pillow rotates a TIFF itself while loading, and drops its tag.
-            return _to_array(image, channels), orientation_of(image)
+            return _loaded(image, channels, max_pixels)
     except Image.UnidentifiedImageError:
         start = data[:16].decode("latin-1").strip()
         raise BadImage(f"is not an image of a known format; it starts with {start!r}.") from None
@@ -181,14 +188,26 @@ def _pillow(data: bytes, channels: Channels, max_pixels: int) -> tuple[np.ndarra
         raise BadImage(f"is damaged or of an unsupported kind: {type(error).__name__}: {error}.") from error
 
 
+def _loaded(image: Image.Image, channels: Channels, max_pixels: int) -> tuple[np.ndarray, int]:
+    """Return pixels and orientation of an opened image."""
+    check_size(*image.size, max_pixels)
+    try:
+        image.load()
+    except Exception as error:
+        raise BadImage(f"is damaged or of an unsupported kind: {type(error).__name__}: {error}.") from error
+    # Read the orientation after loading: Pillow rotates a TIFF itself while loading, and drops its tag.
+    return _to_array(image, channels), orientation_of(image)
+
+
 def _to_array(image: Image.Image, channels: Channels) -> np.ndarray:
     """Return the pixels of a loaded Pillow image of any mode, with 1, 3 or 4 channels."""
     if image.mode.startswith("I") or image.mode == "F":
         return _to_8_bits(np.asarray(image))[..., None]
     if image.mode in ("1", "L"):
         return np.asarray(image.convert("L"))[..., None]
-    if channels != "RGBA":
-        image.info.pop("transparency", None)  # dropped anyway; Pillow would warn about it
+    if channels != "RGBA" and "transparency" in image.info:
+        image = image.copy()  # it may be the caller's own
+        image.info.pop("transparency")  # dropped anyway; Pillow would warn about it
     return np.asarray(image.convert("RGBA" if channels == "RGBA" else "RGB"))
 
 

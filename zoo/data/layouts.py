@@ -11,7 +11,8 @@ from pathlib import Path
 from PIL import Image
 
 from zoo.data.files import is_image, subfolders, walk_text
-from zoo.data.pairs import SEGMENTED, annotated, bare, split_folders
+from zoo.data.mask_names import beside, image_keys, mask_keys
+from zoo.data.pairs import SEGMENTED, annotated, split_folders
 from zoo.errors import DataError
 from zoo.image_header import image_size
 
@@ -63,7 +64,7 @@ def looks_like(path: Path) -> str:
     """Return the evidence for boxes or masks in a folder, as a sentence; empty if there is none.
 
     Evidence is, in this order: annotation folders beside image folders, files and folders of well-known tools, a text
-    file beside most images, and a folder with a mask for each image of another folder.
+    file or a mask beside most images, and a folder with a mask for each image of another folder.
     """
     if annotated(path):
         return "annotation folders lie beside image folders"
@@ -77,11 +78,14 @@ def looks_like(path: Path) -> str:
                 return f"a folder is called {folder.name}, as in {tool}'s layout"
         stems: dict[Path, dict[str, str]] = {}
         for folder in folders:
-            stems[folder], beside = _stems(folder)
-            for suffix, count in beside.items():
+            stems[folder], annotated_images = _stems(folder)
+            for suffix, count in annotated_images.items():
                 if count and 2 * count >= len(stems[folder]):
                     place = folder.relative_to(path)
                     return f"in {place}/ {count} of {len(stems[folder])} images have a {suffix} file of the same name"
+            if mask := _mask_beside(stems[folder]):
+                place = folder.relative_to(path)
+                return f"in {place}/ images have masks beside them, e.g. {os.path.basename(mask)}"
         if len(folders) <= _MOST_FOLDERS and (pair := _pair(stems)):
             images, masks = pair
             return f"{masks.relative_to(path)}/ seems to hold a mask for each image in {images.relative_to(path)}/"
@@ -102,21 +106,36 @@ def _stems(folder: Path) -> tuple[dict[str, str], dict[str, int]]:
     return images, {suffix: len(names & images.keys()) for suffix, names in texts.items()}
 
 
+def _mask_beside(stems: Mapping[str, str]) -> str:
+    """Return a mask of another image in the same folder if at least half of the images have one; else nothing."""
+    owners = beside(stems)
+    if 2 * len(owners) < len(stems) - len(owners) or not owners:
+        return ""
+    some = [(stems[image], stems[mask]) for mask, image in _some(sorted(owners.items()))]
+    return some[0][1] if _look_like_masks(some, named=True) else ""
+
+
 def _pair(stems: Mapping[Path, Mapping[str, str]]) -> tuple[Path, Path] | None:
     """Return (image folder, mask folder) if a folder seems to hold the masks of another; else None."""
+    images_by_key = {folder: image_keys(names) for folder, names in stems.items()}
+    masks_by_key = {folder: {key: name for name in names for key in mask_keys(name)} for folder, names in stems.items()}
     for images, masks in permutations(stems, 2):
         if _named_like_masks(images):
             continue
         # Cheap test first: most file names must match. Only then are a few pairs opened and compared.
-        renamed = {bare(name, stems[images]): file for name, file in stems[masks].items()}
-        common = sorted(renamed.keys() & stems[images].keys())
-        if len(common) < max(2, _COMMON * max(len(stems[images]), len(stems[masks]))):
+        keys = images_by_key[images].keys() & masks_by_key[masks].keys()
+        mask_of = {images_by_key[images][key]: masks_by_key[masks][key] for key in sorted(keys)}
+        if len(mask_of) < max(2, _COMMON * max(len(stems[images]), len(stems[masks]))):
             continue
-        chosen = common[:: -(-len(common) // _COMPARED_PAIRS)]
-        pairs = [(stems[images][name], renamed[name]) for name in chosen]
+        pairs = [(stems[images][name], stems[masks][mask]) for name, mask in _some(sorted(mask_of.items()))]
         if _look_like_masks(pairs, named=_named_like_masks(masks)):
             return images, masks
     return None
+
+
+def _some(pairs: Sequence[tuple[str, str]]) -> Sequence[tuple[str, str]]:
+    """Return a few pairs, about evenly spaced."""
+    return pairs[:: -(-len(pairs) // _COMPARED_PAIRS)]
 
 
 def _named_like_masks(folder: Path) -> bool:

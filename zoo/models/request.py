@@ -35,13 +35,20 @@ class Request:
     dtype: str = "float32"
     seed: int = 0
     accept_license: bool = False
+    ignore_tensors: Sequence[str] = ()
     config: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         labels, count = self.labels, self.num_classes
+        patterns = (self.ignore_tensors,) if isinstance(self.ignore_tensors, str) else tuple(self.ignore_tensors)
+        object.__setattr__(self, "ignore_tensors", patterns)
         if self.weights and not self.pretrained:
             raise ConfigError(
                 f"weights={self.weights!r} and pretrained=False (--scratch) contradict each other: give one of them."
+            )
+        if patterns and not self.pretrained:
+            raise ConfigError(
+                "ignore_tensors (--ignore-tensors) needs weights, but pretrained=False (--scratch) loads none."
             )
         if self.dtype not in DTYPES:
             raise unknown_name("dtype", self.dtype, DTYPES)

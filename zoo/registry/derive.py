@@ -63,10 +63,14 @@ def _preprocess(value: Preprocess) -> dict[str, Any]:
 
 
 def _adapter_options(adapter: type) -> dict[str, dict[str, Any]]:
-    """Option name -> its description, accepted values and default. Internal options are left out; so is None."""
+    """Option name -> its description, accepted values, default, and whether it can be changed on a trained model.
+
+    Internal options are left out; so are a default of None and what is not so.
+    """
     options = {}
     for option in task_options(adapter).values():
         said = {"description": option.description, "accepted": option.accepted, "point": option.point}
+        said |= {"adjustable": option.name in getattr(adapter, "adjustable", ())}
         if not option.hidden and option.name != "labels":
             default = {} if option.default is None else {"default": option.default}
             options[option.name] = {name: text for name, text in said.items() if text} | default

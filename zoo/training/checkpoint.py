@@ -18,8 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from zoo.disk import sha256, write_whole
 from zoo.errors import RunError
-from zoo.weights.disk import sha256, write_whole
 
 MANIFEST = "manifest.json"
 
@@ -60,8 +60,7 @@ class Checkpoints:
                 checkpointer.wait_until_finished()
             files = {str(p.relative_to(target)): sha256(p) for p in sorted(target.rglob("*")) if p.is_file()}
             manifest = {"step": step, "position": dict(position), "files": files}
-            text = json.dumps({**manifest, "digest": _digest(manifest)}, indent=1)
-            write_whole(target / MANIFEST, [text.encode()])
+            write_whole(target / MANIFEST, [json.dumps(sealed(manifest), indent=1).encode()])
         except (OSError, ValueError, RuntimeError) as error:
             shutil.rmtree(target, ignore_errors=True)
             raise RunError(
@@ -104,7 +103,7 @@ def _damage(target: Path) -> str:
     """Return what is wrong with the files of a checkpoint; empty if it is intact."""
     try:
         manifest = json.loads((target / MANIFEST).read_text("utf-8"))
-        if manifest.pop("digest") != _digest(manifest):
+        if not intact(manifest):
             return "its manifest has changed"
         for name, digest in manifest["files"].items():
             if not (target / name).is_file():
@@ -116,8 +115,18 @@ def _damage(target: Path) -> str:
     return ""
 
 
-def _digest(manifest: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+def sealed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return JSON values with their own digest, which `intact` compares."""
+    return {**values, "digest": _digest(values)}
+
+
+def intact(values: Mapping[str, Any]) -> bool:
+    """Return whether values from `sealed` are unchanged."""
+    return values["digest"] == _digest({name: value for name, value in values.items() if name != "digest"})
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def read(target: Path, like: Any) -> Any:

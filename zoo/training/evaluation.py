@@ -145,9 +145,21 @@ def evaluate_batches(
     return replace(evaluation, predictions=[predicted[row] for row in sorted(predicted)])
 
 
-def evaluate_source(model: Model, source: Source) -> Evaluation:
-    """Evaluate a model over one epoch of a source."""
-    return evaluate_batches(model, source.dataset, source.epoch(0))
+def evaluate_source(model: Model, source: Source, between: Callable[[], None] = lambda: None) -> Evaluation:
+    """Evaluate a model over one epoch of a source.
+
+    Args:
+        model: the model.
+        source: the data.
+        between: called before each batch; it may raise to end the evaluation.
+    """
+
+    def watched() -> Iterable[Mapping[str, Any]]:
+        for batch in source.epoch(0):
+            between()
+            yield batch
+
+    return evaluate_batches(model, source.dataset, watched())
 
 
 def evaluate(
@@ -160,6 +172,7 @@ def evaluate(
     annotations: Policy = "fix",
     predictions: bool = False,
     progress: Callable[[int, int], None] | None = None,
+    **options: Any,
 ) -> Evaluation:
     """Evaluate a model on data.
 
@@ -173,12 +186,16 @@ def evaluate(
         predictions: Whether to return the prediction for each image as well, see `Evaluation.predictions`;
             `adapter.results` converts them to formats of other programs.
         progress: Called with (images done, images in all).
+        **options: Prediction options for this evaluation only, see `Model.adjusted`.
 
     Raises:
         DataError: The data has classes that the model lacks.
+        ConfigError: An option cannot be changed on a trained model.
     """
     check_number("batch_size", batch_size, BATCH_SIZE)
     model = as_model(model)
+    if options:
+        model = model.adjusted(**options)
     parts = splits(data, format, model.adapter.targets_from)
     part, notes = checked({"": evaluation_split(parts, split)}, annotations)
     dataset = relabelled(part[""], model)

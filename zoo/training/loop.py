@@ -17,6 +17,7 @@ import numpy as np
 import optax
 from flax import nnx
 
+from zoo.errors import RunError
 from zoo.models.model import Model
 from zoo.training.evaluation import Evaluation, evaluate_source
 from zoo.training.phase_sources import Sources, augments, open_sources, training_images
@@ -24,8 +25,8 @@ from zoo.training.plan import Phase
 from zoo.training.precondition import affine_maps, precondition, started, with_statistics
 from zoo.training.remarks import never_predicted, slow_average, still_metric, unpredicted_text
 from zoo.training.rules import Assignment, assign
-from zoo.training.run import scalars, write_history
-from zoo.training.saving import keep_if_best, restore, save_checkpoint
+from zoo.training.run import scalars, write_history, writing
+from zoo.training.saving import keep_if_best, read_trained, restore, save_checkpoint, write_best, write_trained
 from zoo.training.schedules import schedule
 from zoo.training.session import Event, Interrupted, Place, Session, diverged, finite_losses
 from zoo.training.sources import Source, joined
@@ -54,11 +55,18 @@ def fit(session: Session, *, resume: bool = False) -> Iterator[Event]:
     Raises:
         RunError: the loss is no longer finite, or a checkpoint cannot be written or read.
     """
+    for text in session.notes:
+        yield 0, {"kind": "note", "text": text}
+    trained, damage = read_trained(session) if resume else (False, "")
+    if trained:
+        yield session.step, {"kind": "note", "text": "training has ended; the final metrics and plots are missing"}
+        session.model.eval()
+        return
+    if damage:
+        yield 0, {"kind": "note", "text": f"{damage} The last epochs are trained again."}
     checkpoint = session.checkpoints.latest() if resume else None
     if resume and checkpoint is None:
         yield 0, {"kind": "note", "text": "there is no checkpoint yet: training starts from the beginning"}
-    for text in session.notes:
-        yield 0, {"kind": "note", "text": text}
     for text in checkpoint[2] if checkpoint else ():
         yield 0, {"kind": "note", "text": f"{text}: an earlier one is used"}
     reached = checkpoint[1]["at"]["phase"] if checkpoint else 0
@@ -68,6 +76,7 @@ def fit(session: Session, *, resume: bool = False) -> Iterator[Event]:
     if session.best is not None:
         nnx.update(session.model, session.best[1])
     session.model.eval()
+    write_trained(session)
 
 
 def _phase(session: Session, index: int, phase: Phase, resumed: Resumed | None) -> Iterator[Event]:
@@ -87,6 +96,8 @@ def _phase(session: Session, index: int, phase: Phase, resumed: Resumed | None) 
         yield session.step, {"kind": "note", "text": text}
     # Features may be cached only now: a checkpoint has just put its backbone into the model.
     sources = open_sources(session, assignment, images)
+    if resumed:
+        session.cached_after = resumed[1]["cached_after"]
     if maps and not resumed:
         state = _standardised(session, state, maps, sources)
     announced = _announcement(phase, index, sources, assignment, model)
@@ -104,7 +115,8 @@ def _phase(session: Session, index: int, phase: Phase, resumed: Resumed | None) 
         install(model, state)
         with lenient():
             rate_now = float(rate(state.step // recipe.accumulate))
-        scores, evaluation = _validated(session, sources.val, at)
+        with _checkpointed(session, state, program, at):
+            scores, evaluation = _validated(session, sources.val, at)
         row = {
             "epoch": len(session.history) + 1,
             "step": session.step,
@@ -116,13 +128,17 @@ def _phase(session: Session, index: int, phase: Phase, resumed: Resumed | None) 
             **scores,
         }
         session.history.append(row)
-        write_history(session.folder, session.history)
         at.waited = 0 if keep_if_best(session, row) else at.waited + 1
+        write_best(session, lazily=True)  # first of all: whatever fails from here on, this epoch's model is kept
+        write_history(session.folder, session.history)
         at.next_epoch()
-        model.adapter.preview(model, session.val, session.folder / "previews" / f"epoch{row['epoch']:04}.png")
         yield session.step, {"kind": "epoch", **row}
+        if text := _preview(session, row["epoch"]):
+            yield session.step, {"kind": "note", "text": text}
         for text in _remarks(session, evaluation):
             yield session.step, {"kind": "note", "text": text}
+        with _checkpointed(session, state, program, at):
+            _heed(session)
     if at.epoch < phase.epochs:
         text = f"early stopping: no better epoch in {at.waited}, phase {phase.name} ends"
         yield session.step, {"kind": "note", "text": text}
@@ -145,9 +161,37 @@ def _steps(
         yield session.step, {"kind": "step", **metrics}
         if session.stop or time.monotonic() - session.saved > session.recipe.checkpoint_seconds:
             save_checkpoint(session, state, program, at)
-            if session.stop:
-                raise Interrupted(session.stop)
+            _heed(session)
     return state, images
+
+
+def _heed(session: Session) -> None:
+    """Raise `Interrupted` if a signal has asked to stop."""
+    if session.stop:
+        raise Interrupted(session.stop)
+
+
+@contextmanager
+def _checkpointed(session: Session, state: TrainState, program: Program, at: Place) -> Iterator[None]:
+    """Write a checkpoint if the block is interrupted."""
+    try:
+        yield
+    except Interrupted:
+        save_checkpoint(session, state, program, at)
+        raise
+
+
+def _preview(session: Session, epoch: int) -> str:
+    """Draw the task's preview of an epoch. Returns a remark if it fails: a picture must not end a training."""
+    file = session.folder / "previews" / f"epoch{epoch:04}.png"
+    try:
+        with writing(file):
+            session.model.adapter.preview(session.model, session.val, file)
+    except RunError:
+        raise
+    except Exception as error:
+        return f"the preview of epoch {epoch} could not be drawn: {error}"
+    return ""
 
 
 def _standardised(session: Session, state: TrainState, maps: Mapping[str, ModulePath], sources: Sources) -> TrainState:
@@ -165,7 +209,7 @@ def _standardised(session: Session, state: TrainState, maps: Mapping[str, Module
 
 def _validated(session: Session, source: Source, at: Place) -> tuple[dict[str, float], Evaluation]:
     """Evaluate the model. Returns the metrics for the row of the history, and the evaluation."""
-    evaluation = evaluate_source(session.model, source)
+    evaluation = evaluate_source(session.model, source, lambda: _heed(session))
     metrics = evaluation.metrics
     if not math.isfinite(metrics["loss"]):
         raise diverged(session, at, "validation loss", metrics["loss"])

@@ -15,6 +15,7 @@ from zoo.models.model import Model
 from zoo.models.saved import identity
 from zoo.training.config import Recipe
 from zoo.training.data import Data, check_moved, named_after, relabelled, splits, training_splits
+from zoo.training.manifest import Split
 from zoo.training.phase_sources import moves_images
 from zoo.training.plan import HEAD_RATE, Phase, make_plan
 from zoo.training.rules import assign
@@ -42,7 +43,7 @@ class Splits:
         """Read and check data of any format that suits the model's task. Targets are indexes of the data's labels."""
         splits_by_name, notes = checked(splits(data, recipe.format, model.adapter.targets_from), recipe.annotations)
         train, val = training_splits(splits_by_name, recipe.val_fraction, recipe.seed)
-        if "val" not in splits_by_name:
+        if "val" not in splits_by_name and len(train) < len(splits_by_name.get("train") or splits_by_name["all"]):
             notes = (f"the data has no validation split; {len(val)} of its images are set aside as one.", *notes)
         test = splits_by_name.get("test")
         named = {"train": train, "val": val} if test is None else {"train": train, "val": val, "test": test}
@@ -116,15 +117,16 @@ def fit_to_data(model: Model, data: Splits, phases: Sequence[Phase], recipe: Rec
 def run_folder(model: Model, data: Splits, phases: Sequence[Phase], recipe: Recipe) -> Path:
     """Create the run directory and write its configuration; for a resumed run, compare it with the stored one."""
     folder = Path(recipe.out) if recipe.out is not None else _new_folder(data.train.root.name, model.card.backbone)
-    root = str(data.train.root.resolve())
+    manifest = {name: Split.of(one) for name, one in zip(("train", "val", "test"), data.all, strict=False)}
     asked: dict[str, Any] = {
         "model": identity(model),
-        "data": {"root": root, "train": data.train.fingerprint(), "val": data.val.fingerprint()},
+        "data": {name: split.fingerprint() for name, split in manifest.items()},
         "plan": [asdict(phase) for phase in phases],
         "recipe": recipe.fixed(),
     }
-    facts = {"versions": versions(), "plugins": {k: asdict(v) for k, v in model.card.plugins.items()}}
-    prepare_folder(folder, {"asked": asked, **facts, "started": stamp()}, resume=recipe.resume)
+    plugins = {part: asdict(provider) for part, provider in model.card.plugins.items()}
+    facts = {"root": str(data.train.root.resolve()), "versions": versions(), "plugins": plugins, "started": stamp()}
+    prepare_folder(folder, {"asked": asked, **facts}, manifest, resume=recipe.resume)
     return folder
 
 

@@ -43,6 +43,7 @@ class Session:
         cached_after: number of epochs in the history when the features were cached.
         stop: number of the signal that asked to stop, or 0.
         best_saved: whether the run directory has the best model.
+        best_written: when the best model was last written, by the monotonic clock, and the seconds that it took.
         unpredicted: classes that were never predicted in the last epoch.
         closing: called at the end, to close the display.
     """
@@ -63,6 +64,7 @@ class Session:
     cached_after: int = 0
     stop: int = 0
     best_saved: bool = True
+    best_written: tuple[float, float] = (-math.inf, 0.0)
     unpredicted: tuple[str, ...] = ()
     closing: Callable[[], None] = lambda: None
 

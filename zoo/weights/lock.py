@@ -19,8 +19,8 @@ import tomli_w
 from filelock import FileLock, Timeout
 
 from zoo import settings
+from zoo.disk import write_whole
 from zoo.errors import FetchError
-from zoo.weights.disk import write_whole
 
 HEADER = (
     "# Written by zoo: the commit and sha256 of each file at its first download. Forget the pins of a source with\n"

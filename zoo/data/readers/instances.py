@@ -8,7 +8,8 @@ import numpy as np
 
 from zoo.data.class_table import find_table, listed
 from zoo.data.dataset import Dataset, Sample
-from zoo.data.pairs import MASKS, matched, pairs, title, unmatched
+from zoo.data.mask_names import matched, unmatched
+from zoo.data.pairs import MASKS, pairs, title
 from zoo.data.readers.masks import black_and_white
 from zoo.errors import DataError
 from zoo.image_header import image_size
@@ -29,10 +30,13 @@ def detect(path: Path) -> bool:
 
     Values are classes if a list names several classes, or if the masks are black and white only.
     """
-    if not path.is_dir() or len(listed(path)) > 1:
+    folders = pairs(path, MASKS) if path.is_dir() else {}
+    if not folders or not all(matched(*pair) for pair in folders.values()):
         return False
-    folders = pairs(path, MASKS)
-    return bool(folders) and all(matched(*pair) for pair in folders.values()) and not black_and_white(path)
+    try:
+        return len(listed(path)) < 2 and not black_and_white(path)
+    except DataError:  # the list of classes is broken, which the format `masks` reports
+        return False
 
 
 def read(path: Path) -> dict[str, Dataset]:
