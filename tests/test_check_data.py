@@ -504,3 +504,9 @@ def test_many_findings_give_a_small_page(tmp_path: Path):
     assert result.counts() == {"contradicting-labels": 30} and "annotated differently: 'a' or 'b'" in result.text()
     size = result.save_page(tmp_path / "report.html").stat().st_size
     assert 100_000 < size < 3_000_000
+
+
+def test_the_documentation_lists_every_kind_of_finding():
+    text = (Path(__file__).parent.parent / "docs" / "data.md").read_text("utf-8")
+    rows = re.findall(r"^\| `([\w-]+)` \| (\w+) \| (.+?) \| (.+?) \|$", text, re.M)
+    assert rows == [(one.name, one.level, one.text, one.advice) for one in every_check().values()]
