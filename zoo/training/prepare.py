@@ -11,6 +11,7 @@ from zoo import settings
 from zoo.data import Dataset
 from zoo.data.check import checked
 from zoo.data.damage import readable
+from zoo.data.inspect.summary import summary
 from zoo.errors import ConfigError
 from zoo.models.model import Model
 from zoo.models.saved import identity
@@ -52,8 +53,9 @@ class Splits:
         train, val = training_splits(splits_by_name, recipe.val_fraction, recipe.seed)
         if "val" not in splits_by_name and len(train) < len(splits_by_name.get("train") or splits_by_name["all"]):
             notes = (f"the data has no validation split; {len(val)} of its images are set aside as one.", *notes)
-        notes = (*files.notes, *notes)
-        return cls(train, val, splits_by_name.get("test"), notes, files.left_out, files.whole)
+        test = splits_by_name.get("test")
+        named = {"train": train, "val": val} if test is None else {"train": train, "val": val, "test": test}
+        return cls(train, val, test, (*files.notes, *notes, summary(named)), files.left_out, files.whole)
 
     @property
     def all(self) -> tuple[Dataset, ...]:
