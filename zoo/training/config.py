@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from zoo.data.augment import Augment
     from zoo.data.check import Policy
+    from zoo.data.damage import OnCorrupt
     from zoo.models.adapter import Adapter
     from zoo.training.optimizers import OwnOptimizer
     from zoo.training.plan import Phase
@@ -174,6 +175,13 @@ class TrainConfig:
     )
     annotations: Policy = option(
         "fix", "Treatment of faulty boxes and masks: fix, drop (leave out) or error", accepted=_policy, fixed=False
+    )
+    on_corrupt: OnCorrupt = option(
+        "error",
+        "Treatment of images and masks that cannot be read: error (all of them are named before the first step) or "
+        "skip (leave them out, up to a tenth of a split, and name them)",
+        accepted=one_of("error", "skip"),
+        fixed=False,
     )
     augment: Augment | str = option(
         "auto",

@@ -169,6 +169,8 @@ def _steps(
         session.step += 1
         images += int(np.sum(batch["valid"]))
         at.add(metrics)
+        if session.later:
+            session.later.check()
         yield session.step, {"kind": "step", **metrics}
         watch.require_finite(wait=False)
         if session.stop or time.monotonic() - session.saved > session.recipe.checkpoint_seconds:
@@ -222,6 +224,8 @@ def _standardised(session: Session, state: TrainState, maps: Mapping[str, Module
 def _validated(watch: Watch) -> tuple[dict[str, float], Evaluation]:
     """Evaluate the model. Returns the metrics for the row of the history, and the evaluation."""
     session = watch.session
+    if session.later:
+        session.later.wait(lambda: session.stop)
     evaluation = evaluate_source(session.model, watch.sources.val, lambda: _heed(session))
     metrics = evaluation.metrics
     watch.require_finite_validation(metrics["loss"])

@@ -26,12 +26,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from zoo import settings
 from zoo.disk import write_whole
 from zoo.errors import RunError, ZooError
 from zoo.models.model import Model
 from zoo.models.store import load
 from zoo.training.checksums import FILE as SUMS
 from zoo.training.checksums import seal, verify
+from zoo.training.lock import occupied
 from zoo.training.manifest import NAME, Manifest, changes
 from zoo.training.manifest import read as read_manifest
 from zoo.training.manifest import write as write_manifest
@@ -58,7 +60,7 @@ class Run:
     @classmethod
     def open(cls, folder: str | Path) -> Run:
         """Open a finished run. Raises `RunError` if the folder has none, or a file of it has changed."""
-        folder = Path(folder)
+        folder = settings.expanded(folder)
         if (folder / "metrics.json").is_file():
             verify(folder / "metrics.json")
             verify(folder / "metrics.jsonl")
@@ -85,12 +87,10 @@ def prepare_folder(folder: Path, config: Mapping[str, Any], data: Manifest, *, r
         _compare(folder, read_json(file), json.loads(json.dumps(config["asked"])), data)
         return
     try:
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if occupied(folder):
             if resume:
                 raise RunError(f"{folder} has no run to resume: it is not empty and has no config.json.")
-            raise RunError(
-                f"{folder} exists and is not empty: choose another --out, delete it, or continue the run with --resume."
-            )
+            raise RunError(f"{folder} exists and is not empty: choose another --out or delete it.")
         folder.mkdir(parents=True, exist_ok=True)
         write_json(file, config)
         write_manifest(folder, data)
@@ -188,7 +188,8 @@ def stamp() -> str:
 
 def write_json(file: Path, value: Any) -> None:
     """Write plain values as JSON, atomically."""
-    write_whole(file, [json.dumps(value, indent=1, ensure_ascii=False).encode()])
+    text = json.dumps(value, indent=1, ensure_ascii=False)
+    write_whole(file, [text.encode("utf-8", "backslashreplace")])  # a byte of a file name becomes an escape of JSON
 
 
 def read_json(file: Path) -> Any:
@@ -219,7 +220,7 @@ def write_history(folder: Path, history: list[dict[str, Any]]) -> None:
     """Write `metrics.jsonl`, with all epochs so far."""
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in history)
     with writing(folder / "metrics.jsonl"):
-        write_whole(folder / "metrics.jsonl", [lines.encode()])
+        write_whole(folder / "metrics.jsonl", [lines.encode("utf-8", "backslashreplace")])
 
 
 def write_tensorboard(folder: Path, history: list[dict[str, Any]]) -> None:

@@ -13,6 +13,7 @@ from flax import nnx
 
 from zoo.activations.views import CachedViews
 from zoo.data import Dataset
+from zoo.data.damage import Later
 from zoo.errors import RunError
 from zoo.models.model import Model
 from zoo.training.checkpoint import Checkpoints
@@ -53,6 +54,7 @@ class Session:
         rollbacks: number of times that the training went back to a checkpoint because a loss was not finite.
         lowered: factor of the learning rate by index of the phase, where it was lowered for that reason.
         rolled_to: step of the checkpoint that the training last went back to, or -1.
+        later: decodes the validation and test images of a large dataset, while they are not needed yet.
     """
 
     model: Model
@@ -77,6 +79,7 @@ class Session:
     rollbacks: int = 0
     lowered: dict[int, float] = field(default_factory=dict)
     rolled_to: int = -1
+    later: Later | None = None
 
     @property
     def checkpoints(self) -> Checkpoints:
