@@ -104,7 +104,8 @@ def _record(file: Path) -> dict[str, Any]:
     """Return who holds a lock; empty if that is not known."""
     try:
         record = json.loads(file.read_text("utf-8"))
-        return record if isinstance(record, dict) else {}
+        known = isinstance(record, dict) and isinstance(record.get("host"), str)
+        return record if known else {}
     except (OSError, ValueError):
         return {}
 
