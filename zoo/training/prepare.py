@@ -70,7 +70,7 @@ class Splits:
 
 def _left_out(recipe: Recipe) -> dict[str, list[str]]:
     """Return the samples that the run to resume has left out; they stay out, even if they can be read by now."""
-    file = Path(recipe.out or "") / "config.json"
+    file = settings.expanded(recipe.out or "") / "config.json"
     if not recipe.resume or not recipe.out or not file.is_file():
         return {}
     config = read_json(file)
