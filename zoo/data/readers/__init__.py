@@ -31,6 +31,7 @@ from zoo.data.nearest import explained
 from zoo.data.unique import unified
 from zoo.errors import DataError, PluginError
 from zoo.labels.spelling import nfc, twins
+from zoo.reading import kind_of
 from zoo.registry import registry
 from zoo.registry.parts import Point
 from zoo.targets import converted, kind
@@ -87,6 +88,8 @@ def reader_of(path: str | Path, format: str | None = None, kinds: Sequence[str] 
     named = FORMATS[format] if format else None
     if not path.exists():
         raise DataError(f"{path} does not exist. Give the folder or file of a dataset.")
+    if not path.is_dir() and (special := kind_of(path.stat().st_mode)):
+        raise DataError(f"{path} is {special}. Give the folder or file of a dataset.")
     if format is None and len(kinds) == 1:
         format = kind(kinds[0]).format or None
     module = named or (FORMATS[format] if format else _recognise(path, kinds))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from zoo.data.files import SPLITS, describe, files, split_names
 from zoo.data.unique import listed
 from zoo.errors import DataError
 from zoo.labels.spelling import nfc, ordered
+from zoo.reading import read_file
 
 NAME = "csv"
 KINDS = ("class", "classes")
@@ -104,18 +106,18 @@ def _lines(table: Path) -> Iterator[tuple[int, list[str]]]:
     """
     start = 1
     try:
-        with table.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.reader(stream, strict=True, skipinitialspace=True)
-            for cells in reader:
-                if any(cells):
-                    yield start, cells
-                start = reader.line_num + 1
+        stream = io.StringIO(read_file(table).decode("utf-8-sig"), newline="")
+        reader = csv.reader(stream, strict=True, skipinitialspace=True)
+        for cells in reader:
+            if any(cells):
+                yield start, cells
+            start = reader.line_num + 1
     except csv.Error as error:
         raise DataError(
             f"{table}, line {start}: {error}. A quotation mark opens a cell here and is not closed correctly. A quoted "
             'cell must end with a quotation mark before the next comma; a mark inside it is written twice ("").'
         ) from error
-    except (UnicodeDecodeError, OSError) as error:
+    except UnicodeDecodeError as error:
         raise DataError(f"{table} cannot be read as a CSV file in UTF-8: {error}.") from error
 
 
