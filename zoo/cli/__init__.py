@@ -7,7 +7,8 @@ import os
 import re
 import sys
 import traceback
-from typing import NoReturn
+import warnings
+from typing import Any, NoReturn
 
 from zoo.errors import ZooError
 from zoo.text import printable
@@ -16,6 +17,7 @@ from zoo.text import printable
 def main() -> None:
     """Run the command line. Errors that the user can fix are printed on stderr in one sentence, with exit code 2."""
     _speak_utf8()
+    warnings.formatwarning = _warning
     try:
         try:
             _run([_expanded(arg) for arg in sys.argv[1:]])
@@ -32,6 +34,16 @@ def main() -> None:
         # Errors of the system that no other place has put into words: a full disk, a path that is too long, a drive
         # that is gone.
         _fail(f"{error.filename}: {error.strerror}." if error.filename and error.strerror else f"{error}.")
+
+
+def _warning(message: Warning | str, category: type[Warning], *where: Any) -> str:
+    """Return a warning as the command line shows it: what is meant for users without its place in the code."""
+    if issubclass(category, UserWarning):
+        return f"warning: {printable(message)}\n"
+    return _format(message, category, *where)
+
+
+_format = warnings.formatwarning
 
 
 def _expanded(arg: str) -> str:
