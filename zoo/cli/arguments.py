@@ -54,6 +54,9 @@ Dtype = Annotated[str, typer.Option("--dtype", help="Computation type: float32 o
 Annotations = Annotated[
     str, typer.Option("--annotations", help="Treatment of faulty boxes and masks: fix, drop (leave out) or error.")
 ]
+OnCorrupt = Annotated[
+    str, typer.Option("--on-corrupt", help="Treatment of images and masks that cannot be read: error or skip.")
+]
 Size = Annotated[
     int | None, typer.Option("--image-size", help="Image side in pixels. Default: the size the weights were made for.")
 ]

@@ -18,6 +18,7 @@ from zoo.cli.arguments import (
     Format,
     IgnoreTensors,
     Json,
+    OnCorrupt,
     Set,
     Size,
     Task,
@@ -50,6 +51,7 @@ def evaluate(
     format: Format = "",
     batch_size: Annotated[int, typer.Option("--batch-size", help="Images per batch.")] = 32,
     annotations: Annotations = "fix",
+    on_corrupt: OnCorrupt = "error",
     dtype: Dtype = "float32",
     image_size: Size = None,
     out: Annotated[
@@ -87,6 +89,7 @@ def evaluate(
         dataset,
         batch_size=batch_size,
         annotations=annotations,  # type: ignore[arg-type]
+        on_corrupt=on_corrupt,  # type: ignore[arg-type]
         predictions=out is not None,
     )
     if out is not None:
@@ -97,7 +100,7 @@ def evaluate(
     if as_json:
         output.print_json(evaluation.metrics)
         return
-    output.print_metrics(evaluation.metrics, f"{counted(len(dataset), 'image')} of {dataset.name}")
+    output.print_metrics(evaluation.metrics, f"{counted(len(evaluation.dataset), 'image')} of {dataset.name}")
 
 
 def predict(

@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from zoo.data import Dataset
-from zoo.errors import ZooError
+from zoo.data.damage import Later, all_named
+from zoo.errors import UnreadableError, ZooError
 from zoo.models.model import Model
 from zoo.models.store import FILE
 from zoo.training.config import OPTIONS, Recipe, TrainConfig
@@ -60,7 +61,12 @@ def train(model: Model, data: Data, config: TrainConfig) -> Run:
         return Run.open(folder)
     model.card = replace(model.card, notes=())  # the notes describe the weights that the model started from
     session = Session(model, fitted.train, fitted.val, phases, recipe, folder, notes=(*uncached, *fitted.notes))
-    _fit(session)
+    if not fitted.decoded:
+        session.later = Later(fitted.all[1:])
+    try:
+        _fit(session)
+    except UnreadableError as error:  # the data are too large to be decoded beforehand, or have changed since
+        raise all_named(error, fitted.all) from error
     return _finish(session, fitted.test, began)
 
 
@@ -79,6 +85,8 @@ def _fit(session: Session) -> None:
             write_best(session)
         raise
     finally:
+        if session.later:
+            session.later.stop()
         session.closing()
 
 

@@ -10,6 +10,7 @@ Attributes:
     read: function of a path; returns split name -> `Dataset`.
     READS: optional; suffixes of annotation files beside the images. By default, those of all text files.
     doubts: optional function of a path; returns the evidence against the format if the user named it.
+    ANY_FOLDER: optional; True if `read` finds something to say about any folder, so that its errors are no evidence.
 
 Each of zoo's formats is one file in this folder.
 """
@@ -17,7 +18,7 @@ Each of zoo's formats is one file in this folder.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,8 @@ from typing import Any
 from zoo import settings
 from zoo.data.dataset import Dataset
 from zoo.data.files import describe
-from zoo.data.layouts import looks_like
 from zoo.data.left_out import TEXTS, files_of, left_out
+from zoo.data.nearest import explained
 from zoo.data.unique import unified
 from zoo.errors import DataError, PluginError
 from zoo.labels.spelling import nfc, twins
@@ -132,21 +133,11 @@ def _recognise(path: Path, kinds: Sequence[str]) -> Any:
     fitting = [module for module in fitting if set(module.KINDS) & set(kinds)] or fitting
     if len(fitting) == 1:
         return fitting[0]
+    if not fitting:
+        raise DataError(explained(path, list(formats().values()), kinds))
     content = f"{path} holds {describe(path)}" if path.is_dir() else f"{path} is a single file"
-    if fitting:
-        names = ", ".join(module.NAME for module in fitting)
-        raise DataError(f"{content}, which fits several formats: {names}. Name the right format, or the task.")
-    evidence = looks_like(path) if path.is_dir() else ""
-    if evidence:
-        raise DataError(
-            f"{content}, which is no known data layout. It looks like boxes or masks: {evidence}. So its folders are "
-            "not taken for classes. If they are classes, name the format: folder. Otherwise arrange the data in one "
-            f"of these layouts: {_layouts({'boxes', 'masks'})}."
-        )
-    raise DataError(
-        f"{content}, which is no known data layout. Known formats: {', '.join(formats())}; `zoo list formats` "
-        "describes the layout of each, such as one sub-folder of images for each class (folder)."
-    )
+    names = ", ".join(module.NAME for module in fitting)
+    raise DataError(f"{content}, which fits several formats: {names}. Name the right format, or the task.")
 
 
 def _detecting(name: str, path: Path) -> Any:
@@ -157,9 +148,3 @@ def _detecting(name: str, path: Path) -> Any:
     except Exception as error:
         warnings.warn(f"the data format {name} failed to inspect {path}: {error!r}", stacklevel=2)
         return None
-
-
-def _layouts(kinds: Collection[str] = ()) -> str:
-    """Return the layouts of all formats, or of those that return datasets of one of `kinds`."""
-    fitting = (module for module in formats().values() if not kinds or set(kinds) & set(module.KINDS))
-    return "; ".join(f"{module.NAME}: {module.LAYOUT}" for module in fitting)
