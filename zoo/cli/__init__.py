@@ -8,7 +8,7 @@ import re
 import sys
 import traceback
 import warnings
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from zoo.errors import ZooError
 from zoo.text import printable
@@ -36,11 +36,13 @@ def main() -> None:
         _fail(f"{error.filename}: {error.strerror}." if error.filename and error.strerror else f"{error}.")
 
 
-def _warning(message: Warning | str, category: type[Warning], *where: Any) -> str:
+def _warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
     """Return a warning as the command line shows it: what is meant for users without its place in the code."""
     if issubclass(category, UserWarning):
         return f"warning: {printable(message)}\n"
-    return _format(message, category, *where)
+    return _format(message, category, filename, lineno, line)
 
 
 _format = warnings.formatwarning
