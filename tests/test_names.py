@@ -168,3 +168,39 @@ def test_a_flipped_bit_in_the_lock_is_noticed(tmp_path: Path, monkeypatch: pytes
             assert "zoo.lock" in str(error)
     lock.path().write_bytes(b"\n".join(line for line in whole.split(b"\n") if not line.startswith(b"checksum")))
     assert lock.pins() == pins, "a file of an earlier version"
+
+
+def test_annotations_do_not_lead_out_of_their_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for name in ("mine", "theirs"):
+        (tmp_path / name).mkdir()
+        for i in range(2):
+            Image.new("RGB", (4, 4), (i, 0, 0)).save(tmp_path / name / f"{i}.png")
+    table, secret = tmp_path / "theirs" / "table.csv", tmp_path / "mine" / "0.png"
+    for place in (secret, "../mine/0.png", "x/../../mine/0.png"):
+        (tmp_path / "theirs" / "x").mkdir(exist_ok=True)
+        table.write_text(f"image,label\n{place},a\n1.png,b\n")
+        with pytest.raises(DataError, match=rf"1 file outside of the data's folder .*ZOO_DATA_FOLDERS={tmp_path}/mine"):
+            read(table)
+    monkeypatch.setenv("ZOO_DATA_FOLDERS", f"/nowhere{os.pathsep}{tmp_path}/mine")
+    assert len(read(table)["all"]) == 2
+    monkeypatch.delenv("ZOO_DATA_FOLDERS")
+    (tmp_path / "theirs" / "linked").symlink_to(tmp_path / "mine")
+    table.write_text("image,label\nlinked/0.png,a\n1.png,b\n")
+    assert len(read(table)["all"]) == 2, "the user made the link"
+    (tmp_path / "alias").symlink_to(tmp_path / "theirs")
+    table.write_text(f"image,label\n{tmp_path}/alias/0.png,a\n{tmp_path}/theirs/1.png,b\n")
+    assert len(read(table)["all"]) == len(read(tmp_path / "alias")["all"]) == 2
+
+
+def test_cells_of_any_size_and_names_that_are_too_long(tmp_path: Path):
+    Image.new("RGB", (4, 4)).save(tmp_path / "0.png")
+    (tmp_path / "table.csv").write_text(f"image,label,outline\n0.png,a,{'1 ' * 200_000}\n")
+    assert read(tmp_path / "table.csv")["all"][0].target == 0
+    (tmp_path / "table.csv").write_text(f"image,label\n{'x' * 300}.png,a\n")
+    with pytest.raises(DataError, match="line 2: the image 'x+.png' does not exist"):
+        read(tmp_path / "table.csv")
+
+
+def test_lines_of_an_error_are_its_own():
+    error = DataError("two files:", "  a\nerror: forged.png")
+    assert str(error).splitlines() == ["two files:", r"  a\nerror: forged.png"]

@@ -29,11 +29,12 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except ZooError as error:
-        _fail(str(error))
+        _fail(str(error))  # which is safe to print
     except OSError as error:
         # Errors of the system that no other place has put into words: a full disk, a path that is too long, a drive
         # that is gone.
-        _fail(f"{error.filename}: {error.strerror}." if error.filename and error.strerror else f"{error}.")
+        words = f"{error.filename}: {error.strerror}." if error.filename and error.strerror else f"{error}."
+        _fail(printable(words))
 
 
 def _warning(
@@ -57,7 +58,7 @@ def _expanded(arg: str) -> str:
 def _fail(message: str) -> NoReturn:
     if os.environ.get("ZOO_TRACEBACK", "") not in ("", "0"):
         traceback.print_exc()
-    print(f"error: {printable(message)}", file=sys.stderr)
+    print(f"error: {message}", file=sys.stderr)
     sys.exit(2)
 
 
