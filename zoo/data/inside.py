@@ -1,9 +1,9 @@
 """Keep a dataset in its folder: annotation files must not lead to files elsewhere.
 
 An annotation file from somebody else could name any image on this machine, whose content would then be in the plots,
-the predictions and the model. So a file is accepted if it lies below the folder that the user named. If the user named a
-file, its own statement of the dataset's folder counts as well (`path` in a `data.yaml`). Links count by their place: no
-annotation file makes one.
+the predictions and the model. So a file is accepted if it lies below the folder that the user named. If the user named
+a file, its own statement of the dataset's folder counts as well (`path` in a `data.yaml`). Links count by their place:
+no annotation file makes one.
 """
 
 from __future__ import annotations
