@@ -149,8 +149,7 @@ def fit_to_data(model: Model, data: Splits, phases: Sequence[Phase], recipe: Rec
 
 def run_folder(model: Model, data: Splits, phases: Sequence[Phase], recipe: Recipe) -> Path:
     """Create the run directory and write its configuration; for a resumed run, compare it with the stored one."""
-    new = recipe.out is None
-    folder = _new_folder(data.train.root.name, model.card.backbone) if new else settings.expanded(recipe.out)
+    folder = settings.expanded(recipe.out or _new_folder(data.train.root.name, model.card.backbone))
     manifest = {name: Split.of(one) for name, one in zip(("train", "val", "test"), data.all, strict=False)}
     asked: dict[str, Any] = {
         "model": identity(model),

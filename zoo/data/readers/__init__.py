@@ -26,6 +26,7 @@ from typing import Any
 from zoo import settings
 from zoo.data.dataset import Dataset
 from zoo.data.files import describe
+from zoo.data.inside import require_inside
 from zoo.data.left_out import TEXTS, files_of, left_out
 from zoo.data.nearest import explained
 from zoo.data.unique import unified
@@ -66,11 +67,12 @@ def read(path: str | Path, format: str | None = None, kinds: Sequence[str] = ())
 
     Raises:
         DataError: `path` does not exist, no known layout or more than one fits, or a file is in two splits or occurs
-            twice with contradicting targets.
+            twice with contradicting targets. Or a file lies outside of the data's folder, see `zoo.data.inside`.
         UnknownNameError: `format` is unknown.
     """
     path, module, named = reader_of(path, format, kinds)
     splits = unified({name: _normalised(dataset) for name, dataset in module.read(path).items()})
+    require_inside(path, splits.values())
     doubts = getattr(module, "doubts", None)
     if named and doubts and (note := doubts(path)):
         splits = {name: replace(dataset, notes=(*dataset.notes, note)) for name, dataset in splits.items()}
@@ -137,7 +139,7 @@ def _recognise(path: Path, kinds: Sequence[str]) -> Any:
     if len(fitting) == 1:
         return fitting[0]
     if not fitting:
-        raise DataError(explained(path, list(formats().values()), kinds))
+        raise DataError(*explained(path, list(formats().values()), kinds))
     content = f"{path} holds {describe(path)}" if path.is_dir() else f"{path} is a single file"
     names = ", ".join(module.NAME for module in fitting)
     raise DataError(f"{content}, which fits several formats: {names}. Name the right format, or the task.")
