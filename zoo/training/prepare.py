@@ -70,7 +70,7 @@ class Splits:
 
 def _left_out(recipe: Recipe) -> dict[str, list[str]]:
     """Return the samples that the run to resume has left out; they stay out, even if they can be read by now."""
-    file = Path(recipe.out or "") / "config.json"
+    file = settings.expanded(recipe.out or "") / "config.json"
     if not recipe.resume or not recipe.out or not file.is_file():
         return {}
     config = read_json(file)
@@ -149,7 +149,7 @@ def fit_to_data(model: Model, data: Splits, phases: Sequence[Phase], recipe: Rec
 
 def folder_for(data: Splits, model: Model, recipe: Recipe) -> Path:
     """Return the run directory: the one that was asked for, else a new one below `runs`."""
-    return settings.expanded(recipe.out) if recipe.out else _new_folder(data.train.root.name, model.card.backbone)
+    return settings.expanded(recipe.out or _new_folder(data.train.root.name, model.card.backbone))
 
 
 def begin(folder: Path, model: Model, data: Splits, phases: Sequence[Phase], recipe: Recipe) -> None:

@@ -19,6 +19,7 @@ from zoo.data.split_paths import SPLIT_FIELDS
 from zoo.errors import DataError, counted
 from zoo.image_header import MAX_PIXELS, size_if_readable
 from zoo.labels.spelling import nfc, ordered
+from zoo.reading import read_file
 from zoo.targets.boxes import UNKNOWN, Box, Boxes
 
 NAME = "voc"
@@ -138,9 +139,8 @@ def _annotations(path: Path) -> tuple[list[Path], list[Path]]:
 
 
 def _is_note(file: Path) -> bool:
-    """Whether an XML file starts like an annotation. Only its first 512 bytes are read."""
-    with file.open("rb") as stream:
-        start = stream.read(512).replace(b"\0", b"")
+    """Whether an XML file starts like an annotation: its first 512 bytes tell."""
+    start = read_file(file)[:512].replace(b"\0", b"")
     return re.search(rb"<annotation[\s>]", start, re.IGNORECASE) is not None
 
 
@@ -204,7 +204,7 @@ class _Tree(ElementTree.TreeBuilder):
 def _parsed(file: Path) -> ElementTree.Element:
     """Return the root of an XML file. Raise `DataError` unless it is an annotation."""
     try:
-        root = ElementTree.parse(file, ElementTree.XMLParser(target=_Tree())).getroot()
+        root = ElementTree.fromstring(read_file(file), ElementTree.XMLParser(target=_Tree()))
     except (ElementTree.ParseError, ValueError, LookupError, OSError) as error:
         raise DataError(f"{file} cannot be read as XML: {error}.") from error
     if root is None or root.tag != "annotation":
