@@ -35,8 +35,8 @@ _LEVELS = 4
 
 
 def detect(path: Path) -> bool:
-    """Whether `path` is a COCO annotation file, or a folder with one."""
-    return any(_is_coco(file) for file in _candidates(path))
+    """Whether `path` is a COCO annotation file, or a folder with one. `read` says what is wrong with a damaged one."""
+    return bool(_annotated(path))
 
 
 def read(path: Path) -> dict[str, Dataset]:
@@ -85,13 +85,19 @@ def _candidates(path: Path) -> list[Path]:
     return [file for place in places for file in files(place) if file.suffix.lower() == ".json"]
 
 
-def _is_coco(file: Path) -> bool:
-    """Whether a file contains all keys of COCO. It is searched as text, since parsing a large file takes a minute."""
+def _likeness(file: Path) -> float:
+    """Return 1 for a file with all keys of COCO or a usual name, 0.5 for one that lacks one key, else 0.
+
+    It is searched as text, since parsing a large file takes a minute.
+    """
+    if file.name.lower().startswith("instances_") or file.name.lower().endswith(".coco.json"):
+        return 1
     try:
         with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as text:
-            return all(text.find(f'"{key}"'.encode()) >= 0 for key in KEYS)
+            count = sum(text.find(f'"{key}"'.encode()) >= 0 for key in KEYS)
     except (OSError, ValueError):  # ValueError: an empty file
-        return False
+        return 0
+    return 1 if count == len(KEYS) else 0.5 * (count == len(KEYS) - 1)
 
 
 def _by_split(path: Path) -> dict[str, Path]:
@@ -275,8 +281,9 @@ def numbers_of(images: Sequence[Path]) -> tuple[dict[Path, int | str], dict[str,
 
 
 def _annotated(folder: Path) -> list[Path]:
-    """Return the annotation files of a folder; only `instances_...` if there are any."""
-    fitting = [file for file in _candidates(folder) if _is_coco(file)]
+    """Return the annotation files of a folder; only `instances_...` if there are any. Those without a key only if all are."""
+    likeness = {file: _likeness(file) for file in _candidates(folder)}
+    fitting = [file for file, value in likeness.items() if value and value == max(likeness.values())]
     return [file for file in fitting if file.name.startswith("instances")] or fitting
 
 
