@@ -288,9 +288,6 @@ def test_what_is_wrong_with_a_file_is_said_by_the_reader(tmp_path: Path, name: s
     for given in (tmp_path, tmp_path / name):
         with pytest.raises(DataError, match=said):
             read(given)
-    write(tmp_path, {1: "a.png"}, name="good.json")
     if name == "a.json":  # not a file of a split, or of another kind
+        write(tmp_path, {1: "a.png"}, name="good.json")
         assert len(only(tmp_path)) == 1
-    else:
-        with pytest.raises(DataError, match=name.rpartition("/")[2]):
-            only(tmp_path)

@@ -281,7 +281,7 @@ def numbers_of(images: Sequence[Path]) -> tuple[dict[Path, int | str], dict[str,
 
 
 def _annotated(folder: Path) -> list[Path]:
-    """Return the annotation files of a folder; only `instances_...` if there are any. Those without a key only if all are."""
+    """Return the annotation files of a folder: only `instances_...` if there are any, whole ones before others."""
     likeness = {file: _likeness(file) for file in _candidates(folder)}
     fitting = [file for file, value in likeness.items() if value and value == max(likeness.values())]
     return [file for file in fitting if file.name.startswith("instances")] or fitting
