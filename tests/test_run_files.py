@@ -20,7 +20,7 @@ def run(tmp_path: Path) -> Path:
     folder = tmp_path / "run"
     prepare_folder(folder, CONFIG, {}, resume=False)
     write_history(folder, [{"epoch": 1, "val_loss": 0.5}])
-    write_json(folder / "metrics.json", {"accuracy": 0.75})
+    write_json(folder / "metrics.json", {"accuracy": 0.75, "plots": []})
     (folder / "plots").mkdir()
     (folder / "plots" / "curves.png").write_bytes(b"pixels")
     seal(folder)

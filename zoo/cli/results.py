@@ -133,7 +133,7 @@ class Results:
 
 def write_json(results: Mapping[str, Any], out: Path) -> list[Path]:
     """Write each value as NAME.json and return the files."""
-    from zoo.weights.disk import write_whole
+    from zoo.disk import write_whole
 
     _make(out)
     try:

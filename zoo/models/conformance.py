@@ -132,7 +132,8 @@ def _wrong_values(spec: BackboneSpec) -> Iterator[str]:
         return run_stages(nnx.merge(graphdef, state, copy=True), images, names)
 
     outputs = {name: np.asarray(value) for name, value in run_stages(backbone, jnp.asarray(images), names).items()}
-    again, jitted = run_stages(backbone, images, names), jax.jit(run)(state, images)
+    # A numpy array on purpose: it can be changed in place, which jax's arrays cannot.
+    again, jitted = run(state, images), jax.jit(run)(state, images)
     half = jax.jit(run)(state, jnp.asarray(images, jnp.bfloat16))
     for name, value in outputs.items():
         if not np.isfinite(value).all():

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING
 
 import zoo
 from zoo import settings
+from zoo.disk import write_whole
 from zoo.registry.catalogue import Row, read_catalogue
-from zoo.weights.disk import write_whole
 
 if TYPE_CHECKING:
     from zoo.registry.loader import Candidate, State

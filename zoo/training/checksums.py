@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from zoo.disk import sha256, write_whole
 from zoo.errors import RunError
-from zoo.weights.disk import sha256, write_whole
 
 FILE = "SHA256SUMS"
 COMMENT = b"# sha256 of the lines below: "

@@ -15,8 +15,8 @@ from typing import Any
 
 from zoo.data import Dataset
 from zoo.data.content import Row, fingerprint, rows
+from zoo.disk import write_whole
 from zoo.errors import counted
-from zoo.weights.disk import write_whole
 
 NAME = "data.jsonl"
 _SHOWN = 3

@@ -260,7 +260,6 @@ def _examined(split: str, sample: Sample, source: _Source) -> _Examined:
         # What is wrong with the image itself is said once.
         error = "" if looked.error else str(problem)
     beside = [] if error or looked.error else [images.digest(file) for file in source.kind.read_from(sample.target)]
-    words = source.kind.words(sample.target, dataset.classes) if labels else ""
     return _Examined(
         looked,
         "" if looked.error else images.digest(sample.image),
@@ -268,7 +267,7 @@ def _examined(split: str, sample: Sample, source: _Source) -> _Examined:
         tuple(faults),
         error,
         repr((sample.target, beside)),
-        "" if words == TargetKind().words(None, ()) else words,
+        source.kind.words(sample.target, dataset.classes),
     )
 
 

@@ -17,7 +17,7 @@ from zoo.data.files import files, has_images, is_image, read_lines, subfolders
 from zoo.data.pairs import ANNOTATIONS, images_by_stem, notes_by_stem, one_image, pairs, split_folders, title
 from zoo.data.split_paths import SPLIT_FIELDS
 from zoo.errors import DataError, counted
-from zoo.image_header import MAX_PIXELS, image_size
+from zoo.image_header import MAX_PIXELS, size_if_readable
 from zoo.labels.spelling import nfc, ordered
 from zoo.targets.boxes import UNKNOWN, Box, Boxes
 
@@ -225,7 +225,7 @@ def _note(file: Path, image: Path) -> _Note:
             "pixels."
         )
     # Tools that do not open the image write 0.
-    size = (int(sides[0]), int(sides[1])) if min(sides) >= 1 else image_size(image)[0]
+    size = (int(sides[0]), int(sides[1])) if min(sides) >= 1 else size_if_readable(image)
     return _Note(
         image,
         tuple(nfc((thing.findtext("name") or "").strip()) for thing in objects),
