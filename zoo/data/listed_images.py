@@ -88,7 +88,12 @@ def find_listed(
 
 def loose(name: str) -> str:
     """Return what all spellings of a file's name have in common: no folders, upload number, suffix or case."""
-    return _key(list(_spellings(name))[-1].rpartition("/")[2])
+    return _key(base_name(name))
+
+
+def base_name(name: str) -> str:
+    """Return the name of the file that a path or URL leads to, without folders and escapes."""
+    return list(_spellings(name))[-1].rpartition("/")[2]
 
 
 def _plain(name: str) -> str:
