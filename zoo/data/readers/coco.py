@@ -25,6 +25,7 @@ from zoo.targets.reasons import counted_otherwise
 
 NAME = "coco"
 KINDS = ("boxes",)
+NEEDS = "a .json file with images, annotations and categories"
 LAYOUT = (
     "COCO: a .json file with images, annotations and categories, beside the images, in annotations/ beside folders of "
     "images (train2017/, images/), or in each of train/, val/ and test/"
@@ -54,6 +55,9 @@ def read(path: Path) -> dict[str, Dataset]:
     """
     files_by_split = _by_split(path)
     if not files_by_split:
+        for file in _candidates(path):
+            lacks = ", ".join(key for key in KEYS if not _holds(file, (key,)))
+            raise DataError(f"{file} lacks {lacks}; a COCO file has the lists {', '.join(KEYS)}.")
         raise DataError(f"{path} is not {LAYOUT}.")
     root = path if path.is_dir() else path.parent.parent if path.parent.name.lower() in _FOLDERS else path.parent
     contents = {file: load(file) for file in files_by_split.values()}
@@ -86,10 +90,15 @@ def _candidates(path: Path) -> list[Path]:
 
 
 def _is_coco(file: Path) -> bool:
-    """Whether a file contains all keys of COCO. It is searched as text, since parsing a large file takes a minute."""
+    """Whether a file contains all keys of COCO."""
+    return _holds(file, KEYS)
+
+
+def _holds(file: Path, keys: Sequence[str]) -> bool:
+    """Whether a JSON file contains keys. It is searched as text, since parsing a large file takes a minute."""
     try:
         with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as text:
-            return all(text.find(f'"{key}"'.encode()) >= 0 for key in KEYS)
+            return all(text.find(f'"{key}"'.encode()) >= 0 for key in keys)
     except (OSError, ValueError):  # ValueError: an empty file
         return False
 

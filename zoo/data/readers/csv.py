@@ -16,6 +16,7 @@ from zoo.labels.spelling import nfc, ordered
 
 NAME = "csv"
 KINDS = ("class", "classes")
+NEEDS = "a .csv file with the columns 'image' and 'label'"
 LAYOUT = (
     "a .csv file (or a folder with one, or with train.csv, val.csv, ...) with a header line and the columns "
     "'image' and 'label' (several labels separated by |), or 'labels' separated by | or ;, and optionally 'split'"

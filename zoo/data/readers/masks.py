@@ -31,6 +31,7 @@ from zoo.targets.masks import IGNORE, Mask, MaskFile
 
 NAME = "masks"
 KINDS = ("masks",)
+NEEDS = "images/ and masks/ with the same file names, and classes.txt"
 LAYOUT = (
     "semantic masks: a folder of images (images/) and one of masks (masks/, labels/, annotations/), train/ beside "
     "train_labels/, or all in one folder; a mask has its image's name, perhaps with _mask, _gt or the like before or "
