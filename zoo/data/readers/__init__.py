@@ -11,6 +11,7 @@ Attributes:
     read: function of a path; returns split name -> `Dataset`.
     READS: optional; suffixes of annotation files beside the images. By default, those of all text files.
     doubts: optional function of a path; returns the evidence against the format if the user named it.
+    OVER: optional; names of formats that this one overrules if both fit, because it says more (a list of the files).
     ANY_FOLDER: optional; True if `read` finds something to say about any folder, so that its errors are no evidence.
 
 Each of zoo's formats is one file in this folder.
@@ -126,6 +127,8 @@ def _recognise(path: Path, kinds: Sequence[str]) -> Any:
     fitting = [FORMATS[name] for name in builtin if FORMATS[name].detect(path)]
     fitting = fitting or [module for name in others if (module := _detecting(name, path))]
     fitting = [module for module in fitting if set(module.KINDS) & set(kinds)] or fitting
+    overruled = {name for module in fitting for name in getattr(module, "OVER", ())}
+    fitting = [module for module in fitting if module.NAME not in overruled]
     # Most folders could be class folders. If the task needs something else, that is no answer.
     other = bool(fitting) and all(_of_other_kind(module, kinds) and _takes_any(module) for module in fitting)
     if not fitting or other:
