@@ -245,6 +245,9 @@ def test_labels(tmp_path):
     (tmp_path / "labels.json").write_text('{"7.png": 0}')
     with pytest.raises(DataError, match="lists '7.png'"):
         read(tmp_path)
+    (tmp_path / "labels.json").write_text('{"0.png": 10000000000}')
+    with pytest.raises(DataError, match="labels.json: '0.png' has 10000000000; a class index must be smaller"):
+        read(tmp_path)
     (tmp_path / "labels.json").write_text('{"0.png": "a"}')
     with pytest.raises(DataError, match="'0.png' has 'a'"):
         read(tmp_path)

@@ -25,6 +25,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from zoo import settings
 from zoo.data.dataset import Dataset
 from zoo.data.files import describe
 from zoo.data.left_out import TEXTS, files_of, left_out
@@ -35,6 +36,7 @@ from zoo.labels.spelling import nfc, twins
 from zoo.registry import registry
 from zoo.registry.parts import Point
 from zoo.targets import converted, kind
+from zoo.text import decoded
 
 FORMATS: Point[Any] = Point("data.format", "data format")
 """The known formats, zoo's and those of other plugins."""
@@ -83,7 +85,7 @@ def reader_of(path: str | Path, format: str | None = None, kinds: Sequence[str] 
 
     Arguments and errors are those of `read`.
     """
-    path = Path(path).expanduser()
+    path = settings.expanded(path)
     named = FORMATS[format] if format else None
     if not path.exists():
         raise DataError(f"{path} does not exist. Give the folder or file of a dataset.")
@@ -97,8 +99,12 @@ def _normalised(dataset: Dataset) -> Dataset:
     """Return the dataset with class names in Unicode NFC, and a note on names that differ only by case or spaces.
 
     The same name may be composed (NFC) on one system and decomposed (NFD) on another, notably in folder names on macOS.
+    Class names and ids are text that can be written in UTF-8, even if the names of folders and files are not.
     """
-    classes = tuple(map(nfc, dataset.classes))
+    classes = tuple(nfc(decoded(name)) for name in dataset.classes)
+    if any(sample.id != decoded(sample.id) for sample in dataset):
+        samples = tuple(replace(sample, id=decoded(sample.id)) for sample in dataset)
+        dataset = replace(dataset, samples=samples)
     notes = [
         f"{dataset.name}: the classes {' and '.join(map(repr, group))} differ only by case or spaces; they count as "
         "different classes. If they are the same class, give it one name."
