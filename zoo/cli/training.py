@@ -12,6 +12,7 @@ from zoo.cli import output
 from zoo.cli.arguments import (
     AcceptLicense,
     Backbone,
+    Background,
     Dtype,
     IgnoreTensors,
     Json,
@@ -19,6 +20,7 @@ from zoo.cli.arguments import (
     Size,
     Task,
     Weights,
+    background_option,
     kinds_of,
     model_options,
     saved_model,
@@ -51,6 +53,7 @@ def train(
     image_size: Size = None,
     accept_license: AcceptLicense = False,
     ignore_tensors: IgnoreTensors = None,
+    background: Background = "",
     as_json: Json = False,
     **flags: Any,
 ) -> None:
@@ -66,6 +69,7 @@ def train(
         seed=chosen["seed"],
         accept_license=accept_license,
         ignore_tensors=ignore_tensors or (),
+        **background_option(background),
     )
     _refuse_occupied(out, chosen["resume"])
     config = TrainConfig(out=out, **chosen)
