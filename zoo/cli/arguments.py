@@ -157,7 +157,7 @@ def model_of(
     settings.start_jax()
     if not backbone:
         of_the_run = {"weights": weights, "task": task, "image size": image_size, "dtype": dtype != "float32" and dtype}
-        of_the_run |= {"ignore tensors": ignore_tensors, "background": background}
+        of_the_run |= {"ignore tensors": bool(ignore_tensors), "background": background}
         if given := next((name for name, value in of_the_run.items() if value), None):
             flag = f"--{given.replace(' ', '-')}"
             raise ConfigError(f"{flag} needs --backbone; a run already has its {given}.")

@@ -87,7 +87,7 @@ def read(path: Path) -> dict[str, Dataset]:
         by_split.setdefault(named.get(entry.split, "all"), []).append((image, mask, entry.place))
     table = find_table(root)
     masks = [mask for pairs in by_split.values() for _, mask, _ in pairs]
-    classes, *coding = coded(read_table(table) if table else [], masks, root)
+    classes, values, colours = coded(read_table(table) if table else [], masks, root)
     note = (
         f"{path.name}: {counted(len(moved), 'path')} found below {root.name} by the end of the path, e.g. {moved[0]}."
         if moved
@@ -95,7 +95,7 @@ def read(path: Path) -> dict[str, Dataset]:
     )
 
     def dataset(split: str, pairs: Sequence[tuple[Path, Path, str]]) -> Dataset:
-        samples = [sample(image, MaskFile(mask, *coding), root) for image, mask, _ in pairs]
+        samples = [sample(image, MaskFile(mask, values, colours), root) for image, mask, _ in pairs]
         places = [place for _, _, place in pairs]
         name = title(path.with_suffix("") if path.is_file() else path, split)
         return listed(samples, classes, "masks", name, root, places=places, notes=(note,) if note else ())

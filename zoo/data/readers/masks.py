@@ -84,10 +84,10 @@ def read(path: Path) -> dict[str, Dataset]:
     rows = read_table(table) if table else []
     samples = {split: _files(*pair) for split, pair in by_split.items()}
     masks = [mask for rows_ in samples.values() for _, mask in rows_]
-    classes, *coding = coded(rows, masks, path)
+    classes, values, colours = coded(rows, masks, path)
 
     def dataset(split: str) -> Dataset:
-        read_samples = (sample(image, MaskFile(mask, *coding), path) for image, mask in samples[split])
+        read_samples = (sample(image, MaskFile(mask, values, colours), path) for image, mask in samples[split])
         name = title(path, split)
         return Dataset(tuple(read_samples), classes, "masks", name, path, tuple(unmatched(*by_split[split], name)))
 

@@ -51,11 +51,11 @@ def read(path: Path) -> dict[str, Dataset]:
             "BMP, ...). Export the slices of volumes as images."
         )
     both = {split: _pairs(*pair) for split, pair in folders.items() if has_images(pair[0]) and has_images(pair[1])}
-    classes, *coding = coded(_rows(path), [mask for pairs in both.values() for _, mask in pairs], path)
+    classes, values, colours = coded(_rows(path), [mask for pairs in both.values() for _, mask in pairs], path)
     named = both if len(both) > 1 else {"all": both["train"]}
     return {
         split: Dataset(
-            tuple(sample(image, MaskFile(mask, *coding), path) for image, mask in pairs),
+            tuple(sample(image, MaskFile(mask, values, colours), path) for image, mask in pairs),
             classes,
             "masks",
             title(path, split),
