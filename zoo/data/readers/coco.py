@@ -25,6 +25,7 @@ from zoo.targets.reasons import counted_otherwise
 
 NAME = "coco"
 KINDS = ("boxes",)
+NEEDS = "a .json file with images, annotations and categories"
 LAYOUT = (
     "COCO: a .json file with images, annotations and categories, beside the images, in annotations/ beside folders of "
     "images (train2017/, images/), or in each of train/, val/ and test/"
@@ -54,6 +55,9 @@ def read(path: Path) -> dict[str, Dataset]:
     """
     files_by_split = _by_split(path)
     if not files_by_split:
+        for file in _candidates(path):
+            lacks = ", ".join(key for key in KEYS if not _holds(file, (key,)))
+            raise DataError(f"{file} lacks {lacks}; a COCO file has the lists {', '.join(KEYS)}.")
         raise DataError(f"{path} is not {LAYOUT}.")
     root = path if path.is_dir() else path.parent.parent if path.parent.name.lower() in _FOLDERS else path.parent
     contents = {file: load(file) for file in files_by_split.values()}
@@ -86,18 +90,20 @@ def _candidates(path: Path) -> list[Path]:
 
 
 def _likeness(file: Path) -> float:
-    """Return 1 for a file with all keys of COCO or a usual name, 0.5 for one that lacks one key, else 0.
-
-    It is searched as text, since parsing a large file takes a minute.
-    """
+    """Return 1 for a file with all keys of COCO or a usual name, 0.5 for one that lacks one key, else 0."""
     if file.name.lower().startswith("instances_") or file.name.lower().endswith(".coco.json"):
         return 1
+    count = sum(_holds(file, (key,)) for key in KEYS)
+    return 1 if count == len(KEYS) else 0.5 * (count == len(KEYS) - 1)
+
+
+def _holds(file: Path, keys: Sequence[str]) -> bool:
+    """Whether a JSON file contains keys. It is searched as text, since parsing a large file takes a minute."""
     try:
         with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as text:
-            count = sum(text.find(f'"{key}"'.encode()) >= 0 for key in KEYS)
+            return all(text.find(f'"{key}"'.encode()) >= 0 for key in keys)
     except (OSError, ValueError):  # ValueError: an empty file
-        return 0
-    return 1 if count == len(KEYS) else 0.5 * (count == len(KEYS) - 1)
+        return False
 
 
 def _by_split(path: Path) -> dict[str, Path]:
