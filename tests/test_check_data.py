@@ -287,6 +287,13 @@ FAULTS: dict[str, tuple[str, Callable[[Path], None], str, list[list[str]]]] = {
         "no-label",
         [["2.png"]],
     ),
+    "missing image": ("coco", lambda root: (root / "5.png").unlink(), "missing-image", [["5.png"]]),
+    "annotation of no image": (
+        "coco",
+        edit(lambda content: content["annotations"].append({**content["annotations"][0], "image_id": 77})),
+        "stray-annotation",
+        [["annotations[12] of instances.json"]],
+    ),
     "number": ("coco", boxed(float("nan"), 4, 5, 6), "box-number", [[OBJECT]]),
     "unknown class": (
         "coco",
@@ -466,7 +473,7 @@ def test_the_command(sources: dict[str, Path], tmp_path: Path, capsys: pytest.Ca
     capsys.readouterr()
     assert zoo_check(str(root), "--show", "1") == 1
     text = capsys.readouterr().out
-    assert "error: 1 the same image in several splits [duplicate-across-splits]" in text
+    assert "error: the same image in several splits: 1  [duplicate-across-splits]" in text
     assert "    train/ant/1.png = val/ant/c.png\n    -> Remove it from all but one split" in text
     with pytest.raises(DataError, match="does not exist"):
         zoo_check(str(tmp_path / "none"))
@@ -490,7 +497,7 @@ def test_json_and_the_page(sources: dict[str, Path], tmp_path: Path, capsys: pyt
     html = page.read_text("utf-8")
     assert "a &lt;b&gt;" in html
     assert not re.search(r"(?:src|href)=[\"'](?!data:|#)", html) and "http" not in html and "<script" not in html
-    assert html.count("<img") == 1 and "no preview" in html  # the unused image; the damaged one cannot be shown
+    assert html.count("<img") == 1  # the unused image; the damaged one cannot be shown
 
 
 def test_many_findings_give_a_small_page(tmp_path: Path):
@@ -504,3 +511,9 @@ def test_many_findings_give_a_small_page(tmp_path: Path):
     assert result.counts() == {"contradicting-labels": 30} and "annotated differently: 'a' or 'b'" in result.text()
     size = result.save_page(tmp_path / "report.html").stat().st_size
     assert 100_000 < size < 3_000_000
+
+
+def test_the_documentation_lists_every_kind_of_finding():
+    text = (Path(__file__).parent.parent / "docs" / "data.md").read_text("utf-8")
+    rows = re.findall(r"^\| `([\w-]+)` \| (\w+) \| (.+?) \| (.+?) \|$", text, re.M)
+    assert rows == [(one.name, one.level, one.text, one.advice) for one in every_check().values()]

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from zoo.targets.boxes import UNKNOWN, Boxes
+from zoo.targets.boxes import UNKNOWN, Boxes, InstanceMasks
 from zoo.targets.check_boxes import faults_of
 from zoo.targets.faults import Check, Fault
+from zoo.targets.mask_file import mask_values
 
 if TYPE_CHECKING:
     from zoo.data.dataset import Sample
@@ -87,10 +88,15 @@ CHECKS: Mapping[str, Check] = {
 
 
 def examine(sample: Sample, classes: Sequence[str]) -> tuple[Fault, ...]:
-    """Return all faults and suspicions about the boxes of one image. Its header is read.
+    """Return all faults and suspicions about the boxes of one image. Its header is read, and its mask if it has one.
 
     If the boxes were annotated for another image size, their coordinates mean little, so this is the only fault.
+
+    Raises:
+        DataError: the mask or the header cannot be read.
     """
+    if isinstance(sample.target.masks, InstanceMasks):
+        mask_values(sample.target.masks.file)
     faults, corrected = faults_of(sample)
     if resized := [fault for fault in faults if fault.kind == "size"]:
         return tuple(resized)

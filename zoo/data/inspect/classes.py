@@ -46,8 +46,8 @@ IMBALANCE = Check(
     "imbalance",
     "note",
     f"classes {BALANCE} times as rare as the most frequent one",
-    "Look at the metrics of each class, not only at the accuracy. Add images, or weight the classes "
-    "(--set class_weights=balanced in classification).",
+    "Look at the metrics of each class, not only at the accuracy. Add images, or weight the classes if the task has an "
+    "option for it.",
 )
 SIMILAR = Check(
     "similar-class-names",

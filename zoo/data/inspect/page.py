@@ -55,7 +55,7 @@ section{border-top:1px solid var(--line);padding:1rem 0}
 .sign{color:var(--level)}
 .grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,13rem),1fr));gap:.8rem;margin:.8rem 0}
 figure{margin:0;background:var(--card);border-radius:.4rem;padding:.5rem;border-top:.25rem solid var(--level)}
-figure.wide{grid-column:1/-1}
+@media(min-width:36rem){figure.wide{grid-column:span 2}}
 .copies{display:flex;flex-wrap:wrap;gap:.5rem}.copies>div{flex:0 1 12.5rem;min-width:6rem}
 img{display:block;max-width:100%;height:auto;border-radius:.2rem;
 background:repeating-conic-gradient(#bbb 0 25%,#ddd 0 50%) 0 0/16px 16px}
@@ -94,7 +94,7 @@ def page(result: Inspection) -> str:
     groups = result.by_check()
     links = "".join(
         f'<a class="{check.level}" href="#{check.name}"><span class="sign">{_SIGNS[check.level]}</span> '
-        f"{len(found)} {escape(check.text)}</a>"
+        f"{escape(check.text)}: {len(found)}</a>"
         for check, found in groups.items()
     )
     legend = " ".join(
@@ -123,9 +123,10 @@ def _section(check: Check, found: list[Finding], thumbnails: dict[tuple[Place, F
     listed = f"<ul>{lines}</ul>{more}"
     if drawn and rest:
         listed = f"<details><summary>{len(rest)} more</summary>{listed}</details>"
+    heading = escape(check.text[0].upper() + check.text[1:])
     return (
         f'<section class="{check.level}" id="{check.name}"><h2><span class="sign">{_SIGNS[check.level]}</span> '
-        f'{len(found)} {escape(check.text)}</h2><p class="soft">{check.level}, {check.name}</p>'
+        f'{heading}: {len(found)}</h2><p class="soft">{check.level}, {check.name}</p>'
         f"<p>{escape(check.advice)}</p>"
         + (f'<div class="grid">{pictures}</div>' if pictures else "")
         + (listed if rest else "")

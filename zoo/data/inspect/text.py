@@ -16,7 +16,7 @@ def text(result: Inspection, most: int) -> str:
     """Return the result as text, with at most `most` places of each kind of finding."""
     lines = [headline(result), "", *table(class_rows(result)), "", *images_lines(result)]
     for check, findings in result.by_check().items():
-        lines += ["", f"{check.level}: {len(findings)} {check.text} [{check.name}]"]
+        lines += ["", f"{check.level}: {check.text}: {len(findings)}  [{check.name}]"]
         lines += [f"    {finding}" for finding in findings[:most]]
         if len(findings) > most:
             lines.append(f"    ... {len(findings) - most} more")
