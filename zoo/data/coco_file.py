@@ -109,10 +109,15 @@ def categories(contents: Mapping[Path, Mapping[str, Any]]) -> tuple[dict[Path, d
     return by_file, note
 
 
-def category_ids(content: Mapping[str, Any], file: Path) -> dict[str, Id]:
-    """Return category name -> its id as it is written. Raises `DataError` for a category without id or name."""
-    entries = [(entry, f"{file}: categories[{number}]") for number, entry in enumerate(content["categories"])]
-    return {text_of(entry, "name", place): written_id(entry, "id", place) for entry, place in reversed(entries)}
+def category_ids(content: Mapping[str, Any], names: Mapping[Id, str]) -> dict[str, Id]:
+    """Return category name -> its id as it is written.
+
+    Args:
+        content: content of the file.
+        names: category id -> name, as `categories` returns them.
+    """
+    written = {id_of(entry, "id", ""): written_id(entry, "id", "") for entry in content["categories"]}
+    return {name: written[id] for id, name in names.items()}
 
 
 def _root(entries: Sequence[Mapping[str, Any]], file: Path) -> Id | None:

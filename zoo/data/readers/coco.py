@@ -83,7 +83,7 @@ def read(path: Path) -> dict[str, Dataset]:
         name = title(root, split)
         notes = tuple(f"{name}: {note}." for note in (group, *rows.notes) if note)
         dataset = listed(rows.samples(root), classes, "boxes", name, root, places=rows.entries(file), notes=notes)
-        ids = category_ids(contents[file], file)
+        ids = category_ids(contents[file], names[file])
         datasets[split] = replace(dataset, category_ids=tuple(map(ids.get, classes)), faults=tuple(rows.faults))
     return datasets
 
@@ -314,8 +314,7 @@ def _numbers(root: Path, file: Path, images: Collection[Path]) -> tuple[dict[Pat
     for (number, _, entry), image in zip(rows, found, strict=True):
         if image in here:
             ids[image] = written_id(entry, "id", f"{file}: images[{number}]")
-    written, names = category_ids(content, file), categories({file: content})[0][file]
-    return ids, {name: written[name] for name in names.values()}
+    return ids, category_ids(content, categories({file: content})[0][file])
 
 
 def _agreed(tables: Sequence[Mapping[Any, Any]]) -> dict[Any, Any]:
