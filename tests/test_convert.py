@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -14,14 +15,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+import zoo.cli
 from zoo.data import Dataset, Sample, read
 from zoo.data.boxes import Boxes
 from zoo.data.convert import convert_dataset
 from zoo.data.masks import IGNORE, Mask, MaskFile, read_mask
+from zoo.data.writers import coco
 from zoo.errors import DataError
 from zoo.targets.outlines import Outlines, Polygons, Runs, inside
 
@@ -309,3 +313,124 @@ def test_names_that_a_format_cannot_hold_are_refused(one: Drawn, several: Drawn,
     for data, formats in ((one, ("folder", "csv")), (several, ("csv",)), (boxed, ("voc",)), (masked, ("masks",))):
         for to in formats:
             refused_or_equal(data, to)
+
+
+# What a format cannot hold, and what goes wrong ---------------------------------------------------------------------
+
+
+def boxed(root: Path, **options: Any) -> dict[str, Dataset]:
+    """Return two images with three objects: one with a polygon, one with runs, one without an outline."""
+    ring = Polygons(((1.0, 1.0, 6.0, 1.0, 6.0, 4.0),))
+    two = Boxes(
+        ((1.0, 1.0, 6.0, 4.0), (0.0, 0.0, 2.0, 1.0)), (2, 0), (False, True), (5, 7), Outlines((ring, Runs((0, 1, 34))))
+    )
+    one = Boxes(((1.5, 1.0, 6.0, 4.0),), (2,), (False,), (8, 8))
+    rows = {"train": [("a.png", 0, two)], "val": [("a.png", 1, one)]}
+    return Drawn(rows, ("b", "unused", "a"), "boxes").datasets(root, **options)
+
+
+def test_what_is_left_out_is_said(tmp_path: Path) -> None:
+    data = boxed(tmp_path / "data")
+    data["train"] = replace(data["train"], samples=(replace(data["train"][0], number="x1"),))
+    notes = convert_dataset(data, "yolo", tmp_path / "yolo").notes
+    assert notes == (
+        "2 outlines are not written, because the format has no place for them.",
+        "1 mark of a crowd or a difficult object is not written, because the format has no place for them.",
+        "the ids of images and categories are not written: the format has none.",
+    )
+    notes = convert_dataset(data, "voc", tmp_path / "voc").notes
+    assert notes == (
+        "1 image is renamed, e.g. val/a.png to a_png.png.",
+        "2 outlines are not written, because the format has no place for them.",
+        "1 class that no image has is not written, because the format has no list of classes: 'unused'.",
+    )
+    assert convert_dataset(data, "coco", tmp_path / "coco").notes == ()
+    assert read(tmp_path / "coco")["train"][0].number == "x1"
+
+
+def test_outlines_to_polygons_and_masks(tmp_path: Path) -> None:
+    data = boxed(tmp_path / "data")
+    first = data["train"][0]
+    polygon = replace(first, target=first.target.take([0]))
+    convert_dataset(replace(data["train"], samples=(polygon,)), "yolo", tmp_path / "yolo")
+    assert yaml.safe_load((tmp_path / "yolo" / "data.yaml").read_text())["task"] == "segment"
+    back = read(tmp_path / "yolo")["all"][0].target
+    assert back.masks.shapes[0].rings[0] == pytest.approx(polygon.target.masks.shapes[0].rings[0])
+    assert back.boxes[0] == pytest.approx((1, 1, 6, 4)) and back.labels == (2,)
+    # As masks: the same pixels as those that a segmenter learns from boxes with outlines.
+    done = convert_dataset(replace(data["train"], samples=(first,)), "masks", tmp_path / "masks")
+    assert done.classes == ("background", "b", "unused", "a")
+    values = read_mask(read(tmp_path / "masks")["all"][0].target)
+    assert values[0, 0] == 1 and values[1:3, 2:5].any() and set(np.unique(values)) == {0, 1, 3}
+    assert (values == 3).sum() == inside(first.target.masks.shapes[0], (5, 7)).sum()
+
+
+def test_instance_masks_to_coco(tmp_path: Path) -> None:
+    pixels = np.zeros((5, 7), np.uint16)
+    pixels[1:3, 0:4], pixels[3:, 2:], pixels[0, 0] = 300, 2, 300
+    for folder_, image in (("images", picture(0)), ("masks", b"")):
+        (tmp_path / "data" / folder_).mkdir(parents=True)
+        (tmp_path / "data" / folder_ / "a.png").write_bytes(image)
+    Image.fromarray(pixels).save(tmp_path / "data" / "masks" / "a.png")
+    convert_dataset(tmp_path / "data", "coco", tmp_path / "coco", format="instances")
+    target = read(tmp_path / "coco")["all"][0].target
+    assert target.boxes == ((2, 3, 7, 5), (0, 0, 4, 3))
+    for shape, value in zip(target.masks.shapes, (2, 300), strict=True):
+        assert (inside(shape, (5, 7)) == (pixels == value)).all()
+
+
+def test_nothing_is_left_of_a_conversion_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = boxed(tmp_path / "data")
+    before = sorted(tmp_path.rglob("*"))
+    (tmp_path / "data" / "val" / "a.png").unlink()
+    with pytest.raises(DataError, match="a.png"):
+        convert_dataset(data, "coco", tmp_path / "out")
+    assert sorted(tmp_path.rglob("*")) == [file for file in before if file.parts[-2:] != ("val", "a.png")]
+    data = boxed(tmp_path / "data")
+
+    def wrong(splits: Any, folder: Any) -> None:
+        other = {
+            split: replace(one, samples=tuple(replace(s, target=s.target.take([])) for s in one))
+            for split, one in splits.items()
+        }
+        write({**splits, "train": other["train"]}, folder)
+
+    write = coco.write
+    monkeypatch.setattr(coco, "write", wrong)
+    with pytest.raises(DataError, match="cannot hold drawn: the annotation of train/a.png is read back as another one"):
+        convert_dataset(data, "coco", tmp_path / "out")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def zoo_convert(*args: Any) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["zoo", "convert", *map(str, args)])
+        code = 0
+        try:
+            zoo.cli.main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        return code, *capsys.readouterr()
+
+    source, out = tmp_path / "coco", tmp_path / "out"
+    convert_dataset(boxed(tmp_path / "data"), "coco", source)
+    code, text, err = zoo_convert(source, "--to", "voc", "--out", out, "--link")
+    assert code == 0 and text == f"written: {out} (voc), 2 images (train 1, val 1), 3 classes\n"
+    assert "2 outlines are not written" in err
+    link = out / "JPEGImages" / "a.png"
+    assert link.is_symlink() and link.resolve() == (source / "train" / "a.png").resolve()
+    code, text, err = zoo_convert(source, "--to", "yolo", "--out", tmp_path / "yolo", "--json")
+    done = json.loads(text)
+    assert code == 0 and done["splits"] == {"train": 1, "val": 1} and done["classes"] == ["b", "unused", "a"]
+    assert "\n".join(done["notes"]) + "\n" == err
+    for args, words in {
+        (source, "--to", "voc", "--out", out): "is not empty: choose another folder",
+        (source, "--to", "voc", "--out", source / "sub" / "voc"): "which would then hold two datasets",
+        (source, "--to", "folder", "--out", tmp_path / "x"): "Formats that hold them: coco, voc, yolo",
+        (tmp_path / "none", "--to", "voc", "--out", tmp_path / "x"): "does not exist",
+        ("a/resnet.pth", "--to", "voc", "--out", tmp_path / "x"): "is a file of weights",
+        (source, "--to", "voc", "--out", tmp_path / "data" / "train" / "a.png" / "x"): "cannot be written",
+    }.items():
+        code, text, err = zoo_convert(*args)
+        assert (code, text) == (2, "") and words in err, err
+        assert not (tmp_path / "x").exists()

@@ -48,7 +48,8 @@ def write(splits: Mapping[str, Dataset], folder: Folder) -> None:
         folder.left_out(
             sum(len(target) for target in targets if target.masks is not None), "outline is", "outlines are"
         )
-    folder.left_out(sum(map(sum, (target.crowd for target in targets))), "crowd mark is", "crowd marks are")
+    crowds = sum(sum(target.crowd) for target in targets)
+    folder.left_out(crowds, "mark of a crowd or a difficult object is", "marks of crowds or difficult objects are")
     numbered = any(sample.number is not None for dataset in splits.values() for sample in dataset)
     if numbered:
         folder.notes.append("the ids of images and categories are not written: the format has none.")
