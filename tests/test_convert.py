@@ -342,6 +342,7 @@ def test_what_is_left_out_is_said(tmp_path: Path) -> None:
     assert notes == (
         "1 image is renamed, e.g. val/a.png to a_png.png.",
         "2 outlines are not written, because the format has no place for them.",
+        "the ids of images and categories are not written: the format has none.",
         "1 class that no image has is not written, because the format has no list of classes: 'unused'.",
     )
     assert convert_dataset(data, "coco", tmp_path / "coco").notes == ()
@@ -377,6 +378,17 @@ def test_instance_masks_to_coco(tmp_path: Path) -> None:
     assert target.boxes == ((2, 3, 7, 5), (0, 0, 4, 3))
     for shape, value in zip(target.masks.shapes, (2, 300), strict=True):
         assert (inside(shape, (5, 7)) == (pixels == value)).all()
+    convert_dataset(tmp_path / "coco", "instances", tmp_path / "back")
+    back = np.asarray(Image.open(tmp_path / "back" / "masks" / "a.png"))
+    assert (back == np.where(pixels == 300, 2, pixels // 2)).all() and read(tmp_path / "back")["all"].classes == (
+        "object",
+    )
+    target = replace(target, boxes=(target.boxes[0], (2, 3, 6, 5)), masks=target.masks.take([0, 0]))
+    sample = replace(read(tmp_path / "coco")["all"][0], target=target)
+    for other, words in ((target, "objects overlap"), (replace(target, masks=None).take([0]), "has no outline")):
+        data = Dataset((replace(sample, target=other),), ("object",), "boxes", "data", tmp_path)
+        with pytest.raises(DataError, match=words):
+            convert_dataset(data, "instances", tmp_path / "x", annotations="drop")
 
 
 def test_nothing_is_left_of_a_conversion_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -426,7 +438,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     for args, words in {
         (source, "--to", "voc", "--out", out): "is not empty: choose another folder",
         (source, "--to", "voc", "--out", source / "sub" / "voc"): "which would then hold two datasets",
-        (source, "--to", "folder", "--out", tmp_path / "x"): "Formats that hold them: coco, voc, yolo",
+        (source, "--to", "folder", "--out", tmp_path / "x"): "Formats that hold them: coco, instances, voc, yolo",
         (tmp_path / "none", "--to", "voc", "--out", tmp_path / "x"): "does not exist",
         ("a/resnet.pth", "--to", "voc", "--out", tmp_path / "x"): "is a file of weights",
         (source, "--to", "voc", "--out", tmp_path / "data" / "train" / "a.png" / "x"): "cannot be written",

@@ -161,9 +161,12 @@ def _verify(splits: Mapping[str, Dataset], folder: Folder, module: Any) -> list[
     names = [nfc(name) for name in first.classes]
     lost = [name for name in first.classes if nfc(name) not in classes]
     strange = [name for name in classes if name not in names]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice and list(classes) != names:
+        raise DataError(f"{what}: several classes are called {_shown(twice)}, and it tells classes apart by name.")
     if strange or any(_occurs(splits.values(), first.classes.index(name)) for name in lost):
         raise DataError(f"{what}: the classes {_shown(lost)} are read as {_shown(strange) or 'none'}.")
-    mapping = [names.index(name) for name in classes]
+    mapping = [*range(len(names))] if list(classes) == names else [names.index(name) for name in classes]
     for split, dataset in splits.items():
         _compare(dataset, back[split], mapping, folder, what)
     if lost:

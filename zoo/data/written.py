@@ -108,6 +108,11 @@ class Folder:
         if count:
             self.notes.append(f"{counted(count, noun, plural)} not written, because the format has no place for them.")
 
+    def without_ids(self, splits: Mapping[str, Dataset]) -> None:
+        """Add a note if the dataset has ids of images and categories, which the format has no place for."""
+        if any(sample.number is not None for dataset in splits.values() for sample in dataset):
+            self.notes.append("the ids of images and categories are not written: the format has none.")
+
     def _file(self, name: str) -> Path:
         file = self.root / name
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -13,8 +13,7 @@ from zoo.data.dataset import Dataset
 from zoo.data.writers import classes_of
 from zoo.data.written import Folder
 from zoo.targets.boxes import Boxes, InstanceMasks
-from zoo.targets.mask_file import mask_values
-from zoo.targets.masks import centres
+from zoo.targets.masks import instance_values
 from zoo.targets.outlines import Polygons, Shape, inside
 
 NAME = "coco"
@@ -77,10 +76,7 @@ def _short(value: float) -> int | float:
 def _segmentations(target: Boxes) -> list[tuple[Any, float | None]]:
     """Return (segmentation, its area in pixels) of each box; an empty one, and None, if only the box is known."""
     if isinstance(target.masks, InstanceMasks):
-        pixels = mask_values(target.masks.file)
-        if pixels.shape != target.size:
-            rows, columns = (centres(new, old / new) for new, old in zip(target.size, pixels.shape, strict=True))
-            pixels = pixels[rows[:, None], columns[None, :]]
+        pixels = instance_values(target.masks.file, target.size)
         return [_runs(pixels == value) for value in target.masks.values]
     shapes = target.masks.shapes if target.masks else (None,) * len(target)
     return [_segmentation(shape, target.size) for shape in shapes]

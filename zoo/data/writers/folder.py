@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from zoo.data.dataset import Dataset
 from zoo.data.files import hidden
-from zoo.data.writers import classes_of, refuse_names
+from zoo.data.writers import alike, classes_of, refuse_names
 from zoo.data.written import Folder
 
 NAME = "folder"
@@ -21,9 +21,8 @@ def write(splits: Mapping[str, Dataset], folder: Folder) -> None:
     classes = classes_of(splits)
     unfit = [name for name in classes if _UNFIT.search(name) or name != name.strip().rstrip(".") or not name]
     refuse_names(unfit + [name for name in classes if name and hidden(name)], NAME, "no folder can be called so", "csv")
-    folded = [name.casefold() for name in classes]
-    twins = [name for name in classes if folded.count(name.casefold()) > 1]
-    refuse_names(twins, NAME, "they differ only by case, which some systems do not tell apart", "csv")
+    twins = [name for group in alike(classes) for name in group]
+    refuse_names(twins, NAME, "they are equal but for case, which some systems do not tell apart", "another format")
     names = folder.names(splits)
     for split, dataset in splits.items():
         place = "" if split == "all" else f"{split}/"

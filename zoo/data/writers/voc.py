@@ -37,6 +37,7 @@ def write(splits: Mapping[str, Dataset], folder: Folder) -> None:
             folder.lines(f"ImageSets/Main/{split}.txt", [_stem(name) for name in names[split]])
     outlines = sum(len(sample.target) for sample, _ in samples if sample.target.masks is not None)
     folder.left_out(outlines, "outline is", "outlines are")
+    folder.without_ids(splits)
 
 
 def _stem(name: str) -> str:

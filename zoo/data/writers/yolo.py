@@ -50,9 +50,7 @@ def write(splits: Mapping[str, Dataset], folder: Folder) -> None:
         )
     crowds = sum(sum(target.crowd) for target in targets)
     folder.left_out(crowds, "mark of a crowd or a difficult object is", "marks of crowds or difficult objects are")
-    numbered = any(sample.number is not None for dataset in splits.values() for sample in dataset)
-    if numbered:
-        folder.notes.append("the ids of images and categories are not written: the format has none.")
+    folder.without_ids(splits)
 
 
 def _is_polygon(target: Boxes) -> bool:
