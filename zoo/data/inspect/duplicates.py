@@ -141,14 +141,14 @@ def near(
 def same(one: np.ndarray, other: np.ndarray) -> bool:
     """Whether two small images, uint8 (side, side, 3), show the same, up to brightness, contrast and saturation."""
     grey = luminance(one), luminance(other)
-    clear = np.logical_and.reduce([(image > CLIPPED) & (image < 255 - CLIPPED) for image in grey])
+    clear = np.all([(image > CLIPPED) & (image < 255 - CLIPPED) for image in grey], axis=0)
     if clear.mean() < 0.25:  # drawings in black and white: everything counts
         clear = np.ones_like(clear)
     values = [(image - image[clear].mean()) / max(float(image[clear].std()), 1e-3) for image in grey]
     squares = np.where(clear, (values[0] - values[1]) ** 2, 0)
     tile = (TILES, len(one) // TILES, TILES, len(one) // TILES)
     pixels = np.maximum(clear.reshape(tile).sum((1, 3)), clear.size / TILES**2 / 4)
-    if (squares.reshape(tile).sum((1, 3)) / pixels).max() > DIFFERENT:
+    if float(np.max(squares.reshape(tile).sum((1, 3)) / pixels)) > DIFFERENT:
         return False
     colours = [_colours(image) for image in (one, other)]
     strengths = [float(np.sqrt((each**2).mean())) for each in colours]

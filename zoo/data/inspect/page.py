@@ -10,14 +10,18 @@ from concurrent.futures import ThreadPoolExecutor
 from html import escape
 from itertools import zip_longest
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw
 
 from zoo.data.decode import decode
-from zoo.data.inspect.findings import Finding, Inspection, Place, shown
+from zoo.data.inspect.findings import Finding, Place, shown
 from zoo.data.inspect.text import class_rows, headline, images_lines, verdict
 from zoo.errors import DataError, counted
 from zoo.targets.faults import LEVELS, Check, Level
+
+if TYPE_CHECKING:
+    from zoo.data.inspect.result import Inspection
 
 SIDE = 200
 """Longer side of a thumbnail."""

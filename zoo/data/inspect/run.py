@@ -8,13 +8,15 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from zoo.data.dataset import Dataset, Sample
 from zoo.data.inspect import classes, duplicates, images
-from zoo.data.inspect.findings import Finding, Inspection, Place, SplitFacts, ordered
+from zoo.data.inspect.findings import Finding, Place, SplitFacts, ordered
 from zoo.data.inspect.images import Look
+from zoo.data.inspect.result import Inspection
 from zoo.data.left_out import HIDDEN, NO_IMAGE, NO_SAMPLE, TEXTS, files_of, unused
 from zoo.data.readers import reader_of, suited
 from zoo.errors import ConfigError, DataError, nearest
@@ -99,7 +101,7 @@ def check(
     samples = [(split, sample) for split, dataset in source.splits.items() for sample in dataset]
     places = [Place(split, sample.id, sample.image) for split, sample in samples]
     with ThreadPoolExecutor(_THREADS) as pool:
-        looked = list(_watched(pool.map(lambda one: _examined(*one, source), samples), len(samples), progress))
+        looked = list(_watched(pool.map(partial(_examined, source), samples), len(samples), progress))
     looks = [one.look for one in looked]
     candidates = [
         duplicates.Candidate(place, one.digest, one.annotation, one.words)
@@ -227,8 +229,9 @@ def _outside(file: Path, root: Path) -> Place:
     return Place("", file.relative_to(root).as_posix(), file)
 
 
-def _examined(split: str, sample: Sample, source: _Source) -> _Examined:
-    """Look at one sample. Runs in a thread."""
+def _examined(source: _Source, one: tuple[str, Sample]) -> _Examined:
+    """Look at one sample of a split. Runs in a thread."""
+    split, sample = one
     dataset = source.splits[split]
     looked = images.look(sample.image)
     labels: tuple[int, ...] = ()

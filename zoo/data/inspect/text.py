@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from zoo.data.inspect.findings import Inspection
 from zoo.errors import counted
 from zoo.targets.faults import LEVELS
+
+if TYPE_CHECKING:
+    from zoo.data.inspect.result import Inspection
 
 MOST_CLASSES = 20
 """Longest table of classes; of more, the most and the least frequent are shown."""
