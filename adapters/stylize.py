@@ -83,7 +83,7 @@ def stylize(
         picture = model.adapter.stylize(model, file, style or [], preview=show, **how)  # type: ignore[attr-defined]
         picture.save(target)
         if not as_json:
-            print(target)
+            output.line(target)
     if as_json:
         output.print_json([{"photo": str(f), "picture": str(t)} for f, t in zip(files, targets, strict=True)])
 
@@ -121,7 +121,7 @@ def _model(run: str, backbone: str, weights: str, given: list[str] | None, dtype
     import zoo
     from zoo import settings
 
-    settings.keep_compiled_programs()
+    settings.start_jax()
     if backbone:
         chosen = model_options(given, weights=weights or None, dtype=dtype, accept_license=accept_license)
         model = zoo.create(backbone, TASK, **chosen)

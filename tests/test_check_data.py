@@ -287,6 +287,13 @@ FAULTS: dict[str, tuple[str, Callable[[Path], None], str, list[list[str]]]] = {
         "no-label",
         [["2.png"]],
     ),
+    "missing image": ("coco", lambda root: (root / "5.png").unlink(), "missing-image", [["5.png"]]),
+    "annotation of no image": (
+        "coco",
+        edit(lambda content: content["annotations"].append({**content["annotations"][0], "image_id": 77})),
+        "stray-annotation",
+        [["annotations[12] of instances.json"]],
+    ),
     "number": ("coco", boxed(float("nan"), 4, 5, 6), "box-number", [[OBJECT]]),
     "unknown class": (
         "coco",

@@ -15,6 +15,7 @@ from PIL import Image
 
 from zoo.data import Dataset, Sample, formats, list_images, read
 from zoo.errors import DataError, UnknownNameError
+from zoo.training.data import training_splits
 
 
 def draw(path: Path, value: int = 0) -> Path:
@@ -64,15 +65,12 @@ def test_folder_faults_are_named(tmp_path):
         read(tmp_path / "nowhere")
     with pytest.raises(DataError, match="holds nothing.*such as one sub-folder"):
         read(tmp_path)
-    folders(tmp_path / "one", "ants")
-    with pytest.raises(DataError, match=r"one has a single class folder \(ants\).*at least two"):
-        read(tmp_path / "one")
     folders(tmp_path / "hollow", "ants", "bees")
     (tmp_path / "hollow" / "wasps").mkdir()
     with pytest.raises(DataError, match="wasps has no image; it holds nothing"):
         read(tmp_path / "hollow")
     folders(tmp_path / "differ", "train/a", "train/b", "val/a", "val/c")
-    with pytest.raises(DataError, match="val lacks b and also has c"):
+    with pytest.raises(DataError, match="val has c, which train lacks"):
         read(tmp_path / "differ")
     folders(tmp_path / "twice", "train/a", "train/b", "val/a", "val/b", "valid/a", "valid/b")
     with pytest.raises(DataError, match="val/ and valid/"):
@@ -87,6 +85,33 @@ def test_folder_faults_are_named(tmp_path):
         read(tmp_path / "loose", format="folder")
     with pytest.raises(UnknownNameError, match="folder"):
         read(tmp_path, format="foldr")
+
+
+def test_a_single_class_is_read_but_not_trained_on(tmp_path):
+    folders(tmp_path / "new", "bad")
+    (tmp_path / "new.csv").write_text("image,label\nnew/bad/0.png,bad\nnew/bad/1.png,bad\n")
+    for place in ("new", "new.csv"):
+        found = read(tmp_path / place)
+        assert found["all"].counts() == {"bad": 2}
+        with pytest.raises(DataError, match=r"new has a single class \(bad\); training needs"):
+            training_splits(found, 0.2, 0)
+    folders(tmp_path / "wrapped", "archive/a", "archive/b")
+    with pytest.raises(DataError, match=r"If .*wrapped.archive holds the folders of the classes, give that path"):
+        training_splits(read(tmp_path / "wrapped"), 0.2, 0)
+
+
+def test_a_split_may_lack_a_class(tmp_path):
+    folders(tmp_path, "train/bad", "train/good", "train/odd", "test/bad", "test/odd", "val/odd")
+    (tmp_path / "val" / "good").mkdir()
+    found = read(tmp_path)
+    assert {split: tuple(part.counts().values()) for split, part in found.items()} == {
+        "train": (2, 2, 2),
+        "val": (0, 0, 2),
+        "test": (2, 0, 2),
+    }
+    assert [sample.target for sample in found["test"]] == [0, 0, 2, 2]
+    assert "test has no image of good: metrics are of the other classes" in found["test"].notes[0]
+    assert "val has no image of bad, good" in found["val"].notes[0] and not found["train"].notes
 
 
 def test_folders_of_annotations_are_not_classes(tmp_path):
@@ -171,7 +196,6 @@ def test_csv_files_named_by_split(tmp_path):
         ("x/0.png,a\nx/1.png,b\n", r"columns \['x/0.png', 'a'\]; its first line must name"),
         ("image;label\nx/0.png;a\n", r"columns \['image;label'\].*separated by commas"),
         ("image,label\n", "no line with an image"),
-        ("image,label\nx/0.png,a\nx/1.png,a\n", "needs at least two classes"),
         ("image,labels\nx/0.png,\n", "none of the 1 lines has a label"),
     ],
 )
@@ -203,6 +227,9 @@ def test_labels(tmp_path):
         read(tmp_path)
     (tmp_path / "labels.json").write_text('{"7.png": 0}')
     with pytest.raises(DataError, match="lists '7.png'"):
+        read(tmp_path)
+    (tmp_path / "labels.json").write_text('{"0.png": 10000000000}')
+    with pytest.raises(DataError, match="labels.json: '0.png' has 10000000000; a class index must be smaller"):
         read(tmp_path)
     (tmp_path / "labels.json").write_text('{"0.png": "a"}')
     with pytest.raises(DataError, match="'0.png' has 'a'"):

@@ -9,9 +9,14 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
+from zoo.text import printable
+
 
 class ZooError(Exception):
-    """Base of every error that zoo raises on purpose."""
+    """Base of every error that zoo raises on purpose. Its text is `printable`."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class UnknownNameError(ZooError, LookupError):
@@ -34,12 +39,16 @@ class UnreadableError(DataError):
         problem: what is wrong, without the name of the file.
     """
 
-    def __init__(self, path: str, problem: str) -> None:
-        super().__init__(f"{path} {problem}")
+    def __init__(self, path: str, problem: str = "") -> None:
+        super().__init__(f"{path} {problem}".rstrip())
         self.path, self.problem = path, problem
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.path, self.problem)  # for errors that cross processes
+
+
+class LateError(UnreadableError):
+    """A file that could not be read in time."""
 
 
 class WeightsError(ZooError, ValueError):

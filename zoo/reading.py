@@ -14,7 +14,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
-from zoo.errors import UnreadableError, counted
+from zoo.errors import LateError, UnreadableError, counted
 
 T = TypeVar("T")
 
@@ -108,7 +108,7 @@ class _Reader:
         done.acquire()
         self._tasks.put((function, outcome, done))
         if not done.acquire(timeout=seconds):
-            raise UnreadableError(
+            raise LateError(
                 path,
                 f"cannot be read: nothing came for {counted(round(seconds), 'second')}, as from a drive that is gone. "
                 "Check the drive, or set ZOO_READ_SECONDS to wait longer.",

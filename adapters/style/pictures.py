@@ -14,6 +14,7 @@ import numpy as np
 from jax import Array
 from PIL import Image
 
+from zoo import settings
 from zoo.data import decode, list_images
 from zoo.errors import ConfigError, DataError
 
@@ -61,7 +62,7 @@ class Picture:
             ConfigError: for an unknown suffix.
             DataError: if the file cannot be written.
         """
-        path = Path(path)
+        path = settings.expanded(path)
         check_suffix(path)
         marks: dict[str, Any] = {k: v for k, v in (("icc_profile", self.icc), ("exif", self.exif)) if v}
         if path.suffix.lower() in (".jpg", ".jpeg", ".webp"):
@@ -96,8 +97,8 @@ def open_picture(source: str | Path | np.ndarray | Picture) -> Picture:
                 f"an image must be a uint8 array (height, width, 3); this one is {source.dtype} {source.shape}."
             )
         return Picture(source.astype(np.float32) / 255)
-    pixels = decode(Path(source).expanduser())
-    icc, exif = _marks(Path(source).expanduser())
+    pixels = decode(settings.expanded(source))
+    icc, exif = _marks(settings.expanded(source))
     return Picture(pixels.astype(np.float32) / 255, Path(source).name, icc, exif)
 
 
@@ -160,7 +161,7 @@ def read_mask(source: str | Path | np.ndarray, size: tuple[int, int]) -> np.ndar
             )
         pixels, name = source, "the mask"
     else:
-        pixels, name = decode(Path(source).expanduser(), "L")[..., 0], str(source)
+        pixels, name = decode(settings.expanded(source), "L")[..., 0], str(source)
     aspect, expected = pixels.shape[0] / pixels.shape[1], size[0] / size[1]
     if abs(aspect / expected - 1) > _ASPECT:
         raise ConfigError(

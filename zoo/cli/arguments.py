@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -54,6 +53,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Dtype = Annotated[str, typer.Option("--dtype", help="Computation type: float32 or bfloat16.")]
 Annotations = Annotated[
     str, typer.Option("--annotations", help="Treatment of faulty boxes and masks: fix, drop (leave out) or error.")
+]
+OnCorrupt = Annotated[
+    str, typer.Option("--on-corrupt", help="Treatment of images and masks that cannot be read: error or skip.")
 ]
 Size = Annotated[
     int | None, typer.Option("--image-size", help="Image side in pixels. Default: the size the weights were made for.")
@@ -116,7 +118,7 @@ def check_run(run: str) -> None:
     """Raise if a run is a path that does not exist, or an image, before anything else is read."""
     from zoo.data.files import is_image
 
-    path = Path(run).expanduser()
+    path = settings.expanded(run)
     if "://" not in run and not path.exists():
         raise FetchError(f"there is no run {run!r}. Give a run directory, a saved model or hf://org/repo[@revision].")
     if is_image(path.name) and path.is_file():
@@ -137,7 +139,7 @@ def model_of(
     """Load the model of a run or, with a backbone, create one. Its notes are printed."""
     import zoo
 
-    settings.keep_compiled_programs()
+    settings.start_jax()
     if not backbone:
         of_the_run = {"weights": weights, "task": task, "image size": image_size, "dtype": dtype != "float32" and dtype}
         of_the_run["ignore tensors"] = ignore_tensors

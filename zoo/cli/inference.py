@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from zoo import settings
 from zoo.cli import output
 from zoo.cli.adjusting import AdjustingCommand
 from zoo.cli.arguments import (
@@ -17,6 +18,7 @@ from zoo.cli.arguments import (
     Format,
     IgnoreTensors,
     Json,
+    OnCorrupt,
     Set,
     Size,
     Task,
@@ -49,6 +51,7 @@ def evaluate(
     format: Format = "",
     batch_size: Annotated[int, typer.Option("--batch-size", help="Images per batch.")] = 32,
     annotations: Annotations = "fix",
+    on_corrupt: OnCorrupt = "error",
     dtype: Dtype = "float32",
     image_size: Size = None,
     out: Annotated[
@@ -86,6 +89,7 @@ def evaluate(
         dataset,
         batch_size=batch_size,
         annotations=annotations,  # type: ignore[arg-type]
+        on_corrupt=on_corrupt,  # type: ignore[arg-type]
         predictions=out is not None,
     )
     if out is not None:
@@ -96,7 +100,7 @@ def evaluate(
     if as_json:
         output.print_json(evaluation.metrics)
         return
-    output.print_metrics(evaluation.metrics, f"{counted(len(dataset), 'image')} of {dataset.name}")
+    output.print_metrics(evaluation.metrics, f"{counted(len(evaluation.dataset), 'image')} of {dataset.name}")
 
 
 def predict(
@@ -135,7 +139,7 @@ def predict(
     check_number("batch_size", batch_size, BATCH_SIZE)
     places, given = run_and_images(run, images, backbone)
     files = list_images(given, strict=False)
-    for folder in [path for path in (Path(place).expanduser() for place in given) if path.is_dir()]:
+    for folder in [path for path in (settings.expanded(place) for place in given) if path.is_dir()]:
         if remark := left_out(folder, files):
             output.note(remark)
     pictures = output.picture_files(files, out, given) if out else []
@@ -177,7 +181,7 @@ def export(
 
     check_run(run)
     target = out or Path(run) / f"export-{format.replace('/', '-')}"
-    print(write(load(run), target, format=format))
+    output.line(write(load(run), target, format=format))
 
 
 def register(app: typer.Typer) -> None:

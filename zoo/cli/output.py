@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from zoo.errors import ConfigError
+from zoo.text import json_text as strict_json
+from zoo.text import printable
 
 _LONGEST = 500
 """Largest number of rows for a rich table; the layout of more takes seconds."""
@@ -18,9 +19,8 @@ _LONGEST = 500
 def json_text(value: Any) -> str:
     """Return strict JSON; a list has one entry a line. NaN and infinities raise `ValueError`."""
     if isinstance(value, list) and value:
-        lines = (json.dumps(one, ensure_ascii=False, allow_nan=False) for one in value)
-        return "[\n" + ",\n".join(lines) + "\n]\n"
-    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        return "[\n" + ",\n".join(map(strict_json, value)) + "\n]\n"
+    return strict_json(value, indent=2) + "\n"
 
 
 def print_json(value: Any) -> None:
@@ -30,14 +30,14 @@ def print_json(value: Any) -> None:
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[Any]], *, right: Sequence[str] = ()) -> None:
     """Print a table on stdout; the columns named in `right` are aligned to the right."""
-    texts = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    texts = [["" if cell is None else printable(cell) for cell in row] for row in rows]
     if sys.stdout.isatty() and len(texts) <= _LONGEST:
         _rich_table(headers, texts, right)
         return
     widths = [max(map(len, column)) for column in zip(headers, *texts, strict=True)]
     ends = [">" if header in right else "<" for header in headers]
-    line = "  ".join(f"{{:{end}{width}}}" for end, width in zip(ends, widths, strict=True))
-    sys.stdout.write("".join(line.format(*row).rstrip() + "\n" for row in [headers, *texts]))
+    form = "  ".join(f"{{:{end}{width}}}" for end, width in zip(ends, widths, strict=True))
+    sys.stdout.write("".join(form.format(*row).rstrip() + "\n" for row in [headers, *texts]))
 
 
 def _rich_table(headers: Sequence[str], rows: list[list[str]], right: Sequence[str]) -> None:
@@ -55,7 +55,7 @@ def _rich_table(headers: Sequence[str], rows: list[list[str]], right: Sequence[s
 
 def print_metrics(metrics: dict[str, Any], title: str) -> None:
     """Print the single metrics, then those of each class if there are at most 20."""
-    print(title)
+    line(title)
     single = {k: v for k, v in metrics.items() if isinstance(v, float) and k != "seconds"}
     print_table(("metric", "value"), [(name, f"{value:.4f}") for name, value in single.items()], right=("value",))
     classes = metrics.get("per_class", {})
@@ -101,9 +101,14 @@ def kept_images(images: Sequence[Path], targets: list[Path]) -> list[Path]:
     return targets
 
 
+def line(text: object = "") -> None:
+    """Print a line on stdout; control characters in it are escaped, and so are line breaks."""
+    print(printable(text))
+
+
 def note(text: str) -> None:
     """Print a remark on stderr, so that stdout has only the result."""
-    print(text, file=sys.stderr)
+    print(printable(text), file=sys.stderr)
 
 
 @contextlib.contextmanager

@@ -62,10 +62,10 @@ def check(
     try:
         code = subprocess.run(command, timeout=timeout, check=False).returncode
     except subprocess.TimeoutExpired:
-        print(f"{name}: not finished after {timeout:g} s; it hangs, or it needs a longer --timeout.")
+        output.line(f"{name}: not finished after {timeout:g} s; it hangs, or it needs a longer --timeout.")
         code = 1
     if code < 0:
-        print(f"{name}: the check was ended by signal {-code}.")
+        output.line(f"{name}: the check was ended by signal {-code}.")
     raise typer.Exit(int(code != 0))
 
 

@@ -71,7 +71,7 @@ def train(
     config = TrainConfig(out=out, **chosen)
     if image_size is not None:
         check_number("image_size", image_size, Accepted(least=1, whole=True))
-    settings.keep_compiled_programs()
+    settings.start_jax()
     before = saved_model(weights)
     if not backbone:
         if before is None:
@@ -89,7 +89,9 @@ def train(
         return
     output.print_metrics(run.metrics, f"best epoch {run.metrics['best_epoch']} of {run.metrics['epochs']}")
     verbs = f"zoo predict {out} IMAGE, zoo evaluate {out} DATA, zoo export {out} --format timm"
-    print(f"\nrun directory: {out}\nnext: {run.model.adapter.next_step(out) or verbs}")
+    print()
+    output.line(f"run directory: {out}")
+    output.line(f"next: {run.model.adapter.next_step(out) or verbs}")
 
 
 def _model_for_data(

@@ -148,4 +148,4 @@ def _digest(text: str) -> str:
 
 
 def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogatepass")  # names may be no UTF-8
+    return text.encode("utf-8", "surrogatepass")

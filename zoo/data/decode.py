@@ -94,6 +94,22 @@ def pixels_of(image: Image.Image, name: str = "the image") -> np.ndarray:
         raise UnreadableError(name, str(error)) from error.__cause__
 
 
+def check_pixels(path: str | Path) -> None:
+    """Read all pixels of an image or a mask, as `decode` does, and forget them.
+
+    Raises:
+        UnreadableError: the file is damaged, or something else is wrong with it; see `decode`.
+    """
+    data = read_file(path)
+    try:
+        if not data:
+            raise BadImage("is empty (0 bytes); remove it or download it again.")
+        if _jpeg(data, "error", MAX_PIXELS) is None:
+            _pillow(data, "RGB", MAX_PIXELS)
+    except BadImage as error:
+        raise UnreadableError(str(path), str(error)) from error.__cause__
+
+
 @cache
 def suffixes() -> frozenset[str]:
     """Return the suffixes of files that `decode` reads, in lower case: those that the installed Pillow supports."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from zoo import settings
 from zoo.data.decode import suffixes
 from zoo.errors import DataError, UnreadableError, counted
 from zoo.reading import kind_of, read_text
@@ -180,7 +181,7 @@ def list_images(paths: str | Path | Iterable[str | Path], *, strict: bool = True
         DataError: a path does not exist, or a folder or pattern gives no images.
     """
     given = [paths] if isinstance(paths, str | Path) else list(paths)
-    return [image for entry in given for image in _expand(Path(entry).expanduser(), strict)]
+    return [image for entry in given for image in _expand(settings.expanded(entry), strict)]
 
 
 def _expand(path: Path, strict: bool) -> list[Path]:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from zoo import settings
 from zoo.data.dataset import Dataset, Sample
 
 
@@ -37,7 +38,7 @@ def as_images(files: Sequence[Path], given: Iterable[str | Path] = ()) -> Datase
 
 def _folder(given: str | Path) -> Path | None:
     """Return a given folder, or the fixed part of a pattern; None for a file."""
-    path = Path(given).expanduser()
+    path = settings.expanded(given)
     if path.is_dir():
         return path
     if path.is_file() or not glob.has_magic(str(path)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -13,8 +14,9 @@ from PIL import Image
 from zoo.data.files import is_image, subfolders, walk_text
 from zoo.data.mask_names import beside, image_keys, mask_keys
 from zoo.data.pairs import SEGMENTED, annotated, split_folders
-from zoo.errors import DataError
-from zoo.image_header import image_size
+from zoo.errors import UnreadableError
+from zoo.image_header import MAX_PIXELS, check_size, image_size
+from zoo.reading import read_file
 
 _FILES = {
     "dataset.json": "a description of masks or labels by nnU-Net and other tools",
@@ -149,18 +151,20 @@ def _look_like_masks(pairs: Sequence[tuple[str, str]], named: bool) -> bool:
     It must have the image's size and at most `_FEW` colours, and the image at least `_MANY`. If the folder's name
     suggests masks already (`named`), up to 256 colours will do, with at least twice as many in the image.
     """
-    try:
-        for image, mask in pairs:
-            most = 256 if named else _FEW
+    compared = False
+    for image, mask in pairs:
+        most = 256 if named else _FEW
+        try:
             mask_colours = _colours(mask, most)
             if mask_colours > most or image_size(image)[0] != image_size(mask)[0]:
                 return False
             least = 2 * mask_colours if named else _MANY
             if _colours(image, least) < least:
                 return False
-    except DataError:
-        return False
-    return True
+        except UnreadableError:
+            continue  # damaged files say nothing about the layout; they are reported once it is known
+        compared = True
+    return compared
 
 
 def _colours(file: str, most: int) -> int:
@@ -168,11 +172,13 @@ def _colours(file: str, most: int) -> int:
 
     Images with more than 8 bits per channel count as one colour: only masks are stored in this way here.
     """
+    data = io.BytesIO(read_file(file))
     try:
-        with Image.open(file) as image:
+        with Image.open(data) as image:
+            check_size(*image.size, MAX_PIXELS)
             if image.mode.startswith(("I", "F")):
                 return 1
             pixels = image.convert("RGB") if image.mode == "P" and most > _FEW else image
             return len(pixels.getcolors(most) or range(most + 1))
     except Exception as error:  # Pillow's parsers raise almost any exception on damaged files
-        raise DataError(f"{file} cannot be read: {error}.") from error
+        raise UnreadableError(file, f"cannot be read: {error}.") from error

@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from zoo.data import Dataset
-from zoo.errors import ZooError
+from zoo.data.damage import Later, all_named
+from zoo.errors import UnreadableError, ZooError
 from zoo.models.model import Model
 from zoo.models.store import FILE
 from zoo.training.config import OPTIONS, Recipe, TrainConfig
@@ -17,7 +18,7 @@ from zoo.training.data import Data
 from zoo.training.evaluation import Evaluation, evaluate_source
 from zoo.training.loop import fit, stopping
 from zoo.training.options import configured
-from zoo.training.prepare import Splits, fit_to_data, make_phases, run_folder
+from zoo.training.prepare import Splits, fit_to_data, make_phases, run_folder, with_cache
 from zoo.training.run import Run, abandon, finished, write_history, write_metrics, write_tensorboard, writing
 from zoo.training.saving import TRAINED, write_best
 from zoo.training.session import Event, Session
@@ -53,13 +54,19 @@ def train(model: Model, data: Data, config: TrainConfig) -> Run:
     if model.adapter.training.backbone == "fixed":
         model.adapter.fitted(trial.train)  # its errors are more specific than those of the plan
     phases = make_phases(model, trial.train, recipe)
+    recipe, uncached = with_cache(model, phases, recipe)
     fitted = fit_to_data(model, read, phases, recipe)
     folder = run_folder(model, fitted, phases, recipe)
     if recipe.resume and finished(folder):
         return Run.open(folder)
     model.card = replace(model.card, notes=())  # the notes describe the weights that the model started from
-    session = Session(model, fitted.train, fitted.val, phases, recipe, folder, notes=fitted.notes)
-    _fit(session)
+    session = Session(model, fitted.train, fitted.val, phases, recipe, folder, notes=(*uncached, *fitted.notes))
+    if not fitted.decoded:
+        session.later = Later(fitted.all[1:])
+    try:
+        _fit(session)
+    except UnreadableError as error:  # the data are too large to be decoded beforehand, or have changed since
+        raise all_named(error, fitted.all) from error
     return _finish(session, fitted.test, began)
 
 
@@ -78,6 +85,8 @@ def _fit(session: Session) -> None:
             write_best(session)
         raise
     finally:
+        if session.later:
+            session.later.stop()
         session.closing()
 
 

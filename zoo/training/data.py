@@ -8,6 +8,7 @@ from pathlib import Path
 
 from zoo.data import Dataset, read, split, suited
 from zoo.data.augment import Augment
+from zoo.data.files import subfolders
 from zoo.data.unique import unified
 from zoo.errors import ConfigError, DataError
 from zoo.labels import Alignment, align, numbered, shown
@@ -36,12 +37,19 @@ def training_splits(parts: Mapping[str, Dataset], fraction: float, seed: int) ->
         seed: seed of the random choice.
 
     Raises:
-        DataError: there is no training data.
+        DataError: there is no training data, or it has a single class.
     """
     pool = parts.get("train") or parts.get("all")
     if pool is None:
         raise DataError(
             f"there is nothing to train on: the splits are {', '.join(parts)}; a split train, or no splits, is needed."
+        )
+    if pool.targets.exclusive and len(pool.classes) == 1:
+        inner = pool.root / pool.classes[0]
+        deeper = inner.is_dir() and len(subfolders(inner)) > 1
+        raise DataError(
+            f"{pool.name} has a single class ({pool.classes[0]}); training needs images of at least two classes."
+            + f" If {inner} holds the folders of the classes, give that path." * deeper
         )
     if "val" in parts:
         return pool, parts["val"]

@@ -26,6 +26,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from zoo import settings
 from zoo.disk import write_whole
 from zoo.errors import RunError, ZooError
 from zoo.models.model import Model
@@ -58,7 +59,7 @@ class Run:
     @classmethod
     def open(cls, folder: str | Path) -> Run:
         """Open a finished run. Raises `RunError` if the folder has none, or a file of it has changed."""
-        folder = Path(folder)
+        folder = settings.expanded(folder)
         if (folder / "metrics.json").is_file():
             verify(folder / "metrics.json")
             verify(folder / "metrics.jsonl")
@@ -188,7 +189,8 @@ def stamp() -> str:
 
 def write_json(file: Path, value: Any) -> None:
     """Write plain values as JSON, atomically."""
-    write_whole(file, [json.dumps(value, indent=1, ensure_ascii=False).encode()])
+    text = json.dumps(value, indent=1, ensure_ascii=False)
+    write_whole(file, [text.encode("utf-8", "backslashreplace")])  # a byte of a file name becomes an escape of JSON
 
 
 def read_json(file: Path) -> Any:
@@ -219,7 +221,7 @@ def write_history(folder: Path, history: list[dict[str, Any]]) -> None:
     """Write `metrics.jsonl`, with all epochs so far."""
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in history)
     with writing(folder / "metrics.jsonl"):
-        write_whole(folder / "metrics.jsonl", [lines.encode()])
+        write_whole(folder / "metrics.jsonl", [lines.encode("utf-8", "backslashreplace")])
 
 
 def write_tensorboard(folder: Path, history: list[dict[str, Any]]) -> None:

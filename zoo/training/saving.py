@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from flax import nnx
 
 from zoo.errors import ZooError
@@ -15,7 +16,7 @@ from zoo.models.store import FILE, load, save
 from zoo.training.checkpoint import intact, read, sealed
 from zoo.training.phase_sources import cache_features
 from zoo.training.run import read_json, write_json, writing
-from zoo.training.session import Place, Session, finite_losses
+from zoo.training.session import Diverged, Place, Session
 from zoo.training.step import Program, TrainState, install
 
 TRAINED = "trained.json"
@@ -27,15 +28,16 @@ SHARE = 0.05
 def keep_if_best(session: Session, row: dict[str, Any]) -> bool:
     """Remember the model if it is the best so far: by the task's primary metric, then by the smaller loss."""
 
-    def rank(row: dict[str, Any]) -> tuple[float, float]:
-        return row.get(session.model.adapter.primary, -row["val_loss"]), -row["val_loss"]
-
-    if session.best is not None and rank(row) <= rank(session.best[0]):
+    if session.best is not None and _rank(session, row) <= _rank(session, session.best[0]):
         return False
     arrays = nnx.state(session.model, (nnx.Param, nnx.BatchStat))
     session.best = (row, jax.tree.map(lambda leaf: leaf, arrays))
     session.best_saved = False
     return True
+
+
+def _rank(session: Session, row: dict[str, Any]) -> tuple[float, float]:
+    return row.get(session.model.adapter.primary, -row["val_loss"]), -row["val_loss"]
 
 
 def write_best(session: Session, *, lazily: bool = False) -> None:
@@ -104,8 +106,14 @@ def read_trained(session: Session) -> tuple[bool, str]:
 
 
 def save_checkpoint(session: Session, state: TrainState, program: Program, at: Place) -> None:
-    """Write a checkpoint, and the best model so far to the run directory."""
-    finite_losses(session, at)  # a diverged state must not replace a good checkpoint
+    """Write a checkpoint, and the best model so far to the run directory.
+
+    Raises:
+        Diverged: a parameter is not finite, though the last losses were.
+        RunError: something cannot be written.
+    """
+    if not all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(state.params)):
+        raise Diverged(f"a parameter is not finite after step {session.step}", at.phase)
     write_best(session)
     position = {
         "cached_after": session.cached_after,
@@ -113,6 +121,9 @@ def save_checkpoint(session: Session, state: TrainState, program: Program, at: P
         "step": session.step,
         "history": session.history,
         "best": session.best[0] if session.best else None,
+        "rollbacks": session.rollbacks,
+        "rolled_to": session.rolled_to,
+        "lowered": session.lowered,
     }
     # The best model is part of the checkpoint: the file in the run directory may be newer than it, or damaged.
     session.checkpoints.save(session.step, (state, program.frozen, session.best and session.best[1]), position)
@@ -135,7 +146,8 @@ def restore(
     best = nnx.state(session.model, (nnx.Param, nnx.BatchStat)) if place["best"] is not None else None
     state, frozen, best = read(folder, (state, program.frozen, best))
     session.step, session.history = place["step"], place["history"]
-    if best is not None:
+    # After a rollback, the best model may be one of the epochs that are trained again: it is kept.
+    if best is not None and (session.best is None or _rank(session, place["best"]) >= _rank(session, session.best[0])):
         # The model in the run directory may be newer than the checkpoint, or damaged: it is written again.
         session.best, session.best_saved = (place["best"], best), False
     nnx.update(session.model, frozen)

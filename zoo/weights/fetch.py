@@ -118,7 +118,7 @@ def fetch_config(
     elif scheme:
         path = None  # a plugin fetches single files, so the layout of its source is unknown
     else:
-        place = Path(text).expanduser()
+        place = settings.expanded(text)
         path = (place if place.is_dir() else place.parent) / name
     return _read_config(path) if path and path.is_file() else None
 
@@ -194,7 +194,7 @@ def _require_plain(source: str, rest: str) -> None:
 
 
 def _from_disk(source: str, file: str, sha256: str) -> Fetched:
-    place = Path(source).expanduser()
+    place = settings.expanded(source)
     path = _in_folder(place, file) if place.is_dir() else place
     if not path.is_file():
         hint = f" For the Hub, write hf://{source}." if _HUB.fullmatch(source) else ""

@@ -24,6 +24,7 @@ from typing import Any, BinaryIO
 import ml_dtypes
 import numpy as np
 
+from zoo import settings
 from zoo.disk import sha256, write_whole
 from zoo.errors import WeightsError
 from zoo.weights.sniff import MAX_HEADER, require_safetensors
@@ -127,7 +128,7 @@ def read(path: str | os.PathLike[str]) -> TensorFile:
         WeightsError: if the file has another format (e.g. a pickle, whatever its suffix) or is damaged, or shards do
             not agree with their index.
     """
-    path = Path(path)
+    path = settings.expanded(path)
     if path.is_dir():
         path = _file_in(path)
     if not path.is_file():
@@ -152,7 +153,7 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, Any], metadata: Ma
     Raises:
         WeightsError: if the format lacks a dtype, a name is reserved, or metadata are not text.
     """
-    path = Path(path)
+    path = settings.expanded(path)
     for key, value in (metadata or {}).items():
         if not isinstance(key, str) or not isinstance(value, str):
             raise WeightsError(f"metadata must be text, but {key!r} is {value!r}. Encode it as JSON.")

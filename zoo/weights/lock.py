@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 from zoo import settings
 from zoo.disk import write_whole
 from zoo.errors import FetchError
+from zoo.text import printable
 
 HEADER = (
     "# Written by zoo: the commit and sha256 of each file at its first download. Forget the pins of a source with\n"
@@ -164,7 +165,7 @@ def main(arguments: list[str]) -> int:
     except FetchError as error:
         print(error, file=sys.stderr)
         return 2
-    print(f"{count} pins of {arguments[1]} forgotten in {path()}")
+    print(printable(f"{count} pins of {arguments[1]} forgotten in {path()}"))
     return 0 if count else 2
 
 

@@ -52,6 +52,21 @@ REFUSED = Check(
     "annotations with more faults than training accepts",
     "Most are wrong in the same way: correct the export. --annotations drop leaves all faulty ones out.",
 )
+ENTRIES = {
+    "missing": Check(
+        "missing-image",
+        "error",
+        "images that are listed but do not exist",
+        "Copy them into the folder, or correct their names in the annotations. Training leaves out single ones.",
+    ),
+    "stray": Check(
+        "stray-annotation",
+        "error",
+        "annotations of images that are not listed",
+        "Correct the id of their image, or remove them. Training leaves out single ones.",
+    ),
+}
+"""Findings on entries of annotation files that are no samples: kind of fault -> description."""
 _LEFT_OUT = {NO_SAMPLE: UNUSED_IMAGE, NO_IMAGE: OTHER_FILE, HIDDEN: HIDDEN_FILE}
 _THREADS = min(8, os.cpu_count() or 1)
 
@@ -61,7 +76,7 @@ Progress = Callable[[int, int], None]
 def every_check() -> dict[str, Check]:
     """Return the name of each kind of finding -> its description, those of the kinds of target included."""
     own = [*images.CHECKS.values(), *duplicates.CHECKS.values(), *classes.CHECKS.values()]
-    own += [UNREADABLE, REFUSED, UNUSED_IMAGE, OTHER_FILE, HIDDEN_FILE, REMARK]
+    own += [*ENTRIES.values(), UNREADABLE, REFUSED, UNUSED_IMAGE, OTHER_FILE, HIDDEN_FILE, REMARK]
     targets = [check for name in names() for check in kind(name).checks.values()]
     return {check.name: check for check in (*own, *targets)}
 
@@ -114,6 +129,11 @@ def check(
     found += classes.findings(counts, source.kind.counted)
     for place, (_, sample), one in zip(places, samples, looked, strict=True):
         found += one.findings(place, source.kind, sample.target)
+    found += [
+        Finding(ENTRIES[fault.kind], (Place(split, fault.id),), fault.detail)
+        for split, dataset in source.splits.items()
+        for fault in dataset.faults
+    ]
     found += _refused(source, samples, looked)
     found += source.findings
     some = next(iter(source.splits.values()))
@@ -279,7 +299,7 @@ def _refused(source: _Source, samples: Sequence[tuple[str, Sample]], looked: Seq
     found = []
     for split, dataset in source.splits.items():
         both = [(sample, one) for (name, sample), one in zip(samples, looked, strict=True) if name == split]
-        if not any(one.faults for _, one in both):
+        if not dataset.faults and not any(one.faults for _, one in both):
             continue
         readable = tuple(sample for sample, one in both if not one.look.error and not one.error)
         try:

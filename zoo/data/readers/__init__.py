@@ -10,6 +10,7 @@ Attributes:
     read: function of a path; returns split name -> `Dataset`.
     READS: optional; suffixes of annotation files beside the images. By default, those of all text files.
     doubts: optional function of a path; returns the evidence against the format if the user named it.
+    ANY_FOLDER: optional; True if `read` finds something to say about any folder, so that its errors are no evidence.
 
 Each of zoo's formats is one file in this folder.
 """
@@ -17,21 +18,23 @@ Each of zoo's formats is one file in this folder.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from zoo import settings
 from zoo.data.dataset import Dataset
 from zoo.data.files import describe
-from zoo.data.layouts import looks_like
 from zoo.data.left_out import TEXTS, files_of, left_out
+from zoo.data.nearest import explained
 from zoo.data.unique import unified
 from zoo.errors import DataError, PluginError
 from zoo.labels.spelling import nfc, twins
 from zoo.registry import registry
 from zoo.registry.parts import Point
 from zoo.targets import converted, kind
+from zoo.text import decoded
 
 FORMATS: Point[Any] = Point("data.format", "data format")
 """The known formats, zoo's and those of other plugins."""
@@ -80,7 +83,7 @@ def reader_of(path: str | Path, format: str | None = None, kinds: Sequence[str] 
 
     Arguments and errors are those of `read`.
     """
-    path = Path(path).expanduser()
+    path = settings.expanded(path)
     named = FORMATS[format] if format else None
     if not path.exists():
         raise DataError(f"{path} does not exist. Give the folder or file of a dataset.")
@@ -94,8 +97,12 @@ def _normalised(dataset: Dataset) -> Dataset:
     """Return the dataset with class names in Unicode NFC, and a note on names that differ only by case or spaces.
 
     The same name may be composed (NFC) on one system and decomposed (NFD) on another, notably in folder names on macOS.
+    Class names and ids are text that can be written in UTF-8, even if the names of folders and files are not.
     """
-    classes = tuple(map(nfc, dataset.classes))
+    classes = tuple(nfc(decoded(name)) for name in dataset.classes)
+    if any(sample.id != decoded(sample.id) for sample in dataset):
+        samples = tuple(replace(sample, id=decoded(sample.id)) for sample in dataset)
+        dataset = replace(dataset, samples=samples)
     notes = [
         f"{dataset.name}: the classes {' and '.join(map(repr, group))} differ only by case or spaces; they count as "
         "different classes. If they are the same class, give it one name."
@@ -126,21 +133,11 @@ def _recognise(path: Path, kinds: Sequence[str]) -> Any:
     fitting = [module for module in fitting if set(module.KINDS) & set(kinds)] or fitting
     if len(fitting) == 1:
         return fitting[0]
+    if not fitting:
+        raise DataError(explained(path, list(formats().values()), kinds))
     content = f"{path} holds {describe(path)}" if path.is_dir() else f"{path} is a single file"
-    if fitting:
-        names = ", ".join(module.NAME for module in fitting)
-        raise DataError(f"{content}, which fits several formats: {names}. Name the right format, or the task.")
-    evidence = looks_like(path) if path.is_dir() else ""
-    if evidence:
-        raise DataError(
-            f"{content}, which is no known data layout. It looks like boxes or masks: {evidence}. So its folders are "
-            "not taken for classes. If they are classes, name the format: folder. Otherwise arrange the data in one "
-            f"of these layouts: {_layouts({'boxes', 'masks'})}."
-        )
-    raise DataError(
-        f"{content}, which is no known data layout. Known formats: {', '.join(formats())}; `zoo list formats` "
-        "describes the layout of each, such as one sub-folder of images for each class (folder)."
-    )
+    names = ", ".join(module.NAME for module in fitting)
+    raise DataError(f"{content}, which fits several formats: {names}. Name the right format, or the task.")
 
 
 def _detecting(name: str, path: Path) -> Any:
@@ -151,9 +148,3 @@ def _detecting(name: str, path: Path) -> Any:
     except Exception as error:
         warnings.warn(f"the data format {name} failed to inspect {path}: {error!r}", stacklevel=2)
         return None
-
-
-def _layouts(kinds: Collection[str] = ()) -> str:
-    """Return the layouts of all formats, or of those that return datasets of one of `kinds`."""
-    fitting = (module for module in formats().values() if not kinds or set(kinds) & set(module.KINDS))
-    return "; ".join(f"{module.NAME}: {module.LAYOUT}" for module in fitting)

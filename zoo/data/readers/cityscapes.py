@@ -14,7 +14,7 @@ from zoo.data.files import images_below
 from zoo.data.pairs import split_folders, stem, title
 from zoo.data.readers.masks import sample
 from zoo.errors import DataError, counted
-from zoo.targets.mask_file import mask_values
+from zoo.targets.mask_file import values_if_readable
 from zoo.targets.masks import IGNORE, MaskFile, looked_up
 
 NAME = "cityscapes"
@@ -62,7 +62,7 @@ def read(path: Path) -> dict[str, Dataset]:
         name = title(path, split)
         found, trained, remarks = _pairs(*pair, name)
         classes, table = _classes(path, trained)
-        if not any((looked_up(mask_values(mask), table) != IGNORE).any() for _, mask in found[:_LOOKED_AT]):
+        if not any((looked_up(values_if_readable(mask), table) != IGNORE).any() for _, mask in found[:_LOOKED_AT]):
             notes.append(f"{name}: the masks hold only ignored pixels, as those of the test set: there is no {split}.")
             continue
         samples = tuple(sample(image, MaskFile(mask, table), path) for image, mask in found)

@@ -17,7 +17,7 @@ from zoo.data.listed_images import find_listed, loose
 from zoo.data.pairs import SEGMENTED, below, split_folders, title
 from zoo.data.unique import listed
 from zoo.errors import DataError, counted
-from zoo.image_header import image_size
+from zoo.image_header import size_if_readable
 from zoo.targets.boxes import UNKNOWN, Box, Boxes
 from zoo.targets.faults import Fault
 from zoo.targets.outlines import Outlines, Shape, box_of, shape_of
@@ -245,7 +245,7 @@ def _listed_images(
             missing[id] = Fault("missing", name, None, "", f"images[{number}] of {file.name}")
         else:
             written = entries[number]["id"]
-            size = size_of(entries[number], place(number)) or image_size(image)[0]
+            size = size_of(entries[number], place(number)) or size_if_readable(image)
             images[id] = _Image(image, written if isinstance(written, str) else id, size)
     return images, missing, note
 

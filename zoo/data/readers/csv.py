@@ -206,12 +206,8 @@ def _datasets(path: Path, rows: list[_Row], several: bool) -> dict[str, Dataset]
             f"{path.name}: {len(joined)} of {len(rows)} lines have several labels, separated by | (e.g. line "
             f"{joined[0].place.rpartition(' ')[2]}), so this is read as a multi-label dataset.",
         )
-    if len(classes) < (1 if several else 2):
-        if several:
-            raise DataError(f"{path}: none of the {len(rows)} lines has a label; at least one class is needed.")
-        raise DataError(
-            f"{path}: all {len(rows)} lines have the label {classes[0]!r}; a classifier needs at least two classes."
-        )
+    if not classes:
+        raise DataError(f"{path}: none of the {len(rows)} lines has a label; at least one class is needed.")
     index = {name: i for i, name in enumerate(classes)}
     _check_trained(path, rows)
     root = path if path.is_dir() else path.parent

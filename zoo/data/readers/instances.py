@@ -12,9 +12,9 @@ from zoo.data.mask_names import matched, unmatched
 from zoo.data.pairs import MASKS, pairs, title
 from zoo.data.readers.masks import black_and_white
 from zoo.errors import DataError
-from zoo.image_header import image_size
+from zoo.image_header import size_if_readable
 from zoo.targets.boxes import Boxes, InstanceMasks
-from zoo.targets.mask_file import mask_values
+from zoo.targets.mask_file import mask_values, values_if_readable
 
 NAME = "instances"
 KINDS = ("boxes",)
@@ -75,6 +75,9 @@ def read(path: Path) -> dict[str, Dataset]:
             )
         datasets[split] = Dataset(samples, classes, "boxes", name, path, tuple(notes))
     if not any(len(sample.target) for dataset in datasets.values() for sample in dataset):
+        for masks in (sample.target.masks for dataset in datasets.values() for sample in dataset):
+            if masks is not None:
+                mask_values(masks.file)  # if it cannot be read, this is the reason
         raise DataError(f"{path} has no object in any mask: all values are 0.")
     return datasets
 
@@ -82,8 +85,8 @@ def read(path: Path) -> dict[str, Dataset]:
 def _sample(image: Path, mask: Path | None, root: Path) -> Sample:
     id = image.relative_to(root).as_posix()
     if mask is None:
-        return Sample(image, Boxes((), (), (), image_size(image)[0]), id)
-    pixels = mask_values(mask)
+        return Sample(image, Boxes((), (), (), size_if_readable(image)), id)
+    pixels = values_if_readable(mask)
     values, boxes = object_boxes(pixels)
     size = (pixels.shape[0], pixels.shape[1])
     target = Boxes(boxes, (0,) * len(boxes), (False,) * len(boxes), size, InstanceMasks(mask, values))

@@ -25,8 +25,8 @@ from zoo.data.files import SPLITS, has_images, split_names, subfolders
 from zoo.data.mask_names import matched, mixed, unmatched
 from zoo.data.pairs import MASKS, SEGMENTED, Pair, below, pairs, split_folders, title
 from zoo.errors import DataError, counted
-from zoo.image_header import image_size
-from zoo.targets.mask_file import mask_values
+from zoo.image_header import size_if_readable
+from zoo.targets.mask_file import values_if_readable
 from zoo.targets.masks import IGNORE, Mask, MaskFile
 
 NAME = "masks"
@@ -94,7 +94,7 @@ def read(path: Path) -> dict[str, Dataset]:
 
 def sample(image: Path, source: MaskFile, root: Path) -> Sample:
     """Return the sample of an image and its mask file."""
-    return Sample(image, Mask(image_size(source.file)[0], source), below(image, root))
+    return Sample(image, Mask(size_if_readable(source.file), source), below(image, root))
 
 
 def folders(path: Path) -> dict[str, Pair]:
@@ -138,7 +138,7 @@ def black_and_white(path: Path) -> bool:
 
 def _values(mask: Path) -> set[int]:
     """Return the values in a mask; white in colour counts as 255."""
-    return {255 if value == _WHITE else value for value in np.unique(mask_values(mask)).tolist()}
+    return {255 if value == _WHITE else value for value in np.unique(values_if_readable(mask)).tolist()}
 
 
 def _files(images: Path, masks: Path) -> list[tuple[Path, Path]]:
@@ -200,5 +200,5 @@ def coloured(masks: Iterable[Path], colours: Sequence[tuple[int, int]], values: 
     hits = [0, 0]
     for mask in islice(masks, _SAMPLED):
         for which in (0, 1):
-            hits[which] += int(np.isin(mask_values(mask, colours=bool(which)), known[which]).sum())
+            hits[which] += int(np.isin(values_if_readable(mask, colours=bool(which)), known[which]).sum())
     return hits[1] >= hits[0]

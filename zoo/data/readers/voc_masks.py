@@ -10,7 +10,7 @@ from zoo.data.files import has_images, read_lines, subfolders
 from zoo.data.pairs import images_by_stem, one_image, title
 from zoo.data.readers.masks import coloured
 from zoo.errors import DataError
-from zoo.image_header import image_size
+from zoo.image_header import size_if_readable
 from zoo.targets.masks import BACKGROUND, IGNORE, Mask, MaskFile
 
 NAME = "voc_masks"
@@ -75,7 +75,7 @@ def read(path: Path) -> dict[str, Dataset]:
     def sample(name: str) -> Sample:
         image = one_image(by_stem, name, masks[name])
         source = MaskFile(masks[name], colours if by_colour else values, by_colour)
-        return Sample(image, Mask(image_size(masks[name])[0], source), image.relative_to(path).as_posix())
+        return Sample(image, Mask(size_if_readable(masks[name]), source), image.relative_to(path).as_posix())
 
     lists, notes = _lists(path, masks)
     lists = lists or {"all": sorted(masks)}

@@ -28,7 +28,7 @@ from zoo.data.left_out import TEXTS
 from zoo.data.pairs import LABELS, below, images_by_stem, notes_by_stem, one_image, pairs, split_folders, title
 from zoo.data.split_paths import listed_splits
 from zoo.errors import DataError, counted
-from zoo.image_header import image_size
+from zoo.image_header import size_if_readable
 from zoo.targets.boxes import UNKNOWN, Box, Boxes
 from zoo.targets.outlines import Outlines, shape_of
 from zoo.targets.reasons import counted_otherwise
@@ -321,7 +321,7 @@ def _points_inside(values: Sequence[float], size: int) -> bool:
 
 
 def _sample(image: Path, lines: Sequence[_Line], known: set[int], root: Path) -> Sample:
-    height, width = size = image_size(image)[0]
+    height, width = size = size_if_readable(image)
     boxes = tuple((x1 * width, y1 * height, x2 * width, y2 * height) for x1, y1, x2, y2 in (one.box for one in lines))
     labels = tuple(one.number if one.number in known else UNKNOWN for one in lines)
     shapes = [shape_of([[v * (height if i % 2 else width) for i, v in enumerate(one.ring)]], size) for one in lines]
