@@ -409,15 +409,30 @@ def test_what_the_reader_says_is_a_note(sources: dict[str, Path]):
 
 def test_other_photos_of_the_same_scene_are_no_duplicates():
     """A part of the image that moves: the hashes are nearly equal, the images are not."""
-    from zoo.data.inspect.duplicates import same
+    from zoo.data.inspect.duplicates import CERTAIN, LIKELY, difference
     from zoo.data.inspect.images import shrunk
 
     scene = photo(5, (96, 96))
     moved = scene.copy()
-    moved.paste(scene.crop((30, 30, 54, 54)), (36, 30))
-    assert same(shrunk(scene, 48), shrunk(scene.convert("L").convert("RGB"), 48))
-    assert not same(shrunk(scene, 48), shrunk(moved, 48))
-    assert not same(shrunk(scene, 48), shrunk(Image.merge("RGB", scene.split()[::-1]), 48))  # other colours
+    moved.paste(scene.crop((20, 20, 60, 60)), (36, 30))
+
+    def distance(other: Image.Image) -> float:
+        return difference(shrunk(scene, 48), shrunk(other, 48))
+
+    assert distance(scene.convert("L").convert("RGB")) < CERTAIN < LIKELY < distance(moved)
+    assert distance(Image.merge("RGB", scene.split()[::-1])) == np.inf  # other colours
+
+
+def test_a_series_of_similar_images_holds_no_duplicates_but_copies(tmp_path: Path):
+    """Like faces of one person: each image is close to several others, and one of them is there twice."""
+    for number in range(12):
+        file = tmp_path / "ab"[number % 2] / f"{number}.png"
+        file.parent.mkdir(exist_ok=True)
+        Image.blend(photo(5), photo(60 + number), 0.1 + 0.02 * number).save(file)
+    photo_again = Image.open(tmp_path / "a" / "6.png")
+    photo_again.save(tmp_path / "a" / "again.jpg", quality=80)
+    found = zoo.check(tmp_path).findings
+    assert [[place.id for place in one.places] for one in found] == [["a/6.png", "a/again.jpg"]]
 
 
 def test_drawings_of_different_things_are_no_duplicates(tmp_path: Path):
