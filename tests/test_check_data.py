@@ -17,7 +17,7 @@ import zoo
 from zoo.data import Dataset, Sample, read
 from zoo.data.inspect import every_check
 from zoo.data.inspect.classes import similar
-from zoo.errors import ConfigError, DataError
+from zoo.errors import ConfigError, DataError, UnknownNameError
 
 SIZE = (48, 36)
 
@@ -397,7 +397,7 @@ def test_objects_without_an_outline(sources: dict[str, Path], tmp_path: Path):
 
     edit(outline)(root)
     result = zoo.check(root, kinds=("masks",))
-    assert [(str(one), one.check.name) for one in result.findings] == [("all: 5.png (1 of 2)", "mask-outline")]
+    assert [(str(one), one.check.name) for one in result.findings] == [("5.png (1 of 2)", "mask-outline")]
 
 
 def test_what_the_reader_says_is_a_note(sources: dict[str, Path]):
@@ -464,7 +464,7 @@ def test_kinds_of_finding_can_be_left_out(sources: dict[str, Path], tmp_path: Pa
     assert zoo.check(root).counts() == {"duplicate-across-splits": 1, "near-duplicate": 1}
     assert zoo.check(root, near=False).counts() == {"duplicate-across-splits": 1}
     assert zoo.check(root, ignore=["duplicate-across-splits"]).counts() == {"near-duplicate": 1}
-    with pytest.raises(ConfigError, match="no kind of finding 'near-duplicates'. Nearest: near-duplicate,"):
+    with pytest.raises(UnknownNameError, match="unknown kind of finding 'near-duplicates'. Nearest: near-duplicate,"):
         zoo.check(root, ignore=["near-duplicates"])
 
 

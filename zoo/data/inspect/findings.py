@@ -29,8 +29,9 @@ class Place:
     file: Path | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
-        """Return the id, with the split unless the id starts with it. A name that is no UTF-8 is shown with marks."""
-        return shown(self.id if not self.split or self.id.startswith(f"{self.split}/") else f"{self.split}: {self.id}")
+        """Return the id, with the split if there are several and the id does not start with it."""
+        whole = self.split in ("", "all") or self.id.startswith(f"{self.split}/")
+        return shown(self.id if whole else f"{self.split}: {self.id}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from zoo.data.inspect.images import Look
 from zoo.data.inspect.result import Inspection
 from zoo.data.left_out import HIDDEN, NO_IMAGE, NO_SAMPLE, TEXTS, files_of, unused
 from zoo.data.readers import reader_of, suited
-from zoo.errors import ConfigError, DataError, nearest
+from zoo.errors import DataError, unknown_name
 from zoo.labels.spelling import nfc
 from zoo.targets import TargetKind, kind, names
 from zoo.targets.faults import Check, Fault
@@ -107,8 +107,7 @@ def check(
 
     Raises:
         DataError: the data cannot be read.
-        UnknownNameError: the format is unknown.
-        ConfigError: a name in `ignore` is unknown.
+        UnknownNameError: the format or a name in `ignore` is unknown.
     """
     began = time.monotonic()
     left_out = _known(ignore)
@@ -209,11 +208,10 @@ class _Examined:
 
 
 def _known(ignore: Iterable[str]) -> frozenset[str]:
-    """Return the names. Raise `ConfigError` for an unknown one."""
+    """Return the names. Raise `UnknownNameError` for an unknown one."""
     chosen, known = frozenset(ignore), every_check()
     for name in sorted(chosen - known.keys()):
-        close = nearest(name, known) or sorted(known)
-        raise ConfigError(f"there is no kind of finding {name!r}. Nearest: {', '.join(close)}.")
+        raise unknown_name("kind of finding", name, known)
     return chosen
 
 

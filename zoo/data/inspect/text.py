@@ -75,10 +75,8 @@ def images_lines(result: Inspection) -> list[str]:
     else:
         low = min(sizes, key=lambda size: size[0] * size[1])
         high = max(sizes, key=lambda size: size[0] * size[1])
-        lines = [
-            f"{len(sizes)} image sizes, from {low[0]}x{low[1]} to {high[0]}x{high[1]}; most often {width}x{height} "
-            f"({counted(count, 'image')})"
-        ]
+        often = f"; most often {width}x{height} ({counted(count, 'image')})" if count > 1 else ""
+        lines = [f"{len(sizes)} image sizes, from {low[0]}x{low[1]} to {high[0]}x{high[1]}{often}"]
     grey = sum(split.grey for split in result.splits.values())
     colour = sum(sizes.values()) - grey
     return [*lines, f"{counted(colour, 'colour image')}, {counted(grey, 'grey image')}"]
