@@ -17,6 +17,7 @@ import zoo
 from zoo.data import Dataset, Sample, read
 from zoo.data.inspect import every_check
 from zoo.data.inspect.classes import similar
+from zoo.data.inspect.summary import summary
 from zoo.errors import ConfigError, DataError, UnknownNameError
 
 SIZE = (48, 36)
@@ -526,6 +527,23 @@ def test_many_findings_give_a_small_page(tmp_path: Path):
     assert result.counts() == {"contradicting-labels": 30} and "annotated differently: 'a' or 'b'" in result.text()
     size = result.save_page(tmp_path / "report.html").stat().st_size
     assert 100_000 < size < 3_000_000
+
+
+def test_what_training_says_before_the_first_step(sources: dict[str, Path], tmp_path: Path):
+    """Splits, classes, equal files; images are not decoded, so that neither damage nor near duplicates are found."""
+    clean = "data: train 8 images (ant 4, bee 4); val 8 images (ant 4, bee 4)."
+    assert summary(read(sources["folder"])) == clean
+    root = shutil.copytree(sources["folder"], tmp_path / "data")
+    for name in ("jpeg", "leak"):
+        FAULTS[name][1](root)
+    assert summary(read(root)) == (
+        "data: train 9 images (ant 5, bee 4); val 9 images (ant 5, bee 4). Found: the same image in several splits: 1, "
+        "e.g. train/ant/1.png = val/ant/c.png. `zoo check` shows all, and what to do about each."
+    )
+    masks = read(sources["masks"])
+    assert summary(masks) == "data: all 6 images (background 6, road 6, tree 6 masks)."
+    sample = Sample(tmp_path / "gone.png", None, "gone.png")
+    assert summary({"train": Dataset((sample,), (), "images", "photos", tmp_path)}) == "data: train 1 image."
 
 
 def test_the_documentation_lists_every_kind_of_finding():
