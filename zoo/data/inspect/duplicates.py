@@ -48,7 +48,8 @@ COLOURED = 4.0
 """Mean colourfulness (root mean square of red-green and blue-yellow) from which colours are compared."""
 HUE = 0.8
 """Smallest cosine between the colours of two near duplicates."""
-_BLOCK = 1024
+_BLOCK = 1 << 23
+"""Number of pairs of hashes that are compared at a time."""
 
 CONTRADICTING = Check(
     "contradicting-labels",
@@ -196,8 +197,9 @@ def _close(codes: np.ndarray, mirrored: np.ndarray) -> Iterator[tuple[int, int, 
     All pairs are compared, block by block, the closest of a block first: counting bits is far cheaper than decoding
     the images was.
     """
-    for start in range(0, len(codes), _BLOCK):
-        block = codes[start : start + _BLOCK, None]
+    rows = min(max(_BLOCK // max(len(codes), 1), 1), 1024)
+    for start in range(0, len(codes), rows):
+        block = codes[start : start + rows, None]
         for mirror, others in ((False, codes), (True, mirrored)):
             bits = np.bitwise_count(block ^ others[None, start:])
             ones, seconds = np.nonzero(bits <= BITS)

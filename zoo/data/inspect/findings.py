@@ -10,8 +10,8 @@ from zoo.targets.faults import LEVELS, Check
 
 
 def shown(text: str) -> str:
-    """Return a text that can be printed: bytes of a file name that are no UTF-8 become marks."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    """Return a text that can be printed: bytes of a file name that are no UTF-8 become question marks."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from collections import Counter
@@ -114,8 +115,7 @@ def check(
     source = _opened(data, format, kinds)
     samples = [(split, sample) for split, dataset in source.splits.items() for sample in dataset]
     places = [Place(split, sample.id, sample.image) for split, sample in samples]
-    with ThreadPoolExecutor(_THREADS) as pool:
-        looked = list(_watched(pool.map(partial(_examined, source), samples), len(samples), progress))
+    looked = _all_examined(source, samples, progress)
     looks = [one.look for one in looked]
     candidates = [
         duplicates.Candidate(place, one.digest, one.annotation, one.words)
@@ -141,7 +141,7 @@ def check(
         format=source.format,
         kind=some.kind,
         counted=source.kind.counted,
-        classes=some.classes,
+        classes=tuple(dict.fromkeys(name for dataset in source.splits.values() for name in dataset.classes)),
         splits={name: _facts(name, samples, looks, counts[name]) for name in source.splits},
         findings=ordered([finding for finding in found if finding.check.name not in left_out]),
         searched=near,
@@ -267,16 +267,23 @@ def _examined(source: _Source, one: tuple[str, Sample]) -> _Examined:
         labels,
         tuple(faults),
         error,
-        repr((sample.target, beside)),
+        hashlib.sha256(repr((sample.target, beside)).encode("utf-8", "surrogateescape")).hexdigest(),
         source.kind.words(sample.target, dataset.classes),
     )
 
 
-def _watched(results: Iterable[_Examined], total: int, progress: Progress | None) -> Iterable[_Examined]:
-    for number, one in enumerate(results, 1):
-        if progress is not None:
-            progress(number, total)
-        yield one
+def _all_examined(source: _Source, samples: Sequence[tuple[str, Sample]], progress: Progress | None) -> list[_Examined]:
+    """Look at all samples, in threads."""
+    looked = []
+    pool = ThreadPoolExecutor(_THREADS)
+    try:
+        for number, one in enumerate(pool.map(partial(_examined, source), samples), 1):
+            looked.append(one)
+            if progress is not None:
+                progress(number, len(samples))
+    finally:
+        pool.shutdown(cancel_futures=True)  # after Ctrl-C, images that are still waiting are not looked at
+    return looked
 
 
 def _counts(
