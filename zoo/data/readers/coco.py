@@ -13,8 +13,8 @@ from typing import Any
 from zoo.data.coco_file import KEYS, Id, categories, corners, flag, id_of, load, segmentation, size_of, text_of
 from zoo.data.dataset import Dataset, Sample
 from zoo.data.files import files, split_name, subfolders
-from zoo.data.listed_images import find_listed, loose
-from zoo.data.pairs import SEGMENTED, below, split_folders, title
+from zoo.data.listed_images import find_listed, loose, places_of
+from zoo.data.pairs import below, split_folders, title
 from zoo.data.unique import listed
 from zoo.errors import DataError, counted
 from zoo.image_header import size_if_readable
@@ -35,8 +35,8 @@ _LEVELS = 4
 
 
 def detect(path: Path) -> bool:
-    """Whether `path` is a COCO annotation file, or a folder with one."""
-    return any(_is_coco(file) for file in _candidates(path))
+    """Whether `path` is a COCO annotation file, or a folder with one. `read` says what is wrong with a damaged one."""
+    return bool(_annotated(path))
 
 
 def read(path: Path) -> dict[str, Dataset]:
@@ -66,7 +66,7 @@ def read(path: Path) -> dict[str, Dataset]:
             other = sorted(set(names[file].values()) ^ set(classes))
             raise DataError(f"{file} and {first_file} differ in their categories: {', '.join(other)}.")
         index = {id: classes.index(name) for id, name in names[file].items()}
-        rows = _rows(contents[file], file, index, _places(root, file, split), root, split)
+        rows = _rows(contents[file], file, index, places_of(root, file, split), root, split)
         numbers = [id if isinstance(id, int) else None for id in sorted(index, key=index.__getitem__)]
         name = title(root, split)
         notes = tuple(f"{name}: {note}." for note in (group, *rows.notes) if note)
@@ -85,13 +85,19 @@ def _candidates(path: Path) -> list[Path]:
     return [file for place in places for file in files(place) if file.suffix.lower() == ".json"]
 
 
-def _is_coco(file: Path) -> bool:
-    """Whether a file contains all keys of COCO. It is searched as text, since parsing a large file takes a minute."""
+def _likeness(file: Path) -> float:
+    """Return 1 for a file with all keys of COCO or a usual name, 0.5 for one that lacks one key, else 0.
+
+    It is searched as text, since parsing a large file takes a minute.
+    """
+    if file.name.lower().startswith("instances_") or file.name.lower().endswith(".coco.json"):
+        return 1
     try:
         with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as text:
-            return all(text.find(f'"{key}"'.encode()) >= 0 for key in KEYS)
+            count = sum(text.find(f'"{key}"'.encode()) >= 0 for key in KEYS)
     except (OSError, ValueError):  # ValueError: an empty file
-        return False
+        return 0
+    return 1 if count == len(KEYS) else 0.5 * (count == len(KEYS) - 1)
 
 
 def _by_split(path: Path) -> dict[str, Path]:
@@ -113,18 +119,6 @@ def _split_of(file: Path) -> str:
     """Return the split that an annotation file or its folder is named after, or `all`."""
     words = re.split(r"[^a-z0-9]+", file.stem.lower())
     return next(filter(None, map(split_name, words)), None) or split_name(file.parent.name) or "all"
-
-
-def _places(root: Path, file: Path, split: str) -> list[Path]:
-    """Return the folders that file names may be relative to, the most likely first; none of another split or of masks.
-
-    Masks often have the names of the images.
-    """
-    outer = [folder for folder in subfolders(root) if not SEGMENTED.fullmatch(folder.name)]
-    inner = [folder for place in outer for folder in subfolders(place) if not SEGMENTED.fullmatch(folder.name)]
-    every = dict.fromkeys([file.parent, root, *outer, *inner])
-    fitting = [folder for folder in every if split_name(folder.name) in (split, None)]
-    return sorted(fitting, key=lambda folder: split_name(folder.name) != split)
 
 
 @dataclass
@@ -275,8 +269,9 @@ def numbers_of(images: Sequence[Path]) -> tuple[dict[Path, int | str], dict[str,
 
 
 def _annotated(folder: Path) -> list[Path]:
-    """Return the annotation files of a folder; only `instances_...` if there are any."""
-    fitting = [file for file in _candidates(folder) if _is_coco(file)]
+    """Return the annotation files of a folder: only `instances_...` if there are any, whole ones before others."""
+    likeness = {file: _likeness(file) for file in _candidates(folder)}
+    fitting = [file for file, value in likeness.items() if value and value == max(likeness.values())]
     return [file for file in fitting if file.name.startswith("instances")] or fitting
 
 
@@ -288,7 +283,7 @@ def _numbers(root: Path, file: Path, images: Collection[Path]) -> tuple[dict[Pat
     here = {i for i in inner if {*map(split_name, i.relative_to(root).parts[:-1])} <= {split, None} or split == "all"}
     if not here:
         return {}, {}
-    content, places = load(file), _places(root, file, split)
+    content, places = load(file), places_of(root, file, split)
     # Most entries name other images. Only those whose names are similar to one of these are looked up.
     similar = {loose(image.name) for image in here}
     rows = [
