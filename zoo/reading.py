@@ -2,7 +2,7 @@
 
 A named pipe called `photo.jpg` would block its reader for ever, and so does a file on a network drive that is gone.
 Nothing can interrupt such a read, so it runs in a thread that is given up when its time is over. Files on disks of this
-machine are read directly: their drivers give up by themselves, and a change of threads costs a tenth of decoding a photo.
+machine are read directly: their drivers give up by themselves, and a change of threads costs a tenth of a decoding.
 """
 
 from __future__ import annotations
