@@ -1,4 +1,4 @@
-"""No damaged input ends with a traceback: a few of every reader, see `fuzz_kit`; `benchmarks/fuzz.py` reads thousands."""
+"""No damaged input ends with a traceback: a few of every reader; `benchmarks/fuzz.py` reads thousands."""
 
 from __future__ import annotations
 
