@@ -37,8 +37,8 @@ class Near(NamedTuple):
     found: bool
 
 
-def explained(path: Path, formats: Sequence[Any], kinds: Collection[str] = ()) -> str:
-    """Return the error for a path that no format fits, in at most five lines.
+def explained(path: Path, formats: Sequence[Any], kinds: Collection[str] = ()) -> list[str]:
+    """Return the lines of the error for a path that no format fits, at most five.
 
     Args:
         path: a folder or a file.
@@ -46,7 +46,7 @@ def explained(path: Path, formats: Sequence[Any], kinds: Collection[str] = ()) -
         kinds: accepted kinds of target; formats of other kinds are named last.
     """
     if path.is_file() and path.suffix.lower() in _ARCHIVES:
-        return f"{path} is an archive, which is no known data layout: unpack it, and give the folder."
+        return [f"{path} is an archive, which is no known data layout: unpack it, and give the folder."]
     content = f"{path} holds {describe(path)}" if path.is_dir() else f"{path} is a single file"
     # Every folder of images is one of the format for images alone.
     said = [_tried(format, path) for format in formats if set(format.KINDS) != {"images"} or "images" in kinds]
@@ -60,7 +60,7 @@ def explained(path: Path, formats: Sequence[Any], kinds: Collection[str] = ()) -
     readable = f" {' and '.join(accepted)} would read this one." if accepted else ""
     names = ", ".join(format.NAME for format in formats)
     lines.append(f"If you know the format, name it with --format ({names}); `zoo list formats` says more.{readable}")
-    return "\n  ".join(lines)
+    return [lines[0], *(f"  {line}" for line in lines[1:])]
 
 
 def _tried(format: Any, path: Path) -> Near:

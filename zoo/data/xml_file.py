@@ -7,6 +7,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from zoo.errors import DataError
+from zoo.reading import read_file
 
 
 class _Tree(ElementTree.TreeBuilder):
@@ -28,7 +29,7 @@ class _Tree(ElementTree.TreeBuilder):
 def load_xml(file: Path) -> ElementTree.Element:
     """Return the root element of an XML file, with all tags in lower case. Raise `DataError` if it cannot be read."""
     try:
-        root = ElementTree.parse(file, ElementTree.XMLParser(target=_Tree())).getroot()
+        root = ElementTree.fromstring(read_file(file), ElementTree.XMLParser(target=_Tree()))
     except (ElementTree.ParseError, ValueError, LookupError, OSError) as error:
         raise DataError(f"{file} cannot be read as XML: {error}.") from error
     if root is None:
@@ -37,10 +38,9 @@ def load_xml(file: Path) -> ElementTree.Element:
 
 
 def starts_with(file: Path, tag: str) -> bool:
-    """Whether an XML file starts with an element of that name. Only its first 512 bytes are read."""
+    """Whether an XML file starts with an element of that name. Its first 512 bytes tell."""
     try:
-        with file.open("rb") as stream:
-            start = stream.read(512).replace(b"\0", b"")
+        start = read_file(file)[:512].replace(b"\0", b"")
     except OSError:
         return False
     return re.search(rf"<{tag}[\s>]".encode(), start, re.IGNORECASE) is not None

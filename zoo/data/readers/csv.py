@@ -22,6 +22,8 @@ LAYOUT = (
 )
 IMAGE_COLUMNS = ("image", "file", "filename", "path")
 LABEL_COLUMNS = ("label", "labels")
+_LARGEST_CELL = 2**31 - 1
+"""Characters in a cell; Python's own limit would refuse a column of outlines that zoo does not even read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,7 @@ def _lines(table: Path) -> Iterator[tuple[int, list[str]]]:
     """
     start = 1
     try:
+        csv.field_size_limit(_LARGEST_CELL)
         with table.open(newline="", encoding="utf-8-sig") as stream:
             reader = csv.reader(stream, strict=True, skipinitialspace=True)
             for cells in reader:
@@ -171,7 +174,8 @@ def _check_quotes(table: Path, place: str, cells: dict[str, str], image: int, on
 
 
 def _is_file(table: Path, name: str) -> bool:
-    return bool(name.strip()) and (table.parent / name.strip()).is_file()
+    # Unlike `Path.is_file`, this takes a name that is too long.
+    return bool(name.strip()) and os.path.isfile(table.parent / name.strip())
 
 
 def _row(
@@ -180,7 +184,7 @@ def _row(
     """Return one row, checked: the image exists, it has a label, and its split is known."""
     name = cells[image].strip()
     file = table.parent / name
-    if not name or not file.is_file():
+    if not _is_file(table, name):
         raise DataError(f"{place}: the image {cells[image]!r} does not exist (looked for {file}).")
     text = cells[label].replace(";", "|") if label == "labels" else cells[label]
     labels = tuple(nfc(part.strip()) for part in text.split("|") if part.strip())
