@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from zoo.cli import output
-from zoo.cli.arguments import AcceptLicense, Backbone, Dtype, Set, Weights, model_options, run_and_images
+from zoo.cli.arguments import (
+    AcceptLicense,
+    Backbone,
+    Background,
+    Dtype,
+    Set,
+    Weights,
+    model_options,
+    run_and_images,
+)
 from zoo.cli.commands import COMMANDS
 from zoo.errors import ConfigError
 from zoo.registry.hookspecs import hookimpl
@@ -61,6 +70,7 @@ def stylize(
     set_: Set = None,
     dtype: Dtype = "float32",
     accept_license: AcceptLicense = False,
+    background: Background = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Paint images in a style.
@@ -74,6 +84,8 @@ def stylize(
     files = list_images(given)
     targets = _targets(files, out, given)
     model = _model(places[0], backbone, weights, set_, dtype, accept_license)
+    if background:
+        model = _on(background, model)
     how: dict[str, Any] = {
         "strength": strength, "mix": mix or None, "masks": mask or (), "colours": colours, "size": size,
         "style_size": style_size, "tile": tile, "every": preview_every,
@@ -115,6 +127,16 @@ def _progress(target: Path, keep: bool) -> Any:
             Image.fromarray(np.rint(pixels * 255).astype(np.uint8)).save(file)
 
     return show
+
+
+def _on(background: str, model: Model) -> Model:
+    """Return a model that composes transparent images on another background. What it was trained on does not matter."""
+    from dataclasses import replace
+
+    from zoo.models.request import background as colour
+
+    model.card = replace(model.card, preprocess=replace(model.card.preprocess, background=colour(background)))
+    return model
 
 
 def _model(run: str, backbone: str, weights: str, given: list[str] | None, dtype: str, accept_license: bool) -> Model:

@@ -138,16 +138,42 @@ def test_a_single_grey_value_is_black_and_what_is_no_number_is_refused():
         decode(encoded(values, "TIFF"))
 
 
+@pytest.mark.parametrize("background", [(255, 255, 255), (0, 0, 0), (10, 200, 30)])
+def test_transparent_images_are_composed_on_a_background(background):
+    """Whatever the file stores: an opacity for each pixel, or for each entry of a palette."""
+    pixels = picture(channels=4)
+    palette = Image.fromarray(picture()).quantize(16)
+    files = {
+        "rgba": encoded(pixels, "PNG"),
+        "webp": encoded(pixels, "WEBP", lossless=True, exact=True),
+        "grey": encoded(Image.fromarray(picture(channels=2), "LA"), "PNG"),
+        "palette": encoded(palette, "PNG", transparency=bytes(range(0, 256, 16))),
+        "colour": encoded(Image.fromarray(np.full((4, 5, 3), 7, np.uint8)), "PNG", transparency=(7, 7, 7)),
+    }
+    for name, data in files.items():
+        whole = reference(data, "RGBA").astype(float)
+        share = whole[..., 3:] / 255
+        exact = whole[..., :3] * share + np.array(background) * (1 - share)
+        found = decode(data, background=background)
+        assert np.abs(found - exact).max() <= 0.5, name
+        assert (found[whole[..., 3] == 0] == background).all()
+    assert (decode(files["colour"]) == 255).all()  # white by default
+    assert decode(files["rgba"], "L", background=background).shape == (48, 64, 1)
+    opaque = pixels.copy()
+    opaque[..., 3] = 255
+    np.testing.assert_array_equal(decode(encoded(opaque, "PNG"), background=background), pixels[..., :3])
+
+
 def test_palette_with_transparency_and_alpha_as_the_reference():
     palette = Image.fromarray(picture()).quantize(16)
     clear = encoded(palette, "PNG", transparency=bytes(range(0, 256, 16)))
-    np.testing.assert_array_equal(decode(clear), np.asarray(palette.convert("RGB")))
+    np.testing.assert_array_equal(decode(clear, background=()), np.asarray(palette.convert("RGB")))
     np.testing.assert_array_equal(decode(clear, "RGBA"), reference(clear, "RGBA"))
     alpha = encoded(picture(channels=4), "PNG")
-    np.testing.assert_array_equal(decode(alpha), picture())
+    np.testing.assert_array_equal(decode(alpha, background=()), picture())
     np.testing.assert_array_equal(decode(alpha, "RGBA"), picture(channels=4))
     grey = encoded(Image.fromarray(picture(channels=2), "LA"), "PNG")
-    np.testing.assert_array_equal(decode(grey), reference(grey))
+    np.testing.assert_array_equal(decode(grey, background=()), reference(grey))
     bits = encoded(Image.fromarray(picture()).convert("1"), "PNG")
     np.testing.assert_array_equal(decode(bits), reference(bits))
 

@@ -210,5 +210,5 @@ def test_a_split_that_is_not_read_is_said(tmp_path: Path, name: str):
     found = read(tmp_path, format="folder")
     assert ids(found) == ids(read(classes(tmp_path / "other"))) and list(found) == ["all"]
     assert any(
-        f"{name} beside the class folders may define splits, but cannot be read" in n for n in found["all"].notes
+        f"{name} beside the folders of images may define splits, but cannot be read" in n for n in found["all"].notes
     )

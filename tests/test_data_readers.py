@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -63,7 +64,7 @@ def test_folder_with_splits(tmp_path, val):
 def test_folder_faults_are_named(tmp_path):
     with pytest.raises(DataError, match="does not exist"):
         read(tmp_path / "nowhere")
-    with pytest.raises(DataError, match="holds nothing.*such as one sub-folder"):
+    with pytest.raises(DataError, match="holds nothing[^!]*folder: it needs a sub-folder"):
         read(tmp_path)
     folders(tmp_path / "hollow", "ants", "bees")
     (tmp_path / "hollow" / "wasps").mkdir()
@@ -161,6 +162,21 @@ def test_csv_column_label_with_bars_holds_several_labels(tmp_path):
     assert "1 of 4 lines have several labels, separated by | (e.g. line 4)" in data.notes[0]
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("image;label\nx/0.png;a\nx/1.png;b, c\n", "has the columns 'image' and 'label'.* separated by semicolons"),
+        ("image\tlabel\nx/0.png\ta\nx/1.png\tb, c\n", "separated by tabs"),
+        ("file_name,class\nx/0.png,a\nx/1.png,'b, c'\n".replace("'", '"'), "has the columns 'file_name' and 'class'"),
+    ],
+)
+def test_csv_of_other_tools(tmp_path, text, said):
+    folders(tmp_path, "x")
+    (tmp_path / "data.csv").write_text(text)
+    data = read(tmp_path / "data.csv")["all"]
+    assert data.classes == ("a", "b, c") and [s.target for s in data] == [0, 1] and re.search(said, data.notes[0])
+
+
 def test_csv_quotation_marks_that_close_are_read(tmp_path):
     folders(tmp_path, "x", images=3)
     text = 'image,label,text\nx/0.png, "a, or b","two\nlines, with ""marks"""\nx/1.png,12" pipe,\n"x/2.png","c",\n'
@@ -194,7 +210,8 @@ def test_csv_files_named_by_split(tmp_path):
         ("image,label\nx/0.png,a,b\nx/1.png,b\n", r"line 2 has 3 cells, but the header has 2"),
         ("image,label,label\nx/0.png,a,b\nx/1.png,b,a\n", r"several columns called 'label'"),
         ("x/0.png,a\nx/1.png,b\n", r"columns \['x/0.png', 'a'\]; its first line must name"),
-        ("image;label\nx/0.png;a\n", r"columns \['image;label'\].*separated by commas"),
+        ("image;breed\nx/0.png;a\n", r"columns \['image', 'breed'\].*separated by commas, semicolons or tabs"),
+        ("filename,class,xmin\nx/0.png,a,1\n", r"has a column 'xmin', so it seems to list boxes"),
         ("image,label\n", "no line with an image"),
         ("image,labels\nx/0.png,\n", "none of the 1 lines has a label"),
     ],

@@ -224,3 +224,63 @@ def test_folders_of_cvats_camvid(tmp_path: Path):
     pairs(tmp_path, "default/{}.jpg", "defaultannot/{}.png")
     (tmp_path / "label_colors.txt").write_text("0 0 0 sky\n128 0 0 tree\n0 128 0 road\n")
     correct(read(tmp_path)["all"])
+
+
+def test_lists_of_images_and_masks(tmp_path: Path):
+    """CSV, JSON and text, of tools that keep both anywhere; also with the paths of another machine."""
+    rows = [(f"a/scan{n}.jpg", f"b/truth_of_{n}.png") for n in range(3)]
+    entries = [{"image": image, "mask": mask, "split": "train"} for image, mask in rows]
+    contents = {
+        "list.csv": "image,mask,split\n" + "".join(f"{i},{m},train\n" for i, m in rows),
+        "monai.csv": "image;label;split\n" + "".join(f"{i};{m};train\n" for i, m in rows),
+        "list.json": json.dumps(entries),
+        "monai.json": json.dumps({"training": [{"image": i, "label": m} for i, m in rows]}),
+        "list.tsv": "file_name\tmask_path\tsplit\n" + "".join(f"/data/set/{i}\t..\\x\\{m}\ttrain\n" for i, m in rows),
+    }
+    pairs(tmp_path, "a/scan{}.jpg", "b/truth_of_{}.png")
+    classes(tmp_path)
+    for name, content in contents.items():
+        (tmp_path / name).write_text(content)
+        for place in (tmp_path / name, tmp_path):
+            found = read(place)
+            assert list(found) == ["train"], name
+            correct(found["train"])
+            assert ("found below" in " ".join(found["train"].notes)) == (name == "list.tsv")
+        (tmp_path / name).unlink()
+    (tmp_path / "map.json").write_text(json.dumps(dict(rows)))
+    correct(read(tmp_path / "map.json")["all"])
+    (tmp_path / "map.json").unlink()
+    for split, chosen in (("train", rows[:2]), ("val", rows[2:])):
+        (tmp_path / f"{split}.txt").write_text("".join(f"{i} {m}\n" for i, m in chosen))
+    found = read(tmp_path)
+    correct(found["train"], count=2)
+    correct(found["val"], count=1)
+
+
+def test_faults_of_lists(tmp_path: Path):
+    pairs(tmp_path, "a/{}.jpg", "b/{}.png")
+    classes(tmp_path)
+    for line, said in (
+        ("a/9.jpg,b/1.png,val", "line 3: the image 'a/9.jpg' does not exist"),
+        ("a/1.jpg,b/9.png,val", "line 3: the mask 'b/9.png' does not exist"),
+        ("a/1.jpg,b/1.png,later", "line 3: the split 'later' is unknown"),
+        ("a/0.jpg,b/1.png,train", "occurs twice with different targets: in .*line 2.* and in .*line 3"),
+        ("else/a/0.jpg,b/1.png,train", "line 3: 'else/a/0.jpg' and 'a/0.jpg' are the same file"),
+    ):
+        (tmp_path / "list.csv").write_text(f"image,mask,split\na/0.jpg,b/0.png,train\n{line}\n")
+        with pytest.raises(DataError, match=said):
+            read(tmp_path / "list.csv")
+
+
+def test_a_list_overrules_the_folders_and_lists_of_names_split_them(tmp_path: Path):
+    pairs(tmp_path, "images/photo{}.jpg", "masks/photo{}.png")
+    classes(tmp_path)
+    (tmp_path / "train.txt").write_text("photo0\nphoto2\n")
+    (tmp_path / "val.txt").write_text("images/photo1.jpg\n")
+    found = read(tmp_path)
+    assert {split: len(part) for split, part in found.items()} == {"train": 2, "val": 1}
+    correct(found["train"], count=2)
+    (tmp_path / "data.csv").write_text("image,mask,split\nimages/photo1.jpg,masks/photo1.png,test\n")
+    found = read(tmp_path)
+    assert list(found) == ["test"]
+    correct(found["test"], count=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import zoo
 from zoo.adapters.classifier import Classifier
 from zoo.errors import ConfigError, DataError, ZooError
 from zoo.models.model import Model
-from zoo.models.predictor import Predictor, WholeImages
+from zoo.models.predictor import Predictor, WholeImages, as_list, prepare_one
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +106,9 @@ def test_a_task_may_refuse_one_image_of_a_batch(model: Model) -> None:
             list(picky.predict_each([images[2]] * 3))
 
 
+BACKGROUNDS = {"white": (255, 255, 255), "grey": (90, 90, 90), "drop": ()}
+
+
 def test_images_in_any_form_give_the_prediction_of_their_file(model: Model, tmp_path: Path) -> None:
     rng = np.random.default_rng(2)
     colour, grey = rng.integers(0, 256, (20, 24, 3), np.uint8), rng.integers(0, 256, (20, 24), np.uint8)
@@ -116,7 +120,7 @@ def test_images_in_any_form_give_the_prediction_of_their_file(model: Model, tmp_
     Image.fromarray(colour).save(tmp_path / "turned.png", exif=turned)
     file = {name: tmp_path / f"{name}.png" for name in ("colour", "grey", "alpha", "turned")}
     want = {name: model.predict(path).top for name, path in file.items()}
-    assert len({one[0][1] for one in want.values()}) == 3  # alpha is dropped
+    assert len({one[0][1] for one in want.values()}) == 4  # what is transparent lies on white
     with file["colour"].open("rb") as opened:
         forms: list[tuple[str, Any]] = [
             ("colour", str(file["colour"])), ("colour", colour), ("colour", jnp.asarray(colour)), ("colour", opened),
@@ -133,6 +137,16 @@ def test_images_in_any_form_give_the_prediction_of_their_file(model: Model, tmp_
     assert [one.file for one in found[:5]] == [
         str(file["colour"]), "image 0", "image 0", str(file["colour"]), "image 0"
     ]  # fmt: skip
+    backgrounds = {name: replace(model.card.preprocess, background=rgb) for name, rgb in BACKGROUNDS.items()}
+    for name, preprocess in backgrounds.items():
+        card = replace(model.card, preprocess=preprocess)
+        pixels = [
+            prepare_one(card, image)[0] for image in as_list([file["alpha"], alpha, Image.fromarray(alpha)], card)
+        ]
+        share = (alpha[..., 3:] if preprocess.background else np.full((20, 24, 1), 255)) / 255
+        exact = colour * share + np.array(preprocess.background or (0, 0, 0)) * (1 - share)
+        expected = prepare_one(card, np.rint(exact).astype(np.uint8))[0]
+        assert all(np.abs(one.astype(int) - expected).max() <= 1 for one in pixels), name
     many = model.predict(one for one in [colour, [file["grey"], alpha], np.stack([colour, colour])])
     assert [one.file for one in many] == ["image 0", str(file["grey"]), "image 2", "image 3", "image 4"]
     assert (

@@ -106,12 +106,12 @@ def test_ids_and_boxes_may_be_text_or_floats(tmp_path: Path, image: Any, listed:
     assert part[0].number == (image if isinstance(image, str) else 5)
 
 
-def test_categories_with_ids_in_words_are_sorted_and_not_numbered(tmp_path: Path) -> None:
+def test_category_ids_in_words_are_sorted_and_kept(tmp_path: Path) -> None:
     draw(tmp_path, "a.png")
     rows = [{"image_id": 1, "category_id": "k-2", "bbox": XYWH}]
     categories = [{"id": "k-2", "name": "dog"}, {"id": "k-1", "name": 5}, {"id": "k-1", "name": "5"}]
     part = only(write(tmp_path, {1: "a.png"}, rows, categories=categories))
-    assert part.classes == ("5", "dog") and part[0].target.labels == (1,) and part.category_ids == ()
+    assert part.classes == ("5", "dog") and part[0].target.labels == (1,) and part.category_ids == ("k-1", "k-2")
 
 
 @pytest.mark.parametrize(

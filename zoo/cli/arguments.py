@@ -38,6 +38,14 @@ Set = Annotated[
 Format = Annotated[
     str, typer.Option("--format", help="Dataset format, see `zoo list formats`. Default: detected from the files.")
 ]
+Background = Annotated[
+    str,
+    typer.Option(
+        "--background",
+        help="What transparent images are composed on: white, black, R,G,B, or drop (ignore the transparency). "
+        "Default: white. It is kept with the model.",
+    ),
+]
 IgnoreTensors = Annotated[
     list[str] | None,
     typer.Option(
@@ -67,6 +75,7 @@ _FLAGS = {
     "weights": "--weights",
     "seed": "--seed",
     "ignore_tensors": "--ignore-tensors",
+    "background": "--background",
     "accept_license": "--accept-license",
     "pretrained": "--scratch",
 }
@@ -98,6 +107,11 @@ def model_options(items: list[str] | None, **decided: Any) -> dict[str, Any]:
         advice = f"use {_FLAGS[name]}" if name in _FLAGS else "the data decide it"
         raise ConfigError(f"--set {name} is not possible: {advice}.")
     return {**decided, **chosen}
+
+
+def background_option(background: str) -> dict[str, str]:
+    """Return the argument of `zoo.create` for `--background`; none if it was not given."""
+    return {"preprocess.background": background} if background else {}
 
 
 def run_and_images(run: str, images: list[str] | None, backbone: str) -> tuple[list[str], list[str]]:
@@ -135,6 +149,7 @@ def model_of(
     image_size: int | None,
     accept_license: bool,
     ignore_tensors: list[str] | None = None,
+    background: str = "",
 ) -> Model:
     """Load the model of a run or, with a backbone, create one. Its notes are printed."""
     import zoo
@@ -142,7 +157,7 @@ def model_of(
     settings.start_jax()
     if not backbone:
         of_the_run = {"weights": weights, "task": task, "image size": image_size, "dtype": dtype != "float32" and dtype}
-        of_the_run["ignore tensors"] = ignore_tensors
+        of_the_run |= {"ignore tensors": bool(ignore_tensors), "background": background}
         if given := next((name for name, value in of_the_run.items() if value), None):
             flag = f"--{given.replace(' ', '-')}"
             raise ConfigError(f"{flag} needs --backbone; a run already has its {given}.")
@@ -158,6 +173,7 @@ def model_of(
         dtype=dtype,
         accept_license=accept_license,
         ignore_tensors=ignore_tensors or (),
+        **background_option(background),
     )
     model = zoo.create(backbone, task, **chosen)
     for note in model.card.notes:

@@ -14,6 +14,7 @@ from zoo.cli.arguments import (
     AcceptLicense,
     Annotations,
     Backbone,
+    Background,
     Dtype,
     Format,
     IgnoreTensors,
@@ -62,6 +63,7 @@ def evaluate(
     ] = None,
     accept_license: AcceptLicense = False,
     ignore_tensors: IgnoreTensors = None,
+    background: Background = "",
     as_json: Json = False,
 ) -> None:
     """Print the metrics of a model on DATA.
@@ -76,7 +78,7 @@ def evaluate(
         raise ConfigError("give RUN and DATA, or --backbone NAME [--weights SOURCE] and DATA.")
     from zoo.training.data import evaluation_split
 
-    common = (set_, dtype, image_size, accept_license, ignore_tensors)
+    common = (set_, dtype, image_size, accept_license, ignore_tensors, background)
     before = saved_model(weights) if backbone else None
     model = None if backbone else model_of(places[0], backbone, weights, task, *common)
     kinds = model.adapter.targets_from if model else kinds_of(task)
@@ -124,6 +126,7 @@ def predict(
     ] = None,
     accept_license: AcceptLicense = False,
     ignore_tensors: IgnoreTensors = None,
+    background: Background = "",
     as_json: Json = False,
 ) -> None:
     """Predict labels, boxes or masks for images.
@@ -144,7 +147,9 @@ def predict(
             output.note(remark)
     pictures = output.picture_files(files, out, given) if out else []
     task = task or (task_of(backbone, weights) if backbone else "")
-    model = model_of(places[0], backbone, weights, task, set_, dtype, image_size, accept_license, ignore_tensors)
+    model = model_of(
+        places[0], backbone, weights, task, set_, dtype, image_size, accept_license, ignore_tensors, background
+    )
     rasters = {name: output.picture_files(files, out / name, given) for name in model.adapter.rasters} if out else {}
     results = Results(model, files, out, pictures, rasters)
     for row in model.predict_each(files, batch_size=batch_size):

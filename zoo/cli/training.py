@@ -12,6 +12,7 @@ from zoo.cli import output
 from zoo.cli.arguments import (
     AcceptLicense,
     Backbone,
+    Background,
     Dtype,
     IgnoreTensors,
     Json,
@@ -19,6 +20,7 @@ from zoo.cli.arguments import (
     Size,
     Task,
     Weights,
+    background_option,
     kinds_of,
     model_options,
     saved_model,
@@ -52,6 +54,7 @@ def train(
     image_size: Size = None,
     accept_license: AcceptLicense = False,
     ignore_tensors: IgnoreTensors = None,
+    background: Background = "",
     as_json: Json = False,
     **flags: Any,
 ) -> None:
@@ -67,6 +70,7 @@ def train(
         seed=chosen["seed"],
         accept_license=accept_license,
         ignore_tensors=ignore_tensors or (),
+        **background_option(background),
     )
     require_usable(out, resume=chosen["resume"])  # before anything heavy is imported or read
     config = TrainConfig(out=out, **chosen)

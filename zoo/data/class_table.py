@@ -123,7 +123,7 @@ def _unique(rows: list[Row], file: Path) -> list[Row]:
             )
     if len({row.colour is None for row in rows}) > 1:
         raise DataError(f"{file} has colours for some classes only; add red, green and blue to each.")
-    return sorted(rows, key=lambda row: row.value) if len(values) == len(rows) else rows
+    return sorted(rows, key=lambda row: row.value or 0) if len(values) == len(rows) else rows
 
 
 def _json_rows(content: Any, file: Path) -> list[Row]:

@@ -6,8 +6,8 @@ Pixels equal those of Pillow's `Image.open(...).convert("RGB")`, with which publ
 - Grey values of more than 8 bits (radiographs, microscopy; also floats) are scaled so that the image's lowest and
   highest values become 0 and 255. Pillow clips them. A fixed scale would leave 16 grey levels of the 12 bits that most
   of these devices use. For another window (e.g. a range of Hounsfield units), apply it when writing the files.
-
-As in Pillow, an alpha channel is dropped, not blended; use `RGBA` to keep it.
+- Transparent images are composed on a background, white by default. Pillow drops the opacity, and so shows colours that
+  no viewer does. Use `RGBA` to keep it.
 """
 
 from __future__ import annotations
@@ -35,11 +35,16 @@ from zoo.image_header import (
 from zoo.image_header import image_size as image_size
 
 Channels = Literal["RGB", "L", "RGBA"]
+Background = tuple[int, ...]
+"""Red, green and blue below transparent pixels; empty to drop the transparency, which shows the colours it hides."""
+WHITE: Background = (255, 255, 255)
 OnCorrupt = Literal["error", "lenient"]
 
 _NO_PICTURES = {"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "PDF", "WMF"}
 """Formats that Pillow registers but cannot decode by itself: videos, numerical data, and those that need a program."""
 
+_WITH_OPACITY = frozenset({"LA", "La", "PA", "RGBA", "RGBa"})
+"""Pillow's modes of images with an opacity for each pixel. In others, a colour may be marked as transparent."""
 _EXTRANEOUS = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
 _SCAN, _END_OF_IMAGE = 0xDA, b"\xff\xd9"
 _METADATA = {*range(0xE0, 0xF0), 0xFE}
@@ -54,6 +59,7 @@ def decode(
     on_corrupt: OnCorrupt = "error",
     max_pixels: int = MAX_PIXELS,
     *,
+    background: Background = WHITE,
     name: str = "image data",
 ) -> np.ndarray:
     """Return the pixels of an image, upright: uint8 (height, width, channels). An animation gives its first frame.
@@ -66,6 +72,8 @@ def decode(
             decodes; a truncated file is refused nevertheless.
         max_pixels: larger images are refused by their header, before memory is allocated. Above the default,
             Pillow's own limit (`PIL.Image.MAX_IMAGE_PIXELS`) must be raised too.
+        background: red, green and blue on which transparent images are composed, unless `channels` is `RGBA`. Empty
+            drops the transparency, as Pillow's `convert("RGB")` does.
         name: what bytes are called in errors.
 
     Raises:
@@ -82,20 +90,20 @@ def decode(
     if not source:
         raise UnreadableError(name, "is empty (0 bytes); remove it or download it again.")
     try:
-        pixels, orientation = _jpeg(source, on_corrupt, max_pixels) or _pillow(source, channels, max_pixels)
+        pixels, orientation = _jpeg(source, on_corrupt, max_pixels) or _pillow(source, channels, max_pixels, background)
         return np.ascontiguousarray(upright(_convert(pixels, channels), orientation))
     except BadImage as error:
         raise UnreadableError(name, str(error)) from error.__cause__
 
 
-def pixels_of(image: Image.Image, name: str = "the image") -> np.ndarray:
+def pixels_of(image: Image.Image, name: str = "the image", background: Background = WHITE) -> np.ndarray:
     """Return the pixels of a Pillow image as `decode` returns those of its file: uint8 (height, width, 3), upright.
 
     Raises:
         UnreadableError: its file is damaged or too large.
     """
     try:
-        pixels, orientation = _loaded(image, "RGB", MAX_PIXELS)
+        pixels, orientation = _loaded(image, "RGB", MAX_PIXELS, background)
         return np.ascontiguousarray(upright(_convert(pixels, "RGB"), orientation))
     except BadImage as error:
         raise UnreadableError(name, str(error)) from error.__cause__
@@ -195,11 +203,29 @@ def _without_metadata(data: bytes) -> bytes:
     return data
 
 
-def _pillow(data: bytes, channels: Channels, max_pixels: int) -> tuple[np.ndarray, int]:
+def composed(pixels: np.ndarray, background: Background) -> np.ndarray:
+    """Compose pixels with an opacity on a background.
+
+    Args:
+        pixels: uint8 (height, width, 4): red, green, blue and opacity.
+        background: red, green and blue, or empty to drop the opacity.
+
+    Returns:
+        uint8 (height, width, 3). What is opaque keeps its colour exactly.
+    """
+    colours, opacity = pixels[..., :3], pixels[..., 3:]
+    if not background or opacity.min(initial=255) == 255:
+        return np.ascontiguousarray(colours)
+    below = np.array(background, np.uint16)
+    share = opacity.astype(np.uint16)
+    return ((colours * share + below * (255 - share) + 127) // 255).astype(np.uint8)
+
+
+def _pillow(data: bytes, channels: Channels, max_pixels: int, background: Background = WHITE) -> tuple[np.ndarray, int]:
     """Return pixels and orientation of any image that Pillow reads."""
     try:
         with Image.open(io.BytesIO(data)) as image:
-            return _loaded(image, channels, max_pixels)
+            return _loaded(image, channels, max_pixels, background)
     except Image.UnidentifiedImageError:
         start = data[:16].decode("latin-1").strip()
         raise BadImage(f"is not an image of a known format; it starts with {start!r}.") from None
@@ -211,7 +237,7 @@ def _pillow(data: bytes, channels: Channels, max_pixels: int) -> tuple[np.ndarra
         raise BadImage(f"is damaged or of an unsupported kind: {type(error).__name__}: {error}.") from error
 
 
-def _loaded(image: Image.Image, channels: Channels, max_pixels: int) -> tuple[np.ndarray, int]:
+def _loaded(image: Image.Image, channels: Channels, max_pixels: int, background: Background) -> tuple[np.ndarray, int]:
     """Return pixels and orientation of an opened image."""
     check_size(*image.size, max_pixels)
     try:
@@ -219,13 +245,15 @@ def _loaded(image: Image.Image, channels: Channels, max_pixels: int) -> tuple[np
     except Exception as error:
         raise BadImage(f"is damaged or of an unsupported kind: {type(error).__name__}: {error}.") from error
     # Read the orientation after loading: Pillow rotates a TIFF itself while loading, and drops its tag.
-    return _to_array(image, channels), orientation_of(image)
+    return _to_array(image, channels, background), orientation_of(image)
 
 
-def _to_array(image: Image.Image, channels: Channels) -> np.ndarray:
+def _to_array(image: Image.Image, channels: Channels, background: Background) -> np.ndarray:
     """Return the pixels of a loaded Pillow image of any mode, with 1, 3 or 4 channels."""
     if image.mode.startswith("I") or image.mode == "F":
         return _to_8_bits(np.asarray(image))[..., None]
+    if background and channels != "RGBA" and (image.mode in _WITH_OPACITY or "transparency" in image.info):
+        return composed(np.asarray(image.convert("RGBA")), background)
     if image.mode in ("1", "L"):
         return np.asarray(image.convert("L"))[..., None]
     if channels != "RGBA" and "transparency" in image.info:

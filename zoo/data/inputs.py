@@ -12,7 +12,7 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image
 
-from zoo.data.decode import decode, pixels_of
+from zoo.data.decode import WHITE, Background, composed, decode, pixels_of
 from zoo.data.files import list_images
 from zoo.errors import ConfigError
 
@@ -34,14 +34,15 @@ class Input:
     name: str
     source: Any
 
-    def opened(self, in_channels: int = 3) -> Path | np.ndarray:
+    def opened(self, in_channels: int = 3, background: Background = WHITE) -> Path | np.ndarray:
         """Return a path as it is, and everything else as pixels: uint8 (height, width, channels).
 
-        As in files, transparency is dropped, and grey images get three equal channels. Arrays with the model's number
-        of channels stay as they are.
+        As in files, transparent images are composed on a background, and grey images get three equal channels. Arrays
+        with the model's number of channels stay as they are.
 
         Args:
             in_channels: number of channels that the model takes.
+            background: red, green and blue, or empty to drop the transparency.
 
         Raises:
             UnreadableError: bytes or the content of an open file are no image, or damaged.
@@ -51,12 +52,12 @@ class Input:
         if isinstance(source, Path):
             return source
         if isinstance(source, Image.Image):
-            return pixels_of(source, self.name)
+            return pixels_of(source, self.name, background)
         if hasattr(source, "read"):
             source = _content(source, self.name)
         if isinstance(source, bytes | bytearray | memoryview):
-            return decode(bytes(source), name=self.name)
-        return _channels(_eight_bits(np.asarray(source), self.name), in_channels, self.name)
+            return decode(bytes(source), background=background, name=self.name)
+        return _channels(_eight_bits(np.asarray(source), self.name), in_channels, self.name, background)
 
 
 def inputs(images: Any, *, strict: bool = True) -> Iterator[Input]:
@@ -136,7 +137,7 @@ def _eight_bits(pixels: np.ndarray, name: str) -> np.ndarray:
     return np.rint(values * 255).astype(np.uint8)
 
 
-def _channels(pixels: np.ndarray, in_channels: int, name: str) -> np.ndarray:
+def _channels(pixels: np.ndarray, in_channels: int, name: str, background: Background) -> np.ndarray:
     """Return pixels (height, width, channels) with the number of channels that a decoded file has."""
     if pixels.ndim == 2:
         pixels = pixels[..., None]
@@ -145,10 +146,12 @@ def _channels(pixels: np.ndarray, in_channels: int, name: str) -> np.ndarray:
     channels = pixels.shape[-1]
     if channels == in_channels or channels == 3:
         return pixels
-    if channels in (1, 2):  # grey, or grey and opacity
-        return np.repeat(pixels[..., :1], 3, axis=-1)
+    if channels == 1:
+        return np.repeat(pixels, 3, axis=-1)
+    if channels == 2:  # grey and opacity
+        return composed(pixels[..., [0, 0, 0, 1]], background)
     if channels == 4:
-        return np.ascontiguousarray(pixels[..., :3])
+        return composed(pixels, background)
     if pixels.shape[0] in (1, 3, 4, in_channels):
         raise ConfigError(
             f"{name} is an array of shape {pixels.shape}, which looks like (channels, height, width); the channels "

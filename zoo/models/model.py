@@ -213,7 +213,7 @@ def features(model_or_backbone: nnx.Module, images: Any, at: Sequence[str] | Non
     if hasattr(images, "dtype") and jnp.issubdtype(images.dtype, jnp.floating):
         x = jnp.asarray(images)
     elif model:
-        x = model.normalize(jnp.asarray(model.prepare(as_list(images, model.card.in_channels))))
+        x = model.normalize(jnp.asarray(model.prepare(as_list(images, model.card))))
     else:
         raise ConfigError("a bare backbone has no preprocessing: give it a normalised float array (b, h, w, c).")
     if x.ndim != 4:

@@ -59,9 +59,9 @@ class Predictor:
         Raises:
             DataError: A file is no image; the error names it.
         """
-        channels, predictions = self.model.card.in_channels, list[Any]()
+        card, predictions = self.model.card, list[Any]()
         for chunk, size in self._chunks(inputs(images)):
-            opened = [one.opened(channels) for one in chunk]
+            opened = [one.opened(card.in_channels, card.preprocess.background) for one in chunk]
             predictions += self._predictions(opened, [one.name for one in chunk], size)
         return predictions
 
@@ -95,7 +95,8 @@ class Predictor:
         rows: list[Any] = []
         for one in chunk:
             try:
-                rows.append(one.opened(self.model.card.in_channels))
+                card = self.model.card
+                rows.append(one.opened(card.in_channels, card.preprocess.background))
             except ZooError as error:
                 rows.append(error)
         good = [i for i, row in enumerate(rows) if not isinstance(row, ZooError)]
@@ -156,7 +157,7 @@ def _error_of(card: Card, image: Image) -> ZooError | None:
 
 def prepare_one(card: Card, image: Image) -> tuple[np.ndarray, Frame]:
     """Return a prepared image, uint8 (h, w, c), and where the original lies in it."""
-    pixels = decode(image) if isinstance(image, Path) else image
+    pixels = decode(image, background=card.preprocess.background) if isinstance(image, Path) else image
     prepared = prepare(pixels, card.preprocess)
     check_channels(card, prepared, image)
     return prepared, frame_of(pixels.shape[:2], card.preprocess)
@@ -194,9 +195,9 @@ def check_channels(card: Card, prepared: np.ndarray, image: Image) -> None:
         )
 
 
-def as_list(images: Any, in_channels: int = 3) -> list[Path | np.ndarray]:
-    """Return the images one by one as files or pixels, see `zoo.data.inputs.ACCEPTED`."""
-    return [one.opened(in_channels) for one in inputs(images)]
+def as_list(images: Any, card: Card) -> list[Path | np.ndarray]:
+    """Return the images one by one as files or pixels for a model, see `zoo.data.inputs.ACCEPTED`."""
+    return [one.opened(card.in_channels, card.preprocess.background) for one in inputs(images)]
 
 
 @partial(jax.jit, static_argnums=0)

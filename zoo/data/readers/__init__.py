@@ -6,10 +6,12 @@ Attributes:
     NAME: of the format.
     KINDS: kinds of target of the datasets that it returns.
     LAYOUT: one line that describes the layout to users.
+    NEEDS: optional; what the layout needs, in a few words.
     detect: function of a path; whether the format fits.
     read: function of a path; returns split name -> `Dataset`.
     READS: optional; suffixes of annotation files beside the images. By default, those of all text files.
     doubts: optional function of a path; returns the evidence against the format if the user named it.
+    OVER: optional; names of formats that this one overrules if both fit, because it says more (a list of the files).
     ANY_FOLDER: optional; True if `read` finds something to say about any folder, so that its errors are no evidence.
 
 Each of zoo's formats is one file in this folder.
@@ -136,13 +138,27 @@ def _recognise(path: Path, kinds: Sequence[str]) -> Any:
     fitting = [FORMATS[name] for name in builtin if FORMATS[name].detect(path)]
     fitting = fitting or [module for name in others if (module := _detecting(name, path))]
     fitting = [module for module in fitting if set(module.KINDS) & set(kinds)] or fitting
+    overruled = {name for module in fitting for name in getattr(module, "OVER", ())}
+    fitting = [module for module in fitting if module.NAME not in overruled]
+    # Most folders could be class folders. If the task needs something else, that is no answer.
+    other = bool(fitting) and all(_of_other_kind(module, kinds) and _takes_any(module) for module in fitting)
+    if not fitting or other:
+        raise DataError(*explained(path, list(formats().values()), kinds, fitting))
     if len(fitting) == 1:
         return fitting[0]
-    if not fitting:
-        raise DataError(*explained(path, list(formats().values()), kinds))
     content = f"{path} holds {describe(path)}" if path.is_dir() else f"{path} is a single file"
     names = ", ".join(module.NAME for module in fitting)
     raise DataError(f"{content}, which fits several formats: {names}. Name the right format, or the task.")
+
+
+def _of_other_kind(module: Any, kinds: Sequence[str]) -> bool:
+    """Whether a format gives no accepted kind of target, not even after conversion."""
+    accepted = {*kinds, *(other for name in kinds for other in kind(name).made_from)}
+    return bool(kinds) and not accepted & set(module.KINDS)
+
+
+def _takes_any(module: Any) -> bool:
+    return getattr(module, "ANY_FOLDER", False)
 
 
 def _detecting(name: str, path: Path) -> Any:

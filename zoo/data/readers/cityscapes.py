@@ -19,6 +19,7 @@ from zoo.targets.masks import IGNORE, MaskFile, looked_up
 
 NAME = "cityscapes"
 KINDS = ("masks",)
+NEEDS = "leftImg8bit/ and gtFine/ with *_labelIds.png"
 LAYOUT = (
     "Cityscapes: leftImg8bit/train/CITY/*_leftImg8bit.png and gtFine/train/CITY/*_gtFine_labelIds.png (or "
     "labelTrainIds), likewise val/ and test/; classes.txt if the classes are not the 19 of the benchmark"
@@ -52,6 +53,9 @@ def read(path: Path) -> dict[str, Dataset]:
     """
     both = _folders(path) if path.is_dir() else None
     if both is None:
+        if there := [name for name in (_IMAGES, *_MASKS) if (path / name).is_dir()]:
+            lacking = _MASKS[0] if there == [_IMAGES] else _IMAGES
+            raise DataError(f"{path} has {there[0]}/ as Cityscapes, but not {lacking}/.")
         raise DataError(f"{path} is not {LAYOUT}.")
     images, masks = both
     inner = split_folders(images), split_folders(masks)

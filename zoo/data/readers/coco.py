@@ -10,7 +10,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from zoo.data.coco_file import KEYS, Id, categories, corners, flag, id_of, load, segmentation, size_of, text_of
+from zoo.data.coco_file import (
+    KEYS,
+    Id,
+    categories,
+    category_ids,
+    corners,
+    flag,
+    id_of,
+    load,
+    segmentation,
+    size_of,
+    text_of,
+    written_id,
+)
 from zoo.data.dataset import Dataset, Sample
 from zoo.data.files import files, split_name, subfolders
 from zoo.data.listed_images import find_listed, loose, places_of
@@ -25,6 +38,7 @@ from zoo.targets.reasons import counted_otherwise
 
 NAME = "coco"
 KINDS = ("boxes",)
+NEEDS = "a .json file with images, annotations and categories"
 LAYOUT = (
     "COCO: a .json file with images, annotations and categories, beside the images, in annotations/ beside folders of "
     "images (train2017/, images/), or in each of train/, val/ and test/"
@@ -54,6 +68,9 @@ def read(path: Path) -> dict[str, Dataset]:
     """
     files_by_split = _by_split(path)
     if not files_by_split:
+        for file in _candidates(path):
+            lacks = ", ".join(key for key in KEYS if not _holds(file, (key,)))
+            raise DataError(f"{file} lacks {lacks}; a COCO file has the lists {', '.join(KEYS)}.")
         raise DataError(f"{path} is not {LAYOUT}.")
     root = path if path.is_dir() else path.parent.parent if path.parent.name.lower() in _FOLDERS else path.parent
     contents = {file: load(file) for file in files_by_split.values()}
@@ -67,14 +84,11 @@ def read(path: Path) -> dict[str, Dataset]:
             raise DataError(f"{file} and {first_file} differ in their categories: {', '.join(other)}.")
         index = {id: classes.index(name) for id, name in names[file].items()}
         rows = _rows(contents[file], file, index, places_of(root, file, split), root, split)
-        id_by_class = {number: id for id, number in index.items()}
-        numbers = [id_by_class.get(number) for number in range(len(classes))]
         name = title(root, split)
         notes = tuple(f"{name}: {note}." for note in (group, *rows.notes) if note)
         dataset = listed(rows.samples(root), classes, "boxes", name, root, places=rows.entries(file), notes=notes)
-        # Ids in words cannot be kept.
-        category_ids = () if any(isinstance(id, str) for id in numbers) else tuple(numbers)
-        datasets[split] = replace(dataset, category_ids=category_ids, faults=tuple(rows.faults))
+        ids = category_ids(contents[file], names[file])
+        datasets[split] = replace(dataset, category_ids=tuple(map(ids.get, classes)), faults=tuple(rows.faults))
     return datasets
 
 
@@ -88,18 +102,20 @@ def _candidates(path: Path) -> list[Path]:
 
 
 def _likeness(file: Path) -> float:
-    """Return 1 for a file with all keys of COCO or a usual name, 0.5 for one that lacks one key, else 0.
-
-    It is searched as text, since parsing a large file takes a minute.
-    """
+    """Return 1 for a file with all keys of COCO or a usual name, 0.5 for one that lacks one key, else 0."""
     if file.name.lower().startswith("instances_") or file.name.lower().endswith(".coco.json"):
         return 1
+    count = sum(_holds(file, (key,)) for key in KEYS)
+    return 1 if count == len(KEYS) else 0.5 * (count == len(KEYS) - 1)
+
+
+def _holds(file: Path, keys: Sequence[str]) -> bool:
+    """Whether a JSON file contains keys. It is searched as text, since parsing a large file takes a minute."""
     try:
         with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as text:
-            count = sum(text.find(f'"{key}"'.encode()) >= 0 for key in KEYS)
+            return all(text.find(f'"{key}"'.encode()) >= 0 for key in keys)
     except (OSError, ValueError):  # ValueError: an empty file
-        return 0
-    return 1 if count == len(KEYS) else 0.5 * (count == len(KEYS) - 1)
+        return False
 
 
 def _by_split(path: Path) -> dict[str, Path]:
@@ -240,13 +256,12 @@ def _listed_images(
         if image is None:
             missing[id] = Fault("missing", name, None, "", f"images[{number}] of {file.name}")
         else:
-            written = entries[number]["id"]
             size = size_of(entries[number], place(number)) or size_if_readable(image)
-            images[id] = _Image(image, written if isinstance(written, str) else id, size)
+            images[id] = _Image(image, written_id(entries[number], "id", place(number)), size)
     return images, missing, note
 
 
-def numbers_of(images: Sequence[Path]) -> tuple[dict[Path, int | str], dict[str, int]]:
+def numbers_of(images: Sequence[Path]) -> tuple[dict[Path, Id], dict[str, Id]]:
     """Look up the ids of images and categories in COCO annotation files near the images.
 
     The files are searched for in each image's folder and up to three folders above, the nearest first. An image or
@@ -257,17 +272,17 @@ def numbers_of(images: Sequence[Path]) -> tuple[dict[Path, int | str], dict[str,
     """
     given = {image.absolute(): image for image in images if image.is_file()}
     roots = dict.fromkeys(folder for image in given for folder in [*image.parents][:_LEVELS])
-    image_ids, category_ids, left = [], [], set(given)
+    by_image, by_name, left = [], [], set(given)
     # Deepest folders first: an image takes its id from the annotation file that is nearest to it.
     for root in sorted(roots, key=lambda root: -len(root.parts)):
         try:
             tables = [_numbers(root, file, left) for file in _annotated(root)]
         except (DataError, OSError):  # a broken file here does not belong to these images
             continue
-        image_ids += [by_image for by_image, _ in tables if by_image]
-        category_ids += [by_name for by_image, by_name in tables if by_image]
-        left -= {image for by_image, _ in tables for image in by_image}
-    return {given[image]: id for image, id in _agreed(image_ids).items()}, _agreed(category_ids)
+        by_image += [images for images, _ in tables if images]
+        by_name += [names for images, names in tables if images]
+        left -= {image for images, _ in tables for image in images}
+    return {given[image]: id for image, id in _agreed(by_image).items()}, _agreed(by_name)
 
 
 def _annotated(folder: Path) -> list[Path]:
@@ -277,7 +292,7 @@ def _annotated(folder: Path) -> list[Path]:
     return [file for file in fitting if file.name.startswith("instances")] or fitting
 
 
-def _numbers(root: Path, file: Path, images: Collection[Path]) -> tuple[dict[Path, int | str], dict[str, int]]:
+def _numbers(root: Path, file: Path, images: Collection[Path]) -> tuple[dict[Path, Id], dict[str, Id]]:
     """Return (image -> id, category name -> id) of one annotation file, for those of `images` that it lists."""
     split = _split_of(file)
     inner = {image for image in images if root in image.parents}
@@ -296,13 +311,11 @@ def _numbers(root: Path, file: Path, images: Collection[Path]) -> tuple[dict[Pat
     found, _ = find_listed(
         [name for _, name, _ in rows], places, root, split, lambda i: f"{file}: images[{rows[i][0]}]"
     )
-    ids: dict[Path, int | str] = {}
+    ids: dict[Path, Id] = {}
     for (number, _, entry), image in zip(rows, found, strict=True):
         if image in here:
-            key = id_of(entry, "id", f"{file}: images[{number}]")
-            ids[image] = entry["id"] if isinstance(entry["id"], str) else key
-    names = categories({file: content})[0][file]
-    return ids, {name: id for id, name in names.items() if isinstance(id, int)}
+            ids[image] = written_id(entry, "id", f"{file}: images[{number}]")
+    return ids, category_ids(content, categories({file: content})[0][file])
 
 
 def _agreed(tables: Sequence[Mapping[Any, Any]]) -> dict[Any, Any]:

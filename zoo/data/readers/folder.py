@@ -26,6 +26,7 @@ from zoo.labels.spelling import nfc, ordered
 
 NAME = "folder"
 KINDS = ("class",)
+NEEDS = "a sub-folder of images for each class"
 LAYOUT = (
     "one sub-folder of images for each class, directly, perhaps with lists of the splits beside them (train.txt, "
     "test.txt), or in train/, val/ and test/ (also valid/, validation/, dev/, eval/, Training/, test_set/ and the like)"
@@ -74,6 +75,12 @@ def read(path: Path) -> dict[str, Dataset]:
         raise DataError(f"{path} is not a folder; the format 'folder' needs {LAYOUT}.")
     splits = _splits(path)
     if not splits:
+        named = [folder.name for folder in _class_folders(path)]
+        if named and all(map(split_name, named)):
+            raise DataError(
+                f"{' and '.join(f'{path / name}/' for name in named)} should hold a sub-folder of images for each "
+                "class, but there is none."
+            )
         return listed_splits(_dataset(_class_images(path), path, path.name))
     for folder in subfolders(path):
         if folder not in splits.values() and has_images(folder):

@@ -11,6 +11,7 @@ from zoo.data.dataset import Dataset, Sample
 from zoo.data.mask_names import matched, unmatched
 from zoo.data.pairs import MASKS, pairs, title
 from zoo.data.readers.masks import black_and_white
+from zoo.data.readers.masks import folders as folders_of_masks
 from zoo.errors import DataError
 from zoo.image_header import size_if_readable
 from zoo.targets.boxes import Boxes, InstanceMasks
@@ -18,6 +19,7 @@ from zoo.targets.mask_file import mask_values, values_if_readable
 
 NAME = "instances"
 KINDS = ("boxes",)
+NEEDS = "images/ and masks/ with the same file names"
 LAYOUT = (
     "instance masks: a folder of images (images/, PNGImages/) and one of masks (masks/, PedMasks/) with the same file "
     "names, or with _mask appended, in which each value except 0 is one object (not only 0 and 255); perhaps "
@@ -48,7 +50,7 @@ def read(path: Path) -> dict[str, Dataset]:
     Raises:
         DataError: a mask cannot be read or is a JPEG; names the file.
     """
-    folders = pairs(path, MASKS) if path.is_dir() else {}
+    folders = pairs(path, MASKS) or folders_of_masks(path) if path.is_dir() else {}
     if not folders:
         raise DataError(f"{path} is not {LAYOUT}.")
     classes = listed(path) or ("object",)

@@ -13,6 +13,7 @@ from zoo.errors import DataError
 
 NAME = "labels"
 KINDS = ("class",)
+NEEDS = "labels.json (file name -> class index) beside the images"
 _MOST_CLASSES = 100_000
 LAYOUT = "labels.json (file name -> class index) beside the images or an images/ folder, optionally class_names.json"
 

@@ -24,6 +24,7 @@ from zoo.data.dataset import Dataset, Sample
 from zoo.data.files import SPLITS, has_images, split_names, subfolders
 from zoo.data.mask_names import matched, mixed, unmatched
 from zoo.data.pairs import MASKS, SEGMENTED, Pair, below, pairs, split_folders, title
+from zoo.data.split_lists import listed_splits
 from zoo.errors import DataError, counted
 from zoo.image_header import size_if_readable
 from zoo.targets.mask_file import values_if_readable
@@ -31,6 +32,7 @@ from zoo.targets.masks import IGNORE, Mask, MaskFile
 
 NAME = "masks"
 KINDS = ("masks",)
+NEEDS = "images/ and masks/ with the same file names, and classes.txt"
 LAYOUT = (
     "semantic masks: a folder of images (images/) and one of masks (masks/, labels/, annotations/), train/ beside "
     "train_labels/, or all in one folder; a mask has its image's name, perhaps with _mask, _gt or the like before or "
@@ -67,10 +69,10 @@ def _several(table: Path) -> bool:
 def read(path: Path) -> dict[str, Dataset]:
     """Read semantic masks: split name -> dataset, or one key `all`.
 
-    Splits are named by folders. Values that are not in the list of classes are ignored. So is 255, unless it is the
-    white of a two-class mask. Pixels of a class called `void` or `ignore` are ignored as well. Without a list of
-    classes, black is `background` and white is `object`. Palette indexes and grey values may be class numbers or
-    colours; they are what most pixels agree with in the list.
+    Splits are named by folders, or by lists beside these (`train.txt`). Values that are not in the list of classes
+    are ignored. So is 255, unless it is the white of a two-class mask. Pixels of a class called `void` or `ignore`
+    are ignored as well. Without a list of classes, black is `background` and white is `object`. Palette indexes and
+    grey values may be class numbers or colours; they are what most pixels agree with in the list.
 
     Raises:
         DataError: a mask cannot be read, or an image has no mask; names the file.
@@ -82,14 +84,15 @@ def read(path: Path) -> dict[str, Dataset]:
     rows = read_table(table) if table else []
     samples = {split: _files(*pair) for split, pair in by_split.items()}
     masks = [mask for rows_ in samples.values() for _, mask in rows_]
-    classes, *coding = coded(rows, masks, path)
+    classes, values, colours = coded(rows, masks, path)
 
     def dataset(split: str) -> Dataset:
-        read_samples = (sample(image, MaskFile(mask, *coding), path) for image, mask in samples[split])
+        read_samples = (sample(image, MaskFile(mask, values, colours), path) for image, mask in samples[split])
         name = title(path, split)
         return Dataset(tuple(read_samples), classes, "masks", name, path, tuple(unmatched(*by_split[split], name)))
 
-    return {split: dataset(split) for split in samples}
+    read_splits = {split: dataset(split) for split in samples}
+    return listed_splits(read_splits["all"], short=True) if list(read_splits) == ["all"] else read_splits
 
 
 def sample(image: Path, source: MaskFile, root: Path) -> Sample:
@@ -172,7 +175,11 @@ def coded(
     if given and given != [0, 1]:
         return names, values_of(rows), False
     if len(names) <= 2 and not colours:
-        values = set().union(*map(_values, masks))
+        values: set[int] = set()
+        for mask in masks:
+            values |= _values(mask)
+            if len(names) < 2 and 1 in values and not values <= {0, 1, 255}:
+                break  # it is an error, whatever the other masks hold
         if 255 in values and 1 not in values:
             return with_background(names), ((0, 0), (255, 1), (_WHITE, 1)), False
         if len(names) < 2:

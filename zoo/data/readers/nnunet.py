@@ -15,6 +15,7 @@ from zoo.targets.masks import MaskFile
 
 NAME = "nnunet"
 KINDS = ("masks",)
+NEEDS = "imagesTr/, labelsTr/ and dataset.json"
 LAYOUT = (
     "nnU-Net: imagesTr/ with CASE_0000.png and labelsTr/ with CASE.png, perhaps imagesTs/ and labelsTs/, and the class "
     "names in dataset.json ('labels') or classes.txt"
@@ -38,6 +39,10 @@ def read(path: Path) -> dict[str, Dataset]:
             image; or the classes are not given as names and numbers. Names the file.
     """
     if not detect(path):
+        there = [name for pair in _FOLDERS.values() for name in pair if (path / name).is_dir()]
+        if there:
+            lacking = " and ".join(f"{name}/" for name in _FOLDERS["train"] if name not in there)
+            raise DataError(f"{path} has {there[0]}/ as nnU-Net's datasets, but not {lacking}.")
         raise DataError(f"{path} is not {LAYOUT}.")
     folders = {s: (path / a, path / b) for s, (a, b) in _FOLDERS.items() if (path / a).is_dir() and (path / b).is_dir()}
     if not has_images(folders["train"][0]):
@@ -46,11 +51,11 @@ def read(path: Path) -> dict[str, Dataset]:
             "BMP, ...). Export the slices of volumes as images."
         )
     both = {split: _pairs(*pair) for split, pair in folders.items() if has_images(pair[0]) and has_images(pair[1])}
-    classes, *coding = coded(_rows(path), [mask for pairs in both.values() for _, mask in pairs], path)
+    classes, values, colours = coded(_rows(path), [mask for pairs in both.values() for _, mask in pairs], path)
     named = both if len(both) > 1 else {"all": both["train"]}
     return {
         split: Dataset(
-            tuple(sample(image, MaskFile(mask, *coding), path) for image, mask in pairs),
+            tuple(sample(image, MaskFile(mask, values, colours), path) for image, mask in pairs),
             classes,
             "masks",
             title(path, split),

@@ -23,6 +23,7 @@ from zoo.targets.boxes import UNKNOWN, Box, Boxes
 
 NAME = "voc"
 KINDS = ("boxes",)
+NEEDS = "JPEGImages/ and Annotations/ with an .xml for each image"
 LAYOUT = (
     "Pascal VOC: Annotations/ with an .xml for each image and JPEGImages/ (or images/), perhaps "
     "ImageSets/Main/train.txt, val.txt and test.txt; or .xml files beside the images, perhaps in train/, val/ and test/"

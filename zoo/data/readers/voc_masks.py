@@ -15,6 +15,7 @@ from zoo.targets.masks import BACKGROUND, IGNORE, Mask, MaskFile
 
 NAME = "voc_masks"
 KINDS = ("masks",)
+NEEDS = "JPEGImages/ and SegmentationClass/ with a .png for each image"
 LAYOUT = (
     "Pascal VOC masks: SegmentationClass/ with a .png for each image and JPEGImages/ (or images/), perhaps "
     "ImageSets/Segmentation/train.txt and val.txt; labelmap.txt or class_names.txt if the classes are not Pascal's 20"

@@ -35,6 +35,7 @@ from zoo.targets.reasons import counted_otherwise
 
 NAME = "yolo"
 KINDS = ("boxes",)
+NEEDS = "images/ and labels/ with a .txt for each image"
 LAYOUT = (
     "YOLO: images/ and labels/ with a .txt for each image (lines of class, centre x, centre y, width, height as shares "
     "of the image), perhaps with train/, val/ and test/ above or in them, or all in one folder; class names in "
