@@ -168,7 +168,7 @@ def _notes(images: Path, notes: Path, remarks: list[str]) -> dict[str, _Note]:
         count = counted(len(missing), "image has", "images have")
         raise DataError(
             f"{count} no annotation in {notes}, e.g. {by_stem[missing[0]][0]}. Move such "
-            " images away, or add an .xml file without objects for images that show none."
+            "images away, or add an .xml file without objects for images that show none."
         )
     return {name: _note(file, one_image(by_stem, stems[name], file)) for name, file in xml_files.items()}
 
