@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from zoo.cli import main
 from zoo.data import read
 from zoo.errors import DataError
 
@@ -118,6 +119,17 @@ def test_single_files(tmp_path: Path):
         with pytest.raises(DataError, match=said) as caught:
             read(tmp_path / name)
         assert len(str(caught.value).splitlines()) <= 5
+
+
+def test_the_command_line_prints_the_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch):
+    """And a name cannot forge another one."""
+    table(tmp_path / "da\nta")
+    monkeypatch.setattr("sys.argv", ["zoo", "check", str(tmp_path / "da\nta"), "--task", "classifier"])
+    with pytest.raises(SystemExit):
+        main()
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 4 and lines[0].startswith("error: ") and r"da\nta holds 3 files" in lines[0]
+    assert lines[1].startswith("  Nearest is csv")
 
 
 def test_the_named_format_reads_objects_beside_images(tmp_path: Path):

@@ -31,6 +31,13 @@ class DataError(ZooError, ValueError):
     """A dataset that cannot be read, or that does not fit the task."""
 
 
+class LayoutError(DataError):
+    """Data in no known layout. The arguments are the lines of the message."""
+
+    def __str__(self) -> str:
+        return "\n  ".join(map(printable, self.args))
+
+
 class UnreadableError(DataError):
     """A file that cannot be read, or an image that is damaged.
 

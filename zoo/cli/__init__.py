@@ -31,7 +31,8 @@ def main() -> None:
     except OSError as error:
         # Errors of the system that no other place has put into words: a full disk, a path that is too long, a drive
         # that is gone.
-        _fail(f"{error.filename}: {error.strerror}." if error.filename and error.strerror else f"{error}.")
+        problem = f"{error.filename}: {error.strerror}." if error.filename and error.strerror else f"{error}."
+        _fail(printable(problem))
 
 
 def _expanded(arg: str) -> str:
@@ -43,7 +44,7 @@ def _expanded(arg: str) -> str:
 def _fail(message: str) -> NoReturn:
     if os.environ.get("ZOO_TRACEBACK", "") not in ("", "0"):
         traceback.print_exc()
-    print(f"error: {printable(message)}", file=sys.stderr)
+    print(f"error: {message}", file=sys.stderr)
     sys.exit(2)
 
 

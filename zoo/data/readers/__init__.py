@@ -138,7 +138,7 @@ def _recognise(path: Path, kinds: Sequence[str]) -> Any:
     # Most folders could be class folders. If the task needs something else, that is no answer.
     other = bool(fitting) and all(_of_other_kind(module, kinds) and _takes_any(module) for module in fitting)
     if not fitting or other:
-        raise DataError(explained(path, list(formats().values()), kinds, fitting))
+        raise explained(path, list(formats().values()), kinds, fitting)
     if len(fitting) == 1:
         return fitting[0]
     content = f"{path} holds {describe(path)}" if path.is_dir() else f"{path} is a single file"
