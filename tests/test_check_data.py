@@ -17,7 +17,8 @@ import zoo
 from zoo.data import Dataset, Sample, read
 from zoo.data.inspect import every_check
 from zoo.data.inspect.classes import similar
-from zoo.errors import ConfigError, DataError
+from zoo.data.inspect.summary import summary
+from zoo.errors import ConfigError, DataError, UnknownNameError
 
 SIZE = (48, 36)
 
@@ -397,7 +398,7 @@ def test_objects_without_an_outline(sources: dict[str, Path], tmp_path: Path):
 
     edit(outline)(root)
     result = zoo.check(root, kinds=("masks",))
-    assert [(str(one), one.check.name) for one in result.findings] == [("all: 5.png (1 of 2)", "mask-outline")]
+    assert [(str(one), one.check.name) for one in result.findings] == [("5.png (1 of 2)", "mask-outline")]
 
 
 def test_what_the_reader_says_is_a_note(sources: dict[str, Path]):
@@ -409,15 +410,30 @@ def test_what_the_reader_says_is_a_note(sources: dict[str, Path]):
 
 def test_other_photos_of_the_same_scene_are_no_duplicates():
     """A part of the image that moves: the hashes are nearly equal, the images are not."""
-    from zoo.data.inspect.duplicates import same
+    from zoo.data.inspect.duplicates import CERTAIN, LIKELY, difference
     from zoo.data.inspect.images import shrunk
 
     scene = photo(5, (96, 96))
     moved = scene.copy()
-    moved.paste(scene.crop((30, 30, 54, 54)), (36, 30))
-    assert same(shrunk(scene, 48), shrunk(scene.convert("L").convert("RGB"), 48))
-    assert not same(shrunk(scene, 48), shrunk(moved, 48))
-    assert not same(shrunk(scene, 48), shrunk(Image.merge("RGB", scene.split()[::-1]), 48))  # other colours
+    moved.paste(scene.crop((20, 20, 60, 60)), (36, 30))
+
+    def distance(other: Image.Image) -> float:
+        return difference(shrunk(scene, 48), shrunk(other, 48))
+
+    assert distance(scene.convert("L").convert("RGB")) < CERTAIN < LIKELY < distance(moved)
+    assert distance(Image.merge("RGB", scene.split()[::-1])) == np.inf  # other colours
+
+
+def test_a_series_of_similar_images_holds_no_duplicates_but_copies(tmp_path: Path):
+    """Like faces of one person: each image is close to several others, and one of them is there twice."""
+    for number in range(12):
+        file = tmp_path / "ab"[number % 2] / f"{number}.png"
+        file.parent.mkdir(exist_ok=True)
+        Image.blend(photo(5), photo(60 + number), 0.1 + 0.02 * number).save(file)
+    photo_again = Image.open(tmp_path / "a" / "6.png")
+    photo_again.save(tmp_path / "a" / "again.jpg", quality=80)
+    found = zoo.check(tmp_path).findings
+    assert [[place.id for place in one.places] for one in found] == [["a/6.png", "a/again.jpg"]]
 
 
 def test_drawings_of_different_things_are_no_duplicates(tmp_path: Path):
@@ -449,7 +465,7 @@ def test_kinds_of_finding_can_be_left_out(sources: dict[str, Path], tmp_path: Pa
     assert zoo.check(root).counts() == {"duplicate-across-splits": 1, "near-duplicate": 1}
     assert zoo.check(root, near=False).counts() == {"duplicate-across-splits": 1}
     assert zoo.check(root, ignore=["duplicate-across-splits"]).counts() == {"near-duplicate": 1}
-    with pytest.raises(ConfigError, match="no kind of finding 'near-duplicates'. Nearest: near-duplicate,"):
+    with pytest.raises(UnknownNameError, match="unknown kind of finding 'near-duplicates'. Nearest: near-duplicate,"):
         zoo.check(root, ignore=["near-duplicates"])
 
 
@@ -511,6 +527,23 @@ def test_many_findings_give_a_small_page(tmp_path: Path):
     assert result.counts() == {"contradicting-labels": 30} and "annotated differently: 'a' or 'b'" in result.text()
     size = result.save_page(tmp_path / "report.html").stat().st_size
     assert 100_000 < size < 3_000_000
+
+
+def test_what_training_says_before_the_first_step(sources: dict[str, Path], tmp_path: Path):
+    """Splits, classes, equal files; images are not decoded, so that neither damage nor near duplicates are found."""
+    clean = "data: train 8 images (ant 4, bee 4); val 8 images (ant 4, bee 4)."
+    assert summary(read(sources["folder"])) == clean
+    root = shutil.copytree(sources["folder"], tmp_path / "data")
+    for name in ("jpeg", "leak"):
+        FAULTS[name][1](root)
+    assert summary(read(root)) == (
+        "data: train 9 images (ant 5, bee 4); val 9 images (ant 5, bee 4). Found: the same image in several splits: 1, "
+        "e.g. train/ant/1.png = val/ant/c.png. `zoo check` shows all, and what to do about each."
+    )
+    masks = read(sources["masks"])
+    assert summary(masks) == "data: all 6 images (background 6, road 6, tree 6 masks)."
+    sample = Sample(tmp_path / "gone.png", None, "gone.png")
+    assert summary({"train": Dataset((sample,), (), "images", "photos", tmp_path)}) == "data: train 1 image."
 
 
 def test_the_documentation_lists_every_kind_of_finding():

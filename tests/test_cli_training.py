@@ -366,3 +366,39 @@ def test_one_bad_file_is_one_bad_row(run, data: Path, tmp_path: Path):
     nothing = run("predict", model, folder / "disc" / "1.png", absent, "--out", tmp_path / "none")
     mistake(nothing, "none of the 2 images could be predicted", "1.png")
     assert not (tmp_path / "none").exists()
+
+
+def test_damaged_images_are_named_or_left_out(run, tmp_path: Path):
+    data, out = draw_splits(tmp_path / "data", train=10, val=6), tmp_path / "run"
+    whole = {name: (data / name).read_bytes() for name in ("train/disc/3.png", "train/frame/7.png", "val/disc/12.png")}
+    for name, content in whole.items():
+        (data / name).write_bytes(content[:-30])
+    options = ("--plan", "head", "--epochs", "2", "--out", out)
+    named = run("train", data, *TINY, *options)
+    assert named.code == 2 and not out.exists() and "epoch" not in named.err
+    assert all(str(data / name) in named.err for name in whole) and "--on-corrupt skip" in named.err
+    skipped = run("train", data, *TINY, *options, "--on-corrupt", "skip", "--json")
+    assert skipped.code == 0, skipped.err
+    metrics = json.loads(skipped.out)
+    assert (metrics["train_images"], metrics["val_images"]) == (18, 11)
+    assert (
+        "data/train: 2 of 20 images left out, because files cannot be read: train/disc/3.png, train/frame/7.png."
+        in skipped.err
+    )
+    left_out = json.loads((out / "config.json").read_text())["left_out"]
+    assert left_out == {
+        "train": ["train/disc/3.png", "train/frame/7.png"],
+        "val": ["val/disc/12.png"],
+    }
+    # A resumed run leaves out the same images, whatever has become of them.
+    (data / "train/disc/3.png").write_bytes(whole["train/disc/3.png"])
+    (data / "train/frame/7.png").unlink()
+    resumed = run("train", data, *TINY, *options, "--resume", "--json")
+    assert resumed.code == 0 and json.loads(resumed.out) == metrics, resumed.err
+    refused = run("evaluate", out, data)
+    assert refused.code == 2 and "1 of 12 images of data/val cannot be used" in refused.err and "12.png" in refused.err
+    evaluated = run("evaluate", out, data, "--on-corrupt", "skip")
+    assert evaluated.code == 0 and evaluated.out.startswith("11 images of data/val"), evaluated.err
+    assert (
+        json.loads(run("evaluate", out, data, "--on-corrupt", "skip", "--json").out)["accuracy"] == metrics["accuracy"]
+    )

@@ -243,6 +243,17 @@ def test_a_drive_that_is_gone_is_not_waited_for_again_and_again(
         later.wait()
 
 
+def test_annotations_are_regular_files_too(tmp_path: Path) -> None:
+    voc(tmp_path / "voc")
+    (tmp_path / "voc" / "Annotations" / "3.xml").unlink()
+    os.mkfifo(tmp_path / "voc" / "Annotations" / "3.xml")
+    with pytest.raises(DataError, match="3.xml cannot be read: it is a named pipe"):
+        read(tmp_path / "voc")
+    os.mkfifo(tmp_path / "labels.csv")
+    with pytest.raises(DataError, match="labels.csv is a named pipe. Give the folder or file of a dataset"):
+        read(tmp_path / "labels.csv")
+
+
 def test_files_of_a_dataset(tmp_path: Path) -> None:
     masks(tmp_path)
     assert {file.parent.name for file in files_of(read(tmp_path)["all"])} == {"images", "masks"}

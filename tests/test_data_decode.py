@@ -13,6 +13,7 @@ import pytest
 import simplejpeg
 from PIL import Image, ImageOps
 
+from zoo import image_header
 from zoo.data import decode
 from zoo.errors import ConfigError, DataError, UnreadableError
 from zoo.image_header import image_size
@@ -324,6 +325,17 @@ def test_size_is_checked_before_decoding():
     bomb[29:33] = struct.pack(">I", zlib.crc32(bytes(bomb[12:29])))
     with pytest.raises(DataError, match="too large"):
         decode(bytes(bomb))
+
+
+def test_a_large_file_is_no_image_by_its_header(tmp_path, monkeypatch):
+    """Without its first bytes, nobody reads a terabyte."""
+    with open(tmp_path / "hole.tif", "wb") as stream:
+        stream.truncate(1 << 40)
+    with pytest.raises(UnreadableError, match="hole.tif is empty, or not an image"):
+        decode(tmp_path / "hole.tif")
+    monkeypatch.setattr(image_header, "LARGE", 0)
+    (tmp_path / "small.png").write_bytes(encoded(picture(), "PNG"))
+    np.testing.assert_array_equal(decode(tmp_path / "small.png"), picture())
 
 
 def test_unknown_options():

@@ -163,6 +163,36 @@ def test_pycocotools_gets_the_figures_that_zoo_gets(run: Run, tmp_path: Path) ->
     )
 
 
+def test_pycocotools_takes_ids_that_are_text(tmp_path: Path) -> None:
+    """The ids are those of the file as they are written: `7` in it and `"7"` in results would match nothing."""
+    folder = write_coco(drawn(tmp_path / "photos", 4), tmp_path / "photos")
+    file = folder / "annotations.json"
+    content = json.loads(file.read_text())
+    categories = {k["id"]: id for k, id in zip(content["categories"], ("7", "x/y", "30"), strict=True)}
+    for key, name, ids in (
+        ("images", "id", {i["id"]: f"0{i['id']}" for i in content["images"]}),
+        ("annotations", "image_id", {i["id"]: f"0{i['id']}" for i in content["images"]}),
+        ("categories", "id", categories),
+        ("annotations", "category_id", categories),
+    ):
+        for entry in content[key]:
+            entry[name] = ids[entry[name]]
+    file.write_text(json.dumps(content))
+    data = zoo.data.read(folder)["all"]
+    every = [
+        (str(s.image), data.classes[k], box)
+        for s in data
+        for k, box in zip(s.target.labels, s.target.boxes, strict=True)
+    ]
+    for part in (every, every[1:]):
+        found = [Detection(image, [Box(name, 0.9, box)]) for image, name, box in part]
+        for known in (data, None):
+            rows = Detector(labels=data.classes).results(found, known)["predictions"]
+            assert {type(row["image_id"]) for row in rows} == {str}
+            assert average_precisions(file, rows)[0] == pytest.approx(1, abs=1e-6) or part is not every
+            assert average_precisions(file, rows)[0] > 0.4
+
+
 def detection(file: Path | str, *labels: str) -> Detection:
     return Detection(str(file), [Box(label, 0.123456789, (1.0, 2.0, 4.0, 8.0)) for label in labels])
 

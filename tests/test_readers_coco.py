@@ -93,12 +93,12 @@ def test_ids_and_boxes_may_be_text_or_floats(tmp_path: Path, image: Any, listed:
     assert part[0].number == (image if isinstance(image, str) else 5)
 
 
-def test_categories_with_ids_in_words_are_sorted_and_not_numbered(tmp_path: Path) -> None:
+def test_category_ids_in_words_are_sorted_and_kept(tmp_path: Path) -> None:
     draw(tmp_path, "a.png")
     rows = [{"image_id": 1, "category_id": "k-2", "bbox": XYWH}]
     categories = [{"id": "k-2", "name": "dog"}, {"id": "k-1", "name": 5}, {"id": "k-1", "name": "5"}]
     part = only(write(tmp_path, {1: "a.png"}, rows, categories=categories))
-    assert part.classes == ("5", "dog") and part[0].target.labels == (1,) and part.category_ids == ()
+    assert part.classes == ("5", "dog") and part[0].target.labels == (1,) and part.category_ids == ("k-1", "k-2")
 
 
 @pytest.mark.parametrize(
@@ -266,3 +266,28 @@ def test_files_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
     write(tmp_path, {1: "x/b.png", 2: "c.png"})
     with pytest.raises(DataError, match=r"images\[0\]: the image 'x/b.png' does not exist \(looked in"):
         only(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("annotations/instances_train.json", '{"images": [{"id"', "instances_train.json cannot be read as JSON: "),
+        ("train/_annotations.coco.json", "", "_annotations.coco.json cannot be read as JSON: "),
+        ("a.json", '{"images": [], "annotations": []}', "a.json must hold a JSON object with the lists images, annot"),
+        (
+            "a.json",
+            '{"images": [], "annotations": [], "categorys": []}',
+            "a.json must hold a JSON object with the list",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_said_by_the_reader(tmp_path: Path, name: str, text: str, said: str) -> None:
+    draw(tmp_path, "images/a.png")
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text(text)
+    for given in (tmp_path, tmp_path / name):
+        with pytest.raises(DataError, match=said):
+            read(given)
+    if name == "a.json":  # not a file of a split, or of another kind
+        write(tmp_path, {1: "a.png"}, name="good.json")
+        assert len(only(tmp_path)) == 1

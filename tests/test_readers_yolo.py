@@ -213,7 +213,7 @@ def test_darknet(tmp_path: Path, splits: tuple[str, ...], data: str) -> None:
 @pytest.mark.parametrize(
     ("lines", "said"),
     [
-        (["classes = 3", "names = data/obj.names"], "classes is 3, but there are 2 names"),
+        (["classes = 3", "names = data/obj.names"], "classes is 3, but 2 names are given"),
         (["classes = 99999999999"], "classes is '99999999999'; it must be the number of classes"),
         (["names = data/no.names"], "names is 'data/no.names', which does not exist"),
         (["train = data/no.txt"], "train is 'data/no.txt', which does not exist"),

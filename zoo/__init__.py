@@ -29,6 +29,7 @@ _HOME = {
     "train": "zoo.training",
     "evaluate": "zoo.training",
     "export": "zoo.models.export",
+    "convert_dataset": "zoo.data.convert",
     "hookimpl": "zoo.registry.hookspecs",
     "BackboneSpec": "zoo.registry.spec",
     "WeightSpec": "zoo.registry.spec",
@@ -40,6 +41,7 @@ _HOME = {
 __all__ = list(_HOME)
 
 if TYPE_CHECKING:
+    from zoo.data.convert import convert_dataset as convert_dataset
     from zoo.data.inspect import check as check
     from zoo.errors import ZooError as ZooError
     from zoo.models.create import create as create

@@ -13,9 +13,14 @@ from zoo.text import printable
 
 
 class ZooError(Exception):
-    """Base of every error that zoo raises on purpose. Its text is `printable`."""
+    """Base of every error that zoo raises on purpose.
+
+    Each argument is a line of its text, made `printable`: a name in it cannot forge another line.
+    """
 
     def __str__(self) -> str:
+        if len(self.args) > 1 and all(isinstance(line, str) for line in self.args):
+            return "\n".join(map(printable, self.args))
         return printable(super().__str__())
 
 
@@ -29,13 +34,6 @@ class ConfigError(ZooError, ValueError):
 
 class DataError(ZooError, ValueError):
     """A dataset that cannot be read, or that does not fit the task."""
-
-
-class LayoutError(DataError):
-    """Data in no known layout. The arguments are the lines of the message."""
-
-    def __str__(self) -> str:
-        return "\n  ".join(map(printable, self.args))
 
 
 class UnreadableError(DataError):

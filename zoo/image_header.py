@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from pathlib import Path
 
@@ -9,8 +10,10 @@ import numpy as np
 from PIL import Image
 
 from zoo.errors import UnreadableError
-from zoo.reading import in_time
+from zoo.reading import in_time, whole
 
+LARGE = 64 << 20
+"""Bytes from which the header of a file is read before the rest."""
 MAX_PIXELS = 178_956_970
 """Above this, Pillow refuses an image. From half as many on it prints a warning for each, which is turned off."""
 _ORIENTATION_TAG = 0x0112
@@ -31,6 +34,15 @@ def image_size(path: str | Path) -> tuple[tuple[int, int], int]:
     return in_time(_image_size, path)
 
 
+def image_bytes(path: str | Path) -> bytes:
+    """Return the content of an image file. A large file is read only if its header is that of an image.
+
+    Raises:
+        UnreadableError: as for `image_size` and `zoo.reading.read_file`.
+    """
+    return in_time(_image_bytes, path)
+
+
 def size_if_readable(path: str | Path) -> tuple[int, int]:
     """Return the (height, width) of an image, (1, 1) if it cannot be read.
 
@@ -40,6 +52,12 @@ def size_if_readable(path: str | Path) -> tuple[int, int]:
         return image_size(path)[0]
     except UnreadableError:
         return 1, 1
+
+
+def _image_bytes(path: str) -> bytes:
+    if os.path.getsize(path) > LARGE:
+        _image_size(path)
+    return whole(path)
 
 
 def _image_size(path: str) -> tuple[tuple[int, int], int]:

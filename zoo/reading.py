@@ -36,7 +36,7 @@ def read_file(path: str | Path) -> bytes:
         UnreadableError: the file is missing, no regular file, cannot be read or does not fit into memory, or reading
             takes longer than the deadline.
     """
-    return in_time(_read, path)
+    return in_time(whole, path)
 
 
 def read_text(path: str | Path) -> str:
@@ -85,7 +85,8 @@ def _regular(path: str) -> str:
     return path
 
 
-def _read(path: str) -> bytes:
+def whole(path: str) -> bytes:
+    """Return the content of a file, without a deadline: for functions that `in_time` runs. Raises `UnreadableError`."""
     try:
         with open(path, "rb", buffering=0) as stream:
             return stream.read()

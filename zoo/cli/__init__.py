@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import traceback
+import warnings
 from typing import NoReturn
 
 from zoo.errors import ZooError
@@ -16,6 +17,7 @@ from zoo.text import printable
 def main() -> None:
     """Run the command line. Errors that the user can fix are printed on stderr in one sentence, with exit code 2."""
     _speak_utf8()
+    warnings.formatwarning = _warning
     try:
         try:
             _run([_expanded(arg) for arg in sys.argv[1:]])
@@ -27,12 +29,24 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except ZooError as error:
-        _fail(str(error))
+        _fail(str(error))  # which is safe to print
     except OSError as error:
         # Errors of the system that no other place has put into words: a full disk, a path that is too long, a drive
         # that is gone.
-        problem = f"{error.filename}: {error.strerror}." if error.filename and error.strerror else f"{error}."
-        _fail(printable(problem))
+        words = f"{error.filename}: {error.strerror}." if error.filename and error.strerror else f"{error}."
+        _fail(printable(words))
+
+
+def _warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """Return a warning as the command line shows it: what is meant for users without its place in the code."""
+    if issubclass(category, UserWarning):
+        return f"warning: {printable(message)}\n"
+    return _format(message, category, filename, lineno, line)
+
+
+_format = warnings.formatwarning
 
 
 def _expanded(arg: str) -> str:

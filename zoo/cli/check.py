@@ -53,12 +53,14 @@ def check(
 
     kinds = registry().adapter(task).adapter.targets_from if task else ()
     result = inspect(data, format or None, kinds, near=near, ignore=ignore or (), progress=_progress())
-    if out is not None:
-        output.note(f"report: {result.save_page(out)}")
+    written = result.save_page(out) if out is not None else None
     if as_json:
         output.print_json(result.to_dict())
     else:
         sys.stdout.write(result.text(show))
+    if written is not None:
+        sys.stdout.flush()
+        output.note(f"report: {written}")
     raise typer.Exit(int(bool(result.findings) if strict else not result.ok))
 
 

@@ -102,7 +102,7 @@ class Results:
         """Return a row for each image, ready for JSON; an image that failed has its `file` and `error`."""
         from zoo.models.task.output import plain
 
-        predictions, rows = iter(self.predictions), []
+        predictions, rows = iter(self.predictions), list[dict[str, Any]]()
         for index, file in enumerate(self.files):
             if index in self.errors:
                 rows.append({"file": str(file), "error": str(self.errors[index])})

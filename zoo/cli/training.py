@@ -30,6 +30,7 @@ from zoo.cli.config import values, with_flags
 from zoo.errors import ConfigError
 from zoo.numbers import Accepted, check_number
 from zoo.training.config import OPTIONS, TrainConfig
+from zoo.training.lock import require_usable
 
 if TYPE_CHECKING:
     from zoo.data import Dataset
@@ -71,7 +72,7 @@ def train(
         ignore_tensors=ignore_tensors or (),
         **background_option(background),
     )
-    _refuse_occupied(out, chosen["resume"])
+    require_usable(out, resume=chosen["resume"])  # before anything heavy is imported or read
     config = TrainConfig(out=out, **chosen)
     if image_size is not None:
         check_number("image_size", image_size, Accepted(least=1, whole=True))
@@ -124,18 +125,6 @@ def _run(model: Model, data: dict[str, Dataset], config: TrainConfig) -> Run:
     except Interrupted as stop:
         output.note(f"stopped; to resume, repeat the command with --resume (run directory {config.out})")
         raise typer.Exit(128 + stop.number) from None
-
-
-def _refuse_occupied(out: Path, resume: bool) -> None:
-    """Raise for a run directory that cannot be used, before anything heavy is imported or read."""
-    from zoo.errors import RunError
-
-    if out.exists() and not out.is_dir():
-        raise RunError(f"{out} is a file, not a directory: choose another --out.")
-    if not resume and out.exists() and any(out.iterdir()):
-        raise RunError(
-            f"{out} exists and is not empty: choose another --out, delete it, or continue the run with --resume."
-        )
 
 
 def register(app: typer.Typer) -> None:

@@ -58,6 +58,12 @@ def id_of(entry: Mapping[str, Any], key: str, place: str) -> Id:
     raise DataError(f"{place}: {key} is {shown(value)}; it must be a whole number or text.")
 
 
+def written_id(entry: Mapping[str, Any], key: str, place: str) -> Id:
+    """Return an id as results have to call it: text stays text, and 7.0 is 7. Raises `DataError` as `id_of`."""
+    id, value = id_of(entry, key, place), entry[key]
+    return value if isinstance(value, str) else id
+
+
 def text_of(entry: Mapping[str, Any], key: str, place: str) -> str:
     """Return a name, also one that was written as a number. Raise `DataError` if it is missing or empty."""
     value = entry.get(key)
@@ -101,6 +107,17 @@ def categories(contents: Mapping[Path, Mapping[str, Any]]) -> tuple[dict[Path, d
             raise DataError(f"{file} has no categories.")
         by_file[file] = dict(sorted(names.items(), key=lambda item: (isinstance(item[0], str), item[0])))
     return by_file, note
+
+
+def category_ids(content: Mapping[str, Any], names: Mapping[Id, str]) -> dict[str, Id]:
+    """Return category name -> its id as it is written.
+
+    Args:
+        content: content of the file.
+        names: category id -> name, as `categories` returns them.
+    """
+    written = {id_of(entry, "id", ""): written_id(entry, "id", "") for entry in content["categories"]}
+    return {name: written[id] for id, name in names.items()}
 
 
 def _root(entries: Sequence[Mapping[str, Any]], file: Path) -> Id | None:

@@ -31,6 +31,7 @@ WHOLE = 512 << 20
 """Bytes up to which the files of a dataset are decoded before a training: a few seconds on one core."""
 LISTED = 20
 """Files whose fault an error states; of others it has the names."""
+_ADVICE = "Replace or remove them, or leave them out: --on-corrupt skip (on_corrupt='skip')."
 LATE = 8
 """Files that are waited for in vain. Then the drive is gone, and the others are not tried."""
 _THREADS = min(4, os.cpu_count() or 1)
@@ -83,7 +84,7 @@ def readable(
     bad = {name: _faulty(dataset, problems) for name, dataset in parts.items()}
     if on_corrupt == "error":
         if problems:
-            raise DataError(_named([(dataset, bad[name]) for name, dataset in parts.items()], problems))
+            raise DataError(*_named([(dataset, bad[name]) for name, dataset in parts.items()], problems), _ADVICE)
         return Readable(parts, tuple(_remarks(splits, before)), before, whole)
     for name, dataset in parts.items():
         _check_loss(dataset, bad[name], problems)
@@ -142,9 +143,9 @@ def all_named(error: UnreadableError, splits: Iterable[Dataset], seconds: float 
     problems = unreadable(files, stop=lambda: time.monotonic() > end)
     if Path(error.path) not in problems:  # a style image, for example, or a file that was repaired meanwhile
         return error
-    text = _named([(dataset, _faulty(dataset, problems)) for dataset in parts], problems)
+    lines = _named([(dataset, _faulty(dataset, problems)) for dataset in parts], problems)
     late = "" if time.monotonic() <= end else f" More may follow: not all were checked within {seconds:g} seconds."
-    return DataError(text + late)
+    return DataError(*lines, _ADVICE + late)
 
 
 class Later:
@@ -182,7 +183,8 @@ class Later:
     def check(self) -> None:
         """Raise `DataError` if all files were decoded and some cannot be read. Costs nothing."""
         if self._problems and not self._thread.is_alive():
-            raise DataError(_named([(one, _faulty(one, self._problems)) for one in self._splits], self._problems))
+            parts = [(one, _faulty(one, self._problems)) for one in self._splits]
+            raise DataError(*_named(parts, self._problems), _ADVICE)
 
     def stop(self) -> None:
         """End the thread."""
@@ -234,25 +236,21 @@ def _check_loss(dataset: Dataset, bad: Sequence[Sample], problems: Mapping[Path,
     """Raise `DataError` if leaving out samples would lose too much."""
     if len(bad) > MOST * len(dataset):
         raise DataError(
-            _named([(dataset, bad)], problems, advice="")
-            + f"\nThis is more than a tenth of {dataset.name}, so nothing is left out: replace or remove these files."
+            *_named([(dataset, bad)], problems),
+            f"This is more than a tenth of {dataset.name}, so nothing is left out: replace or remove these files.",
         )
     used = dataset.targets.used(dataset)
     gone = (used or set()) - (dataset.targets.used(_without(dataset, {one.id for one in bad})) or set())
     if bad and gone:
         names = ", ".join(repr(dataset.classes[index]) for index in sorted(gone) if index < len(dataset.classes))
         raise DataError(
-            _named([(dataset, bad)], problems, advice="")
-            + f"\nWithout them {dataset.name} has no image of {names}, so nothing is left out: replace these files."
+            *_named([(dataset, bad)], problems),
+            f"Without them {dataset.name} has no image of {names}, so nothing is left out: replace these files.",
         )
 
 
-def _named(
-    parts: Sequence[tuple[Dataset, Sequence[Sample]]],
-    problems: Mapping[Path, str],
-    advice: str = "\nReplace or remove them, or leave them out: --on-corrupt skip (on_corrupt='skip').",
-) -> str:
-    """Return a text that names all files that cannot be read."""
+def _named(parts: Sequence[tuple[Dataset, Sequence[Sample]]], problems: Mapping[Path, str]) -> list[str]:
+    """Return lines that name all files that cannot be read."""
     counts = [f"{len(bad)} of {counted(len(dataset), 'image')} of {dataset.name}" for dataset, bad in parts if bad]
     files = {
         file: problems[file]
@@ -265,7 +263,7 @@ def _named(
     lines = [f"  {file} {problem}" for file, problem in listed[:LISTED]]
     if more := listed[LISTED:]:
         lines.append(f"  and {counted(len(more), 'more file')}: {', '.join(str(file) for file, _ in more)}")
-    return "\n".join([f"{' and '.join(counts)} cannot be used, because files cannot be read:", *lines]) + advice
+    return [f"{' and '.join(counts)} cannot be used, because files cannot be read:", *lines]
 
 
 def _remarks(splits: Mapping[str, Dataset], lost: Mapping[str, Sequence[str]]) -> Iterable[str]:

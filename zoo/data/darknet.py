@@ -11,7 +11,7 @@ from pathlib import Path
 from zoo.data.data_yaml import MOST_CLASSES, DataYaml
 from zoo.data.files import files, read_lines
 from zoo.data.split_paths import SPLIT_FIELDS, Places
-from zoo.errors import DataError
+from zoo.errors import DataError, counted
 
 SUFFIX = ".data"
 _FIELDS = frozenset({*SPLIT_FIELDS, "names", "classes"})
@@ -44,7 +44,8 @@ def read_data(file: Path) -> DataYaml:
         if not count.isdecimal() or not 0 < int(count[:9]) < MOST_CLASSES:
             raise DataError(f"{file}: classes is {count[:80]!r}; it must be the number of classes.")
         if names and int(count) not in (len(names), sum(name is not None for name in names)):
-            raise DataError(f"{file}: classes is {count}, but there are {len(names)} names. Correct the wrong one.")
+            found = counted(len(names), "name is", "names are")
+            raise DataError(f"{file}: classes is {count}, but {found} given. Correct the wrong one.")
         names = names or tuple(map(str, range(int(count))))
     return DataYaml(file, names, splits, folders, notes=tuple(notes))
 

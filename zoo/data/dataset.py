@@ -60,7 +60,7 @@ class Dataset:
     name: str
     root: Path
     notes: tuple[str, ...] = field(default=(), compare=False)
-    category_ids: tuple[int | None, ...] = ()
+    category_ids: tuple[int | str | None, ...] = ()
     faults: tuple[Fault, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:

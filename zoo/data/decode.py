@@ -23,9 +23,16 @@ import simplejpeg
 from PIL import Image
 
 from zoo.errors import ConfigError, UnreadableError
-from zoo.image_header import MAX_PIXELS, BadImage, check_size, exif_orientation, orientation_of, upright
+from zoo.image_header import (
+    MAX_PIXELS,
+    BadImage,
+    check_size,
+    exif_orientation,
+    image_bytes,
+    orientation_of,
+    upright,
+)
 from zoo.image_header import image_size as image_size
-from zoo.reading import read_file
 
 Channels = Literal["RGB", "L", "RGBA"]
 Background = tuple[int, ...]
@@ -79,7 +86,7 @@ def decode(
     if on_corrupt not in ("error", "lenient"):
         raise ConfigError(f"on_corrupt is {on_corrupt!r}; accepted: error, lenient.")
     if not isinstance(source, bytes):
-        source, name = read_file(source), str(source)
+        source, name = image_bytes(source), str(source)
     if not source:
         raise UnreadableError(name, "is empty (0 bytes); remove it or download it again.")
     try:
@@ -108,7 +115,7 @@ def check_pixels(path: str | Path) -> None:
     Raises:
         UnreadableError: the file is damaged, or something else is wrong with it; see `decode`.
     """
-    data = read_file(path)
+    data = image_bytes(path)
     try:
         if not data:
             raise BadImage("is empty (0 bytes); remove it or download it again.")

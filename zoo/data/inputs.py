@@ -128,7 +128,7 @@ def _eight_bits(pixels: np.ndarray, name: str) -> np.ndarray:
             "255 with .astype('uint8'), and scale others."
         )
     values = pixels.astype(np.float32)  # bfloat16 too, which is no type of NumPy's own
-    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
+    low, high = (float(np.min(values)), float(np.max(values))) if values.size else (0.0, 0.0)
     if not (low >= 0 and high <= 1):
         raise ConfigError(
             f"{name} is an array of {pixels.dtype} with values from {low:g} to {high:g}; accepted: uint8, or floats "

@@ -15,8 +15,7 @@ from zoo.data.files import is_image, subfolders, walk_text
 from zoo.data.mask_names import beside, image_keys, mask_keys
 from zoo.data.pairs import SEGMENTED, annotated, split_folders
 from zoo.errors import UnreadableError
-from zoo.image_header import MAX_PIXELS, check_size, image_size
-from zoo.reading import read_file
+from zoo.image_header import MAX_PIXELS, check_size, image_bytes, image_size
 
 _FILES = {
     "dataset.json": "a description of masks or labels by nnU-Net and other tools",
@@ -172,7 +171,7 @@ def _colours(file: str, most: int) -> int:
 
     Images with more than 8 bits per channel count as one colour: only masks are stored in this way here.
     """
-    data = io.BytesIO(read_file(file))
+    data = io.BytesIO(image_bytes(file))
     try:
         with Image.open(data) as image:
             check_size(*image.size, MAX_PIXELS)

@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from zoo.data.files import is_image, split_name, walk_text
+from zoo.data.files import is_image, split_name, subfolders, walk_text
 from zoo.data.pairs import SEGMENTED
 from zoo.errors import DataError
 from zoo.labels.spelling import nfc
@@ -23,6 +23,18 @@ _MOST_FILES = 1_000_000
 """Number of files to search. A dataset has fewer; a home folder that was given by mistake may have more."""
 _UPLOAD = re.compile(r"[0-9a-f]{6,12}[-_]+(?=.)", re.IGNORECASE)
 """The number that Label Studio and other tools put before the name of an uploaded file."""
+
+
+def places_of(root: Path, file: Path, split: str) -> list[Path]:
+    """Return the folders that file names may be relative to, the most likely first; none of another split or of masks.
+
+    Masks often have the names of the images.
+    """
+    outer = [folder for folder in subfolders(root) if not SEGMENTED.fullmatch(folder.name)]
+    inner = [folder for place in outer for folder in subfolders(place) if not SEGMENTED.fullmatch(folder.name)]
+    every = dict.fromkeys([file.parent, root, *outer, *inner])
+    fitting = [folder for folder in every if split_name(folder.name) in (split, None)]
+    return sorted(fitting, key=lambda folder: split_name(folder.name) != split)
 
 
 def find_listed(
@@ -76,7 +88,12 @@ def find_listed(
 
 def loose(name: str) -> str:
     """Return what all spellings of a file's name have in common: no folders, upload number, suffix or case."""
-    return _key(list(_spellings(name))[-1].rpartition("/")[2])
+    return _key(base_name(name))
+
+
+def base_name(name: str) -> str:
+    """Return the name of the file that a path or URL leads to, without folders and escapes."""
+    return list(_spellings(name))[-1].rpartition("/")[2]
 
 
 def _plain(name: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from zoo.data.files import describe, is_image, subfolders
 from zoo.data.layouts import looks_like
-from zoo.errors import DataError, LayoutError
+from zoo.errors import DataError
 
 _ARCHIVES = frozenset({".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst"})
 _COMMON = ("csv", "coco", "yolo", "masks", "voc")
@@ -39,8 +39,8 @@ class Near(NamedTuple):
 
 def explained(
     path: Path, formats: Sequence[Any], kinds: Collection[str] = (), fitting: Sequence[Any] = ()
-) -> LayoutError:
-    """Return the error for a path that no format fits, in at most five lines.
+) -> list[str]:
+    """Return the lines of the error for a path that no format fits, at most five.
 
     Args:
         path: a folder or a file.
@@ -49,11 +49,9 @@ def explained(
         fitting: formats that fit, but not the kinds.
     """
     if path.is_file() and path.suffix.lower() in _ARCHIVES:
-        return LayoutError(f"{path} is an archive, which is no known data layout: unpack it, and give the folder.")
+        return [f"{path} is an archive, which is no known data layout: unpack it, and give the folder."]
     if path.is_file() and is_image(path.name):
-        return LayoutError(
-            f"{path} is an image, which is no known data layout: give the folder or the list of a dataset."
-        )
+        return [f"{path} is an image, which is no known data layout: give the folder or the list of a dataset."]
     content = f"{path} holds {describe(path)}" if path.is_dir() else f"{path} is a single file"
     # Every folder of images is one of the format for images alone.
     said = [_tried(format, path) for format in formats if set(format.KINDS) != {"images"} or "images" in kinds]
@@ -64,7 +62,7 @@ def explained(
     if hint := _hint(path, formats):
         lines.append(hint)
     lines.append("`zoo list formats` describes all formats. If you know the right one, name it with --format.")
-    return LayoutError(*lines)
+    return [lines[0], *(f"  {line}" for line in lines[1:])]
 
 
 def _tried(format: Any, path: Path) -> Near:

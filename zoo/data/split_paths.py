@@ -133,10 +133,10 @@ class Places:
                 if _exists(base / tail):
                     # Roboflow writes ../train/images for train/images, and CVAT data/train.txt for train.txt.
                     known = tail == place or (place.parts[:1] in (("..",), ("data",)) and tail.parts == place.parts[1:])
-                    said = f"{self.file.name}: {place.parent} does not exist; its content is read from "
-                    said += f"{(base / tail).parent.relative_to(base)}/ in {base.name}/."
-                    if not known and said not in self.notes:
-                        self.notes.append(said)
+                    if not known:
+                        said = f"{self.file.name}: {place.parent} does not exist; its content is read from "
+                        said += f"{(base / tail).parent.relative_to(base)}/ in {base.name}/."
+                        self.notes += [said] * (said not in self.notes)
                     return base / tail
         return None
 

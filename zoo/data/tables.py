@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from zoo.data.files import files, split_names
 from zoo.errors import DataError
 
 SUFFIXES = (".csv", ".tsv")
+LARGEST_CELL = 2**31 - 1
+"""Characters in a cell; Python's own limit would refuse a column of outlines that zoo does not even read."""
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 """Character between cells -> its name. The first one that the header has is taken."""
 
@@ -51,6 +54,7 @@ def rows_of(table: Path) -> Iterator[tuple[int, list[str]]]:
     """
     start, separator = 1, separator_of(table)
     try:
+        csv.field_size_limit(LARGEST_CELL)
         with table.open(newline="", encoding="utf-8-sig") as stream:
             reader = csv.reader(stream, strict=True, skipinitialspace=True, delimiter=separator)
             for cells in reader:
@@ -68,4 +72,5 @@ def rows_of(table: Path) -> Iterator[tuple[int, list[str]]]:
 
 def is_file_beside(table: Path, name: str) -> bool:
     """Whether a cell is the path of a file, relative to the CSV file."""
-    return bool(name.strip()) and (table.parent / name.strip()).is_file()
+    # Unlike `Path.is_file`, this takes a name that is too long.
+    return bool(name.strip()) and os.path.isfile(table.parent / name.strip())

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import DataError
+from zoo.reading import read_text
 
 _MOST_BYTES = 16_000_000
 _MOST_ALIASES = 20
@@ -48,7 +49,7 @@ def load_yaml(file: Path) -> Any:
     try:
         if file.stat().st_size > _MOST_BYTES:
             raise DataError(f"{file} has {file.stat().st_size:,} bytes; a YAML file may have at most {_MOST_BYTES:,}.")
-        loader = Loader(file.read_text("utf-8-sig"))
+        loader = Loader(read_text(file))
         node = loader.get_single_node()
         if twice := _repeated(node):
             raise DataError(f"{file}, line {twice.start_mark.line + 1}: the field {shown(twice.value)} occurs twice.")

@@ -107,6 +107,16 @@ class TargetKind:
         """Describe a target in a few words, for messages."""
         return "another target"
 
+    def same(self, one: Any, other: Any, tolerance: float) -> bool:
+        """Whether two targets of one image are the same, though written in different formats. May read files.
+
+        Args:
+            one: a target.
+            other: another.
+            tolerance: pixels by which coordinates may differ.
+        """
+        return bool(one == other)
+
     def made(self, dataset: Dataset) -> Dataset:
         """Convert a dataset of a kind in `made_from` to this kind."""
         raise NotImplementedError

@@ -9,8 +9,7 @@ import numpy as np
 from PIL import Image
 
 from zoo.errors import DataError, UnreadableError
-from zoo.image_header import MAX_PIXELS, BadImage, check_size
-from zoo.reading import read_file
+from zoo.image_header import MAX_PIXELS, BadImage, check_size, image_bytes
 
 _HALF = 127
 """A pixel with an opacity above this is visible."""
@@ -37,7 +36,7 @@ def mask_values(file: Path, colours: bool = False) -> np.ndarray:
             transparent pixels have several colours, so that it is unclear whether they count.
     """
     try:
-        with Image.open(io.BytesIO(read_file(file))) as image:
+        with Image.open(io.BytesIO(image_bytes(file))) as image:
             check_size(*image.size, MAX_PIXELS)
             if image.format == "JPEG":
                 raise DataError(f"{file} is a JPEG, whose compression changes the values of a mask. Save masks as PNG.")

@@ -16,10 +16,11 @@ from zoo.models.store import FILE
 from zoo.training.config import OPTIONS, Recipe, TrainConfig
 from zoo.training.data import Data
 from zoo.training.evaluation import Evaluation, evaluate_source
+from zoo.training.lock import locked, require_usable
 from zoo.training.loop import fit, stopping
 from zoo.training.options import configured
-from zoo.training.prepare import Splits, fit_to_data, make_phases, run_folder, with_cache
-from zoo.training.run import Run, abandon, finished, write_history, write_metrics, write_tensorboard, writing
+from zoo.training.prepare import Splits, begin, fit_to_data, folder_for, make_phases, with_cache
+from zoo.training.run import Run, abandon, close, finished, write_history, write_metrics, write_tensorboard, writing
 from zoo.training.saving import TRAINED, write_best
 from zoo.training.session import Event, Session
 from zoo.training.sources import evaluation_source
@@ -56,18 +57,22 @@ def train(model: Model, data: Data, config: TrainConfig) -> Run:
     phases = make_phases(model, trial.train, recipe)
     recipe, uncached = with_cache(model, phases, recipe)
     fitted = fit_to_data(model, read, phases, recipe)
-    folder = run_folder(model, fitted, phases, recipe)
+    folder = folder_for(fitted, model, recipe)
+    require_usable(folder, resume=recipe.resume)
     if recipe.resume and finished(folder):
+        begin(folder, model, fitted, phases, recipe)
         return Run.open(folder)
-    model.card = replace(model.card, notes=())  # the notes describe the weights that the model started from
-    session = Session(model, fitted.train, fitted.val, phases, recipe, folder, notes=(*uncached, *fitted.notes))
-    if not fitted.decoded:
-        session.later = Later(fitted.all[1:])
-    try:
-        _fit(session)
-    except UnreadableError as error:  # the data are too large to be decoded beforehand, or have changed since
-        raise all_named(error, fitted.all) from error
-    return _finish(session, fitted.test, began)
+    with locked(folder):
+        begin(folder, model, fitted, phases, recipe)
+        model.card = replace(model.card, notes=())  # the notes describe the weights that the model started from
+        session = Session(model, fitted.train, fitted.val, phases, recipe, folder, notes=(*uncached, *fitted.notes))
+        if not fitted.decoded:
+            session.later = Later(fitted.all[1:])
+        try:
+            _fit(session)
+        except UnreadableError as error:  # the data are too large to be decoded beforehand, or have changed since
+            raise all_named(error, fitted.all) from error
+        return _finish(session, fitted.test, began)
 
 
 def _fit(session: Session) -> None:
@@ -101,10 +106,11 @@ def _finish(session: Session, test: Dataset | None, began: float) -> Run:
     try:
         return _completed(session, test, began)
     except ZooError as error:
-        raise type(error)(
+        error.args = (
             f"{error} Training has ended and {session.folder / FILE} is the best model; only final metrics or plots "
-            "are missing. Repeat the command with --resume to add them."
-        ) from error
+            "are missing. Repeat the command with --resume to add them.",
+        )
+        raise
 
 
 def _completed(session: Session, test: Dataset | None, began: float) -> Run:
@@ -135,6 +141,7 @@ def _completed(session: Session, test: Dataset | None, began: float) -> Run:
     run.metrics["plots"] = [str(path.relative_to(folder)) for path in drawn]
     write_metrics(run)
     (folder / TRAINED).unlink(missing_ok=True)
+    close(folder)
     return run
 
 

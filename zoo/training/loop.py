@@ -25,7 +25,7 @@ from zoo.training.recovery import Resumed, Watch, recall, roll_back
 from zoo.training.remarks import never_predicted, slow_average, still_metric, unpredicted_text
 from zoo.training.rules import Assignment, assign
 from zoo.training.run import scalars, write_history, writing
-from zoo.training.saving import keep_if_best, read_trained, restore, save_checkpoint, write_best, write_trained
+from zoo.training.saving import keep_if_best, read_trained, restore, write_best, write_trained
 from zoo.training.schedules import schedule
 from zoo.training.session import STREAM, Diverged, Event, Interrupted, Place, Session
 from zoo.training.sources import joined
@@ -112,7 +112,7 @@ def _phase(session: Session, index: int, phase: Phase, resumed: Resumed | None) 
     watch = Watch(session, at, sources, rate)
     if session.step == session.rolled_to if resumed else recipe.on_nonfinite == "rollback":
         # After a rollback: with the lowered rate. At the beginning of a phase: to have something to go back to.
-        save_checkpoint(session, state, program, at)
+        watch.save_checkpoint(state, program)
     announced = _announcement(phase, index, sources, assignment, model)
     yield session.step, {**announced, "ema": ema, "lowered": ema != recipe.ema}
     if not resumed and (text := slow_average(phase, updates, ema)):
@@ -144,7 +144,7 @@ def _phase(session: Session, index: int, phase: Phase, resumed: Resumed | None) 
         write_history(session.folder, session.history)
         at.next_epoch()
         yield session.step, {"kind": "epoch", **row}
-        if text := _preview(session, row["epoch"]):
+        if text := _preview(session, len(session.history)):
             yield session.step, {"kind": "note", "text": text}
         for text in _remarks(session, evaluation):
             yield session.step, {"kind": "note", "text": text}
@@ -174,8 +174,7 @@ def _steps(
         yield session.step, {"kind": "step", **metrics}
         watch.require_finite(wait=False)
         if session.stop or time.monotonic() - session.saved > session.recipe.checkpoint_seconds:
-            watch.require_finite(wait=True)  # a diverged state must not replace a good checkpoint
-            save_checkpoint(session, state, program, at)
+            watch.save_checkpoint(state, program)
             _heed(session)
     return state, images
 
@@ -192,7 +191,7 @@ def _checkpointed(watch: Watch, state: TrainState, program: Program) -> Iterator
     try:
         yield
     except Interrupted:
-        save_checkpoint(watch.session, state, program, watch.at)
+        watch.save_checkpoint(state, program)
         raise
 
 

@@ -70,7 +70,7 @@ class Splits:
 
 def _left_out(recipe: Recipe) -> dict[str, list[str]]:
     """Return the samples that the run to resume has left out; they stay out, even if they can be read by now."""
-    file = Path(recipe.out or "") / "config.json"
+    file = settings.expanded(recipe.out or "") / "config.json"
     if not recipe.resume or not recipe.out or not file.is_file():
         return {}
     config = read_json(file)
@@ -147,10 +147,13 @@ def fit_to_data(model: Model, data: Splits, phases: Sequence[Phase], recipe: Rec
     return replace(data, notes=(*notes, *data.notes, *filter(None, [cut])))
 
 
-def run_folder(model: Model, data: Splits, phases: Sequence[Phase], recipe: Recipe) -> Path:
-    """Create the run directory and write its configuration; for a resumed run, compare it with the stored one."""
-    new = recipe.out is None
-    folder = _new_folder(data.train.root.name, model.card.backbone) if new else settings.expanded(recipe.out)
+def folder_for(data: Splits, model: Model, recipe: Recipe) -> Path:
+    """Return the run directory: the one that was asked for, else a new one below `runs`."""
+    return settings.expanded(recipe.out or _new_folder(data.train.root.name, model.card.backbone))
+
+
+def begin(folder: Path, model: Model, data: Splits, phases: Sequence[Phase], recipe: Recipe) -> None:
+    """Write the configuration of a run to its directory; for a resumed run, compare it with the stored one."""
     manifest = {name: Split.of(one) for name, one in zip(("train", "val", "test"), data.all, strict=False)}
     asked: dict[str, Any] = {
         "model": identity(model),
@@ -163,7 +166,6 @@ def run_folder(model: Model, data: Splits, phases: Sequence[Phase], recipe: Reci
     if data.left_out:
         facts["left_out"] = data.left_out
     prepare_folder(folder, {"asked": asked, **facts}, manifest, resume=recipe.resume)
-    return folder
 
 
 def _new_folder(data: str, backbone: str) -> Path:

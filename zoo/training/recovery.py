@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
 import optax
 
 from zoo.errors import RunError
 from zoo.models.store import FILE
 from zoo.training.phase_sources import Sources
-from zoo.training.saving import write_best
+from zoo.training.saving import save_checkpoint, write_best
 from zoo.training.session import STREAM, Diverged, Place, Session
-from zoo.training.step import lenient
+from zoo.training.step import Program, TrainState, lenient
 
 Resumed = tuple[Path, dict[str, Any]]
 """The folder of a checkpoint, and its position."""
@@ -52,7 +54,14 @@ class Watch:
     def require_finite_validation(self, loss: float) -> None:
         """Raise `Diverged` for a validation loss that is not finite."""
         if not math.isfinite(loss):
-            self._raise(f"the validation loss is {loss} after step {self.session.step}", None)
+            self._raise(f"the validation loss is {loss} after step {self.session.step}")
+
+    def save_checkpoint(self, state: TrainState, program: Program) -> None:
+        """Write a checkpoint. Raises `Diverged` instead of replacing a good one by a state that is not finite."""
+        self.require_finite(wait=True)
+        if not all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(state.params)):
+            self._raise(f"a parameter is not finite after step {self.session.step}", self.at.batch - 1)
+        save_checkpoint(self.session, state, program, self.at)
 
     def rate_at(self, batch: int) -> float:
         """Return the learning rate of a batch of the epoch."""
@@ -60,10 +69,10 @@ class Watch:
         with lenient():
             return float(self.rate(steps // self.session.recipe.accumulate))
 
-    def _raise(self, what: str, batch: int | None) -> None:
-        epoch = len(self.session.history) + 1
-        about = f"epoch {epoch}, learning rate {self.rate_at(self.at.batch - 1 if batch is None else batch):.3g}"
-        if batch is not None:
+    def _raise(self, what: str, batch: int = -1) -> None:
+        epoch, last = len(self.session.history) + 1, max(self.at.batch - 1, 0)
+        about = f"epoch {epoch}, learning rate {self.rate_at(last if batch < 0 else batch):.3g}"
+        if batch >= 0:
             about += f", batch of {self._files(batch)}"
         raise Diverged(f"{what} ({about})", self.at.phase)
 

@@ -33,6 +33,7 @@ from zoo.models.model import Model
 from zoo.models.store import load
 from zoo.training.checksums import FILE as SUMS
 from zoo.training.checksums import seal, verify
+from zoo.training.lock import occupied
 from zoo.training.manifest import NAME, Manifest, changes
 from zoo.training.manifest import read as read_manifest
 from zoo.training.manifest import write as write_manifest
@@ -86,12 +87,10 @@ def prepare_folder(folder: Path, config: Mapping[str, Any], data: Manifest, *, r
         _compare(folder, read_json(file), json.loads(json.dumps(config["asked"])), data)
         return
     try:
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if occupied(folder):
             if resume:
                 raise RunError(f"{folder} has no run to resume: it is not empty and has no config.json.")
-            raise RunError(
-                f"{folder} exists and is not empty: choose another --out, delete it, or continue the run with --resume."
-            )
+            raise RunError(f"{folder} exists and is not empty: choose another --out or delete it.")
         folder.mkdir(parents=True, exist_ok=True)
         write_json(file, config)
         write_manifest(folder, data)
@@ -258,5 +257,9 @@ def write_metrics(run: Run) -> None:
     """Write the metrics of a run."""
     with writing(run.folder / "metrics.json"):
         write_json(run.folder / "metrics.json", run.metrics)
-    with writing(run.folder / SUMS):
-        seal(run.folder)
+
+
+def close(folder: Path) -> None:
+    """Record the hashes of the files of a finished run."""
+    with writing(folder / SUMS):
+        seal(folder)

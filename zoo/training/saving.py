@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from flax import nnx
 
 from zoo.errors import ZooError
@@ -16,7 +15,7 @@ from zoo.models.store import FILE, load, save
 from zoo.training.checkpoint import intact, read, sealed
 from zoo.training.phase_sources import cache_features
 from zoo.training.run import read_json, write_json, writing
-from zoo.training.session import Diverged, Place, Session
+from zoo.training.session import Place, Session
 from zoo.training.step import Program, TrainState, install
 
 TRAINED = "trained.json"
@@ -27,7 +26,6 @@ SHARE = 0.05
 
 def keep_if_best(session: Session, row: dict[str, Any]) -> bool:
     """Remember the model if it is the best so far: by the task's primary metric, then by the smaller loss."""
-
     if session.best is not None and _rank(session, row) <= _rank(session, session.best[0]):
         return False
     arrays = nnx.state(session.model, (nnx.Param, nnx.BatchStat))
@@ -106,14 +104,7 @@ def read_trained(session: Session) -> tuple[bool, str]:
 
 
 def save_checkpoint(session: Session, state: TrainState, program: Program, at: Place) -> None:
-    """Write a checkpoint, and the best model so far to the run directory.
-
-    Raises:
-        Diverged: a parameter is not finite, though the last losses were.
-        RunError: something cannot be written.
-    """
-    if not all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(state.params)):
-        raise Diverged(f"a parameter is not finite after step {session.step}", at.phase)
+    """Write a checkpoint, and the best model so far to the run directory."""
     write_best(session)
     position = {
         "cached_after": session.cached_after,
@@ -123,7 +114,7 @@ def save_checkpoint(session: Session, state: TrainState, program: Program, at: P
         "best": session.best[0] if session.best else None,
         "rollbacks": session.rollbacks,
         "rolled_to": session.rolled_to,
-        "lowered": session.lowered,
+        "lowered": {str(phase): factor for phase, factor in session.lowered.items()},
     }
     # The best model is part of the checkpoint: the file in the run directory may be newer than it, or damaged.
     session.checkpoints.save(session.step, (state, program.frozen, session.best and session.best[1]), position)

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zoo import settings
-from zoo.data.content import content
 from zoo.errors import FetchError, WeightsError
 from zoo.weights import client, lock, sniff
 from zoo.weights.client import HubFile, NoSuchFileError
@@ -203,4 +202,6 @@ def _discard(path: Path) -> None:
 
 def digest_of(path: Path) -> str:
     """Return the sha256 of a file, computed once per process as long as the file does not change."""
+    from zoo.data.content import content  # not before: the room of data imports NumPy
+
     return content(path).sha256

@@ -4,7 +4,8 @@ What a kind of target can check belongs to that kind (`TargetKind.examined`); th
 and splits.
 """
 
-from zoo.data.inspect.findings import Finding, Inspection, Place, SplitFacts
+from zoo.data.inspect.findings import Finding, Place, SplitFacts
+from zoo.data.inspect.result import Inspection
 from zoo.data.inspect.run import check, every_check
 
 __all__ = ["Finding", "Inspection", "Place", "SplitFacts", "check", "every_check"]

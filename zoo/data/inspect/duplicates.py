@@ -2,8 +2,8 @@
 
 Equal files are found by their content. For near duplicates, pairs of images whose perceptual hashes differ in a few
 bits are compared pixel by pixel, at a low resolution: copies that were compressed again, resized, mirrored, made grey,
-or changed in brightness, contrast or saturation. Crops and other photos of the same scene are not near duplicates:
-they cannot be told from the images of one series, such as the faces of one person.
+or changed in brightness, contrast or saturation. Crops and other photos of the same scene are not searched for: they
+cannot be told from the images of one series, such as the faces of one person.
 """
 
 from __future__ import annotations
@@ -22,21 +22,34 @@ from zoo.data.inspect.images import Look, luminance, shrunk
 from zoo.errors import DataError
 from zoo.targets.faults import Check
 
-BITS = 8
+BITS = 10
 """Largest number of different bits of two hashes whose images are compared."""
+COMPARED = 24
+"""Number of images that an image is compared with. Films and series have many more that are similar."""
 SIDE = 48
 """Side of the images that are compared."""
 TILES = 4
 """Number of tiles along each side, each of which must fit: a changed detail must not drown in the rest."""
-DIFFERENT = 0.06
-"""Largest mean squared difference in a tile, where the contrast of the whole image is 1."""
+CERTAIN = 0.01
+"""Mean squared difference in the worst tile, where the contrast of the whole image is 1, up to which two images are
+copies: compressed again, resized, or with another contrast."""
+LIKELY = 0.12
+"""The same for copies with larger changes, such as clipped highlights. Neighbours in a series may be as close, such as
+faces of one person. So a pair counts only if neither image is similar to a third one (up to `SERIES`), and never in
+data where many images are alike."""
+SERIES = 0.5
+ALIKE = 8
+"""Largest number of different bits of images that are alike: in a thousand unrelated photos, there is no such pair."""
+MANY = 0.05
+"""Share of the images from which many are alike."""
 CLIPPED = 6
 """Values this close to black or white may have been clipped when the brightness was changed; they are not compared."""
 COLOURED = 4.0
 """Mean colourfulness (root mean square of red-green and blue-yellow) from which colours are compared."""
 HUE = 0.8
 """Smallest cosine between the colours of two near duplicates."""
-_BLOCK = 1024
+_BLOCK = 1 << 23
+"""Number of pairs of hashes that are compared at a time."""
 
 CONTRADICTING = Check(
     "contradicting-labels",
@@ -119,16 +132,30 @@ def near(
         assert file is not None
         return shrunk(Image.fromarray(load(file)), SIDE)
 
-    groups = _Groups(len(kept))
-    flipped: set[int] = set()
-    for one, other, mirror in _close(codes, mirrored):
-        if groups.root(one) == groups.root(other):
+    compared = [0] * len(kept)
+    similar: list[tuple[float, int, int, bool]] = []
+    in_series: set[int] = set()
+    alike: set[int] = set()
+    for one, other, bits, mirror in _close(codes, mirrored):
+        if max(compared[one], compared[other]) >= COMPARED:
             continue
+        compared[one], compared[other] = compared[one] + 1, compared[other] + 1
         try:
             left, right = small(kept[one]), small(kept[other])
         except DataError:  # changed or removed since it was looked at
             continue
-        if same(left, right[:, ::-1] if mirror else right):
+        distance = difference(left, right[:, ::-1] if mirror else right)
+        if distance <= LIKELY:
+            similar.append((distance, one, other, mirror))
+            continue
+        in_series.update((one, other) if distance <= SERIES else ())
+        alike.update((one, other) if bits <= ALIKE else ())
+    groups = _Groups(len(kept))
+    flipped: set[int] = set()
+    farthest = CERTAIN if len(alike) > MANY * len(kept) else LIKELY
+    for distance, one, other, mirror in sorted(similar):
+        copies = distance <= CERTAIN or (distance <= farthest and not in_series & {one, other})
+        if copies and groups.root(one) != groups.root(other):
             groups.join(one, other)
             flipped.update((one, other) if mirror else ())
     found = []
@@ -138,23 +165,24 @@ def near(
     return found
 
 
-def same(one: np.ndarray, other: np.ndarray) -> bool:
-    """Whether two small images, uint8 (side, side, 3), show the same, up to brightness, contrast and saturation."""
+def difference(one: np.ndarray, other: np.ndarray) -> float:
+    """Return how much two small images, uint8 (side, side, 3), differ in their worst tile.
+
+    Brightness, contrast and saturation do not count. Infinite for different colours.
+    """
+    colours = [_colours(image) for image in (one, other)]
+    strengths = [float(np.sqrt((each**2).mean())) for each in colours]
+    if min(strengths) >= COLOURED and float((colours[0] * colours[1]).mean()) < HUE * strengths[0] * strengths[1]:
+        return np.inf
     grey = luminance(one), luminance(other)
-    clear = np.logical_and.reduce([(image > CLIPPED) & (image < 255 - CLIPPED) for image in grey])
+    clear = np.all([(image > CLIPPED) & (image < 255 - CLIPPED) for image in grey], axis=0)
     if clear.mean() < 0.25:  # drawings in black and white: everything counts
         clear = np.ones_like(clear)
     values = [(image - image[clear].mean()) / max(float(image[clear].std()), 1e-3) for image in grey]
     squares = np.where(clear, (values[0] - values[1]) ** 2, 0)
     tile = (TILES, len(one) // TILES, TILES, len(one) // TILES)
     pixels = np.maximum(clear.reshape(tile).sum((1, 3)), clear.size / TILES**2 / 4)
-    if (squares.reshape(tile).sum((1, 3)) / pixels).max() > DIFFERENT:
-        return False
-    colours = [_colours(image) for image in (one, other)]
-    strengths = [float(np.sqrt((each**2).mean())) for each in colours]
-    if min(strengths) < COLOURED:
-        return True
-    return float((colours[0] * colours[1]).mean()) >= HUE * strengths[0] * strengths[1]
+    return float(np.max(squares.reshape(tile).sum((1, 3)) / pixels))
 
 
 def _colours(image: np.ndarray) -> np.ndarray:
@@ -163,18 +191,22 @@ def _colours(image: np.ndarray) -> np.ndarray:
     return np.stack([red - green, blue - (red + green) / 2], -1)
 
 
-def _close(codes: np.ndarray, mirrored: np.ndarray) -> Iterator[tuple[int, int, bool]]:
-    """Yield (one, other, whether one of them is mirrored) for hashes that differ in at most `BITS` bits.
+def _close(codes: np.ndarray, mirrored: np.ndarray) -> Iterator[tuple[int, int, int, bool]]:
+    """Yield (one, other, different bits, whether one is mirrored) for hashes that differ in at most `BITS` bits.
 
-    All pairs are compared, block by block: counting bits is far cheaper than decoding the images was.
+    All pairs are compared, block by block, the closest of a block first: counting bits is far cheaper than decoding
+    the images was.
     """
-    for start in range(0, len(codes), _BLOCK):
-        block = codes[start : start + _BLOCK, None]
+    rows = min(max(_BLOCK // max(len(codes), 1), 1), 1024)
+    for start in range(0, len(codes), rows):
+        block = codes[start : start + rows, None]
         for mirror, others in ((False, codes), (True, mirrored)):
-            close = np.bitwise_count(block ^ others[None, start:]) <= BITS
-            for one, other in zip(*np.nonzero(close), strict=True):
+            bits = np.bitwise_count(block ^ others[None, start:])
+            ones, seconds = np.nonzero(bits <= BITS)
+            for index in np.argsort(bits[ones, seconds], kind="stable"):
+                one, other = int(ones[index]), int(seconds[index])
                 if other > one:
-                    yield start + int(one), start + int(other), mirror
+                    yield start + one, start + other, int(bits[one, other]), mirror
 
 
 def _finding(

@@ -29,7 +29,7 @@ FLAT = 4
 GREY = 4
 """Largest difference between the channels of a grey image, at nearly every pixel of its thumbnail."""
 SMALLEST = 16
-"""An image with a shorter side has hardly any content."""
+"""An image with a shorter side has hardly any content, unless all images are that small."""
 MUCH_SMALLER = 8
 """An image that is smaller than the median by this factor is rather a thumbnail or a placeholder."""
 LONG = 4.0
@@ -91,7 +91,8 @@ def look(file: Path) -> Look:
     except UnreadableError as error:
         return Look(error=error.problem)
     image = Image.fromarray(pixels)
-    flat = all(high - low <= FLAT for low, high in image.getextrema())  # numpy takes ten times as long
+    lowest, highest = np.array(image.getextrema()).T  # numpy itself takes ten times as long
+    flat = bool(np.max(highest - lowest) <= FLAT)
     thumbnail = shrunk(image, SIDE)
     spread = thumbnail.max(-1) - thumbnail.min(-1)
     frequencies = dctn(luminance(thumbnail), norm="ortho")[:LOW, :LOW]
@@ -146,7 +147,8 @@ def findings(places: Sequence[Place], looks: Sequence[Look]) -> list[Finding]:
         return found
     sides = np.array([one.size for _, one in good], np.float64)
     short, ratios = sides.min(1), sides.max(1) / sides.min(1)
-    least = max(SMALLEST, float(np.median(short)) / MUCH_SMALLER)
+    usual = float(np.median(short))
+    least = max(SMALLEST if usual >= SMALLEST else 0, usual / MUCH_SMALLER)  # data may be tiny throughout
     longest = max(LONG, MUCH_LONGER * float(np.median(ratios)))
     for (place, one), side, ratio in zip(good, short, ratios, strict=True):
         called = f"{one.size[1]}x{one.size[0]}"

@@ -10,14 +10,18 @@ from concurrent.futures import ThreadPoolExecutor
 from html import escape
 from itertools import zip_longest
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw
 
 from zoo.data.decode import decode
-from zoo.data.inspect.findings import Finding, Inspection, Place, shown
+from zoo.data.inspect.findings import Finding, Place, shown
 from zoo.data.inspect.text import class_rows, headline, images_lines, verdict
 from zoo.errors import DataError, counted
 from zoo.targets.faults import LEVELS, Check, Level
+
+if TYPE_CHECKING:
+    from zoo.data.inspect.result import Inspection
 
 SIDE = 200
 """Longer side of a thumbnail."""
@@ -56,7 +60,7 @@ section{border-top:1px solid var(--line);padding:1rem 0}
 .grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,13rem),1fr));gap:.8rem;margin:.8rem 0}
 figure{margin:0;background:var(--card);border-radius:.4rem;padding:.5rem;border-top:.25rem solid var(--level)}
 @media(min-width:36rem){figure.wide{grid-column:span 2}}
-.copies{display:flex;flex-wrap:wrap;gap:.5rem}.copies>div{flex:0 1 12.5rem;min-width:6rem}
+.copies{display:flex;flex-wrap:wrap;gap:.5rem}.copies>div{flex:1 1 8rem;max-width:12.5rem}
 img{display:block;max-width:100%;height:auto;border-radius:.2rem;
 background:repeating-conic-gradient(#bbb 0 25%,#ddd 0 50%) 0 0/16px 16px}
 .missing{display:grid;place-items:center;height:6rem;border:2px dashed var(--line);

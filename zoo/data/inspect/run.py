@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from zoo.data.dataset import Dataset, Sample
 from zoo.data.inspect import classes, duplicates, images
-from zoo.data.inspect.findings import Finding, Inspection, Place, SplitFacts, ordered
+from zoo.data.inspect.findings import Finding, Place, SplitFacts, ordered
 from zoo.data.inspect.images import Look
+from zoo.data.inspect.result import Inspection
 from zoo.data.left_out import HIDDEN, NO_IMAGE, NO_SAMPLE, TEXTS, files_of, unused
 from zoo.data.readers import reader_of, suited
-from zoo.errors import ConfigError, DataError, nearest
+from zoo.errors import DataError, unknown_name
 from zoo.labels.spelling import nfc
 from zoo.targets import TargetKind, kind, names
 from zoo.targets.faults import Check, Fault
@@ -105,16 +108,14 @@ def check(
 
     Raises:
         DataError: the data cannot be read.
-        UnknownNameError: the format is unknown.
-        ConfigError: a name in `ignore` is unknown.
+        UnknownNameError: the format or a name in `ignore` is unknown.
     """
     began = time.monotonic()
     left_out = _known(ignore)
     source = _opened(data, format, kinds)
     samples = [(split, sample) for split, dataset in source.splits.items() for sample in dataset]
     places = [Place(split, sample.id, sample.image) for split, sample in samples]
-    with ThreadPoolExecutor(_THREADS) as pool:
-        looked = list(_watched(pool.map(lambda one: _examined(*one, source), samples), len(samples), progress))
+    looked = _all_examined(source, samples, progress)
     looks = [one.look for one in looked]
     candidates = [
         duplicates.Candidate(place, one.digest, one.annotation, one.words)
@@ -140,7 +141,7 @@ def check(
         format=source.format,
         kind=some.kind,
         counted=source.kind.counted,
-        classes=some.classes,
+        classes=tuple(dict.fromkeys(name for dataset in source.splits.values() for name in dataset.classes)),
         splits={name: _facts(name, samples, looks, counts[name]) for name in source.splits},
         findings=ordered([finding for finding in found if finding.check.name not in left_out]),
         searched=near,
@@ -207,11 +208,10 @@ class _Examined:
 
 
 def _known(ignore: Iterable[str]) -> frozenset[str]:
-    """Return the names. Raise `ConfigError` for an unknown one."""
+    """Return the names. Raise `UnknownNameError` for an unknown one."""
     chosen, known = frozenset(ignore), every_check()
     for name in sorted(chosen - known.keys()):
-        close = nearest(name, known) or sorted(known)
-        raise ConfigError(f"there is no kind of finding {name!r}. Nearest: {', '.join(close)}.")
+        raise unknown_name("kind of finding", name, known)
     return chosen
 
 
@@ -247,8 +247,9 @@ def _outside(file: Path, root: Path) -> Place:
     return Place("", file.relative_to(root).as_posix(), file)
 
 
-def _examined(split: str, sample: Sample, source: _Source) -> _Examined:
-    """Look at one sample. Runs in a thread."""
+def _examined(source: _Source, one: tuple[str, Sample]) -> _Examined:
+    """Look at one sample of a split. Runs in a thread."""
+    split, sample = one
     dataset = source.splits[split]
     looked = images.look(sample.image)
     labels: tuple[int, ...] = ()
@@ -266,16 +267,23 @@ def _examined(split: str, sample: Sample, source: _Source) -> _Examined:
         labels,
         tuple(faults),
         error,
-        repr((sample.target, beside)),
+        hashlib.sha256(repr((sample.target, beside)).encode("utf-8", "surrogateescape")).hexdigest(),
         source.kind.words(sample.target, dataset.classes),
     )
 
 
-def _watched(results: Iterable[_Examined], total: int, progress: Progress | None) -> Iterable[_Examined]:
-    for number, one in enumerate(results, 1):
-        if progress is not None:
-            progress(number, total)
-        yield one
+def _all_examined(source: _Source, samples: Sequence[tuple[str, Sample]], progress: Progress | None) -> list[_Examined]:
+    """Look at all samples, in threads."""
+    looked = []
+    pool = ThreadPoolExecutor(_THREADS)
+    try:
+        for number, one in enumerate(pool.map(partial(_examined, source), samples), 1):
+            looked.append(one)
+            if progress is not None:
+                progress(number, len(samples))
+    finally:
+        pool.shutdown(cancel_futures=True)  # after Ctrl-C, images that are still waiting are not looked at
+    return looked
 
 
 def _counts(

@@ -8,7 +8,7 @@ from zoo.data.content import rows
 from zoo.data.dataset import Dataset
 from zoo.data.inspect import classes, duplicates
 from zoo.data.inspect.findings import Finding, Place, ordered
-from zoo.errors import DataError
+from zoo.errors import DataError, counted
 
 FEW = 4
 """Number of classes whose counts are given one by one."""
@@ -25,7 +25,9 @@ def summary(splits: Mapping[str, Dataset]) -> str:
     """
     counts = {name: dataset.counts() for name, dataset in splits.items()}
     unit = next(iter(splits.values())).targets.counted
-    facts = "; ".join(f"{name} {len(dataset)} images{_classes(counts[name], unit)}" for name, dataset in splits.items())
+    facts = "; ".join(
+        f"{name} {counted(len(dataset), 'image')}{_classes(counts[name], unit)}" for name, dataset in splits.items()
+    )
     found = [one for one in (*_copies(splits), *classes.findings(counts, unit)) if one.check.level != "note"]
     if not found:
         return f"data: {facts}."

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from zoo.data.inspect.findings import Inspection
 from zoo.errors import counted
 from zoo.targets.faults import LEVELS
+
+if TYPE_CHECKING:
+    from zoo.data.inspect.result import Inspection
 
 MOST_CLASSES = 20
 """Longest table of classes; of more, the most and the least frequent are shown."""
@@ -72,10 +75,8 @@ def images_lines(result: Inspection) -> list[str]:
     else:
         low = min(sizes, key=lambda size: size[0] * size[1])
         high = max(sizes, key=lambda size: size[0] * size[1])
-        lines = [
-            f"{len(sizes)} image sizes, from {low[0]}x{low[1]} to {high[0]}x{high[1]}; most often {width}x{height} "
-            f"({counted(count, 'image')})"
-        ]
+        often = f"; most often {width}x{height} ({counted(count, 'image')})" if count > 1 else ""
+        lines = [f"{len(sizes)} image sizes, from {low[0]}x{low[1]} to {high[0]}x{high[1]}{often}"]
     grey = sum(split.grey for split in result.splits.values())
     colour = sum(sizes.values()) - grey
     return [*lines, f"{counted(colour, 'colour image')}, {counted(grey, 'grey image')}"]

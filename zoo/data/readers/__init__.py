@@ -28,11 +28,13 @@ from typing import Any
 from zoo import settings
 from zoo.data.dataset import Dataset
 from zoo.data.files import describe
+from zoo.data.inside import require_inside
 from zoo.data.left_out import TEXTS, files_of, left_out
 from zoo.data.nearest import explained
 from zoo.data.unique import unified
 from zoo.errors import DataError, PluginError
 from zoo.labels.spelling import nfc, twins
+from zoo.reading import kind_of
 from zoo.registry import registry
 from zoo.registry.parts import Point
 from zoo.targets import converted, kind
@@ -67,11 +69,12 @@ def read(path: str | Path, format: str | None = None, kinds: Sequence[str] = ())
 
     Raises:
         DataError: `path` does not exist, no known layout or more than one fits, or a file is in two splits or occurs
-            twice with contradicting targets.
+            twice with contradicting targets. Or a file lies outside of the data's folder, see `zoo.data.inside`.
         UnknownNameError: `format` is unknown.
     """
     path, module, named = reader_of(path, format, kinds)
     splits = unified({name: _normalised(dataset) for name, dataset in module.read(path).items()})
+    require_inside(path, splits.values())
     doubts = getattr(module, "doubts", None)
     if named and doubts and (note := doubts(path)):
         splits = {name: replace(dataset, notes=(*dataset.notes, note)) for name, dataset in splits.items()}
@@ -89,6 +92,8 @@ def reader_of(path: str | Path, format: str | None = None, kinds: Sequence[str] 
     named = FORMATS[format] if format else None
     if not path.exists():
         raise DataError(f"{path} does not exist. Give the folder or file of a dataset.")
+    if not path.is_dir() and (special := kind_of(path.stat().st_mode)):
+        raise DataError(f"{path} is {special}. Give the folder or file of a dataset.")
     if format is None and len(kinds) == 1:
         format = kind(kinds[0]).format or None
     module = named or (FORMATS[format] if format else _recognise(path, kinds))
@@ -138,7 +143,7 @@ def _recognise(path: Path, kinds: Sequence[str]) -> Any:
     # Most folders could be class folders. If the task needs something else, that is no answer.
     other = bool(fitting) and all(_of_other_kind(module, kinds) and _takes_any(module) for module in fitting)
     if not fitting or other:
-        raise explained(path, list(formats().values()), kinds, fitting)
+        raise DataError(*explained(path, list(formats().values()), kinds, fitting))
     if len(fitting) == 1:
         return fitting[0]
     content = f"{path} holds {describe(path)}" if path.is_dir() else f"{path} is a single file"

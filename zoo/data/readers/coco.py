@@ -10,11 +10,24 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from zoo.data.coco_file import KEYS, Id, categories, corners, flag, id_of, load, segmentation, size_of, text_of
+from zoo.data.coco_file import (
+    KEYS,
+    Id,
+    categories,
+    category_ids,
+    corners,
+    flag,
+    id_of,
+    load,
+    segmentation,
+    size_of,
+    text_of,
+    written_id,
+)
 from zoo.data.dataset import Dataset, Sample
 from zoo.data.files import files, split_name, subfolders
-from zoo.data.listed_images import find_listed, loose
-from zoo.data.pairs import SEGMENTED, below, split_folders, title
+from zoo.data.listed_images import find_listed, loose, places_of
+from zoo.data.pairs import below, split_folders, title
 from zoo.data.unique import listed
 from zoo.errors import DataError, counted
 from zoo.image_header import size_if_readable
@@ -36,8 +49,8 @@ _LEVELS = 4
 
 
 def detect(path: Path) -> bool:
-    """Whether `path` is a COCO annotation file, or a folder with one."""
-    return any(_is_coco(file) for file in _candidates(path))
+    """Whether `path` is a COCO annotation file, or a folder with one. `read` says what is wrong with a damaged one."""
+    return bool(_annotated(path))
 
 
 def read(path: Path) -> dict[str, Dataset]:
@@ -70,13 +83,12 @@ def read(path: Path) -> dict[str, Dataset]:
             other = sorted(set(names[file].values()) ^ set(classes))
             raise DataError(f"{file} and {first_file} differ in their categories: {', '.join(other)}.")
         index = {id: classes.index(name) for id, name in names[file].items()}
-        rows = _rows(contents[file], file, index, _places(root, file, split), root, split)
-        numbers = [id if isinstance(id, int) else None for id in sorted(index, key=index.__getitem__)]
+        rows = _rows(contents[file], file, index, places_of(root, file, split), root, split)
         name = title(root, split)
         notes = tuple(f"{name}: {note}." for note in (group, *rows.notes) if note)
         dataset = listed(rows.samples(root), classes, "boxes", name, root, places=rows.entries(file), notes=notes)
-        numbered = () if None in numbers else tuple(numbers)
-        datasets[split] = replace(dataset, category_ids=numbered, faults=tuple(rows.faults))
+        ids = category_ids(contents[file], names[file])
+        datasets[split] = replace(dataset, category_ids=tuple(map(ids.get, classes)), faults=tuple(rows.faults))
     return datasets
 
 
@@ -89,9 +101,12 @@ def _candidates(path: Path) -> list[Path]:
     return [file for place in places for file in files(place) if file.suffix.lower() == ".json"]
 
 
-def _is_coco(file: Path) -> bool:
-    """Whether a file contains all keys of COCO."""
-    return _holds(file, KEYS)
+def _likeness(file: Path) -> float:
+    """Return 1 for a file with all keys of COCO or a usual name, 0.5 for one that lacks one key, else 0."""
+    if file.name.lower().startswith("instances_") or file.name.lower().endswith(".coco.json"):
+        return 1
+    count = sum(_holds(file, (key,)) for key in KEYS)
+    return 1 if count == len(KEYS) else 0.5 * (count == len(KEYS) - 1)
 
 
 def _holds(file: Path, keys: Sequence[str]) -> bool:
@@ -122,18 +137,6 @@ def _split_of(file: Path) -> str:
     """Return the split that an annotation file or its folder is named after, or `all`."""
     words = re.split(r"[^a-z0-9]+", file.stem.lower())
     return next(filter(None, map(split_name, words)), None) or split_name(file.parent.name) or "all"
-
-
-def _places(root: Path, file: Path, split: str) -> list[Path]:
-    """Return the folders that file names may be relative to, the most likely first; none of another split or of masks.
-
-    Masks often have the names of the images.
-    """
-    outer = [folder for folder in subfolders(root) if not SEGMENTED.fullmatch(folder.name)]
-    inner = [folder for place in outer for folder in subfolders(place) if not SEGMENTED.fullmatch(folder.name)]
-    every = dict.fromkeys([file.parent, root, *outer, *inner])
-    fitting = [folder for folder in every if split_name(folder.name) in (split, None)]
-    return sorted(fitting, key=lambda folder: split_name(folder.name) != split)
 
 
 @dataclass
@@ -253,13 +256,12 @@ def _listed_images(
         if image is None:
             missing[id] = Fault("missing", name, None, "", f"images[{number}] of {file.name}")
         else:
-            written = entries[number]["id"]
             size = size_of(entries[number], place(number)) or size_if_readable(image)
-            images[id] = _Image(image, written if isinstance(written, str) else id, size)
+            images[id] = _Image(image, written_id(entries[number], "id", place(number)), size)
     return images, missing, note
 
 
-def numbers_of(images: Sequence[Path]) -> tuple[dict[Path, int | str], dict[str, int]]:
+def numbers_of(images: Sequence[Path]) -> tuple[dict[Path, Id], dict[str, Id]]:
     """Look up the ids of images and categories in COCO annotation files near the images.
 
     The files are searched for in each image's folder and up to three folders above, the nearest first. An image or
@@ -270,26 +272,27 @@ def numbers_of(images: Sequence[Path]) -> tuple[dict[Path, int | str], dict[str,
     """
     given = {image.absolute(): image for image in images if image.is_file()}
     roots = dict.fromkeys(folder for image in given for folder in [*image.parents][:_LEVELS])
-    image_ids, category_ids, left = [], [], set(given)
+    by_image, by_name, left = [], [], set(given)
     # Deepest folders first: an image takes its id from the annotation file that is nearest to it.
     for root in sorted(roots, key=lambda root: -len(root.parts)):
         try:
             tables = [_numbers(root, file, left) for file in _annotated(root)]
         except (DataError, OSError):  # a broken file here does not belong to these images
             continue
-        image_ids += [by_image for by_image, _ in tables if by_image]
-        category_ids += [by_name for by_image, by_name in tables if by_image]
-        left -= {image for by_image, _ in tables for image in by_image}
-    return {given[image]: id for image, id in _agreed(image_ids).items()}, _agreed(category_ids)
+        by_image += [images for images, _ in tables if images]
+        by_name += [names for images, names in tables if images]
+        left -= {image for images, _ in tables for image in images}
+    return {given[image]: id for image, id in _agreed(by_image).items()}, _agreed(by_name)
 
 
 def _annotated(folder: Path) -> list[Path]:
-    """Return the annotation files of a folder; only `instances_...` if there are any."""
-    fitting = [file for file in _candidates(folder) if _is_coco(file)]
+    """Return the annotation files of a folder: only `instances_...` if there are any, whole ones before others."""
+    likeness = {file: _likeness(file) for file in _candidates(folder)}
+    fitting = [file for file, value in likeness.items() if value and value == max(likeness.values())]
     return [file for file in fitting if file.name.startswith("instances")] or fitting
 
 
-def _numbers(root: Path, file: Path, images: Collection[Path]) -> tuple[dict[Path, int | str], dict[str, int]]:
+def _numbers(root: Path, file: Path, images: Collection[Path]) -> tuple[dict[Path, Id], dict[str, Id]]:
     """Return (image -> id, category name -> id) of one annotation file, for those of `images` that it lists."""
     split = _split_of(file)
     inner = {image for image in images if root in image.parents}
@@ -297,7 +300,7 @@ def _numbers(root: Path, file: Path, images: Collection[Path]) -> tuple[dict[Pat
     here = {i for i in inner if {*map(split_name, i.relative_to(root).parts[:-1])} <= {split, None} or split == "all"}
     if not here:
         return {}, {}
-    content, places = load(file), _places(root, file, split)
+    content, places = load(file), places_of(root, file, split)
     # Most entries name other images. Only those whose names are similar to one of these are looked up.
     similar = {loose(image.name) for image in here}
     rows = [
@@ -308,13 +311,11 @@ def _numbers(root: Path, file: Path, images: Collection[Path]) -> tuple[dict[Pat
     found, _ = find_listed(
         [name for _, name, _ in rows], places, root, split, lambda i: f"{file}: images[{rows[i][0]}]"
     )
-    ids: dict[Path, int | str] = {}
+    ids: dict[Path, Id] = {}
     for (number, _, entry), image in zip(rows, found, strict=True):
         if image in here:
-            key = id_of(entry, "id", f"{file}: images[{number}]")
-            ids[image] = entry["id"] if isinstance(entry["id"], str) else key
-    names = categories({file: content})[0][file]
-    return ids, {name: id for id, name in names.items() if isinstance(id, int)}
+            ids[image] = written_id(entry, "id", f"{file}: images[{number}]")
+    return ids, category_ids(content, categories({file: content})[0][file])
 
 
 def _agreed(tables: Sequence[Mapping[Any, Any]]) -> dict[Any, Any]:

@@ -172,7 +172,7 @@ def _row(
     """Return one row, checked: the image exists, it has a label, and its split is known."""
     name = cells[image].strip()
     file = table.parent / name
-    if not name or not file.is_file():
+    if not is_file_beside(table, name):
         raise DataError(f"{place}: the image {cells[image]!r} does not exist (looked for {file}).")
     text = cells[label].replace(";", "|") if label in _SEVERAL else cells[label]
     labels = tuple(nfc(part.strip()) for part in text.split("|") if part.strip())

@@ -6,7 +6,6 @@ Everingham et al., 2010, and the development kit's documentation (http://host.ro
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -16,6 +15,7 @@ from zoo.data.dataset import Dataset, Sample
 from zoo.data.files import files, has_images, is_image, read_lines, subfolders
 from zoo.data.pairs import ANNOTATIONS, images_by_stem, notes_by_stem, one_image, pairs, split_folders, title
 from zoo.data.split_paths import SPLIT_FIELDS
+from zoo.data.xml_file import load_xml, starts_with
 from zoo.errors import DataError, counted
 from zoo.image_header import MAX_PIXELS, size_if_readable
 from zoo.labels.spelling import nfc, ordered
@@ -139,10 +139,7 @@ def _annotations(path: Path) -> tuple[list[Path], list[Path]]:
 
 
 def _is_note(file: Path) -> bool:
-    """Whether an XML file starts like an annotation. Only its first 512 bytes are read."""
-    with file.open("rb") as stream:
-        start = stream.read(512).replace(b"\0", b"")
-    return re.search(rb"<annotation[\s>]", start, re.IGNORECASE) is not None
+    return starts_with(file, "annotation")
 
 
 def _notes(images: Path, notes: Path, remarks: list[str]) -> dict[str, _Note]:
@@ -186,29 +183,10 @@ def _named(file: Path, by_stem: Mapping[str, list[Path]]) -> str:
     return ""
 
 
-class _Tree(ElementTree.TreeBuilder):
-    """Tree builder that writes tags in lower case, since tools differ.
-
-    It refuses a document type, whose entities could grow without bound or read other files.
-    """
-
-    def start(self, tag: str, attrs: dict[str, str]) -> ElementTree.Element:  # type: ignore[override]
-        return super().start(tag.lower(), attrs)
-
-    def end(self, tag: str) -> ElementTree.Element:
-        return super().end(tag.lower())
-
-    def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
-        raise ElementTree.ParseError("it declares a document type, which annotations do not need")
-
-
 def _parsed(file: Path) -> ElementTree.Element:
     """Return the root of an XML file. Raise `DataError` unless it is an annotation."""
-    try:
-        root = ElementTree.parse(file, ElementTree.XMLParser(target=_Tree())).getroot()
-    except (ElementTree.ParseError, ValueError, LookupError, OSError) as error:
-        raise DataError(f"{file} cannot be read as XML: {error}.") from error
-    if root is None or root.tag != "annotation":
+    root = load_xml(file)
+    if root.tag != "annotation":
         raise DataError(f"{file} is not an annotation: its root element is not <annotation>.")
     return root
 

@@ -71,6 +71,13 @@ class BoxesKind(TargetKind):
             Outlines(shapes[0] + shapes[1]) if any(outlines) else None,
         )
 
+    def same(self, one: Boxes, other: Boxes, tolerance: float) -> bool:
+        # Formats differ in whether they hold outlines and crowd marks.
+        if one.labels != other.labels or one.size != other.size:
+            return False
+        pairs = zip(one.boxes, other.boxes, strict=True)
+        return all(abs(a - b) <= tolerance for box, back in pairs for a, b in zip(box, back, strict=True))
+
     def words(self, target: Boxes, classes: Sequence[str]) -> str:
         return counted(len(target), "box", "boxes")
 

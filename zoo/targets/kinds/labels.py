@@ -42,6 +42,9 @@ class Labels(TargetKind):
         # An entry without labels says that the image has no class, which contradicts an entry with labels.
         return tuple(sorted({*one, *other})) if one and other else None
 
+    def same(self, one: Sequence[int], other: Sequence[int], tolerance: float) -> bool:
+        return set(one) == set(other)
+
     def words(self, target: Sequence[int], classes: Sequence[str]) -> str:
         return " ".join(repr(classes[index]) for index in target) or "no label"
 

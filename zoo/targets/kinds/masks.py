@@ -11,7 +11,7 @@ from zoo.targets.base import TargetKind
 from zoo.targets.check_masks import MaskReport, check_masks
 from zoo.targets.examine_masks import CHECKS, examine
 from zoo.targets.faults import Fault, Policy
-from zoo.targets.masks import MOST_CLASSES, Mask, painted
+from zoo.targets.masks import MOST_CLASSES, Mask, painted, read_mask
 
 if TYPE_CHECKING:
     from zoo.data.dataset import Dataset, Sample
@@ -55,6 +55,10 @@ class MasksKind(TargetKind):
 
     def size(self, target: Mask) -> tuple[int, int]:
         return target.size
+
+    def same(self, one: Mask, other: Mask, tolerance: float) -> bool:
+        classes = [read_mask(mask) for mask in (one, other)]
+        return classes[0].shape == classes[1].shape and bool((classes[0] == classes[1]).all())
 
     def made(self, dataset: Dataset) -> Dataset:
         return painted(dataset)
