@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -62,17 +61,16 @@ def flat(root: Path) -> None:
     photo(root / "train/cat.1.jpg", root / "test/1.jpg")
 
 
-def coco(root: Path) -> None:
-    photo(root / "images/1.jpg")
-    text(root / "boxes.json", json.dumps({"images": [], "categories": []}))
-
-
 def nnunet(root: Path) -> None:
     photo(root / "imagesTr/1_0000.png")
 
 
 def cityscapes(root: Path) -> None:
     mask(root / "gtFine/train/a/a_gtFine_labelIds.png")
+
+
+def classes(root: Path) -> None:
+    photo(root / "cat/1.jpg", root / "dog/1.jpg")
 
 
 def wrapped(root: Path) -> None:
@@ -90,9 +88,9 @@ def wrapped(root: Path) -> None:
         (renamed, MASKS, ("masks: the masks in", "do not have the names of the images", "Then ")),
         (foreign, CLASS, ("Nearest is folder: class folder", "docs has no image; it holds 1 file (1 .txt)")),
         (flat, CLASS, ("should hold a sub-folder of images for each class, but there is none", "csv")),
-        (coco, BOXES, ("Nearest is coco", "boxes.json lacks annotations; a COCO file has", "Then ")),
         (nnunet, MASKS, ("Nearest is nnunet", "has imagesTr/ as nnU-Net's datasets, but not labelsTr/")),
         (cityscapes, MASKS, ("Nearest is cityscapes", "has gtFine/ as Cityscapes, but not leftImg8bit/")),
+        (classes, BOXES, ("layout for boxes", "It fits the format folder, of class targets", "coco: it needs")),
         (wrapped, MASKS, ("archive is of the format instances: give that path",)),
     ],
 )
