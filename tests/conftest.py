@@ -28,6 +28,11 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 # Plugins are imported without an examination in a process of its own, which has tests of its own.
 os.environ.setdefault("ZOO_PLUGIN_SECONDS", "0")
+# Where it is done, a third of that time unrolls loops, which makes these small programs no faster.
+if "xla_backend_extra_options" not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = (
+        os.environ.get("XLA_FLAGS", "") + " --xla_backend_extra_options=xla_cpu_disable_loop_unrolling"
+    )
 # Axes are never added behind anybody's back, neither here nor in the processes that tests start.
 os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
 # The arrays of a net that was tested go back to the system. glibc keeps what is freed below a limit, which it raises to
