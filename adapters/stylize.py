@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from zoo.cli import output
-from zoo.cli.arguments import AcceptLicense, Backbone, Dtype, Set, Weights, model_options, run_and_images
+from zoo.cli.arguments import (
+    AcceptLicense,
+    Backbone,
+    Background,
+    Dtype,
+    Set,
+    Weights,
+    model_options,
+    run_and_images,
+)
 from zoo.cli.commands import COMMANDS
 from zoo.errors import ConfigError
 from zoo.registry.hookspecs import hookimpl
@@ -61,6 +70,7 @@ def stylize(
     set_: Set = None,
     dtype: Dtype = "float32",
     accept_license: AcceptLicense = False,
+    background: Background = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Paint images in a style.
@@ -72,8 +82,10 @@ def stylize(
 
     places, given = run_and_images(run, images, backbone)
     files = list_images(given)
-    targets = _targets(files, out)
+    targets = _targets(files, out, given)
     model = _model(places[0], backbone, weights, set_, dtype, accept_license)
+    if background:
+        model = _on(background, model)
     how: dict[str, Any] = {
         "strength": strength, "mix": mix or None, "masks": mask or (), "colours": colours, "size": size,
         "style_size": style_size, "tile": tile, "every": preview_every,
@@ -83,12 +95,12 @@ def stylize(
         picture = model.adapter.stylize(model, file, style or [], preview=show, **how)  # type: ignore[attr-defined]
         picture.save(target)
         if not as_json:
-            print(target)
+            output.line(target)
     if as_json:
         output.print_json([{"photo": str(f), "picture": str(t)} for f, t in zip(files, targets, strict=True)])
 
 
-def _targets(files: list[Path], out: Path) -> list[Path]:
+def _targets(files: list[Path], out: Path, given: list[str]) -> list[Path]:
     """Return the file of each result. Raise `ConfigError` for one that cannot be written, before painting starts."""
     from PIL import Image
 
@@ -98,7 +110,7 @@ def _targets(files: list[Path], out: Path) -> list[Path]:
         raise ConfigError(f"--out {out} is a single file, but there are {len(files)} images: give a folder.")
     if not folder and out.suffix.lower() not in known:
         raise ConfigError(f"--out {out}: no image format has the suffix {out.suffix!r}; use .png or .jpg.")
-    return output.picture_files(files, out) if folder else output.kept_images(files, [out])
+    return output.picture_files(files, out, given) if folder else output.kept_images(files, [out])
 
 
 def _progress(target: Path, keep: bool) -> Any:
@@ -117,11 +129,21 @@ def _progress(target: Path, keep: bool) -> Any:
     return show
 
 
+def _on(background: str, model: Model) -> Model:
+    """Return a model that composes transparent images on another background. What it was trained on does not matter."""
+    from dataclasses import replace
+
+    from zoo.models.request import background as colour
+
+    model.card = replace(model.card, preprocess=replace(model.card.preprocess, background=colour(background)))
+    return model
+
+
 def _model(run: str, backbone: str, weights: str, given: list[str] | None, dtype: str, accept_license: bool) -> Model:
     import zoo
     from zoo import settings
 
-    settings.keep_compiled_programs()
+    settings.start_jax()
     if backbone:
         chosen = model_options(given, weights=weights or None, dtype=dtype, accept_license=accept_license)
         model = zoo.create(backbone, TASK, **chosen)

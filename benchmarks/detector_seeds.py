@@ -38,7 +38,7 @@ LABELS, COLOURS = ("blue", "red"), ((20, 40, 220), (220, 20, 20))
 def main() -> None:
     """Train with each seed; print a line for each, and the spread."""
     args = _arguments()
-    settings.keep_compiled_programs()
+    settings.start_jax()
     weights = args.weights or str(BACKBONES[args.backbone])
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -26,6 +26,8 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # Optimising takes half of the time that the tests' many programs take to compile. `OPTIMISED` says where it is done.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+# Plugins are imported without an examination in a process of its own, which has tests of its own.
+os.environ.setdefault("ZOO_PLUGIN_SECONDS", "0")
 # Where it is done, a third of that time unrolls loops, which makes these small programs no faster.
 if "xla_backend_extra_options" not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = (

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from hub_server import HubServer, subprocess_environment
 
+from zoo.disk import sha256
 from zoo.weights import client
-from zoo.weights.disk import sha256
 from zoo.weights.file import write
 
 REPO = "timm/tiny.a1_in1k"

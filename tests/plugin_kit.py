@@ -51,7 +51,9 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     """Run python with `paths` in front, in an environment without the user's settings."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("ZOO_")}
-    environment |= {"PYTHONPATH": os.pathsep.join(map(str, paths)), "ZOO_CONFIG": "/nonexistent", **variables}
+    # Plugins are imported without an examination, which is tested by itself: each would start another process.
+    environment |= {"PYTHONPATH": os.pathsep.join(map(str, paths)), "ZOO_CONFIG": "/nonexistent"}
+    environment |= {"ZOO_PLUGIN_SECONDS": "0", **variables}
     return subprocess.run(
         [sys.executable, *command],
         capture_output=True,

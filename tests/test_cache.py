@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -223,20 +224,33 @@ def test_a_full_disk_is_said_before_anything_is_written(
     assert not files(model, dataset)[0].exists()
 
 
-def test_an_unreadable_image_is_named_and_the_rest_kept(model: Model, tmp_path: Path, decoded: Decoded):
+def test_an_unreadable_image_is_named_and_the_rest_kept(
+    model: Model, tmp_path: Path, decoded: Decoded, monkeypatch: pytest.MonkeyPatch
+):
     data = read(draw_folder(tmp_path / "data", count=COUNT))["all"]
-    bad = data[140].image
-    good = bad.read_bytes()
-    stat = bad.stat()
-    bad.write_bytes(good[:50] + bytes(len(good) - 50))
-    import os
+    bad, decode = data[140].image, zoo.models.predictor.decode
 
-    os.utime(bad, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # the same file for the key, repaired below
+    def failing(path: Path) -> np.ndarray:
+        if path == bad:
+            raise DataError(f"{path} cannot be read for a moment.")
+        return decode(path)
+
+    monkeypatch.setattr(zoo.models.predictor, "decode", failing)
     with pytest.raises(DataError, match=bad.name):
         open_cache(model, data)
-    bad.write_bytes(good)
-    os.utime(bad, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    monkeypatch.setattr(zoo.models.predictor, "decode", decode)
     assert open_cache(model, data).reused == BLOCK
+
+
+def test_copies_share_a_cache_whatever_their_names(model: Model, tmp_path: Path):
+    """The features depend on pixels alone: not on the place, time stamps, names of files or targets."""
+    data = read(draw_folder(tmp_path / "data", count=3))["all"]
+    shutil.copytree(data.root, tmp_path / "copy")  # with new time stamps
+    (tmp_path / "copy" / "disc").rename(tmp_path / "copy" / "circle")
+    copy = read(tmp_path / "copy")["all"]
+    assert copy.classes != data.classes and cache_key(model, copy) == cache_key(model, data)
+    picture("disc", 99).save(copy[0].image)
+    assert cache_key(model, copy) != cache_key(model, data)
 
 
 # In training -----------------------------------------------------------------------------------------------------

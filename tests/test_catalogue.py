@@ -149,6 +149,23 @@ BAD_OVERLAYS = {
     '[weights."resnet18.mine"]\nsize = [1, 2, 3]\n': "size",
     '[weights."resnet18.mine"]\nsize = ["a", 2]\n': "size",
     '[weights."resnet18.mine"]\nframes = [4, 5]\n': "each frame must be [height, width]",
+    '[weights."a.b"]\nmean = [0.5, nan, 0.5]\n': "weights.a.b.mean.1 is nan; it must be a finite number",
+    '[weights."a.b"]\noptions = {rate = -inf}\n': "weights.a.b.options.rate is -inf",
+    '[weights."a.b"]\nsource = "https://example.com/x.safetensors"\n': "zoo does not load from web addresses",
+    '[weights."a.b"]\nsource = "file:///etc/passwd"\n': "without file://",
+    '[weights."a.b"]\nsource = "gs://user:secret@bucket/x"\n': "'gs://***@bucket/x' contains a user name or password",
+    '[weights."a.b"]\nsource = "hf://timm/r\\u0435snet18"\n': "does not have the form hf://org/repo",  # a Cyrillic e
+    '[weights."a.b"]\nsource = "\\uff48\\uff46://timm/resnet18"\n': "has no scheme that zoo knows",  # wide letters
+    '[weights."a.b"]\nsource = "hf://timm/../x"\n': "does not have the form",
+    '[weights."a.b"]\nsource = "models/../../x"\n': "must not contain '..'",
+    '[weights."a.b"]\nsource = "a\\\\..\\\\b"\n': "must not contain '..'",
+    '[weights."a.b"]\nsource = "/etc/x.safetensors"\n': "is outside the folder of the file",
+    '[weights."a.b"]\nsource = "~/x.safetensors"\n': "is outside the folder of the file",
+    '[weights."a.b"]\nsource = "C:/x.safetensors"\n': "is outside the folder of the file",
+    '[weights."a.b"]\nsource = "x\\u202egpj.safetensors"\n': "has control characters",
+    '[weights."a.b"]\nfile = "../x"\n': "'../x' is not a file name inside a source",
+    '[pins."a.b"]\nrevision = "main/../x"\n': "'main/../x' is not a revision",
+    "x = " + "[" * 5000 + "]" * 5000 + "\n": "is not valid TOML",
     "plugins = 3\n": "plugins must be a table",
     "[plugins]\ndisable = 'x'\n": "plugins.disable is 'x'; it must be a list",
     "[prefer]\nresnet18 = 1\n": "prefer.resnet18 is 1; it must be a string",
@@ -164,6 +181,15 @@ def test_a_bad_overlay_names_the_file_and_the_key(folders: tuple[Path, Path], te
         catalogue.read_overlay()
     assert str(here / "registry.toml") in str(error.value)
     assert BAD_OVERLAYS[text] in str(error.value)
+
+
+def test_the_users_own_overlay_may_name_files_anywhere(folders: tuple[Path, Path], tmp_path: Path):
+    here, config = folders
+    (config / "registry.toml").write_text(
+        f'[weights."a.b"]\nsource = "{tmp_path}/b"\n[weights."a.c"]\nsource = "~/c"\n'
+    )
+    weights = catalogue.read_overlay().weights
+    assert weights["a.b"].data["source"] == f"{tmp_path}/b" and weights["a.c"].data["source"] == str(Path.home() / "c")
 
 
 def test_an_overlay_that_is_not_text(folders: tuple[Path, Path]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -221,7 +222,7 @@ def test_stopped_while_features_are_computed(data: Path, tmp_path: Path, uninter
 
     with pytest.raises(Interrupted):
         train(data, tmp_path / "run", show=show)
-    assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.json"]
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"config.json", "data.jsonl", "SHA256SUMS"}
     run = train(data, tmp_path / "run", resume=True)
     assert values(run.model) == values(uninterrupted.model) and timeless(run) == timeless(uninterrupted)
 
@@ -274,8 +275,35 @@ def test_resumed_with_another_model_or_other_data(data: Path, tmp_path: Path):
     other = zoo.create("tinynet", "classifier", labels=("disc", "frame"), pretrained=False, dropout=0.2)
     with pytest.raises(RunError, match=r"model\.adapter\.dropout was 0\.3 and is now 0\.2"):
         zoo.train(other, data, out=tmp_path / "run", resume=True, **OPTIONS)
-    with pytest.raises(RunError, match=r"cannot be resumed: data\."):
-        train(draw_splits(tmp_path / "other", train=10, val=4), tmp_path / "run", resume=True)
+    with pytest.raises(RunError, match=r"data have changed: 2 samples of val are new \(val/disc/"):
+        train(draw_splits(tmp_path / "other", train=10, val=5), tmp_path / "run", resume=True)
+
+
+def test_resumed_after_a_copy_to_another_place(data: Path, tmp_path: Path, uninterrupted: Run):
+    """Same bytes in another folder, with new time stamps: the same data. A changed file is named."""
+    with pytest.raises(Interrupted):
+        train(data, tmp_path / "run", show=stopped_at(5))
+    for name in ("moved", "changed", "fewer"):
+        shutil.copytree(data, tmp_path / name / "data", copy_function=shutil.copyfile)
+    image = tmp_path / "changed" / "data" / "train" / "disc" / "3.png"
+    image.write_bytes(image.read_bytes() + b" ")
+    (tmp_path / "fewer" / "data" / "val" / "frame" / "10.png").unlink()
+    for name, words in [
+        ("changed", r"the data have changed: 1 sample of train has changed \(train/disc/3.png\)\. Use the same data"),
+        ("fewer", r"1 sample of val is missing \(val/frame/10.png\)"),
+    ]:
+        with pytest.raises(RunError, match=words):
+            train(tmp_path / name / "data", tmp_path / "run", resume=True)
+    run = train(tmp_path / "moved" / "data", tmp_path / "run", resume=True)
+    assert values(run.model) == values(uninterrupted.model) and timeless(run) == timeless(uninterrupted)
+    (run.folder / "SHA256SUMS").unlink()
+    (run.folder / "data.jsonl").write_text("{}")
+    with pytest.raises(RunError, match=r"because data.jsonl is missing or damaged.*The run is finished"):
+        train(tmp_path / "changed" / "data", tmp_path / "run", resume=True)
+    for text in ("[]", '{"asked": []}', '{"asked": {"data": 3}}'):
+        (run.folder / "config.json").write_text(text)
+        with pytest.raises(RunError, match=r"config.json does not hold the options of a training"):
+            train(data, tmp_path / "run", resume=True)
 
 
 def test_a_finished_run_is_opened(data: Path, uninterrupted: Run):

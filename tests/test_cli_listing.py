@@ -152,7 +152,8 @@ def test_show_weights_and_tasks():
     assert "\n  head = fcos    accepted: fcos | rcnn | yolox\n" in page and "\n  nms_iou = null    accepted:" in page
     assert "(task)" in page and not any(name in page for name in ("max_boxes", "category_ids", "labels ="))
     options = json.loads(printed("show", "segmenter", "--json"))["options"]
-    assert options["tta_scales"].keys() == {"description", "accepted", "default"} and "room" not in options
+    assert options["tta_scales"].keys() == {"description", "accepted", "default", "adjustable"}
+    assert options["tta_scales"]["adjustable"] and not options["decoder"]["adjustable"] and "room" not in options
     assert (options["dropout"]["default"], options["tversky"]["default"]) == (None, [0.3, 0.7])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -328,3 +329,76 @@ def test_missing_arguments(run):
     assert result.code == 2 and "DATA" in result.err.upper()
     result = run("train", "data", "--out", "x")
     assert result.code == 2 and "--backbone" in result.err
+
+
+def test_one_bad_file_is_one_bad_row(run, data: Path, tmp_path: Path):
+    """Everything else is predicted and written, the bad ones are named, and the exit code tells."""
+    model, folder, out = tmp_path / "model", tmp_path / "photos", tmp_path / "out"
+    zoo.save(zoo.create("tinynet", "classifier", labels=("disc", "frame"), pretrained=False), model)
+    draw_folder(folder, ("disc",), 7)
+    good = run("predict", model, folder, "--json", "--batch-size", "4")
+    assert good.code == 0
+    bad = {"1.png": b"<html>403</html>", "4.png": (folder / "disc" / "4.png").read_bytes()[:-40], "6.png": b""}
+    for name, content in bad.items():
+        (folder / "disc" / name).write_bytes(content)
+    os.mkfifo(folder / "disc" / "pipe.jpg")
+    absent = tmp_path / "absent.png"
+    result = run("predict", model, folder, absent, "--json", "--batch-size", "4", "--out", out)
+    assert result.code == 3
+    rows = {Path(row["file"]).name: row for row in json.loads(result.out)}
+    failed = {name for name, row in rows.items() if "error" in row}
+    assert list(rows) == [*(f"{i}.png" for i in range(7)), "pipe.jpg", "absent.png"]
+    assert failed == {*bad, "pipe.jpg", "absent.png"}
+    lines = [line for line in result.err.splitlines() if line.startswith("failed: ")]
+    assert [Path(line.split()[1]).name for line in lines] == ["1.png", "4.png", "6.png", "pipe.jpg", "absent.png"]
+    assert "named pipe" in rows["pipe.jpg"]["error"] and "5 of 9 images could not be predicted" in result.err
+    for row in json.loads(good.out):
+        if (name := Path(row["file"]).name) not in failed:
+            assert rows[name]["label"] == row["label"] and rows[name]["score"] == pytest.approx(row["score"], rel=1e-5)
+    assert [Path(row["file"]).name for row in json.loads((out / "failed.json").read_text())] == sorted(
+        failed - {"absent.png"}
+    ) + ["absent.png"]
+    assert len(json.loads((out / "predictions.json").read_text())) == 4
+    table = run("predict", model, folder)
+    assert table.code == 3 and table.out.count(".png") == 4
+    again = run("predict", model, folder / "disc" / "0.png", "--out", out)
+    assert again.code == 0 and not (out / "failed.json").exists()
+    nothing = run("predict", model, folder / "disc" / "1.png", absent, "--out", tmp_path / "none")
+    mistake(nothing, "none of the 2 images could be predicted", "1.png")
+    assert not (tmp_path / "none").exists()
+
+
+def test_damaged_images_are_named_or_left_out(run, tmp_path: Path):
+    data, out = draw_splits(tmp_path / "data", train=10, val=6), tmp_path / "run"
+    whole = {name: (data / name).read_bytes() for name in ("train/disc/3.png", "train/frame/7.png", "val/disc/12.png")}
+    for name, content in whole.items():
+        (data / name).write_bytes(content[:-30])
+    options = ("--plan", "head", "--epochs", "2", "--out", out)
+    named = run("train", data, *TINY, *options)
+    assert named.code == 2 and not out.exists() and "epoch" not in named.err
+    assert all(str(data / name) in named.err for name in whole) and "--on-corrupt skip" in named.err
+    skipped = run("train", data, *TINY, *options, "--on-corrupt", "skip", "--json")
+    assert skipped.code == 0, skipped.err
+    metrics = json.loads(skipped.out)
+    assert (metrics["train_images"], metrics["val_images"]) == (18, 11)
+    assert (
+        "data/train: 2 of 20 images left out, because files cannot be read: train/disc/3.png, train/frame/7.png."
+        in skipped.err
+    )
+    left_out = json.loads((out / "config.json").read_text())["left_out"]
+    assert left_out == {
+        "train": ["train/disc/3.png", "train/frame/7.png"],
+        "val": ["val/disc/12.png"],
+    }
+    # A resumed run leaves out the same images, whatever has become of them.
+    (data / "train/disc/3.png").write_bytes(whole["train/disc/3.png"])
+    (data / "train/frame/7.png").unlink()
+    resumed = run("train", data, *TINY, *options, "--resume", "--json")
+    assert resumed.code == 0 and json.loads(resumed.out) == metrics, resumed.err
+    refused = run("evaluate", out, data)
+    assert refused.code == 2 and "1 of 12 images of data/val cannot be used" in refused.err and "12.png" in refused.err
+    evaluated = run("evaluate", out, data, "--on-corrupt", "skip")
+    assert evaluated.code == 0 and evaluated.out.startswith("11 images of data/val"), evaluated.err
+    assert (
+        json.loads(run("evaluate", out, data, "--on-corrupt", "skip", "--json").out)["accuracy"] == metrics["accuracy"]
+    )

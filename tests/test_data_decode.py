@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
+import time
 import zlib
 
 import numpy as np
@@ -11,8 +13,11 @@ import pytest
 import simplejpeg
 from PIL import Image, ImageOps
 
+from zoo import image_header
 from zoo.data import decode
-from zoo.errors import ConfigError, DataError
+from zoo.errors import ConfigError, DataError, UnreadableError
+from zoo.image_header import image_size
+from zoo.reading import SECONDS, deadline, in_time
 
 
 def picture(height=48, width=64, channels=3):
@@ -133,16 +138,42 @@ def test_a_single_grey_value_is_black_and_what_is_no_number_is_refused():
         decode(encoded(values, "TIFF"))
 
 
+@pytest.mark.parametrize("background", [(255, 255, 255), (0, 0, 0), (10, 200, 30)])
+def test_transparent_images_are_composed_on_a_background(background):
+    """Whatever the file stores: an opacity for each pixel, or for each entry of a palette."""
+    pixels = picture(channels=4)
+    palette = Image.fromarray(picture()).quantize(16)
+    files = {
+        "rgba": encoded(pixels, "PNG"),
+        "webp": encoded(pixels, "WEBP", lossless=True, exact=True),
+        "grey": encoded(Image.fromarray(picture(channels=2), "LA"), "PNG"),
+        "palette": encoded(palette, "PNG", transparency=bytes(range(0, 256, 16))),
+        "colour": encoded(Image.fromarray(np.full((4, 5, 3), 7, np.uint8)), "PNG", transparency=(7, 7, 7)),
+    }
+    for name, data in files.items():
+        whole = reference(data, "RGBA").astype(float)
+        share = whole[..., 3:] / 255
+        exact = whole[..., :3] * share + np.array(background) * (1 - share)
+        found = decode(data, background=background)
+        assert np.abs(found - exact).max() <= 0.5, name
+        assert (found[whole[..., 3] == 0] == background).all()
+    assert (decode(files["colour"]) == 255).all()  # white by default
+    assert decode(files["rgba"], "L", background=background).shape == (48, 64, 1)
+    opaque = pixels.copy()
+    opaque[..., 3] = 255
+    np.testing.assert_array_equal(decode(encoded(opaque, "PNG"), background=background), pixels[..., :3])
+
+
 def test_palette_with_transparency_and_alpha_as_the_reference():
     palette = Image.fromarray(picture()).quantize(16)
     clear = encoded(palette, "PNG", transparency=bytes(range(0, 256, 16)))
-    np.testing.assert_array_equal(decode(clear), np.asarray(palette.convert("RGB")))
+    np.testing.assert_array_equal(decode(clear, background=()), np.asarray(palette.convert("RGB")))
     np.testing.assert_array_equal(decode(clear, "RGBA"), reference(clear, "RGBA"))
     alpha = encoded(picture(channels=4), "PNG")
-    np.testing.assert_array_equal(decode(alpha), picture())
+    np.testing.assert_array_equal(decode(alpha, background=()), picture())
     np.testing.assert_array_equal(decode(alpha, "RGBA"), picture(channels=4))
     grey = encoded(Image.fromarray(picture(channels=2), "LA"), "PNG")
-    np.testing.assert_array_equal(decode(grey), reference(grey))
+    np.testing.assert_array_equal(decode(grey, background=()), reference(grey))
     bits = encoded(Image.fromarray(picture()).convert("1"), "PNG")
     np.testing.assert_array_equal(decode(bits), reference(bits))
 
@@ -168,7 +199,7 @@ def test_damage_is_refused_and_named(tmp_path):
     garbage[len(jpeg) // 2 : len(jpeg) // 2 + 64] = bytes(np.random.default_rng(3).integers(0, 255, 64, np.uint8))
     cases = {
         "cut.jpg": (jpeg[: len(jpeg) // 2], "damaged JPEG"),
-        "garbage.jpg": (bytes(garbage), "damaged JPEG.*lenient"),
+        "garbage.jpg": (bytes(garbage), "damaged JPEG"),
         "cut.png": (png[: len(png) // 2], "damaged"),
         "flipped.png": (bytes(flipped), "damaged"),
         "empty.jpg": (b"", "empty"),
@@ -183,6 +214,75 @@ def test_damage_is_refused_and_named(tmp_path):
         decode(tmp_path / "gone.jpg")
     with pytest.raises(DataError, match="cannot be read"):
         decode(tmp_path)
+
+
+def test_what_is_no_regular_file_is_refused_at_once(tmp_path):
+    """Opening a pipe that nobody writes to would block for ever, and `/dev/zero` never ends."""
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "link.jpg").symlink_to(tmp_path / "pipe.jpg")
+    (tmp_path / "folder.jpg").mkdir()
+    (tmp_path / "endless.jpg").symlink_to("/dev/zero")
+    (tmp_path / "nowhere.jpg").symlink_to(tmp_path / "absent.jpg")
+    said = {
+        "pipe": "a named pipe",
+        "link": "a named pipe",
+        "folder": "a folder",
+        "endless": "a device",
+        "nowhere": "No",
+    }
+    for name, kind in said.items():
+        for read in (decode, image_size):
+            with pytest.raises(UnreadableError, match=f"{name}.jpg cannot be read: .*{kind}") as caught:
+                read(tmp_path / f"{name}.jpg")
+            assert caught.value.path == str(tmp_path / f"{name}.jpg")
+    with pytest.raises(UnreadableError, match="null"):
+        decode("a\0b.jpg")
+
+
+def test_a_read_that_never_ends_is_given_up(tmp_path, monkeypatch):
+    file = tmp_path / "slow.jpg"
+    file.write_bytes(encoded(picture(), "JPEG"))
+    monkeypatch.setenv("ZOO_READ_SECONDS", "0.05")
+    with pytest.raises(UnreadableError, match="slow.jpg cannot be read: nothing came .* ZOO_READ_SECONDS"):
+        in_time(lambda path: time.sleep(1), file)
+    assert decode(file).shape == (48, 64, 3)  # other files are read meanwhile
+    monkeypatch.setenv("ZOO_READ_SECONDS", "soon")
+    assert deadline() == SECONDS
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning", "ignore:.*fork:RuntimeWarning")
+def test_a_forked_process_reads(tmp_path):
+    """It has none of the threads of its parent, and waits for none of them."""
+    file = tmp_path / "a.png"
+    file.write_bytes(encoded(picture(), "PNG"))
+    decode(file)
+    child = os.fork()
+    if not child:
+        os._exit(0 if decode(file).shape == (48, 64, 3) else 1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_damage_behind_harmless_oddities_is_found():
+    """The decoder stops at its first warning, which would hide the ones after it."""
+    jpeg = encoded(picture(300, 300), "JPEG", quality=95)
+    garbage = bytearray(jpeg)
+    garbage[len(jpeg) // 2 : len(jpeg) // 2 + 64] = bytes(np.random.default_rng(3).integers(0, 255, 64, np.uint8))
+    for data in (jpeg, bytes(garbage)):
+        odd = data.replace(b"JFIF\0\x01\x01", b"JFIF\0\x03\x00")
+        assert odd != data
+        if data == jpeg:
+            np.testing.assert_array_equal(decode(odd), reference(jpeg))
+        else:
+            with pytest.raises(DataError, match="damaged JPEG"):
+                decode(odd)
+    cmyk = encoded(Image.fromarray(picture(300, 300)).convert("CMYK"), "JPEG", quality=95)
+    damaged = bytearray(cmyk)
+    damaged[len(cmyk) // 2 : len(cmyk) // 2 + 64] = bytes(np.random.default_rng(3).integers(0, 255, 64, np.uint8))
+    reference(bytes(damaged))  # Pillow says nothing
+    with pytest.raises(DataError, match="damaged JPEG"):
+        decode(bytes(damaged))
+    assert decode(bytes(damaged), on_corrupt="lenient").shape == (300, 300, 3)
 
 
 def test_lenient_takes_what_pillow_takes():
@@ -225,6 +325,17 @@ def test_size_is_checked_before_decoding():
     bomb[29:33] = struct.pack(">I", zlib.crc32(bytes(bomb[12:29])))
     with pytest.raises(DataError, match="too large"):
         decode(bytes(bomb))
+
+
+def test_a_large_file_is_no_image_by_its_header(tmp_path, monkeypatch):
+    """Without its first bytes, nobody reads a terabyte."""
+    with open(tmp_path / "hole.tif", "wb") as stream:
+        stream.truncate(1 << 40)
+    with pytest.raises(UnreadableError, match="hole.tif is empty, or not an image"):
+        decode(tmp_path / "hole.tif")
+    monkeypatch.setattr(image_header, "LARGE", 0)
+    (tmp_path / "small.png").write_bytes(encoded(picture(), "PNG"))
+    np.testing.assert_array_equal(decode(tmp_path / "small.png"), picture())
 
 
 def test_unknown_options():

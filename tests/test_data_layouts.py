@@ -66,8 +66,8 @@ def marked(name: str) -> Callable[[Path], None]:
             pair("train/scans", "train/truth"),
             "train/truth/ seems to hold a mask for each image in train/scans/",
         ),
-        (pair("leftImg8bit/train/u", "gtFine/train/u", "_leftImg8bit.png", "_gtFine_labelIds.png"), "Cityscapes"),
-        (pair("imagesTr", "labelsTr", "_0000.png"), "nnU-Net"),
+        (pair("leftImg8bit/train/u", "fine/train/u", "_leftImg8bit.png", "_gtFine_labelIds.png"), "Cityscapes"),
+        (pair("imagesTr", "labels", "_0000.png"), "nnU-Net"),
         (pair("images", "annotations/trimaps"), "annotation folders lie beside image folders"),
         (beside(".txt"), r"in a/ 3 of 3 images have a \.txt file of the same name"),
         (beside(".xml"), r"in a/ 3 of 3 images have a \.xml file"),
@@ -210,5 +210,5 @@ def test_a_split_that_is_not_read_is_said(tmp_path: Path, name: str):
     found = read(tmp_path, format="folder")
     assert ids(found) == ids(read(classes(tmp_path / "other"))) and list(found) == ["all"]
     assert any(
-        f"{name} beside the class folders may define splits, but cannot be read" in n for n in found["all"].notes
+        f"{name} beside the folders of images may define splits, but cannot be read" in n for n in found["all"].notes
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from PIL import Image
 
 from zoo.data import Dataset, Sample, formats, list_images, read
 from zoo.errors import DataError, UnknownNameError
+from zoo.training.data import training_splits
 
 
 def draw(path: Path, value: int = 0) -> Path:
@@ -62,17 +64,14 @@ def test_folder_with_splits(tmp_path, val):
 def test_folder_faults_are_named(tmp_path):
     with pytest.raises(DataError, match="does not exist"):
         read(tmp_path / "nowhere")
-    with pytest.raises(DataError, match="holds nothing.*such as one sub-folder"):
+    with pytest.raises(DataError, match="holds nothing[^!]*folder: it needs a sub-folder"):
         read(tmp_path)
-    folders(tmp_path / "one", "ants")
-    with pytest.raises(DataError, match=r"one has a single class folder \(ants\).*at least two"):
-        read(tmp_path / "one")
     folders(tmp_path / "hollow", "ants", "bees")
     (tmp_path / "hollow" / "wasps").mkdir()
     with pytest.raises(DataError, match="wasps has no image; it holds nothing"):
         read(tmp_path / "hollow")
     folders(tmp_path / "differ", "train/a", "train/b", "val/a", "val/c")
-    with pytest.raises(DataError, match="val lacks b and also has c"):
+    with pytest.raises(DataError, match="val has c, which train lacks"):
         read(tmp_path / "differ")
     folders(tmp_path / "twice", "train/a", "train/b", "val/a", "val/b", "valid/a", "valid/b")
     with pytest.raises(DataError, match="val/ and valid/"):
@@ -87,6 +86,33 @@ def test_folder_faults_are_named(tmp_path):
         read(tmp_path / "loose", format="folder")
     with pytest.raises(UnknownNameError, match="folder"):
         read(tmp_path, format="foldr")
+
+
+def test_a_single_class_is_read_but_not_trained_on(tmp_path):
+    folders(tmp_path / "new", "bad")
+    (tmp_path / "new.csv").write_text("image,label\nnew/bad/0.png,bad\nnew/bad/1.png,bad\n")
+    for place in ("new", "new.csv"):
+        found = read(tmp_path / place)
+        assert found["all"].counts() == {"bad": 2}
+        with pytest.raises(DataError, match=r"new has a single class \(bad\); training needs"):
+            training_splits(found, 0.2, 0)
+    folders(tmp_path / "wrapped", "archive/a", "archive/b")
+    with pytest.raises(DataError, match=r"If .*wrapped.archive holds the folders of the classes, give that path"):
+        training_splits(read(tmp_path / "wrapped"), 0.2, 0)
+
+
+def test_a_split_may_lack_a_class(tmp_path):
+    folders(tmp_path, "train/bad", "train/good", "train/odd", "test/bad", "test/odd", "val/odd")
+    (tmp_path / "val" / "good").mkdir()
+    found = read(tmp_path)
+    assert {split: tuple(part.counts().values()) for split, part in found.items()} == {
+        "train": (2, 2, 2),
+        "val": (0, 0, 2),
+        "test": (2, 0, 2),
+    }
+    assert [sample.target for sample in found["test"]] == [0, 0, 2, 2]
+    assert "test has no image of good: metrics are of the other classes" in found["test"].notes[0]
+    assert "val has no image of bad, good" in found["val"].notes[0] and not found["train"].notes
 
 
 def test_folders_of_annotations_are_not_classes(tmp_path):
@@ -136,6 +162,21 @@ def test_csv_column_label_with_bars_holds_several_labels(tmp_path):
     assert "1 of 4 lines have several labels, separated by | (e.g. line 4)" in data.notes[0]
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("image;label\nx/0.png;a\nx/1.png;b, c\n", "has the columns 'image' and 'label'.* separated by semicolons"),
+        ("image\tlabel\nx/0.png\ta\nx/1.png\tb, c\n", "separated by tabs"),
+        ("file_name,class\nx/0.png,a\nx/1.png,'b, c'\n".replace("'", '"'), "has the columns 'file_name' and 'class'"),
+    ],
+)
+def test_csv_of_other_tools(tmp_path, text, said):
+    folders(tmp_path, "x")
+    (tmp_path / "data.csv").write_text(text)
+    data = read(tmp_path / "data.csv")["all"]
+    assert data.classes == ("a", "b, c") and [s.target for s in data] == [0, 1] and re.search(said, data.notes[0])
+
+
 def test_csv_quotation_marks_that_close_are_read(tmp_path):
     folders(tmp_path, "x", images=3)
     text = 'image,label,text\nx/0.png, "a, or b","two\nlines, with ""marks"""\nx/1.png,12" pipe,\n"x/2.png","c",\n'
@@ -169,9 +210,9 @@ def test_csv_files_named_by_split(tmp_path):
         ("image,label\nx/0.png,a,b\nx/1.png,b\n", r"line 2 has 3 cells, but the header has 2"),
         ("image,label,label\nx/0.png,a,b\nx/1.png,b,a\n", r"several columns called 'label'"),
         ("x/0.png,a\nx/1.png,b\n", r"columns \['x/0.png', 'a'\]; its first line must name"),
-        ("image;label\nx/0.png;a\n", r"columns \['image;label'\].*separated by commas"),
+        ("image;breed\nx/0.png;a\n", r"columns \['image', 'breed'\].*separated by commas, semicolons or tabs"),
+        ("filename,class,xmin\nx/0.png,a,1\n", r"has a column 'xmin', so it seems to list boxes"),
         ("image,label\n", "no line with an image"),
-        ("image,label\nx/0.png,a\nx/1.png,a\n", "needs at least two classes"),
         ("image,labels\nx/0.png,\n", "none of the 1 lines has a label"),
     ],
 )
@@ -203,6 +244,9 @@ def test_labels(tmp_path):
         read(tmp_path)
     (tmp_path / "labels.json").write_text('{"7.png": 0}')
     with pytest.raises(DataError, match="lists '7.png'"):
+        read(tmp_path)
+    (tmp_path / "labels.json").write_text('{"0.png": 10000000000}')
+    with pytest.raises(DataError, match="labels.json: '0.png' has 10000000000; a class index must be smaller"):
         read(tmp_path)
     (tmp_path / "labels.json").write_text('{"0.png": "a"}')
     with pytest.raises(DataError, match="'0.png' has 'a'"):
@@ -262,11 +306,11 @@ def test_fingerprint_follows_what_matters(tmp_path):
     assert data.subset([0, 1, 3, 2], "x").fingerprint() != before
     assert data.subset(range(4), "other name").fingerprint() == before
     os.utime(data[0].image, ns=(1, 1))
-    after = data.fingerprint()
-    assert after != before
-    data[0].image.write_bytes(b"longer than it was, surely" * 9)
-    os.utime(data[0].image, ns=(1, 1))
-    assert data.fingerprint() != after
+    assert data.fingerprint() == before, "the same bytes at another time"
+    stat = data[0].image.stat()
+    data[0].image.write_bytes(bytes(stat.st_size))
+    os.utime(data[0].image, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert data.fingerprint() != before, "other bytes of the same size and time"
     data[0].image.unlink()
     with pytest.raises(DataError, match="0.png"):
         data.fingerprint()

@@ -145,6 +145,8 @@ def test_pycocotools_gets_the_figures_that_zoo_gets(run: Run, tmp_path: Path) ->
     """The categories' numbers are neither from 1 nor in the order of the labels, those of the images from 700."""
     folder = write_coco(drawn(tmp_path / "photos", 8, start=100), tmp_path / "photos", 700, (7, 90, 3))
     found = zoo.evaluate(run.model, folder, batch_size=8, predictions=True)
+    with pytest.raises(ConfigError, match="`width` cannot be changed on a trained model"):
+        zoo.evaluate(run.model, folder, width=8)
     results = run.model.adapter.results(found.predictions, found.dataset)
     assert results["categories"] == [{"id": id, "name": name} for id, name in zip((7, 90, 3), LABELS, strict=True)]
     rows = results["predictions"]
@@ -159,6 +161,36 @@ def test_pycocotools_gets_the_figures_that_zoo_gets(run: Run, tmp_path: Path) ->
     assert len(run.model.predict([found.dataset[0].image], score_threshold=0.0)[0].boxes) == len(
         found.predictions[0].boxes
     )
+
+
+def test_pycocotools_takes_ids_that_are_text(tmp_path: Path) -> None:
+    """The ids are those of the file as they are written: `7` in it and `"7"` in results would match nothing."""
+    folder = write_coco(drawn(tmp_path / "photos", 4), tmp_path / "photos")
+    file = folder / "annotations.json"
+    content = json.loads(file.read_text())
+    categories = {k["id"]: id for k, id in zip(content["categories"], ("7", "x/y", "30"), strict=True)}
+    for key, name, ids in (
+        ("images", "id", {i["id"]: f"0{i['id']}" for i in content["images"]}),
+        ("annotations", "image_id", {i["id"]: f"0{i['id']}" for i in content["images"]}),
+        ("categories", "id", categories),
+        ("annotations", "category_id", categories),
+    ):
+        for entry in content[key]:
+            entry[name] = ids[entry[name]]
+    file.write_text(json.dumps(content))
+    data = zoo.data.read(folder)["all"]
+    every = [
+        (str(s.image), data.classes[k], box)
+        for s in data
+        for k, box in zip(s.target.labels, s.target.boxes, strict=True)
+    ]
+    for part in (every, every[1:]):
+        found = [Detection(image, [Box(name, 0.9, box)]) for image, name, box in part]
+        for known in (data, None):
+            rows = Detector(labels=data.classes).results(found, known)["predictions"]
+            assert {type(row["image_id"]) for row in rows} == {str}
+            assert average_precisions(file, rows)[0] == pytest.approx(1, abs=1e-6) or part is not every
+            assert average_precisions(file, rows)[0] > 0.4
 
 
 def detection(file: Path | str, *labels: str) -> Detection:
@@ -573,17 +605,32 @@ def test_from_annotated_photos_to_pictures(command: Any, tmp_path: Path) -> None
 
 def test_pictures_that_cannot_be_written(command: Any, tmp_path: Path) -> None:
     drawn(tmp_path / "a", 1)
-    drawn(tmp_path / "b", 1)
     zoo.save(create(), tmp_path / "model")
     model, photo = tmp_path / "model", tmp_path / "a" / "0.png"
     for given, words in {
-        (photo, tmp_path / "b" / "0.png", "--out", tmp_path / "c"): "2 images would be written as",
         (photo, "--out", tmp_path / "a"): "is one of the input images and would be overwritten",
         (photo, "--out", photo): "cannot be written",
     }.items():
         code, out, err = command("predict", model, *given)
         assert (code, out) == (2, "") and words in err, err
     assert not (tmp_path / "c").exists()
+
+
+def test_images_of_equal_names_keep_their_paths(command: Any, tmp_path: Path) -> None:
+    for folder in ("photos/cam1", "photos/cam2/night"):
+        drawn(tmp_path / folder, 1)
+    zoo.save(create(), tmp_path / "model")
+    photos, every = tmp_path / "photos", ("--score-threshold=0", "--max-detections", 3)
+    code, _, err = command("predict", tmp_path / "model", photos, *every, "--out", tmp_path / "out")
+    assert code == 0 and str(tmp_path / "out" / "**" / "*.png") in err, err
+    written = {file.relative_to(tmp_path / "out").as_posix() for file in (tmp_path / "out").rglob("*.png")}
+    assert written == {"cam1/0.png", "cam2/night/0.png"}
+    rows = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert [row["image_id"] for row in rows] == 3 * ["cam1/0.png"] + 3 * ["cam2/night/0.png"]
+    code, _, err = command("predict", tmp_path / "model", photos, "--score-threshold", 2)
+    assert code == 2 and "score_threshold" in err and "below 1" in err
+    code, _, err = command("predict", tmp_path / "model", photos, "--tta-flip")
+    assert code == 2 and "`tta_flip` cannot be changed on a trained model. Options that can: pre_nms" in err
 
 
 def test_data_with_boxes_choose_the_detector(command: Any, tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ from fetch_kit import REPO, SOURCE, offline, read_digest, tensors, weights
 from hub_server import PORTAL
 
 from zoo import settings
+from zoo.disk import sha256
 from zoo.errors import FetchError, WeightsError
 from zoo.weights import lock
-from zoo.weights.disk import sha256
 from zoo.weights.fetch import fetch, fetch_config
 from zoo.weights.file import read
 

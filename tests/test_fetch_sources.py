@@ -12,9 +12,9 @@ from fetch_kit import REPO, SOURCE, weights
 from hub_server import HubServer
 
 from zoo import registry
+from zoo.disk import sha256
 from zoo.errors import FetchError, WeightsError
 from zoo.weights import lock
-from zoo.weights.disk import sha256
 from zoo.weights.fetch import fetch, fetch_config
 
 quick = fetch_kit.quick

@@ -279,6 +279,19 @@ def test_the_command_line_refuses_before_data_are_read(options: list[str], words
     assert words in str(result.exception)
 
 
+def test_the_background_of_transparent_images(tmp_path: Path):
+    for given, colour in {
+        "white": (255, 255, 255), "Black": (0, 0, 0), "drop": (), "1,2,3": (1, 2, 3), (9, 8, 7): (9, 8, 7), (): (),
+    }.items():  # fmt: skip
+        assert create(background=given).card.preprocess.background == colour
+    assert create().card.preprocess.background == (255, 255, 255)
+    for wrong in ("red", "1,2", "1,2,300", (1, 2, -1), "1.5,2,3", 3):
+        with pytest.raises(ConfigError, match=r"background \(--background\) is .*; accepted: white, black, drop"):
+            create(background=wrong)
+    model = zoo.load(zoo.save(create("padnet", "classifier", background="1,2,3"), tmp_path / "m.safetensors"))
+    assert model.card.preprocess.background == (1, 2, 3)
+
+
 def test_numbers_of_a_model():
     for options in (
         {"in_channels": 0},

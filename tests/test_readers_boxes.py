@@ -155,6 +155,11 @@ OUTSIDE = '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/hostname">]>'
         ('<?xml version="1.0" encoding="none"?>' + VOC_TEXT, "cannot be read as XML"),
         ("<other><annotation></annotation></other>", "root element"),
         (VOC_TEXT.replace("<xmin>11</xmin>", "<xmin>left</xmin>"), "<xmin> is 'left'"),
+        (VOC_TEXT.replace("<xmin>11</xmin>", "<xmin> inf </xmin>"), "<xmin> is 'inf'; it must be a number"),
+        (VOC_TEXT.replace("<xmin>11</xmin>", "<xmin>1e999</xmin>"), "<xmin> is '1e999'; it must be a number"),
+        (VOC_TEXT.replace("<width>60</width>", "<width>-inf</width>"), "<width> is '-inf'; it must be a number"),
+        (VOC_TEXT.replace("<width>60</width>", "<width>nan</width>"), "<height> is 40 and <width> is nan; an image"),
+        (VOC_TEXT.replace("<width>60</width>", "<width>1e12</width>"), "<height> is 40 and <width> is 1e.12; an image"),
         (VOC_TEXT.replace("<ymax>40</ymax>", ""), "<ymax> is None"),
         (VOC_TEXT.replace("bndbox", "polygon"), "object 0 has no <bndbox>"),
         (
@@ -183,6 +188,97 @@ def test_voc_files_without_a_partner(tmp_path):
     (tmp_path / "a.bmp").unlink()
     write(tmp_path / "c.xml", VOC_TEXT)
     with pytest.raises(DataError, match="c.xml has no image"):
+        read(tmp_path)
+
+
+VARIANTS = {
+    "tags in capitals": lambda text: re.sub(r"<(/?)(\w+)>", lambda m: f"<{m[1]}{m[2].title()}>", text),
+    "no difficult": lambda text: re.sub("<difficult>.</difficult>", "", text),
+    "difficult in words": lambda text: text.replace(">0</diff", ">Unspecified</diff").replace(
+        ">1</diff", ">True</diff"
+    ),
+    "order of corners": lambda text: text.replace("<bndbox><xmin>11</xmin>", "<bndbox>").replace(
+        "<ymax>28</ymax>", "<ymax>28</ymax><xmin>11</xmin>"
+    ),
+    "wrong file name": lambda text: text.replace("<size>", "<folder>x</folder><filename>b.jpg</filename><size>", 1),
+    "no size": lambda text: re.sub("<size>.*</size>", "", text),
+    "size with fractions": lambda text: text.replace(">60</width>", ">60.0</width>"),
+    "spaces": lambda text: text.replace("<name>cat</name>", "<name> cat\n</name>").replace(">11<", "> 11.0 <"),
+    "a declaration": lambda text: '\ufeff<?xml version="1.0" encoding="utf-8"?>\r\n' + text,
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_voc_spellings(tmp_path, name):
+    draw(tmp_path / "images" / "a.png")
+    write(tmp_path / "annotations" / "a.xml", VARIANTS[name](VOC_TEXT))
+    assert_read(tmp_path, crowd=name != "no difficult")
+
+
+def test_voc_images_of_another_name(tmp_path):
+    for number, name in enumerate(("photo 1.png", "photo 2.png")):
+        draw(tmp_path / "JPEGImages" / name)
+        said = ("C:\\me\\photo 1", "photo 2.jpg")[number]
+        write(
+            tmp_path / "Annotations" / f"{number}.xml",
+            xml(("cat", (11, 9, 30, 28), number)).replace("<size>", f"<filename>{said}</filename><size>"),
+        )
+    write(tmp_path / "Annotations" / "labels.xml", "<labels/>")
+    part = read(tmp_path)["all"]
+    assert [(s.id, s.target.crowd) for s in part] == [
+        ("JPEGImages/photo 1.png", (False,)),
+        ("JPEGImages/photo 2.png", (True,)),
+    ]
+    assert "2 .xml files belong to an image of another name, given in <filename>, e.g. 0.xml to photo 1.png" in str(
+        part.notes
+    )
+    assert "1 .xml file is no annotation of an image, e.g. labels.xml" in str(part.notes)
+    write(tmp_path / "Annotations" / "2.xml", VOC_TEXT.replace("<size>", "<filename>photo 1.png</filename><size>"))
+    with pytest.raises(DataError, match="0.xml and .*2.xml are both for the image photo 1"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("folder", "line"),
+    [
+        ("ImageSets/Main", "{}"),
+        ("imagesets/main", "{}.png"),
+        ("ImageSets", "JPEGImages/{}.png"),
+        ("", "./images\\{}.png"),
+    ],
+)
+def test_voc_lists(tmp_path, folder, line):
+    for name in ("a", "b"):
+        draw(tmp_path / "images" / f"{name}.png")
+        write(tmp_path / "Annotations" / f"{name}.xml", VOC_TEXT)
+    write(tmp_path / folder / "train.txt", line.format("a") + "\r\n")
+    write(tmp_path / folder / "valid.txt", line.format("b"))
+    assert {k: [s.id for s in v] for k, v in read(tmp_path).items()} == {
+        "train": ["images/a.png"],
+        "val": ["images/b.png"],
+    }
+
+
+def test_voc_polygons_and_images_elsewhere(tmp_path):
+    draw(tmp_path / "a.png")
+    points = "<x1>11</x1><y1>9</y1><x2>30</x2><y2>9</y2><x3>20</x3><y3>28</y3>"
+    text = VOC_TEXT.replace("<bndbox><xmin>11</xmin><ymin>9</ymin><xmax>30</xmax><ymax>28</ymax></bndbox>",
+                            f"<polygon>{points}</polygon>")  # fmt: skip
+    write(tmp_path / "Annotations" / "a.xml", text)
+    assert_read(tmp_path)
+    points = "".join(f"<pt><x>{x}</x><y>{y}</y></pt>" for x, y in ((11, 9), (30, 9), (20, 28)))
+    write(tmp_path / "Annotations" / "a.xml", re.sub("<polygon>.*</polygon>", f"<polygon>{points}</polygon>", text))
+    assert_read(tmp_path)
+    (tmp_path / "a.png").unlink()
+    draw(tmp_path / "pets" / "a.png")
+    assert_read(tmp_path)
+    for folder in ("JPEGImages", "images"):
+        draw(tmp_path / folder / "a.png")
+    with pytest.raises(DataError, match="Annotations holds .xml files.*these are: JPEGImages/, images/, pets/"):
+        read(tmp_path)
+    for folder in ("JPEGImages", "images", "pets"):
+        shutil.rmtree(tmp_path / folder)
+    with pytest.raises(DataError, match="Annotations holds .xml files.*there is none"):
         read(tmp_path)
 
 
@@ -334,7 +430,12 @@ def test_yolo_without_names_and_with_polygons(tmp_path):
     ("text", "said"),
     [
         ("0 0.5 0.5 0.2\n", "line 1 is '0 0.5 0.5 0.2'; it must be"),
-        ("0 0.5 0.5 0.2 0.2\n0 0.5 0.5 0.2 0.2 0.9\n", "line 2"),
+        ("0 0.5 0.5 0.2 0.2\n0 0.5 0.5 0.2 0.2 nan\n", "line 2"),
+        ("0 0,5 0,5 0,2 0,2\n", "line 1 is '0 0,5 0,5.*with decimal points"),
+        ("0;0,5;0,5;0,2;0,2\n", "line 1 is '0;0,5.*with decimal points"),
+        ("0 0.5 0.5 0.2 0.2\n10000000000 0.5 0.5 0.2 0.2\n", "line 2: the class number is 10000000000; it must be"),
+        ("1e300 0.5 0.5 0.2 0.2\n", "line 1: the class number is 1000"),
+        ("inf 0.5 0.5 0.2 0.2\n", "line 1"),
         ("0.5 0.5 0.5 0.2 0.2\n", "line 1"),
         ("cat 0.5 0.5 0.2 0.2\n", "line 1 is 'cat.*only numbers"),
         ("nan 0.5 0.5 0.2 0.2\n", "line 1"),

@@ -180,6 +180,154 @@ def test_key_points_without_their_shape_are_no_polygons(tmp_path: Path, points: 
     assert read(tmp_path)["all"][0].target.boxes == (pytest.approx((6, 4, 54, 32)),)
 
 
+# Exports of other tools -----------------------------------------------------------------------------------------------
+def darknet(root: Path, *splits: str, data: str = "data/") -> None:
+    """Write CVAT's export "YOLO 1.1": lists of images, and a folder of images and .txt files for each split."""
+    fields = ["classes = 2"]
+    for split in splits:
+        put(root, "a", "b", line="1" + LINE[1:], folder=f"obj_{split}_data")
+        describe(root, *(f"{data}obj_{split}_data/{name}.png" for name in "ab"), name=f"{split}.txt")
+        fields.append(f"{split} = {data}{split}.txt")
+    describe(root, *fields, f"names = {data}obj.names", "backup = backup/", name="obj.data")
+    describe(root, "cat", "cell", name="obj.names")
+
+
+@pytest.mark.parametrize("splits", [("train",), ("train", "valid"), ("train", "valid", "test")])
+@pytest.mark.parametrize("data", ["data/", "", "/home/me/data/"])
+def test_darknet(tmp_path: Path, splits: tuple[str, ...], data: str) -> None:
+    darknet(tmp_path, *splits, data=data)
+    wanted = {split.replace("valid", "val"): [f"obj_{split}_data/{name}.png" for name in "ab"] for split in splits}
+    for given in (tmp_path, tmp_path / "obj.data"):
+        found = read(given)
+        assert {split: [sample.id for sample in part] for split, part in found.items()} == wanted
+        for part in found.values():
+            assert part.classes == ("cat", "cell") and bool(part.notes) == data.startswith("/")
+            assert all(s.target.labels == (1,) and s.target.boxes == (pytest.approx(BOX, abs=1e-3),) for s in part)
+    (tmp_path / "obj.data").unlink()
+    assert ids(tmp_path) == wanted and read(tmp_path)["train"].classes == ("cat", "cell")
+    for file in tmp_path.glob("*.txt"):
+        file.unlink()
+    assert ids(tmp_path) == wanted
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (["classes = 3", "names = data/obj.names"], "classes is 3, but 2 names are given"),
+        (["classes = 99999999999"], "classes is '99999999999'; it must be the number of classes"),
+        (["names = data/no.names"], "names is 'data/no.names', which does not exist"),
+        (["train = data/no.txt"], "train is 'data/no.txt', which does not exist"),
+    ],
+)
+def test_faults_of_darknet_are_said_by_name(tmp_path: Path, lines: list[str], said: str) -> None:
+    darknet(tmp_path, "train")
+    describe(tmp_path, *lines, name="obj.data")
+    with pytest.raises(DataError, match=f"obj.data: {said}"):
+        read(tmp_path)
+    describe(tmp_path, "train = data/train.txt", "valid = data/valid.txt", name="obj.data")
+    (part,) = read(tmp_path).values()
+    assert any("valid is 'data/valid.txt', which does not exist; there is no val split" in note for note in part.notes)
+    for image in tmp_path.glob("obj_train_data/*.png"):
+        image.unlink()
+    with pytest.raises(
+        DataError, match="2 of 2 images in .*train.txt cannot be found, e.g. 'data/obj_train_data/a.png'"
+    ):
+        read(tmp_path)
+
+
+def test_the_file_that_describes_the_data_may_be_given(tmp_path: Path) -> None:
+    put(tmp_path, "a", "b")
+    file = describe(tmp_path, "names: [cell]")
+    describe(tmp_path, "images/a.png", name="train.txt")
+    describe(tmp_path, "images/b.png", name="val.txt")
+    for given in (tmp_path, file):
+        found = read(given)
+        assert {split: [sample.id for sample in part] for split, part in found.items()} == {
+            "train": ["images/a.png"],
+            "val": ["images/b.png"],
+        }
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (LINE + " 0.87", "1 line has a sixth value"),
+        (LINE + " 7", "1 line has a sixth value"),
+        (LINE.replace(" ", ","), ""),
+        (LINE.replace(" ", ", ") + ",", ""),
+        (LINE.replace(" ", ";"), ""),
+        (LINE.replace(" ", "\t"), ""),
+        ("\ufeff" + LINE + "\r\n\r\n", ""),
+    ],
+)
+def test_lines_as_other_programs_write_them(tmp_path: Path, text: str, said: str) -> None:
+    put(tmp_path, "a")
+    (tmp_path / "labels" / "a.txt").write_text(text, "utf-8")
+    part = read(tmp_path)["all"]
+    assert part[0].target.boxes == (pytest.approx(BOX, abs=1e-3),) and part[0].target.masks is None
+    assert (said in " ".join(part.notes)) and bool(part.notes) == bool(said)
+
+
+def test_other_texts_among_the_labels(tmp_path: Path) -> None:
+    for lines in ((), ("train: images", "names: [cell]")):
+        if lines:
+            describe(tmp_path, *lines)
+        put(tmp_path, "a")
+        for name, text in (("README", "Exported on 1 May"), ("classes", "cell\n"), ("train", "images/a.png\n")):
+            (tmp_path / "labels" / f"{name}.txt").write_text(text)
+        (part,) = read(tmp_path).values()
+        assert [sample.id for sample in part] == ["images/a.png"] and part.classes == ("cell",)
+        (tmp_path / "labels" / "z.txt").write_text(LINE)
+        with pytest.raises(DataError, match=r"z.txt"):
+            read(tmp_path)
+        (tmp_path / "labels" / "z.txt").unlink()
+
+
+def test_an_empty_line_among_the_names_is_a_number_without_a_name(tmp_path: Path) -> None:
+    put(tmp_path, "a", line="2" + LINE[1:])
+    describe(tmp_path, "cat", "", "dog", "", name="classes.txt")
+    part = read(tmp_path)["all"]
+    assert part.classes == ("cat", "unused 1", "dog") and part[0].target.labels == (2,)
+    (tmp_path / "labels" / "classes.txt").write_text("cat\ndog\ncow\n")
+    with pytest.raises(DataError, match="classes.txt and .*labels/classes.txt disagree on the class names"):
+        read(tmp_path)
+
+
+def test_what_is_wrong_is_said_by_the_reader(tmp_path: Path) -> None:
+    put(tmp_path, "a", line="Car 0.00 0 -1.5 100 100 200 200")
+    with pytest.raises(DataError, match="a.txt, line 1 is 'Car 0.00.*only numbers are accepted"):
+        read(tmp_path)
+    put(tmp_path, "a", folder="pictures")
+    describe(tmp_path / "pictures", "names: [cell]", "train: there")
+    with pytest.raises(DataError, match="data.yaml: train is 'there', which does not exist"):
+        read(tmp_path / "pictures")
+
+
+BOMB = "a: &a [x, x, x]\n" + "".join(
+    f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n" for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (BOMB + "names: *i\n", r"data.yaml, line 4: more than 20 aliases \(\*c\)"),
+        ("names: [cell]\nnc: 1\nnc: 1\n", "data.yaml, line 3: the field 'nc' occurs twice"),
+        ("names: {0: cell, 0: cat}", "line 1: the field '0' occurs twice"),
+        ("names: &a [*a]", "must have a name that is text"),
+        ("names: {10000000000: cell}", "names is {10000000000: 'cell'}; it must be"),
+        ("names: [cell]\nnc: 10000000000", "nc is 10000000000; it must be"),
+        ("names: " + "[" * 300, "data.yaml, line 1: more than 50 levels"),
+        ("names: [cell]\nx: !!timestamp y", "cannot be read as YAML"),
+    ],
+)
+def test_a_yaml_file_that_would_grow_without_bound(tmp_path: Path, text: str, said: str) -> None:
+    put(tmp_path, "a")
+    describe(tmp_path, text)
+    with pytest.raises(DataError, match=said):
+        read(tmp_path)
+
+
 # Refused --------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("lines", "said"),

@@ -102,6 +102,7 @@ def test_the_plugin_example_keeps_the_contract() -> None:
 
 @pytest.mark.parametrize("words", commands(), ids=" ".join)
 def test_every_command_line_parses(words: list[str]) -> None:
+    from zoo.cli.adjusting import AdjustingCommand
     from zoo.cli.app import app
 
     command = get_command(app)
@@ -110,4 +111,5 @@ def test_every_command_line_parses(words: list[str]) -> None:
     if hasattr(sub, "commands") and rest and rest[0] in sub.commands:
         sub, rest = sub.commands[rest[0]], rest[1:]
     options = {flag for parameter in sub.params for flag in parameter.opts}
+    options |= sub.task_flags().keys() if isinstance(sub, AdjustingCommand) else set()
     assert {word for word in rest if word.startswith("--")} <= options

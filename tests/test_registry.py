@@ -250,7 +250,8 @@ def test_a_preferred_distribution_shadows_the_other(site: Path):
     kit.distribution(site, "mine", kit.backbone_plugin("resnet18", "own") + kit.weights_plugin("resnet18.a1_in1k"))
     (site.parent / "registry.toml").write_text('[prefer]\nresnet18 = "mine"\n')
     registry = Registry()
-    assert registry.backbone("resnet18").family == "Test"
+    with pytest.warns(UserWarning, match="changes what resnet18 is: preferred from mine"):
+        assert registry.backbone("resnet18").family == "Test"
     assert registry.weights("resnet18.a1_in1k").source == "hf://org/resnet18.a1_in1k"
     assert registry.backbones()["resnet18"].family == "Test"
     assert registry.backbone("flax-zoo/resnet18").family == "ResNet"
@@ -351,11 +352,12 @@ revision = "0123456789012345678901234567890123456789"
 def test_private_weights_and_pins(site: Path):
     (site.parent / "registry.toml").write_text(PRIVATE)
     registry = Registry()
-    mine = registry.weights("resnet18.mine")
+    mine = registry.weights("resnet18.mine")  # a private name is no redirection
     assert mine.source == str(site.parent / "weights/mine.safetensors")
     assert (mine.num_classes, mine.preprocess.size) == (3, (96, 96))
     assert mine.preprocess.interpolation == registry.backbone("resnet18").preprocess.interpolation
-    published = registry.weights("resnet18.a1_in1k")
+    with pytest.warns(UserWarning, match="registry.toml, in the working directory, changes what resnet18.a1_in1k is"):
+        published = registry.weights("resnet18.a1_in1k")
     assert published.source == "hf://mirror/resnet18"
     assert published.preprocess.crop_pct == 0.95
     assert published.revision == "0123456789012345678901234567890123456789"

@@ -167,6 +167,26 @@ def test_orientation_and_profile_are_kept(optimiser: Model, tmp_path: Path) -> N
         assert image.getexif()[0x010F] == "maker" and image.getexif().get(0x0112, 1) == 1
 
 
+def test_transparency_is_kept_and_what_it_hides_is_not_painted(optimiser: Model, tmp_path: Path) -> None:
+    opacity = np.zeros((40, 32), np.uint8)
+    opacity[20:] = 255
+    for name, hidden in (("magenta", (255, 0, 255)), ("green", (0, 255, 0))):
+        pixels = np.where(opacity[..., None] > 0, PHOTO, np.uint8(hidden))
+        Image.fromarray(np.dstack([pixels, opacity])).save(tmp_path / f"{name}.png")
+    for colour, background in (((255, 255, 255), None), ((0, 0, 0), (0, 0, 0)), ((255, 0, 255), ())):
+        picture = open_picture(tmp_path / "magenta.png", *([] if background is None else [background]))
+        assert (picture.uint8()[:20] == colour).all() and (picture.uint8()[20:] == PHOTO[20:]).all()
+    made = [stylize(optimiser, tmp_path / f"{name}.png", STRIPES) for name in ("magenta", "green")]
+    np.testing.assert_array_equal(made[0].pixels, made[1].pixels)
+    with Image.open(made[0].save(tmp_path / "out.png")) as image:
+        assert image.mode == "RGBA" and (np.asarray(image)[..., 3] == opacity).all()
+        assert (np.asarray(image)[..., :3] == made[0].uint8()).all()
+    with Image.open(made[0].save(tmp_path / "out.jpg")) as image:
+        assert image.mode == "RGB"
+    (predicted,) = optimiser.adapter.predictions({"picture": [made[0].with_opacity()], "icc": [np.array([])]}, ["a"])
+    assert predicted.picture.mode == "RGBA" and len(predicted.mean) == 3
+
+
 def test_one_style_picture_gives_many_textures(pictures: Path) -> None:
     file = pictures / "dots.png"
     crops = [style_crop(file, 20, number) for number in range(6)]

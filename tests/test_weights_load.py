@@ -44,13 +44,13 @@ def test_a_missing_an_unknown_and_a_misshapen_tensor_are_each_named(tmp_path: Pa
     arrays = tensors()
     missing, misshapen = body_name(arrays), sorted(n for n, a in arrays.items() if a.ndim == 1)[5]
     del arrays[missing]
-    arrays["ema.decay"] = np.zeros(1, np.float32)
+    arrays["neck.decay"] = np.zeros(1, np.float32)
     arrays[misshapen] = np.concatenate([arrays[misshapen]] * 2)
     with pytest.raises(WeightsError) as error:
         create(saved(tmp_path, arrays))
     message = str(error.value)
     assert f"{missing} is missing" in message
-    assert "ema.decay has no place" in message
+    assert "neck.decay has no place" in message
     assert misshapen in message and str(arrays[misshapen].shape) in message
 
 
@@ -77,6 +77,62 @@ def test_wrappers_of_training_frameworks_are_stripped(wrapper: str, tmp_path: Pa
     plain = create(saved(tmp_path / "plain", tensors()))
     wrapped = create(saved(tmp_path / "wrapped", {wrapper + n: a for n, a in tensors().items()}))
     assert all(np.array_equal(a, b) for (_, a), (_, b) in zip(values(plain), values(wrapped), strict=True))
+
+
+EXTRA = {
+    "criterion.pos_weight": "state of the training's loss",
+    "model.loss_fn.weight": "state of the training's loss",
+    "perceptual_loss.vgg.0.weight": "state of the training's loss",
+    "train_acc.confmat": "state of a metric",
+    "val_metrics.f1.tp": "state of a metric",
+    "optimizer_states.0.exp_avg": "state of the optimizer",
+    "global_step": "a counter of the training",
+    "ema_model.n_averaged": "a counter of the training",
+}
+
+
+def test_tensors_of_a_training_are_recognised_and_others_are_not(tmp_path: Path) -> None:
+    arrays = {f"model.{name}": array for name, array in tensors().items()}
+    extra = {name: np.ones((1,), np.float32) for name in EXTRA}
+    plain, model = create(saved(tmp_path / "plain", tensors())), create(saved(tmp_path / "extra", arrays | extra))
+    assert all(np.array_equal(a, b) for (_, a), (_, b) in zip(values(plain), values(model), strict=True))
+    for reason in set(EXTRA.values()):
+        assert f"{list(EXTRA.values()).count(reason)} ignored ({reason})" in model.card.notes[-1]
+    for name in ("neck.weight", "model.acc.weight", "model.layer9.0.conv.weight", "model.lossless"):
+        with pytest.raises(WeightsError, match=rf"{name} has no place.*--ignore-tensors '{name.partition('.')[0]}"):
+            create(saved(tmp_path / "odd", arrays | {name: np.ones((2, 2), np.float32)}))
+
+
+def test_a_second_copy_is_left_out_and_can_be_chosen(tmp_path: Path) -> None:
+    halved = {name: array * np.float32(0.5) for name, array in tensors().items()}
+    both = {f"model.{name}": array for name, array in tensors().items()}
+    both |= {f"model_ema.module.{name}": array for name, array in halved.items()}
+    source = saved(tmp_path / "both", both)
+    raw, ema = create(source), create(source, ignore_tensors="model.*")
+    assert "a second copy below model_ema.module; to load it instead, ignore model.*" in raw.card.notes[-1]
+    assert "left out by 'model.*'" in ema.card.notes[-1]
+    for model, arrays in ((raw, tensors()), (ema, halved)):
+        expected = create(saved(tmp_path / "one", arrays))
+        assert all(np.array_equal(a, b) for (_, a), (_, b) in zip(values(expected), values(model), strict=True))
+    # An incomplete copy is no copy: it may be a part of another net.
+    del both[next(name for name in both if name.startswith("model_ema.module.") and name.endswith("running_mean"))]
+    renamed = {name.replace("model_ema.module", "other"): array for name, array in both.items()}
+    with pytest.raises(WeightsError, match="other.* has no place"):
+        create(saved(tmp_path / "part", renamed))
+
+
+def test_tensors_are_waived_by_patterns(tmp_path: Path) -> None:
+    odd = {"aux.weight": np.full((3, 3), np.nan, np.float32), "aux.bias": np.ones(3, np.float32), "grid": np.ones(2)}
+    source = saved(tmp_path, tensors() | odd)
+    model = create(source, ignore_tensors=["aux.*", "grid"])
+    assert "2 ignored (left out by 'aux.*')" in model.card.notes[-1]
+    assert all(np.array_equal(slot.read(tensors()[slot.name]), array) for slot, array in values(model.backbone))
+    with pytest.raises(WeightsError, match=r"'aux' matches no tensor of the file, which holds "):
+        create(source, ignore_tensors=["aux"])
+    with pytest.raises(WeightsError, match="is missing"):
+        create(source, ignore_tensors=["aux.*", "grid", body_name(tensors())])
+    with pytest.raises(zoo.errors.ConfigError, match="needs weights, but pretrained=False"):
+        zoo.create(NAME, "classifier", pretrained=False, num_classes=2, ignore_tensors="aux.*")
 
 
 def test_the_wrapper_is_what_most_names_share() -> None:

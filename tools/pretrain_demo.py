@@ -17,10 +17,10 @@ import numpy as np
 
 import zoo
 from zoo.demo.draw import PRETRAIN, SIDE, draw_folder
+from zoo.disk import sha256
 from zoo.models.model import Model
 from zoo.models.store import arrays_of
 from zoo.training import Augment
-from zoo.weights.disk import sha256
 from zoo.weights.file import write
 from zoo.weights.mapping import slots
 

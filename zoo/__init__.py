@@ -19,6 +19,7 @@ if find_spec("zoo.plugins") is None:
 __version__ = "0.1.0"
 
 _HOME = {
+    "check": "zoo.data.inspect",
     "create": "zoo.models.create",
     "load": "zoo.models.store",
     "Model": "zoo.models.model",
@@ -28,6 +29,7 @@ _HOME = {
     "train": "zoo.training",
     "evaluate": "zoo.training",
     "export": "zoo.models.export",
+    "convert_dataset": "zoo.data.convert",
     "hookimpl": "zoo.registry.hookspecs",
     "BackboneSpec": "zoo.registry.spec",
     "WeightSpec": "zoo.registry.spec",
@@ -39,6 +41,8 @@ _HOME = {
 __all__ = list(_HOME)
 
 if TYPE_CHECKING:
+    from zoo.data.convert import convert_dataset as convert_dataset
+    from zoo.data.inspect import check as check
     from zoo.errors import ZooError as ZooError
     from zoo.models.create import create as create
     from zoo.models.export import export as export

@@ -7,10 +7,21 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
+
+from zoo.text import printable
 
 
 class ZooError(Exception):
-    """Base of every error that zoo raises on purpose."""
+    """Base of every error that zoo raises on purpose.
+
+    Each argument is a line of its text, made `printable`: a name in it cannot forge another line.
+    """
+
+    def __str__(self) -> str:
+        if len(self.args) > 1 and all(isinstance(line, str) for line in self.args):
+            return "\n".join(map(printable, self.args))
+        return printable(super().__str__())
 
 
 class UnknownNameError(ZooError, LookupError):
@@ -23,6 +34,26 @@ class ConfigError(ZooError, ValueError):
 
 class DataError(ZooError, ValueError):
     """A dataset that cannot be read, or that does not fit the task."""
+
+
+class UnreadableError(DataError):
+    """A file that cannot be read, or an image that is damaged.
+
+    Attributes:
+        path: the file, or a name for data that is no file.
+        problem: what is wrong, without the name of the file.
+    """
+
+    def __init__(self, path: str, problem: str = "") -> None:
+        super().__init__(f"{path} {problem}".rstrip())
+        self.path, self.problem = path, problem
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.path, self.problem)  # for errors that cross processes
+
+
+class LateError(UnreadableError):
+    """A file that could not be read in time."""
 
 
 class WeightsError(ZooError, ValueError):

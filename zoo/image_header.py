@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import warnings
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from zoo.errors import DataError
+from zoo.errors import UnreadableError
+from zoo.reading import in_time, whole
 
+LARGE = 64 << 20
+"""Bytes from which the header of a file is read before the rest."""
 MAX_PIXELS = 178_956_970
+"""Above this, Pillow refuses an image. From half as many on it prints a warning for each, which is turned off."""
 _ORIENTATION_TAG = 0x0112
+
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 def image_size(path: str | Path) -> tuple[tuple[int, int], int]:
@@ -20,8 +28,39 @@ def image_size(path: str | Path) -> tuple[tuple[int, int], int]:
     stores the image transposed.
 
     Raises:
-        DataError: the file is no image, is damaged, or has too many pixels, as far as the header tells.
+        UnreadableError: the file is no image, no regular file, is damaged, or has too many pixels, as far as the
+            header tells.
     """
+    return in_time(_image_size, path)
+
+
+def image_bytes(path: str | Path) -> bytes:
+    """Return the content of an image file. A large file is read only if its header is that of an image.
+
+    Raises:
+        UnreadableError: as for `image_size` and `zoo.reading.read_file`.
+    """
+    return in_time(_image_bytes, path)
+
+
+def size_if_readable(path: str | Path) -> tuple[int, int]:
+    """Return the (height, width) of an image, (1, 1) if it cannot be read.
+
+    For readers of data: one damaged file must not hide what else is wrong. `zoo.data.damage` names all such files.
+    """
+    try:
+        return image_size(path)[0]
+    except UnreadableError:
+        return 1, 1
+
+
+def _image_bytes(path: str) -> bytes:
+    if os.path.getsize(path) > LARGE:
+        _image_size(path)
+    return whole(path)
+
+
+def _image_size(path: str) -> tuple[tuple[int, int], int]:
     try:
         with Image.open(path) as image:
             check_size(*image.size, MAX_PIXELS)
@@ -29,15 +68,15 @@ def image_size(path: str | Path) -> tuple[tuple[int, int], int]:
             orientation, turned = orientation_of(image), image.format == "TIFF"
             width, height = image.size
     except BadImage as error:
-        raise DataError(f"{path} {error}") from None
+        raise UnreadableError(path, str(error)) from None
     except Image.UnidentifiedImageError:
-        raise DataError(
-            f"{path} is empty, or not an image of a known format; download it again or remove it."
+        raise UnreadableError(
+            path, "is empty, or not an image of a known format; download it again or remove it."
         ) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise DataError(f"{path} is too large: {error}") from error
+        raise UnreadableError(path, f"is too large: {error}") from error
     except Exception as error:  # damaged files make Pillow's parsers raise nearly anything
-        raise DataError(f"{path} cannot be read as an image: {type(error).__name__}: {error}.") from error
+        raise UnreadableError(path, f"cannot be read as an image: {type(error).__name__}: {error}.") from error
     size = (width, height) if orientation >= 5 and not turned else (height, width)
     return size, orientation
 
@@ -49,7 +88,9 @@ class BadImage(Exception):
 def check_size(width: int, height: int, max_pixels: int) -> None:
     """Raise `BadImage` if an image has more than `max_pixels` pixels."""
     if width * height > max_pixels:
-        raise BadImage(f"has {width}x{height} pixels; at most {max_pixels:,} are accepted (max_pixels).")
+        raise BadImage(
+            f"has {width}x{height} pixels; at most {max_pixels:,} are accepted (max_pixels). Resize it or cut it up."
+        )
 
 
 def orientation_of(image: Image.Image) -> int:

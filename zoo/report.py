@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from zoo import settings
 from zoo.data.decode import decode
 from zoo.errors import ConfigError
 
@@ -284,7 +285,7 @@ def figure(
 
 def write(page: Figure, path: str | Path) -> Path:
     """Write a figure as PNG and return the file. Equal figures give equal bytes. Missing folders are created."""
-    path = Path(path)
+    path = settings.expanded(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     page.savefig(path, format="png", metadata={"Software": None}, pil_kwargs={"compress_level": 3})
     return path

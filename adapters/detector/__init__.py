@@ -104,7 +104,7 @@ class Detector(Adapter):
     ] = 0.5
     max_boxes: Annotated[int, Meta("Most true boxes of an image; set by the data.", ge=1, hidden=True)] = 8
     category_ids: Annotated[
-        tuple[int | None, ...], Meta("COCO's numbers of the classes; set by the data.", hidden=True)
+        tuple[int | str | None, ...], Meta("COCO's numbers of the classes; set by the data.", hidden=True)
     ] = ()
 
     targets_from = ("boxes",)

@@ -159,7 +159,7 @@ class Segmenter(Adapter):
         tuple[int, int], Meta("Height and width of the largest mask; set by the data.", ge=1, hidden=True)
     ] = (1, 1)
     category_ids: Annotated[
-        tuple[int | None, ...], Meta("COCO's category IDs of the classes; set by the data.", hidden=True)
+        tuple[int | str | None, ...], Meta("COCO's category IDs of the classes; set by the data.", hidden=True)
     ] = ()
 
     targets_from = ("masks",)

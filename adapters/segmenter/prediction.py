@@ -288,7 +288,8 @@ def slide(
     Raises:
         ConfigError: if the maps of windows of this size cannot be joined.
     """
-    pixels = decode(image) if isinstance(image, Path) else image
+    background = model.card.preprocess.background
+    pixels = decode(image, background=background) if isinstance(image, Path) else image
     original = (pixels.shape[0], pixels.shape[1])
     resized = _resized(pixels, scale, model.card.preprocess.interpolation)
     check_channels(model.card, place(resized[:1, :1], model.card.preprocess, (1, 1)), image)

@@ -230,8 +230,8 @@ class Style(Adapter):
         file = files[number % len(files)]
         size = self.style_size or min(preprocess.size)
         if self.row.one_style:
-            return {"style": style_pixels(file, size)}
-        return {"style": style_crop(file, size, number)}
+            return {"style": style_pixels(file, size, preprocess.background)}
+        return {"style": style_crop(file, size, number, preprocess.background)}
 
     def loss_terms(self, forward: ForwardPass, batch: Mapping[str, Any]) -> dict[str, Array]:
         return self._terms()(self, forward, batch)
@@ -269,7 +269,7 @@ class Style(Adapter):
             picture = Image.fromarray(pixels)
             if len(icc):
                 picture.info["icc_profile"] = icc.tobytes()
-            red, green, blue = (pixels.mean((0, 1)) / 255).tolist()
+            red, green, blue = (pixels[..., :3].mean((0, 1)) / 255).tolist()
             painted.append(Painted(file, (red, green, blue), picture))
         return painted
 
@@ -280,11 +280,14 @@ class Style(Adapter):
     def preview(self, model: Model, dataset: Dataset, path: Path) -> Path | None:
         """A few photos above what the model makes of them, beside the style; all in one size, so one program."""
         whole = replace(model.card.preprocess, channels="RGB")
-        photos = [prepare(decode(sample.image), whole) for sample, _ in zip(dataset, range(PREVIEWS), strict=False)]
+        files = [sample.image for sample, _ in zip(dataset, range(PREVIEWS), strict=False)]
+        photos = [prepare(decode(file, background=whole.background), whole) for file in files]
         styles = style_files(self.style)[:STYLES] if self.style else []
         rows: list[list[Any]] = [[*photos]]
         for style in styles:
-            how: dict[str, Any] = {} if self.row.one_style else {"style": prepare(decode(style), whole)}
+            how: dict[str, Any] = (
+                {} if self.row.one_style else {"style": prepare(decode(style, background=whole.background), whole)}
+            )
             rows.append([*(stylize(model, photo, untrained=True, **how) for photo in photos), style])
         return contact_sheet(rows, path)
 

@@ -14,7 +14,9 @@ import numpy as np
 from jax import Array
 from PIL import Image
 
+from zoo import settings
 from zoo.data import decode, list_images
+from zoo.data.decode import WHITE, Background, composed
 from zoo.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -38,12 +40,14 @@ class Picture:
         name: its name in messages.
         icc: its colour profile, or empty.
         exif: its EXIF data with upright orientation, or empty.
+        opacity: of each pixel, float32 (height, width) in [0, 1]; None if all are opaque.
     """
 
     pixels: np.ndarray = field(repr=False)
     name: str = "picture"
     icc: bytes = field(default=b"", repr=False)
     exif: bytes = field(default=b"", repr=False)
+    opacity: np.ndarray | None = field(default=None, repr=False)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -54,21 +58,31 @@ class Picture:
         """Return the pixels as uint8, 0 to 255."""
         return np.rint(np.clip(self.pixels, 0, 1) * 255).astype(np.uint8)
 
+    def with_opacity(self) -> np.ndarray:
+        """Return the pixels as uint8 (height, width, 3), or with the opacity as a fourth channel if there is any."""
+        if self.opacity is None:
+            return self.uint8()
+        opacity = np.rint(np.clip(self.opacity, 0, 1) * 255).astype(np.uint8)
+        return np.concatenate([self.uint8(), opacity[..., None]], axis=-1)
+
     def save(self, path: str | Path) -> Path:
         """Write the image in the format of the path's suffix, with its colour profile and EXIF data.
+
+        Formats without transparency (JPEG, BMP) get the pixels as they were painted on the background.
 
         Raises:
             ConfigError: for an unknown suffix.
             DataError: if the file cannot be written.
         """
-        path = Path(path)
+        path = settings.expanded(path)
         check_suffix(path)
         marks: dict[str, Any] = {k: v for k, v in (("icc_profile", self.icc), ("exif", self.exif)) if v}
         if path.suffix.lower() in (".jpg", ".jpeg", ".webp"):
             marks["quality"] = 95
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(self.uint8()).save(path, **marks)
+            opaque = path.suffix.lower() in (".jpg", ".jpeg", ".bmp")
+            Image.fromarray(self.uint8() if opaque else self.with_opacity()).save(path, **marks)
         except OSError as error:
             raise DataError(f"{path} cannot be written: {error.strerror or error}.") from error
         return path
@@ -81,8 +95,10 @@ def check_suffix(path: Path) -> None:
         raise ConfigError(f"{path} has the suffix {path.suffix!r}; images can be written as {', '.join(written)}.")
 
 
-def open_picture(source: str | Path | np.ndarray | Picture) -> Picture:
-    """Return an image from a file or a uint8 array (height, width, 3). A `Picture` is returned as it is.
+def open_picture(source: str | Path | np.ndarray | Picture, background: Background = WHITE) -> Picture:
+    """Return an image from a file or a uint8 array (height, width, 3 or 4). A `Picture` is returned as it is.
+
+    A transparent image is composed on the background, and its opacity is kept beside the pixels.
 
     Raises:
         DataError: for a file that is missing or no image.
@@ -91,14 +107,24 @@ def open_picture(source: str | Path | np.ndarray | Picture) -> Picture:
     if isinstance(source, Picture):
         return source
     if isinstance(source, np.ndarray):
-        if source.dtype != np.uint8 or source.ndim != 3 or source.shape[-1] != 3:
+        if source.dtype != np.uint8 or source.ndim != 3 or source.shape[-1] not in (3, 4):
             raise ConfigError(
-                f"an image must be a uint8 array (height, width, 3); this one is {source.dtype} {source.shape}."
+                f"an image must be a uint8 array (height, width, 3 or 4); this one is {source.dtype} {source.shape}."
             )
-        return Picture(source.astype(np.float32) / 255)
-    pixels = decode(Path(source).expanduser())
-    icc, exif = _marks(Path(source).expanduser())
-    return Picture(pixels.astype(np.float32) / 255, Path(source).name, icc, exif)
+        return _composed(source, Picture(source), background)
+    icc, exif = _marks(settings.expanded(source))
+    pixels = decode(settings.expanded(source), "RGBA")
+    return _composed(pixels, Picture(pixels, Path(source).name, icc, exif), background)
+
+
+def _composed(pixels: np.ndarray, picture: Picture, background: Background) -> Picture:
+    """Return a picture with uint8 pixels (height, width, 3 or 4), composed on the background."""
+    opacity = None
+    if pixels.shape[-1] == 4:
+        if pixels[..., 3].min() < 255:
+            opacity = pixels[..., 3].astype(np.float32) / 255
+        pixels = composed(pixels, background)
+    return replace(picture, pixels=pixels.astype(np.float32) / 255, opacity=opacity)
 
 
 def _marks(path: Path) -> tuple[bytes, bytes]:
@@ -160,7 +186,7 @@ def read_mask(source: str | Path | np.ndarray, size: tuple[int, int]) -> np.ndar
             )
         pixels, name = source, "the mask"
     else:
-        pixels, name = decode(Path(source).expanduser(), "L")[..., 0], str(source)
+        pixels, name = decode(settings.expanded(source), "L")[..., 0], str(source)
     aspect, expected = pixels.shape[0] / pixels.shape[1], size[0] / size[1]
     if abs(aspect / expected - 1) > _ASPECT:
         raise ConfigError(
@@ -183,9 +209,9 @@ def _style_files(style: str) -> list[Path]:
 
 
 @lru_cache(maxsize=64)
-def style_pixels(file: Path, size: int) -> UInt8[np.ndarray, "h w 3"]:
+def style_pixels(file: Path, size: int, background: Background = WHITE) -> UInt8[np.ndarray, "h w 3"]:
     """Return a style image for training, read-only, with a shorter side of `size`."""
-    picture = open_picture(file)
+    picture = open_picture(file, background)
     height, width = picture.size
     scale = size / min(height, width)
     pixels = fitted(picture.pixels, (max(round(height * scale), size), max(round(width * scale), size)))
@@ -194,7 +220,7 @@ def style_pixels(file: Path, size: int) -> UInt8[np.ndarray, "h w 3"]:
     return shared
 
 
-def style_crop(file: Path, size: int, number: int) -> UInt8[np.ndarray, "size size 3"]:
+def style_crop(file: Path, size: int, number: int, background: Background = WHITE) -> UInt8[np.ndarray, "size size 3"]:
     """Return a random square crop of a style image.
 
     A few style images then give as many textures as there are training images.
@@ -203,9 +229,10 @@ def style_crop(file: Path, size: int, number: int) -> UInt8[np.ndarray, "size si
         file: the style image.
         size: side of the result in pixels.
         number: seed of the scale, position and mirroring.
+        background: what a transparent style image is composed on.
     """
     rng = np.random.default_rng(number)
-    pixels = style_pixels(file, round(size * ZOOM))
+    pixels = style_pixels(file, round(size * ZOOM), background)
     side = round(size * rng.uniform(1, ZOOM))
     top, left = (int(rng.integers(length - side + 1)) for length in pixels.shape[:2])
     cut = pixels[top : top + side, left : left + side, :]

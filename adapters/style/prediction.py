@@ -34,12 +34,12 @@ class Stylizer:
     def __call__(
         self, model: Model, images: Sequence[Path | np.ndarray], batch_size: int
     ) -> Iterator[dict[str, np.ndarray]]:
-        """Yield for each image its painted `picture`, uint8 (h, w, 3), and the bytes of its colour profile, `icc`."""
+        """Yield for each image its painted `picture`, uint8 (h, w, 3 or 4), and its colour profile as bytes, `icc`."""
         del batch_size  # images keep their own sizes, so each is painted by itself
         style = self._style()
         for image in images:
             painted = stylize(model, image, style)
-            yield {"picture": painted.uint8(), "icc": np.frombuffer(painted.icc, np.uint8)}
+            yield {"picture": painted.with_opacity(), "icc": np.frombuffer(painted.icc, np.uint8)}
 
     def _style(self) -> tuple[Path, ...]:
         """The picture to paint in. Raises `ConfigError` if there is none."""

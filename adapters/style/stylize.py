@@ -11,7 +11,7 @@ import numpy as np
 
 from zoo.adapters.style import colour, tiles
 from zoo.adapters.style.method import CHUNK, METHODS, Painting, Preview
-from zoo.adapters.style.pictures import Picture, open_picture, read_mask, resized
+from zoo.adapters.style.pictures import Picture, fitted, open_picture, read_mask, resized
 from zoo.errors import ConfigError
 from zoo.numbers import Accepted, check_number
 
@@ -67,8 +67,9 @@ def stylize(
     styles = [style] if isinstance(style, str | Path | np.ndarray | Picture) else list(style)
     _check(model, styles, strength, mix, masks, colours, tile, every, untrained)
     shares = _mix(mix, max(len(styles), 1))
-    looks = [open_picture(one) for one in styles]
-    picture = open_picture(content)
+    background = model.card.preprocess.background
+    looks = [open_picture(one, background) for one in styles]
+    picture = open_picture(content, background)
     for name, side in (("size", size), ("style_size", style_size)):
         check_number(name, side, Accepted(least=0, whole=True))
     row = METHODS[options.method]
@@ -85,7 +86,8 @@ def stylize(
     painted = np.clip(row.paint(options, model, painting), 0, 1)
     if colours == "luminance":
         painted = colour.luminance_of(painted, pixels)
-    return replace(picture, pixels=painted.astype(np.float32))
+    opacity = None if picture.opacity is None else fitted(picture.opacity, (painted.shape[0], painted.shape[1]))
+    return replace(picture, pixels=painted.astype(np.float32), opacity=opacity)
 
 
 def _options(model: Model) -> Any:

@@ -1,9 +1,10 @@
 """The feature cache: the features that a frozen backbone gives the head, computed once per image and stored on disk.
 
 A cache is a folder named by a hash of everything that its values depend on: the backbone's parameters, the stages read
-by the head, preprocessing, dtype and the dataset. Rows are written in blocks. The checksum of each finished block goes
-into `progress.json`, so an interrupted computation continues where it stopped. Opening a cache verifies every block; it
-is recomputed from the first damaged block on. Arrays are memory-mapped, so the features need not fit in memory.
+by the head, preprocessing, dtype, and the content of the images in their order. A copy of the dataset shares it. Rows
+are written in blocks. The checksum of each finished block goes into `progress.json`, so an interrupted computation
+continues where it stopped. Opening a cache verifies every block; it is recomputed from the first damaged block on.
+Arrays are memory-mapped, so the features need not fit in memory.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from flax import nnx
 from zoo import settings
 from zoo.data import Dataset, Loader
 from zoo.data.augment import Augment, augment_each
+from zoo.data.content import images
 from zoo.errors import RunError
 from zoo.models.backbone import feature_shapes
 from zoo.models.model import FEATURES, Model
@@ -36,7 +38,7 @@ from zoo.models.store import arrays_of
 
 BLOCK = 64
 """Rows in a block."""
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -103,8 +105,7 @@ def cache_key(model: Model, dataset: Dataset, view: View = PLAIN) -> str:
         "dtype": card.dtype,
         "taps": list(model.adapter.taps(model.spec)),
         "reduction": _reduction(model),
-        "data": dataset.fingerprint(),
-        "root": str(dataset.root.resolve()),
+        "images": images(dataset),
         **view.facts(),
     }
     digest.update(json.dumps(facts, sort_keys=True).encode())

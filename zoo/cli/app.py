@@ -11,7 +11,7 @@ import typer
 import zoo
 from zoo.cli.commands import Commands
 
-COMMANDS = ("listing", "training", "inference", "demo", "plugins", "doctor")
+COMMANDS = ("listing", "check", "training", "inference", "convert", "demo", "plugins", "doctor")
 """Modules of this package, in the order of the help text. Each has `register(app)`."""
 
 # Without rich, whose help pages take as long as the rest of `zoo --help`.

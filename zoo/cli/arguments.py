@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -39,6 +38,22 @@ Set = Annotated[
 Format = Annotated[
     str, typer.Option("--format", help="Dataset format, see `zoo list formats`. Default: detected from the files.")
 ]
+Background = Annotated[
+    str,
+    typer.Option(
+        "--background",
+        help="What transparent images are composed on: white, black, R,G,B, or drop (ignore the transparency). "
+        "Default: white. It is kept with the model.",
+    ),
+]
+IgnoreTensors = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--ignore-tensors",
+        metavar="PATTERN",
+        help="Tensors of the weights to leave out, such as 'criterion.*'; may be repeated.",
+    ),
+]
 AcceptLicense = Annotated[
     bool, typer.Option("--accept-license", help="Use weights even if their licence forbids commercial use.")
 ]
@@ -46,6 +61,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Dtype = Annotated[str, typer.Option("--dtype", help="Computation type: float32 or bfloat16.")]
 Annotations = Annotated[
     str, typer.Option("--annotations", help="Treatment of faulty boxes and masks: fix, drop (leave out) or error.")
+]
+OnCorrupt = Annotated[
+    str, typer.Option("--on-corrupt", help="Treatment of images and masks that cannot be read: error or skip.")
 ]
 Size = Annotated[
     int | None, typer.Option("--image-size", help="Image side in pixels. Default: the size the weights were made for.")
@@ -56,6 +74,8 @@ _FLAGS = {
     "dtype": "--dtype",
     "weights": "--weights",
     "seed": "--seed",
+    "ignore_tensors": "--ignore-tensors",
+    "background": "--background",
     "accept_license": "--accept-license",
     "pretrained": "--scratch",
 }
@@ -70,9 +90,12 @@ def options(items: list[str] | None) -> dict[str, Any]:
         if not equals or not key:
             raise ConfigError(f"--set {item!r} is not KEY=VALUE, e.g. --set dropout=0.2.")
         try:
-            values[key] = json.loads(value)
+            parsed = json.loads(value)
         except ValueError:
-            values[key] = value
+            parsed = value
+        if key in values and values[key] != parsed:
+            raise ConfigError(f"{key} is given twice, as {values[key]!r} and as {parsed!r}. Give it once.")
+        values[key] = parsed
     return values
 
 
@@ -84,6 +107,11 @@ def model_options(items: list[str] | None, **decided: Any) -> dict[str, Any]:
         advice = f"use {_FLAGS[name]}" if name in _FLAGS else "the data decide it"
         raise ConfigError(f"--set {name} is not possible: {advice}.")
     return {**decided, **chosen}
+
+
+def background_option(background: str) -> dict[str, str]:
+    """Return the argument of `zoo.create` for `--background`; none if it was not given."""
+    return {"preprocess.background": background} if background else {}
 
 
 def run_and_images(run: str, images: list[str] | None, backbone: str) -> tuple[list[str], list[str]]:
@@ -104,7 +132,7 @@ def check_run(run: str) -> None:
     """Raise if a run is a path that does not exist, or an image, before anything else is read."""
     from zoo.data.files import is_image
 
-    path = Path(run).expanduser()
+    path = settings.expanded(run)
     if "://" not in run and not path.exists():
         raise FetchError(f"there is no run {run!r}. Give a run directory, a saved model or hf://org/repo[@revision].")
     if is_image(path.name) and path.is_file():
@@ -120,13 +148,16 @@ def model_of(
     dtype: str,
     image_size: int | None,
     accept_license: bool,
+    ignore_tensors: list[str] | None = None,
+    background: str = "",
 ) -> Model:
     """Load the model of a run or, with a backbone, create one. Its notes are printed."""
     import zoo
 
-    settings.keep_compiled_programs()
+    settings.start_jax()
     if not backbone:
         of_the_run = {"weights": weights, "task": task, "image size": image_size, "dtype": dtype != "float32" and dtype}
+        of_the_run |= {"ignore tensors": bool(ignore_tensors), "background": background}
         if given := next((name for name, value in of_the_run.items() if value), None):
             flag = f"--{given.replace(' ', '-')}"
             raise ConfigError(f"{flag} needs --backbone; a run already has its {given}.")
@@ -136,7 +167,13 @@ def model_of(
             output.note(note)
         return model.adjusted(**options(set_)) if set_ else model
     chosen = model_options(
-        set_, weights=weights or None, image_size=image_size, dtype=dtype, accept_license=accept_license
+        set_,
+        weights=weights or None,
+        image_size=image_size,
+        dtype=dtype,
+        accept_license=accept_license,
+        ignore_tensors=ignore_tensors or (),
+        **background_option(background),
     )
     model = zoo.create(backbone, task, **chosen)
     for note in model.card.notes:

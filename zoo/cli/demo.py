@@ -46,7 +46,7 @@ def demo(
         rows.append((name, m["train_images"], m["epochs"], test["images"], *numbers))
     output.print_table(headers, rows, right=headers[1:])
     drawing = next((out / "drawings" / "test").rglob("*.png"))
-    print(
-        f"\npicture: {comparison.picture} ({comparison.seconds:.0f} s in all)\nnext: use the trained model on a drawing"
-    )
-    print(f"  zoo predict {comparison.runs['pretrained'].folder} {drawing}")
+    print()
+    output.line(f"picture: {comparison.picture} ({comparison.seconds:.0f} s in all)")
+    output.line("next: use the trained model on a drawing")
+    output.line(f"  zoo predict {comparison.runs['pretrained'].folder} {drawing}")

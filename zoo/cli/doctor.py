@@ -31,12 +31,12 @@ def doctor(
         sections.append(section)
         if as_json:
             continue
-        print(section.title)
+        output.line(section.title)
         width = max(map(len, section.facts), default=0)
         for key, value in section.facts.items():
-            print(f"  {key:<{width}}  {', '.join(map(str, value)) if isinstance(value, list) else value}")
+            output.line(f"  {key:<{width}}  {', '.join(map(str, value)) if isinstance(value, list) else value}")
         for problem in section.problems:
-            print(f"  PROBLEM: {problem}")
+            output.line(f"  PROBLEM: {problem}")
     problems = sum(len(section.problems) for section in sections)
     if as_json:
         output.print_json({"ok": not problems, "sections": [asdict(section) for section in sections]})

@@ -210,10 +210,11 @@ def _option(said: Any) -> dict[str, Any]:
     from zoo.registry import registry
 
     if not isinstance(said, Mapping):
-        return {"description": "", "accepted": str(said), "default": None}
+        return {"description": "", "accepted": str(said), "default": None, "adjustable": False}
     names = registry().part_names(said["point"]) if "point" in said else []
     accepted = " ".join(filter(None, (said.get("accepted", ""), " | ".join(names))))
-    return {"description": said.get("description", ""), "accepted": accepted, "default": said.get("default")}
+    described = {"description": said.get("description", ""), "accepted": accepted, "default": said.get("default")}
+    return {**described, "adjustable": said.get("adjustable", False)}
 
 
 def _origin(row: Row) -> dict[str, str]:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
+from zoo import settings
 from zoo.cli import output
+from zoo.cli.adjusting import AdjustingCommand
 from zoo.cli.arguments import (
     AcceptLicense,
     Annotations,
     Backbone,
+    Background,
     Dtype,
     Format,
+    IgnoreTensors,
     Json,
+    OnCorrupt,
     Set,
     Size,
     Task,
@@ -28,11 +32,9 @@ from zoo.cli.arguments import (
     task_for,
     task_of,
 )
+from zoo.cli.results import SOME_FAILED, Results, write_json
 from zoo.errors import ConfigError, counted
 from zoo.numbers import BATCH_SIZE, check_number
-
-if TYPE_CHECKING:
-    from zoo.models.model import Model
 
 
 def evaluate(
@@ -50,6 +52,7 @@ def evaluate(
     format: Format = "",
     batch_size: Annotated[int, typer.Option("--batch-size", help="Images per batch.")] = 32,
     annotations: Annotations = "fix",
+    on_corrupt: OnCorrupt = "error",
     dtype: Dtype = "float32",
     image_size: Size = None,
     out: Annotated[
@@ -59,6 +62,8 @@ def evaluate(
         ),
     ] = None,
     accept_license: AcceptLicense = False,
+    ignore_tensors: IgnoreTensors = None,
+    background: Background = "",
     as_json: Json = False,
 ) -> None:
     """Print the metrics of a model on DATA.
@@ -73,7 +78,7 @@ def evaluate(
         raise ConfigError("give RUN and DATA, or --backbone NAME [--weights SOURCE] and DATA.")
     from zoo.training.data import evaluation_split
 
-    common = (set_, dtype, image_size, accept_license)
+    common = (set_, dtype, image_size, accept_license, ignore_tensors, background)
     before = saved_model(weights) if backbone else None
     model = None if backbone else model_of(places[0], backbone, weights, task, *common)
     kinds = model.adapter.targets_from if model else kinds_of(task)
@@ -86,17 +91,18 @@ def evaluate(
         dataset,
         batch_size=batch_size,
         annotations=annotations,  # type: ignore[arg-type]
+        on_corrupt=on_corrupt,  # type: ignore[arg-type]
         predictions=out is not None,
     )
     if out is not None:
-        for file in _write_json(model.adapter.results(evaluation.predictions, evaluation.dataset), out):
+        for file in write_json(model.adapter.results(evaluation.predictions, evaluation.dataset), out):
             output.note(f"written: {file}")
     for note in evaluation.notes:
         output.note(note)
     if as_json:
         output.print_json(evaluation.metrics)
         return
-    output.print_metrics(evaluation.metrics, f"{counted(len(dataset), 'image')} of {dataset.name}")
+    output.print_metrics(evaluation.metrics, f"{counted(len(evaluation.dataset), 'image')} of {dataset.name}")
 
 
 def predict(
@@ -119,86 +125,48 @@ def predict(
         ),
     ] = None,
     accept_license: AcceptLicense = False,
+    ignore_tensors: IgnoreTensors = None,
+    background: Background = "",
     as_json: Json = False,
 ) -> None:
     """Predict labels, boxes or masks for images.
 
+    An image that cannot be predicted does not stop the others: it is named, and the exit code is 3.
+
     Usage: `zoo predict RUN IMAGE [IMAGE ...]`, or `zoo predict IMAGE --backbone NAME --weights SOURCE`.
     """
     from zoo.data import list_images
+    from zoo.data.image_names import as_images
     from zoo.data.left_out import left_out
 
     check_number("batch_size", batch_size, BATCH_SIZE)
     places, given = run_and_images(run, images, backbone)
-    files = list_images(given)
-    for folder in [path for path in (Path(place).expanduser() for place in given) if path.is_dir()]:
+    files = list_images(given, strict=False)
+    for folder in [path for path in (settings.expanded(place) for place in given) if path.is_dir()]:
         if remark := left_out(folder, files):
             output.note(remark)
-    pictures = output.picture_files(files, out) if out else []
+    pictures = output.picture_files(files, out, given) if out else []
     task = task or (task_of(backbone, weights) if backbone else "")
-    model = model_of(places[0], backbone, weights, task, set_, dtype, image_size, accept_license)
-    rasters = {name: output.picture_files(files, out / name) for name in model.adapter.rasters} if out else {}
-    predictions = model.predict(files, batch_size=batch_size)
-
+    model = model_of(
+        places[0], backbone, weights, task, set_, dtype, image_size, accept_license, ignore_tensors, background
+    )
+    rasters = {name: output.picture_files(files, out / name, given) for name in model.adapter.rasters} if out else {}
+    results = Results(model, files, out, pictures, rasters)
+    for row in model.predict_each(files, batch_size=batch_size):
+        results.add(row)
+    if len(results.errors) == len(files):
+        raise results.failure()
     if out is not None:
-        for file in _write_results(model, predictions, files, pictures, rasters, out):
+        for file in results.write(as_images(files, given)):
             output.note(f"written: {file}")
     if as_json:
-        from zoo.models.task.output import plain
-
-        rows = [plain(one) for one in predictions]
-        for i, row in enumerate(rows if rasters else ()):
-            row["written"] = {name: str(targets[i]) for name, targets in rasters.items()}
-        output.print_json(rows)
-        return
-    table = model.adapter.table(predictions)
-    output.print_table(table.columns, table.rows, right=table.right)
-
-
-def _write_json(results: Mapping[str, Any], out: Path) -> list[Path]:
-    """Write each value as NAME.json and return the files."""
-    from zoo.errors import RunError
-    from zoo.weights.disk import write_whole
-
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        for name, values in results.items():
-            write_whole(out / f"{name}.json", [output.json_text(values).encode()])
-    except OSError as error:
-        raise RunError(f"{out} cannot be written: {error.strerror or error}.") from error
-    return [out / f"{name}.json" for name in results]
-
-
-def _write_results(
-    model: Model,
-    predictions: Sequence[Any],
-    files: Sequence[Path],
-    pictures: Sequence[Path],
-    rasters: Mapping[str, Sequence[Path]],
-    out: Path,
-) -> list[Path]:
-    """Write predictions. Returns the JSON files, and one glob for each folder of pictures and rasters."""
-    from PIL import Image
-
-    from zoo.data import decode
-    from zoo.errors import RunError
-
-    written, drawn = _write_json(model.adapter.results(predictions), out), False
-    try:
-        for name, targets in rasters.items():
-            (out / name).mkdir(exist_ok=True)
-            for prediction, target in zip(predictions, targets, strict=True):
-                model.adapter.rasters[name](prediction).save(target)
-        for file, prediction, target in zip(files, predictions, pictures, strict=True):
-            picture = model.adapter.picture(decode(file), prediction)
-            if picture is None:
-                break
-            Image.fromarray(picture).save(target, compress_level=3)
-            drawn = True
-    except OSError as error:
-        raise RunError(f"{out} cannot be written: {error.strerror or error}.") from error
-    folders = [*([out] if drawn else []), *(out / name for name in rasters)]
-    return [*written, *(folder / "*.png" for folder in folders)]
+        output.print_json(results.plain())
+    else:
+        table = model.adapter.table(results.predictions)
+        output.print_table(table.columns, table.rows, right=table.right)
+    if results.errors:
+        output.note(f"{len(results.errors)} of {counted(len(files), 'image')} could not be predicted.")
+        raise typer.Exit(SOME_FAILED)
 
 
 def export(
@@ -218,10 +186,11 @@ def export(
 
     check_run(run)
     target = out or Path(run) / f"export-{format.replace('/', '-')}"
-    print(write(load(run), target, format=format))
+    output.line(write(load(run), target, format=format))
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the app."""
-    for command in (evaluate, predict, export):
-        app.command(command.__name__)(command)
+    for command in (evaluate, predict):
+        app.command(command.__name__, cls=AdjustingCommand)(command)
+    app.command()(export)

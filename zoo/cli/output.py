@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from zoo.errors import ConfigError
+from zoo.text import json_text as strict_json
+from zoo.text import printable
 
 _LONGEST = 500
 """Largest number of rows for a rich table; the layout of more takes seconds."""
@@ -19,9 +19,8 @@ _LONGEST = 500
 def json_text(value: Any) -> str:
     """Return strict JSON; a list has one entry a line. NaN and infinities raise `ValueError`."""
     if isinstance(value, list) and value:
-        lines = (json.dumps(one, ensure_ascii=False, allow_nan=False) for one in value)
-        return "[\n" + ",\n".join(lines) + "\n]\n"
-    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        return "[\n" + ",\n".join(map(strict_json, value)) + "\n]\n"
+    return strict_json(value, indent=2) + "\n"
 
 
 def print_json(value: Any) -> None:
@@ -31,14 +30,14 @@ def print_json(value: Any) -> None:
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[Any]], *, right: Sequence[str] = ()) -> None:
     """Print a table on stdout; the columns named in `right` are aligned to the right."""
-    texts = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    texts = [["" if cell is None else printable(cell) for cell in row] for row in rows]
     if sys.stdout.isatty() and len(texts) <= _LONGEST:
         _rich_table(headers, texts, right)
         return
     widths = [max(map(len, column)) for column in zip(headers, *texts, strict=True)]
     ends = [">" if header in right else "<" for header in headers]
-    line = "  ".join(f"{{:{end}{width}}}" for end, width in zip(ends, widths, strict=True))
-    sys.stdout.write("".join(line.format(*row).rstrip() + "\n" for row in [headers, *texts]))
+    form = "  ".join(f"{{:{end}{width}}}" for end, width in zip(ends, widths, strict=True))
+    sys.stdout.write("".join(form.format(*row).rstrip() + "\n" for row in [headers, *texts]))
 
 
 def _rich_table(headers: Sequence[str], rows: list[list[str]], right: Sequence[str]) -> None:
@@ -56,7 +55,7 @@ def _rich_table(headers: Sequence[str], rows: list[list[str]], right: Sequence[s
 
 def print_metrics(metrics: dict[str, Any], title: str) -> None:
     """Print the single metrics, then those of each class if there are at most 20."""
-    print(title)
+    line(title)
     single = {k: v for k, v in metrics.items() if isinstance(v, float) and k != "seconds"}
     print_table(("metric", "value"), [(name, f"{value:.4f}") for name, value in single.items()], right=("value",))
     classes = metrics.get("per_class", {})
@@ -73,15 +72,24 @@ def print_metrics(metrics: dict[str, Any], title: str) -> None:
         print_metrics(metrics["test"], "test split")
 
 
-def picture_files(images: Sequence[Path], folder: Path) -> list[Path]:
-    """Return the file in the folder for the picture of each image. Raises `ConfigError` if two would be the same."""
-    targets = [folder / f"{image.stem}.png" for image in images]
-    if len(set(targets)) != len(targets):
-        name, times = Counter(target.name for target in targets).most_common(1)[0]
-        raise ConfigError(
-            f"{times} images would be written as {folder / name}: predict images of the same name separately."
-        )
-    return kept_images(images, targets)
+def picture_files(images: Sequence[Path], folder: Path, given: Sequence[str]) -> list[Path]:
+    """Return the file in the folder for the picture of each image; images in sub-folders keep their relative paths.
+
+    Args:
+        images: the input images.
+        folder: folder to write.
+        given: what the user named: images, folders and patterns.
+
+    Raises:
+        ConfigError: a picture would overwrite an input image.
+    """
+    from zoo.data.image_names import names_of
+
+    names = names_of(images, given)
+    pictures = [str(Path(name).with_suffix(".png")) for name in names]
+    if len(set(pictures)) < len(set(names)):  # a.jpg and a.png
+        pictures = [f"{name}.png" for name in names]
+    return kept_images(images, [folder / picture for picture in pictures])
 
 
 def kept_images(images: Sequence[Path], targets: list[Path]) -> list[Path]:
@@ -93,9 +101,14 @@ def kept_images(images: Sequence[Path], targets: list[Path]) -> list[Path]:
     return targets
 
 
+def line(text: object = "") -> None:
+    """Print a line on stdout; control characters in it are escaped, and so are line breaks."""
+    print(printable(text))
+
+
 def note(text: str) -> None:
     """Print a remark on stderr, so that stdout has only the result."""
-    print(text, file=sys.stderr)
+    print(printable(text), file=sys.stderr)
 
 
 @contextlib.contextmanager

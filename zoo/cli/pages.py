@@ -14,12 +14,12 @@ Entries = Mapping[str, Sequence[Entry]]
 
 
 def _facts(title: str, facts: Mapping[str, Any]) -> None:
-    print(title)
     """Print a title and a line for each fact that is not empty."""
+    output.line(title)
     given = {key: value for key, value in facts.items() if value not in (None, "", [], {})}
     width = max(map(len, given), default=0)
     for key, value in given.items():
-        print(f"  {key:<{width}}  {value}")
+        output.line(f"  {key:<{width}}  {value}")
 
 
 def _input(entry: Entry) -> str:
@@ -36,7 +36,9 @@ def _options(options: Mapping[str, Any]) -> str:
 
 def _citation(entry: Entry) -> None:
     if entry.get("citation"):
-        print(f"\nCitation\n{entry['citation'].strip()}")
+        print("\nCitation")
+        for line in entry["citation"].strip().splitlines():
+            output.line(line)
 
 
 def _stages(entry: Entry) -> None:
@@ -110,8 +112,11 @@ def task(entry: Entry, entries: Entries) -> None:
     if entry.get("options"):
         print("\nOptions (--set OPTION=VALUE)")
     for name, option in entry.get("options", {}).items():
-        print(f"\n  {name} = {shown(option['default'])}    accepted: {option['accepted']}")
-        print(textwrap.fill(option["description"], 100, initial_indent=" " * 6, subsequent_indent=" " * 6))
+        print()
+        output.line(f"  {name} = {shown(option['default'])}    accepted: {option['accepted']}")
+        text = option["description"] + " Can be changed on a trained model." * option["adjustable"]
+        for line in textwrap.wrap(text, 94):
+            output.line(" " * 6 + line)
     _citation(entry)
 
 

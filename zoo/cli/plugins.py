@@ -53,17 +53,19 @@ def check(
 ) -> None:
     """Check that a plugin builds what it declares.
 
-    The plugin is imported in a separate process.
+    The plugin is imported in a separate process. The next command examines it again.
     """
-    _candidate(name)
+    from zoo.registry import examine
+
+    examine.forget(_candidate(name))
     command = [sys.executable, "-m", "zoo.models.conformance", name]
     try:
         code = subprocess.run(command, timeout=timeout, check=False).returncode
     except subprocess.TimeoutExpired:
-        print(f"{name}: not finished after {timeout:g} s; it hangs, or it needs a longer --timeout.")
+        output.line(f"{name}: not finished after {timeout:g} s; it hangs, or it needs a longer --timeout.")
         code = 1
     if code < 0:
-        print(f"{name}: the check was ended by signal {-code}.")
+        output.line(f"{name}: the check was ended by signal {-code}.")
     raise typer.Exit(int(code != 0))
 
 

@@ -12,12 +12,15 @@ from zoo.cli import output
 from zoo.cli.arguments import (
     AcceptLicense,
     Backbone,
+    Background,
     Dtype,
+    IgnoreTensors,
     Json,
     Set,
     Size,
     Task,
     Weights,
+    background_option,
     kinds_of,
     model_options,
     saved_model,
@@ -27,6 +30,7 @@ from zoo.cli.config import values, with_flags
 from zoo.errors import ConfigError
 from zoo.numbers import Accepted, check_number
 from zoo.training.config import OPTIONS, TrainConfig
+from zoo.training.lock import require_usable
 
 if TYPE_CHECKING:
     from zoo.data import Dataset
@@ -49,6 +53,8 @@ def train(
     dtype: Dtype = "float32",
     image_size: Size = None,
     accept_license: AcceptLicense = False,
+    ignore_tensors: IgnoreTensors = None,
+    background: Background = "",
     as_json: Json = False,
     **flags: Any,
 ) -> None:
@@ -63,12 +69,14 @@ def train(
         dtype=dtype,
         seed=chosen["seed"],
         accept_license=accept_license,
+        ignore_tensors=ignore_tensors or (),
+        **background_option(background),
     )
-    _refuse_occupied(out, chosen["resume"])
+    require_usable(out, resume=chosen["resume"])  # before anything heavy is imported or read
     config = TrainConfig(out=out, **chosen)
     if image_size is not None:
         check_number("image_size", image_size, Accepted(least=1, whole=True))
-    settings.keep_compiled_programs()
+    settings.start_jax()
     before = saved_model(weights)
     if not backbone:
         if before is None:
@@ -86,7 +94,9 @@ def train(
         return
     output.print_metrics(run.metrics, f"best epoch {run.metrics['best_epoch']} of {run.metrics['epochs']}")
     verbs = f"zoo predict {out} IMAGE, zoo evaluate {out} DATA, zoo export {out} --format timm"
-    print(f"\nrun directory: {out}\nnext: {run.model.adapter.next_step(out) or verbs}")
+    print()
+    output.line(f"run directory: {out}")
+    output.line(f"next: {run.model.adapter.next_step(out) or verbs}")
 
 
 def _model_for_data(
@@ -115,18 +125,6 @@ def _run(model: Model, data: dict[str, Dataset], config: TrainConfig) -> Run:
     except Interrupted as stop:
         output.note(f"stopped; to resume, repeat the command with --resume (run directory {config.out})")
         raise typer.Exit(128 + stop.number) from None
-
-
-def _refuse_occupied(out: Path, resume: bool) -> None:
-    """Raise for a run directory that cannot be used, before anything heavy is imported or read."""
-    from zoo.errors import RunError
-
-    if out.exists() and not out.is_dir():
-        raise RunError(f"{out} is a file, not a directory: choose another --out.")
-    if not resume and out.exists() and any(out.iterdir()):
-        raise RunError(
-            f"{out} exists and is not empty: choose another --out, delete it, or continue the run with --resume."
-        )
 
 
 def register(app: typer.Typer) -> None:

@@ -6,19 +6,21 @@ except those in `_IDLE`, which do not affect reading.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
-from zoo.data.files import files, images_below, is_image, read_lines
-from zoo.errors import DataError, counted
+from zoo.data.files import files
+from zoo.data.split_paths import SPLIT_FIELDS, Places
+from zoo.data.yaml_file import load_yaml, shown
+from zoo.errors import DataError
 
 SUFFIXES = (".yaml", ".yml")
-_SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-_READ = (*_SPLITS, "path", "names", "nc", "kpt_shape", "task", "channels")
+_READ = (*SPLIT_FIELDS, "path", "names", "nc", "kpt_shape", "task", "channels")
 _IDLE = frozenset(
     {
         *("download", "roboflow", "flip_idx", "kpt_names", "skeleton", "description", "info", "license", "licence"),
@@ -27,7 +29,7 @@ _IDLE = frozenset(
 )
 """Fields that do not affect what is read."""
 _TASKS = ("detect", "segment", "pose", "obb")
-_MOST = 10_000
+MOST_CLASSES = 10_000
 """Class numbers must be smaller than this."""
 
 
@@ -58,11 +60,18 @@ def find_yaml(path: Path) -> Path | None:
     """Return the YAML file that describes the dataset, given itself or in a folder; None if there is none.
 
     Raises:
-        DataError: a folder has several such files.
+        DataError: a folder has several such files, or only one that cannot be read.
     """
     if path.is_file():
         return path if path.suffix.lower() in SUFFIXES and _describes(path) else None
-    found = [file for file in files(path) if file.suffix.lower() in SUFFIXES and _describes(file)]
+    found, broken = [], None
+    for file in (file for file in files(path) if file.suffix.lower() in SUFFIXES):
+        try:
+            found += [file] if _describes(file) else []
+        except DataError as error:  # of no interest if another file describes the data
+            broken = broken or error
+    if broken and not found:
+        raise broken
     named = [file for file in found if file.stem.lower() in ("data", "dataset")]
     if len(found) > 1 and len(named) != 1:
         raise DataError(
@@ -73,39 +82,25 @@ def find_yaml(path: Path) -> Path | None:
 
 
 def describes_boxes(path: Path) -> bool:
-    """Return whether a folder has a `data.yaml` that lists images, at least one of them with a .txt file."""
-    with suppress(DataError):  # reading the dataset reports errors later
+    """Return whether a folder has a `data.yaml` that lists images, at least one of them with a .txt file.
+
+    One that names splits, but has a fault, counts as well: reading the dataset will report it.
+    """
+    with suppress(DataError):
         file = find_yaml(path)
-        splits = read_yaml(file).splits if file else {}
+        if file is None or not SPLIT_FIELDS.keys() & load_yaml(file).keys():
+            return False
+        try:
+            splits = read_yaml(file).splits
+        except DataError:
+            return True
         return any(label_file(image) for images in splits.values() for image in images)
     return False
 
 
 def _describes(file: Path) -> bool:
-    content = _load(file)
+    content = load_yaml(file)
     return isinstance(content, dict) and ("names" in content or ("nc" in content and "train" in content))
-
-
-def listed_splits(path: Path) -> tuple[dict[str, list[Path]], tuple[str, ...]]:
-    """Return (split -> images, notes) from lists of images named after splits (`train.txt`) in the dataset's folder."""
-    lists = {file.stem.lower(): file for file in files(path) if file.suffix.lower() == ".txt"}
-    notes: list[str] = []
-    given = {key: lists[key].name for key in _SPLITS if key in lists and _lists_images(lists[key])}
-    return _Places(path / "the lists", None, notes).splits(given)[0], tuple(notes)
-
-
-def _lists_images(file: Path) -> bool:
-    lines = [line.strip() for line in read_lines(file) if line.strip()]
-    return bool(lines) and all(is_image(PurePosixPath(line.replace("\\", "/")).name) for line in lines)
-
-
-def _load(file: Path) -> Any:
-    import yaml
-
-    try:
-        return yaml.safe_load(file.read_text("utf-8-sig"))
-    except (yaml.YAMLError, OSError, UnicodeDecodeError, RecursionError) as error:
-        raise DataError(f"{file} cannot be read as YAML: {error}.") from error
 
 
 def read_yaml(file: Path) -> DataYaml:
@@ -119,7 +114,7 @@ def read_yaml(file: Path) -> DataYaml:
         DataError: an unknown field looks like a misspelt known one, fields contradict each other, or a path does not
             exist.
     """
-    content = _load(file)
+    content = load_yaml(file)
     notes: list[str] = []
     unknown = [str(key) for key in content if key not in _READ and key not in _IDLE]
     for key in unknown:
@@ -129,11 +124,11 @@ def read_yaml(file: Path) -> DataYaml:
         notes.append(f"{file.name}: {', '.join(unknown)} {'is' if len(unknown) == 1 else 'are'} not used.")
     task = content.get("task")
     if task is not None and task not in _TASKS:
-        raise DataError(f"{file}: task is {task!r}; accepted: {', '.join(_TASKS)}.")
+        raise DataError(f"{file}: task is {shown(task)}; accepted: {', '.join(_TASKS)}.")
     if content.get("channels") not in (None, 1, 3):
-        raise DataError(f"{file}: channels is {content['channels']!r}; accepted: 1, 3.")
-    places = _Places(file, content.get("path"), notes)
-    splits, folders = places.splits({key: content[key] for key in _SPLITS if content.get(key)})
+        raise DataError(f"{file}: channels is {shown(content['channels'])}; accepted: 1, 3.")
+    places = Places(file, content.get("path"), notes)
+    splits, folders = places.splits({key: content[key] for key in SPLIT_FIELDS if content.get(key)})
     key_points = _key_points(content.get("kpt_shape"), file)
     if key_points:
         notes.append(f"{file.name}: the {key_points[0]} key points of each object are ignored; only boxes are read.")
@@ -154,8 +149,8 @@ def read_yaml(file: Path) -> DataYaml:
 
 def _names(names: Any, count: Any, file: Path, notes: list[str]) -> tuple[str | None, ...]:
     """Return the class names by number. If only the number of classes is given, names are the numbers."""
-    if count is not None and (type(count) is not int or not 0 < count < _MOST):
-        raise DataError(f"{file}: nc is {count!r}; it must be the number of classes.")
+    if count is not None and (type(count) is not int or not 0 < count < MOST_CLASSES):
+        raise DataError(f"{file}: nc is {shown(count)}; it must be the number of classes.")
     if names is None:
         return tuple(map(str, range(count or 0)))
     by_number = names
@@ -164,17 +159,17 @@ def _names(names: Any, count: Any, file: Path, notes: list[str]) -> tuple[str | 
     if isinstance(by_number, dict):
         by_number = {int(k) if isinstance(k, str) and k.isdecimal() else k: name for k, name in by_number.items()}
     fine = isinstance(by_number, dict) and by_number
-    if not fine or any(type(k) is not int or not 0 <= k < _MOST for k in by_number):
+    if not fine or any(type(k) is not int or not 0 <= k < MOST_CLASSES for k in by_number):
         raise DataError(
-            f"{file}: names is {names!r}; it must be a list of the classes, or map numbers from 0 to names, as in "
+            f"{file}: names is {shown(names)}; it must be a list of the classes, or map numbers from 0 to names, as in "
             "'names: {0: cat, 1: dog}'."
         )
     if any(name is None or isinstance(name, list | dict) or not str(name).strip() for name in by_number.values()):
-        raise DataError(f"{file}: names is {names!r}; each class must have a name that is text.")
+        raise DataError(f"{file}: names is {shown(names)}; each class must have a name that is text.")
     # YAML reads a class called 1 or no as a number or a boolean, hence str().
     found = tuple(None if k not in by_number else str(by_number[k]).strip() for k in range(max(by_number) + 1))
     called = [name for name in found if name is not None]
-    if twice := next((name for name in called if called.count(name) > 1), None):
+    if twice := next((name for name, times in Counter(called).items() if times > 1), None):
         raise DataError(f"{file}: two classes are called {twice!r}; each class needs a unique name.")
     if count is not None and count not in (len(called), len(found)):
         raise DataError(
@@ -182,9 +177,9 @@ def _names(names: Any, count: Any, file: Path, notes: list[str]) -> tuple[str | 
             "Correct the wrong one."
         )
     if gaps := [str(number) for number, name in enumerate(found) if name is None]:
-        shown = ", ".join(gaps[:5]) + ", ..." * (len(gaps) > 5)
+        some = ", ".join(gaps[:5]) + ", ..." * (len(gaps) > 5)
         notes.append(
-            f"{file.name}: names leaves out {shown}; these classes are called 'unused', and numbers stay unchanged."
+            f"{file.name}: names leaves out {some}; these classes are called 'unused', and numbers stay unchanged."
         )
     return found
 
@@ -195,120 +190,10 @@ def _key_points(shape: Any, file: Path) -> tuple[int, int] | None:
     fine = isinstance(shape, list) and len(shape) == 2 and all(type(n) is int for n in shape)
     if not fine or shape[0] < 1 or shape[1] not in (2, 3):
         raise DataError(
-            f"{file}: kpt_shape is {shape!r}; it must be the number of key points per object, and 2 (x, y) or 3 (x, y, "
-            "visible), e.g. [17, 3]."
+            f"{file}: kpt_shape is {shown(shape)}; it must be the number of key points per object, and 2 (x, y) or "
+            "3 (x, y, visible), e.g. [17, 3]."
         )
     return shape[0], shape[1]
-
-
-class _Places:
-    """Resolves the paths in a `data.yaml`."""
-
-    def __init__(self, file: Path, path: Any, notes: list[str]) -> None:
-        self.file, self.notes = file, notes
-        self.folder = file.parent
-        if path is not None and not isinstance(path, str):
-            raise DataError(f"{file}: path is {path!r}; it must be a folder.")
-        self.root = self._root(path) if path else self.folder
-
-    def _root(self, path: str) -> Path:
-        place = Path(path.replace("\\", "/")).expanduser()
-        if (self.folder / place).is_dir():
-            return self.folder / place
-        found = next((tail for tail in _tails(place) if (self.folder / tail).is_dir()), None)
-        if place.name != self.folder.resolve().name or found:
-            self.notes.append(
-                f"{self.file.name}: path is {path}, which does not exist; {found or 'the folder of the file'} is used."
-            )
-        return self.folder / found if found else self.folder
-
-    def splits(self, given: dict[str, Any]) -> tuple[dict[str, list[Path]], tuple[Path, ...]]:
-        """Return (split -> images, folders of which all images are used)."""
-        found: dict[str, list[Path]] = {}
-        folders: list[Path] = []
-        for key, value in given.items():
-            split = _SPLITS[key]
-            if split in found:
-                raise DataError(f"{self.file}: {key} and another field both give the {split} split. Keep one.")
-            entries = value if isinstance(value, list) else [value]
-            if not all(isinstance(entry, str) and entry.strip() for entry in entries):
-                raise DataError(
-                    f"{self.file}: {key} is {value!r}; it must be a folder, a .txt file, or a list of these."
-                )
-            if split == "test" and all(self._find(entry) is None for entry in entries):
-                # Export tools write the field even if the dataset has no test split.
-                self.notes.append(f"{self.file.name}: {key} is {value}, which does not exist; there is no test split.")
-                continue
-            found[split] = list(
-                dict.fromkeys(image for entry in entries for image in self._images(entry, key, folders))
-            )
-        for split, others in (("test", ("val", "train")), ("val", ("train",))):
-            for other in others:
-                if split in found and set(found[split]) == set(found.get(other, ())):
-                    self.notes.append(f"{self.file.name}: {split} is the same as {other}, and is not used.")
-                    del found[split]
-        return found, tuple(folders)
-
-    def _images(self, entry: str, key: str, folders: list[Path]) -> Iterator[Path]:
-        place = self._find(entry)
-        if place is None:
-            raise DataError(
-                f"{self.file}: {key} is {entry!r}, which does not exist in {self.root}. Correct the path, or remove "
-                "the line to use folders named after splits."
-            )
-        if place.is_dir():
-            folders.append(place)
-            images = [*images_below(place)]
-            if not images:
-                raise DataError(f"{self.file}: {key} is {entry!r}, and {place} holds no image.")
-            yield from images
-        elif place.suffix.lower() == ".txt":
-            yield from self._listed(place)
-        elif is_image(place.name):
-            yield place
-        else:
-            raise DataError(f"{self.file}: {key} is {entry!r}; a folder, a .txt file or an image is needed.")
-
-    def _listed(self, file: Path) -> Iterator[Path]:
-        """Yield the images that a .txt file lists, one per line."""
-        lines = [line.strip() for line in read_lines(file) if line.strip()]
-        images = [self._find(line, file.parent) for line in lines]
-        missing = [line for line, image in zip(lines, images, strict=True) if image is None]
-        if missing:
-            raise DataError(
-                f"{len(missing)} of {counted(len(lines), 'image')} in {file} cannot be found, e.g. {missing[0]!r}. "
-                "Paths must be relative to the list or to the folder of the dataset."
-            )
-        if not images:
-            raise DataError(f"{file} lists no image; fill it or remove it.")
-        yield from (image for image in images if image is not None)
-
-    def _find(self, entry: str, *first: Path) -> Path | None:
-        """Resolve a path against `first`, the root and the file's folder; None if nothing exists.
-
-        Paths are often absolute on the machine that wrote the file. So if the whole path does not exist, ever shorter
-        ends of it are tried (`/data/cells/train/images`, `cells/train/images`, `train/images`), with a note.
-        """
-        place, bases = Path(entry.strip().replace("\\", "/")), (*first, self.root, self.folder)
-        for tail in (place, *_tails(place)):
-            for base in bases:
-                if (base / tail).exists():
-                    known = tail == place or ".." in place.parts[:1]  # Roboflow writes ../train/images for train/images
-                    said = f"{self.file.name}: {place.parent} does not exist; its content is read from "
-                    said += f"{(base / tail).parent.relative_to(base)}/ in {base.name}/."
-                    if not known and said not in self.notes:
-                        self.notes.append(said)
-                    return base / tail
-        return None
-
-
-def _tails(place: Path) -> Iterator[Path]:
-    """Yield the ends of a path, the longest first; the last one starts with the folder of a split if there is one."""
-    parts = [part for part in PurePosixPath(place).parts if part not in ("/", ".", "..")]
-    for start, part in enumerate(parts):
-        yield Path(*parts[start:])
-        if part.lower().rstrip("0123456789") in _SPLITS:
-            return
 
 
 def label_file(image: Path) -> Path | None:
@@ -319,13 +204,13 @@ def label_file(image: Path) -> Path | None:
     return next((file for file in (*swapped, image.with_suffix(".txt")) if file.is_file()), None)
 
 
-def strays(folders: Sequence[Path], images: Sequence[Path], other_texts: Sequence[str]) -> list[Path]:
+def strays(folders: Sequence[Path], images: Sequence[Path], is_label: Callable[[Path], bool]) -> list[Path]:
     """Return the .txt files in the label folders that belong to no image.
 
     Args:
         folders: image folders; `labels` instead of `images` in the path gives the label folder.
         images: the images that were found.
-        other_texts: names of text files that are no annotations.
+        is_label: whether a .txt file holds boxes, and is no README or list of classes.
     """
     stray_files: list[Path] = []
     taken = {label_file(image) for image in images}
@@ -334,7 +219,6 @@ def strays(folders: Sequence[Path], images: Sequence[Path], other_texts: Sequenc
         if places:
             parts = folder.parts
             other = Path(*parts[: places[-1]], "labels", *parts[places[-1] + 1 :])
-            stray_files += [
-                file for file in sorted(other.rglob("*.txt")) if file not in taken and file.name not in other_texts
-            ]
+            texts = sorted(other.rglob("*.txt"))
+            stray_files += [file for file in texts if file not in taken and is_label(file)]
     return stray_files

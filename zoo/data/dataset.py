@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from zoo.data.content import fingerprint, rows
 from zoo.errors import DataError
 from zoo.targets import TargetKind
 from zoo.targets import kind as kind_of
+from zoo.targets.faults import Fault
 
 Kind = str
 """Name of a kind of target, known to `zoo.targets.kind`. Targets of an unknown kind are passed on unchanged."""
@@ -49,6 +50,8 @@ class Dataset:
         notes: remarks of the reader, shown to the user: files left out, class names that are nearly the same.
         category_ids: identifier of each class in the annotation file (COCO's category `id`), None for a class that
             the file lacks. Empty if the format has no such identifiers.
+        faults: entries of the annotation files that are no samples, e.g. images that do not exist. The check of the
+            annotations reports them and applies its policy.
     """
 
     samples: tuple[Sample, ...]
@@ -57,7 +60,8 @@ class Dataset:
     name: str
     root: Path
     notes: tuple[str, ...] = field(default=(), compare=False)
-    category_ids: tuple[int | None, ...] = ()
+    category_ids: tuple[int | str | None, ...] = ()
+    faults: tuple[Fault, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         """Raise `DataError` if two samples share an id, or a target refers to a class that does not exist."""
@@ -103,22 +107,10 @@ class Dataset:
     def fingerprint(self) -> str:
         """Return a hex digest of the dataset's content.
 
-        It changes with ids, order, targets, class names, and the sizes and modification times of image and mask files.
-        Pixels are not read, so it costs one `stat` per file.
+        It changes with ids, order, targets, class names, and the content of image and mask files, and with nothing
+        else: a copy in another place has the same one. Each file is read once per process, see `zoo.data.content`.
 
         Raises:
-            DataError: a file no longer exists.
+            DataError: a file cannot be read.
         """
-        digest = hashlib.sha256(repr((self.kind, self.classes)).encode("utf-8", "surrogateescape"))
-        kind = self.targets
-        for sample in self.samples:
-            stats: list[int] = []
-            for file in (sample.image, *kind.files(sample.target)):
-                try:
-                    stat = file.stat()
-                except OSError as error:
-                    raise DataError(f"{self.name}: {file} cannot be read ({error.strerror}).") from error
-                stats += [stat.st_size, stat.st_mtime_ns]
-            line = repr((sample.id, sample.target, *stats))
-            digest.update(line.encode("utf-8", "surrogateescape"))
-        return digest.hexdigest()
+        return fingerprint(self.kind, self.classes, rows(self))

@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from zoo import settings
 from zoo.data.decode import suffixes
-from zoo.errors import DataError, counted
+from zoo.errors import DataError, UnreadableError, counted
+from zoo.reading import kind_of, read_text
 
 SPLITS = ("train", "val", "test")
 _SYSTEM = frozenset(
@@ -138,18 +140,18 @@ def has_images(folder: Path) -> bool:
 def load_json(file: Path, pairs: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
     """Read a JSON file; `pairs` is the `object_pairs_hook` of `json.loads`. Raise `DataError` if it cannot be read."""
     try:
-        return json.loads(file.read_text("utf-8-sig"), object_pairs_hook=pairs)
+        return json.loads(read_text(file), object_pairs_hook=pairs)
     except DataError:
         raise
-    except (ValueError, OSError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{file} cannot be read as JSON: {error}.") from error
 
 
 def read_lines(file: Path) -> list[str]:
     """Return the lines of a text file. Raise `DataError` if it cannot be read."""
     try:
-        return file.read_text("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        return read_text(file).splitlines()
+    except UnicodeDecodeError as error:
         raise DataError(f"{file} cannot be read as text in UTF-8: {error}.") from error
 
 
@@ -167,29 +169,36 @@ def describe(path: Path, names: int = 5) -> str:
     return ", ".join(phrases) or "nothing"
 
 
-def list_images(paths: str | Path | Iterable[str | Path]) -> list[Path]:
+def list_images(paths: str | Path | Iterable[str | Path], *, strict: bool = True) -> list[Path]:
     """Return the image files for prediction, in the order given.
 
     Args:
         paths: files, folders (searched at any depth) or glob patterns. A single file is accepted with any suffix.
+        strict: whether a path that does not exist, or is no regular file, is an error; otherwise it is returned like
+            a file, and whoever reads it reports it.
 
     Raises:
         DataError: a path does not exist, or a folder or pattern gives no images.
     """
     given = [paths] if isinstance(paths, str | Path) else list(paths)
-    return [image for entry in given for image in _expand(Path(entry).expanduser())]
+    return [image for entry in given for image in _expand(settings.expanded(entry), strict)]
 
 
-def _expand(path: Path) -> list[Path]:
-    if path.is_file():
+def _expand(path: Path, strict: bool) -> list[Path]:
+    if os.path.isfile(path):  # `Path.is_file` raises for names that are too long
         return [path]
-    if path.is_dir():
+    if os.path.isdir(path):
         images = list(images_below(path))
         if not images:
             known = f"{', '.join(_COMMON)} and {len(suffixes() - set(_COMMON))} others"
             raise DataError(f"{path} holds no images; it holds {describe(path)}. Suffixes of images: {known}.")
         return images
-    if not glob.has_magic(str(path)):
+    exists = os.path.exists(path)
+    if exists or not glob.has_magic(str(path)):
+        if not strict:
+            return [path]
+        if exists:
+            raise UnreadableError(str(path), f"cannot be read: it is {kind_of(path.stat().st_mode)}, not an image.")
         raise DataError(f"{path} does not exist. Give an image file, a folder of images or a pattern like 'dir/*.jpg'.")
     matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
     images = [match for match in matches if match.is_file() and is_image(match.name)]

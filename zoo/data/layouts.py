@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -11,9 +12,10 @@ from pathlib import Path
 from PIL import Image
 
 from zoo.data.files import is_image, subfolders, walk_text
-from zoo.data.pairs import SEGMENTED, annotated, bare, split_folders
-from zoo.errors import DataError
-from zoo.image_header import image_size
+from zoo.data.mask_names import beside, image_keys, mask_keys
+from zoo.data.pairs import SEGMENTED, annotated, split_folders
+from zoo.errors import UnreadableError
+from zoo.image_header import MAX_PIXELS, check_size, image_bytes, image_size
 
 _FILES = {
     "dataset.json": "a description of masks or labels by nnU-Net and other tools",
@@ -63,7 +65,7 @@ def looks_like(path: Path) -> str:
     """Return the evidence for boxes or masks in a folder, as a sentence; empty if there is none.
 
     Evidence is, in this order: annotation folders beside image folders, files and folders of well-known tools, a text
-    file beside most images, and a folder with a mask for each image of another folder.
+    file or a mask beside most images, and a folder with a mask for each image of another folder.
     """
     if annotated(path):
         return "annotation folders lie beside image folders"
@@ -77,11 +79,14 @@ def looks_like(path: Path) -> str:
                 return f"a folder is called {folder.name}, as in {tool}'s layout"
         stems: dict[Path, dict[str, str]] = {}
         for folder in folders:
-            stems[folder], beside = _stems(folder)
-            for suffix, count in beside.items():
+            stems[folder], annotated_images = _stems(folder)
+            for suffix, count in annotated_images.items():
                 if count and 2 * count >= len(stems[folder]):
                     place = folder.relative_to(path)
                     return f"in {place}/ {count} of {len(stems[folder])} images have a {suffix} file of the same name"
+            if mask := _mask_beside(stems[folder]):
+                place = folder.relative_to(path)
+                return f"in {place}/ images have masks beside them, e.g. {os.path.basename(mask)}"
         if len(folders) <= _MOST_FOLDERS and (pair := _pair(stems)):
             images, masks = pair
             return f"{masks.relative_to(path)}/ seems to hold a mask for each image in {images.relative_to(path)}/"
@@ -102,21 +107,36 @@ def _stems(folder: Path) -> tuple[dict[str, str], dict[str, int]]:
     return images, {suffix: len(names & images.keys()) for suffix, names in texts.items()}
 
 
+def _mask_beside(stems: Mapping[str, str]) -> str:
+    """Return a mask of another image in the same folder if at least half of the images have one; else nothing."""
+    owners = beside(stems)
+    if 2 * len(owners) < len(stems) - len(owners) or not owners:
+        return ""
+    some = [(stems[image], stems[mask]) for mask, image in _some(sorted(owners.items()))]
+    return some[0][1] if _look_like_masks(some, named=True) else ""
+
+
 def _pair(stems: Mapping[Path, Mapping[str, str]]) -> tuple[Path, Path] | None:
     """Return (image folder, mask folder) if a folder seems to hold the masks of another; else None."""
+    images_by_key = {folder: image_keys(names) for folder, names in stems.items()}
+    masks_by_key = {folder: {key: name for name in names for key in mask_keys(name)} for folder, names in stems.items()}
     for images, masks in permutations(stems, 2):
         if _named_like_masks(images):
             continue
         # Cheap test first: most file names must match. Only then are a few pairs opened and compared.
-        renamed = {bare(name, stems[images]): file for name, file in stems[masks].items()}
-        common = sorted(renamed.keys() & stems[images].keys())
-        if len(common) < max(2, _COMMON * max(len(stems[images]), len(stems[masks]))):
+        keys = images_by_key[images].keys() & masks_by_key[masks].keys()
+        mask_of = {images_by_key[images][key]: masks_by_key[masks][key] for key in sorted(keys)}
+        if len(mask_of) < max(2, _COMMON * max(len(stems[images]), len(stems[masks]))):
             continue
-        chosen = common[:: -(-len(common) // _COMPARED_PAIRS)]
-        pairs = [(stems[images][name], renamed[name]) for name in chosen]
+        pairs = [(stems[images][name], stems[masks][mask]) for name, mask in _some(sorted(mask_of.items()))]
         if _look_like_masks(pairs, named=_named_like_masks(masks)):
             return images, masks
     return None
+
+
+def _some(pairs: Sequence[tuple[str, str]]) -> Sequence[tuple[str, str]]:
+    """Return a few pairs, about evenly spaced."""
+    return pairs[:: -(-len(pairs) // _COMPARED_PAIRS)]
 
 
 def _named_like_masks(folder: Path) -> bool:
@@ -130,18 +150,20 @@ def _look_like_masks(pairs: Sequence[tuple[str, str]], named: bool) -> bool:
     It must have the image's size and at most `_FEW` colours, and the image at least `_MANY`. If the folder's name
     suggests masks already (`named`), up to 256 colours will do, with at least twice as many in the image.
     """
-    try:
-        for image, mask in pairs:
-            most = 256 if named else _FEW
+    compared = False
+    for image, mask in pairs:
+        most = 256 if named else _FEW
+        try:
             mask_colours = _colours(mask, most)
             if mask_colours > most or image_size(image)[0] != image_size(mask)[0]:
                 return False
             least = 2 * mask_colours if named else _MANY
             if _colours(image, least) < least:
                 return False
-    except DataError:
-        return False
-    return True
+        except UnreadableError:
+            continue  # damaged files say nothing about the layout; they are reported once it is known
+        compared = True
+    return compared
 
 
 def _colours(file: str, most: int) -> int:
@@ -149,11 +171,13 @@ def _colours(file: str, most: int) -> int:
 
     Images with more than 8 bits per channel count as one colour: only masks are stored in this way here.
     """
+    data = io.BytesIO(image_bytes(file))
     try:
-        with Image.open(file) as image:
+        with Image.open(data) as image:
+            check_size(*image.size, MAX_PIXELS)
             if image.mode.startswith(("I", "F")):
                 return 1
             pixels = image.convert("RGB") if image.mode == "P" and most > _FEW else image
             return len(pixels.getcolors(most) or range(most + 1))
     except Exception as error:  # Pillow's parsers raise almost any exception on damaged files
-        raise DataError(f"{file} cannot be read: {error}.") from error
+        raise UnreadableError(file, f"cannot be read: {error}.") from error

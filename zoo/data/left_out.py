@@ -14,6 +14,9 @@ from zoo.errors import counted
 
 TEXTS = frozenset({".txt", ".xml", ".json", ".csv", ".yaml", ".yml", ".names", ".data"})
 """Suffixes of annotation files. Samples are read from them, but do not name them."""
+NO_SAMPLE = "without a sample"
+NO_IMAGE = "not readable as images"
+HIDDEN = "hidden or in system folders"
 
 
 def files_of(datasets: Iterable[Dataset]) -> set[Path]:
@@ -33,15 +36,23 @@ def left_out(folder: Path, used: Iterable[Path], reads: Iterable[str] = ()) -> s
         used: files that samples use.
         reads: suffixes of annotation files, which are not counted either.
     """
+    reasons = unused(folder, used, reads)
+    if not reasons:
+        return ""
+    total = sum(map(len, reasons.values()))
+    details = "; ".join(f"{_counts(files)} {reason}" for reason, files in reasons.items())
+    places = {_hidden_part(file, folder) for file in reasons.get(HIDDEN, ())}
+    shown = f" ({', '.join(sorted(places)[:3])})" if places else ""
+    return f"{folder.name}: {counted(total, 'file')} left out: {details}{shown}."
+
+
+def unused(folder: Path, used: Iterable[Path], reads: Iterable[str] = ()) -> dict[str, list[str]]:
+    """Return reason -> paths of the unused files in a folder; see `left_out`."""
     real, skipped, top = locator(), {*reads}, str(folder)
     taken = set(map(str, used))
     # Links are resolved only if a file is not used by its own path, since resolving every path is slow.
     elsewhere: set[str] | None = None
-    reasons: dict[str, Counter[str]] = {}
-
-    def count(reason: str, suffix: str) -> None:
-        reasons.setdefault(reason, Counter())[suffix or "without a suffix"] += 1
-
+    reasons: dict[str, list[str]] = {}
     for file in walk_text(folder):
         place, name = os.path.split(file)
         suffix = os.path.splitext(name)[1].lower()
@@ -50,32 +61,36 @@ def left_out(folder: Path, used: Iterable[Path], reads: Iterable[str] = ()) -> s
                 continue
             elsewhere = {real(file) for file in taken} if elsewhere is None else elsewhere
             if real(file) not in elsewhere:
-                count("without a sample", suffix)
+                reasons.setdefault(NO_SAMPLE, []).append(file)
         elif suffix not in skipped and (place != top or suffix not in TEXTS | {"", ".md", ".pdf"}):
-            count("not readable as images", suffix)
-    places: set[str] = set()
-    for suffix, place in _hidden_images(folder):
-        count("hidden or in system folders", suffix)
-        places.add(place)
-    if not reasons:
-        return ""
-    total = sum(sum(counts.values()) for counts in reasons.values())
-    details = "; ".join(f"{_counts(counts)} {reason}" for reason, counts in reasons.items())
-    shown = f" ({', '.join(sorted(places)[:3])})" if places else ""
-    return f"{folder.name}: {counted(total, 'file')} left out: {details}{shown}."
+            reasons.setdefault(NO_IMAGE, []).append(file)
+    if hidden_images := list(_hidden_images(folder)):
+        reasons[HIDDEN] = hidden_images
+    return reasons
 
 
-def _counts(counts: Counter[str]) -> str:
+def _counts(files: Iterable[str]) -> str:
+    counts = Counter(_suffix(file) for file in files)
     return ", ".join(f"{count} {suffix}" for suffix, count in sorted(counts.items()))
 
 
-def _hidden_images(folder: Path) -> Iterable[tuple[str, str]]:
-    """Yield (suffix, name of the hidden file or folder) of images that are hidden or lie in hidden folders."""
+def _suffix(file: str) -> str:
+    return os.path.splitext(file)[1].lower() or "without a suffix"
+
+
+def _hidden_part(file: str, folder: Path) -> str:
+    """Return the hidden folder in a path, else the hidden name."""
+    *folders, name = Path(file).relative_to(folder).parts
+    return next((f"{part}/" for part in folders if hidden(part)), name)
+
+
+def _hidden_images(folder: Path) -> Iterable[str]:
+    """Yield the images that are hidden or lie in hidden folders."""
     for parent, folders, names in os.walk(folder):
         for name in names:
             if hidden(name) and is_image(name.lstrip("._")):
-                yield os.path.splitext(name)[1].lower(), name
+                yield os.path.join(parent, name)
         for name in [name for name in folders if hidden(name)]:
             folders.remove(name)
-            for _, _, inner in os.walk(os.path.join(parent, name)):
-                yield from ((os.path.splitext(file)[1].lower(), f"{name}/") for file in inner if is_image(file))
+            for inner, _, files in os.walk(os.path.join(parent, name)):
+                yield from (os.path.join(inner, file) for file in files if is_image(file))

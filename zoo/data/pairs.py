@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from zoo.data.data_yaml import describes_boxes
 from zoo.data.files import SPLITS, has_images, images_below, split_name, split_names, subfolders, walk
 from zoo.errors import DataError
-from zoo.targets.faults import MOST_LOST
 
 _IMAGES = re.compile(r"(.*[^a-z])?(images?|imgs?|photos?)|[a-z]+images|img_dir", re.IGNORECASE)  # JPEGImages, my_imgs
 LABELS = re.compile(r"labels?", re.IGNORECASE)
 ANNOTATIONS = re.compile(r"annotations?|xmls?", re.IGNORECASE)
 MASKS = re.compile(r".*masks?", re.IGNORECASE)  # masks, PedMasks
-SEGMENTED = re.compile(r".*masks?|labels?|.*annot(ation)?s?|ann_dir|gt|ground_?truth|segmentations?", re.IGNORECASE)
-_ENDINGS = ("_mask", "_masks", "-mask", "_instances", "_instance", "_label", "_labels", "_L", "_P", "_gt")
-
+SEGMENTED = re.compile(
+    r".*masks?|labels?|.*annot(ation)?s?|ann_dir|gts?|(.*[^a-z])?ground_?truths?|(.*[^a-z])?segmentations?"
+    r"|labels?[_-](images?|imgs?)(_semantic)?|masks?[_-](machine|labels?|images?|png)",
+    re.IGNORECASE,
+)
 Pair = tuple[Path, Path]
 
 
@@ -85,48 +86,6 @@ def images_by_stem(folder: Path) -> dict[str, list[Path]]:
     for image in images_below(folder):
         by_stem.setdefault(stem(image, folder), []).append(image)
     return by_stem
-
-
-def matched(images: Path, masks: Path) -> list[tuple[Path, Path | None]]:
-    """Return each image with its mask or None; nothing if most masks do not belong to exactly one image.
-
-    A mask has the name of its image, perhaps with `_mask` or the like appended.
-    """
-    by_stem, mask_of, strays = _masks_by_image(images, masks)
-    if len(strays) > len(mask_of):
-        return []
-    return [(image, mask_of.get(name)) for name, (image, *_) in by_stem.items()] if mask_of else []
-
-
-def unmatched(images: Path, masks: Path, name: str) -> list[str]:
-    """Return a note on masks that do not belong to exactly one image; raise `DataError` if they are over a tenth."""
-    _, mask_of, strays = _masks_by_image(images, masks)
-    if not strays:
-        return []
-    count = len(mask_of) + len(strays)
-    note = f"{name}: {len(strays)} of {count} masks do not have the name of exactly one image, e.g. {strays[0]}"
-    if len(strays) > MOST_LOST * count:
-        raise DataError(f"{note}. Add the images, rename the masks, or move them away.")
-    return [f"{note}; they are left out."]
-
-
-def _masks_by_image(images: Path, masks: Path) -> tuple[dict[str, list[Path]], dict[str, Path], list[Path]]:
-    """Return (name -> images, name -> its mask, masks without an image or with one that has a mask already)."""
-    by_stem = images_by_stem(images)
-    mask_of: dict[str, Path] = {}
-    strays: list[Path] = []
-    for mask in images_below(masks):
-        name = bare(stem(mask, masks), by_stem)
-        if len(by_stem.get(name, ())) != 1 or name in mask_of:
-            strays.append(mask)
-        else:
-            mask_of[name] = mask
-    return by_stem, mask_of, strays
-
-
-def bare(name: str, images: Collection[str]) -> str:
-    """Return the name of a mask without `_mask` or the like if an image is called so, else unchanged."""
-    return next((name.removesuffix(end) for end in _ENDINGS if name.removesuffix(end) in images), name)
 
 
 def notes_by_stem(folder: Path, suffix: str) -> dict[str, Path]:

@@ -16,7 +16,7 @@ def split(dataset: Dataset, fraction: float = 0.2, seed: int = 0) -> tuple[Datas
 
     With one class per sample, each class is divided in the same proportion. With several labels, boxes or a mask per
     sample, the classes are divided one by one, rarest first. A class with at least two samples ends up in both splits
-    wherever that is possible. Targets without classes are divided at random.
+    wherever that is possible; `val` is empty if no class has two. Targets without classes are divided at random.
 
     Args:
         dataset: the samples to split.

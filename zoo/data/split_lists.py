@@ -19,11 +19,15 @@ _UNREAD = frozenset({".txt", ".lst", ".csv", ".json", ".mat", ".yaml", ".yml", "
 _BOTH = re.compile(r"train[ _-]?val", re.IGNORECASE)
 
 
-def listed_splits(dataset: Dataset) -> dict[str, Dataset]:
+def listed_splits(dataset: Dataset, *, short: bool = False) -> dict[str, Dataset]:
     """Divide a dataset by lists beside the class folders: split -> dataset, or the whole as `all` without lists.
 
     A line names an image by its path relative to the folder, with or without suffix; a label may follow. If there is
     no list for training, `train` is the images that are in no list.
+
+    Args:
+        dataset: the whole data.
+        short: lines may leave out the first folders of the path, if what is left fits a single image.
     """
     path = dataset.root
     texts = [file for file in _beside(path) if file.suffix.lower() in _UNREAD]
@@ -36,7 +40,7 @@ def listed_splits(dataset: Dataset) -> dict[str, Dataset]:
         by_split.setdefault(split, []).append(lists[name])
     notes: list[str] = []
     found: dict[str, list[int]] = {}
-    names = _names(dataset)
+    names = _names(dataset, short)
     for split in SPLITS:
         if len(by_split.get(split, ())) > 1:
             notes.append(
@@ -53,7 +57,7 @@ def listed_splits(dataset: Dataset) -> dict[str, Dataset]:
             file.relative_to(path).as_posix() if file.is_relative_to(path) else file.name for file in other[:3]
         )
         notes.append(
-            f"{shown} beside the class folders may define splits, but cannot be read: to use them, sort the images "
+            f"{shown} beside the folders of images may define splits, but cannot be read: to use them, sort the images "
             "into train/, val/ and test/, or list them in a CSV file with the column 'split'."
         )
     rest = sorted(set(range(len(dataset))) - {row for rows in found.values() for row in rows})
@@ -80,12 +84,14 @@ def _beside(path: Path) -> Iterable[Path]:
             yield from files(folder)
 
 
-def _names(dataset: Dataset) -> dict[str, int]:
+def _names(dataset: Dataset, short: bool) -> dict[str, int]:
     """Return each name by which a list may refer to a sample -> its row, or -1 if several samples have the name."""
     found: dict[str, int] = {}
     for row, sample in enumerate(dataset):
-        bare = sample.id.rpartition(".")[0]
-        for name in (sample.id, bare):
+        names = [sample.id]
+        while short and "/" in names[-1]:
+            names.append(names[-1].partition("/")[2])
+        for name in (form for one in names for form in (one, one.rpartition(".")[0])):
             found[name] = row if found.setdefault(name, row) == row else -1
             found[f"{dataset.root.name}/{name}"] = found[name]
     return found

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo import settings
 from zoo.demo.draw import DEMO, SIDE, draw_folder
 from zoo.errors import RunError
 
@@ -65,7 +66,7 @@ def compare(
     Raises:
         RunError: the folder holds anything but a demonstration.
     """
-    began, out = time.monotonic(), Path(out)
+    began, out = time.monotonic(), settings.expanded(out)
     _prepare(out, {"seed": seed, "images": images, "tests": tests, "epochs": epochs})
     say(f"drawing {images} images of each of {len(DEMO)} classes ({', '.join(DEMO)}), and {tests} to test on")
     data = out / "drawings"

@@ -6,28 +6,28 @@ pycocotools' `loadRes` accepts results only if they use the ids of the dataset's
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import count
 from pathlib import Path
 from typing import Any
 
+from zoo.data.category_ids import Id, completed
 from zoo.data.dataset import Dataset
+from zoo.data.image_names import names_of
 from zoo.data.readers.coco import numbers_of
 from zoo.errors import ConfigError
-from zoo.labels import category_numbers
-from zoo.targets.masks import BACKGROUND
 
 
 class Numbering:
     """Ids of images and categories for a results file.
 
     The dataset's ids are used if it has any: those of `data`, else those of the COCO annotation file that lists the
-    images. A class without an id there gets an unused one. Without such ids, an image's id is its file name. Class ids
-    are then `own`, or COCO's category ids if the labels are COCO's, or numbers counted from `first`.
+    images. A class without an id there gets an unused one. An image without such an id has the id of its sample, which
+    is a relative path; or its file name, if `data` is unknown and no two images have the same. Class ids are then
+    `own`, or COCO's category ids if the labels are COCO's, or numbers counted from `first`.
 
     Args:
         labels: class names of the model.
         files: image files.
-        data: dataset that the images come from, with the model's classes, if it is known.
+        data: dataset that the images come from, if it is known: with the model's classes, or without any classes.
         own: an id for each label, or empty.
         first: lowest id where ids are counted.
     Raises:
@@ -40,31 +40,34 @@ class Numbering:
         files: Sequence[str],
         *,
         data: Dataset | None = None,
-        own: Sequence[int | None] = (),
+        own: Sequence[Id | None] = (),
         first: int = 1,
     ) -> None:
         if own and len(own) != len(labels):
             raise ConfigError(
                 f"got {len(own)} category_ids for {len(labels)} labels. Give one for each label, or none."
             )
-        images: dict[str, int | str]
-        known: Mapping[str, int | None]
-        if data is not None:
+        images: dict[str, Id]
+        known: Mapping[str, Id | None]
+        paths = [Path(file) for file in dict.fromkeys(files)]
+        if data is not None and data.classes:
             images = {str(sample.image): sample.number for sample in data if sample.number is not None}
             known = dict(zip(data.classes, data.category_ids, strict=False))
         else:
-            named, known = numbers_of([Path(file) for file in dict.fromkeys(files)])
+            named, known = numbers_of(paths)
             images = {str(image): number for image, number in named.items()}
         self._images = images
-        self._numbers = _numbered(
-            labels, known or dict(zip(labels, own, strict=False)), category_numbers(labels), first
-        )
+        if data is not None:
+            self._names = {str(sample.image): sample.id for sample in data}
+        else:
+            self._names = dict(zip(map(str, paths), names_of(paths), strict=True))
+        self._numbers = completed(labels, known or dict(zip(labels, own, strict=False)), first)
 
-    def image(self, file: str) -> int | str:
+    def image(self, file: str) -> Id:
         """Return the id of an image file."""
-        return self._images.get(file, Path(file).name)
+        return self._images[file] if file in self._images else self._names.get(file, Path(file).name)
 
-    def category(self, label: str) -> int:
+    def category(self, label: str) -> Id:
         """Return the category id of a class."""
         return self._numbers[label]
 
@@ -72,19 +75,3 @@ class Numbering:
     def categories(self) -> list[dict[str, Any]]:
         """The classes and their ids, as in the `categories` of a COCO file."""
         return [{"id": number, "name": label} for label, number in self._numbers.items()]
-
-
-def _numbered(
-    labels: Sequence[str], known: Mapping[str, int | None], published: Sequence[int], first: int
-) -> dict[str, int]:
-    """Return a category id for each label, all different."""
-    taken = {number for number in known.values() if number is not None}
-    if not taken:
-        return dict(zip(labels, published or range(first, first + len(labels)), strict=True))
-    # COCO numbers categories from 1 and leaves 0 to the background; other labels that the file lacks get ids above all
-    # of its own, so that they cannot be taken for one of its categories.
-    given = {label: number for label in labels if (number := known.get(label)) is not None}
-    if BACKGROUND in labels and BACKGROUND not in given and 0 not in taken:
-        given[BACKGROUND] = 0
-    free = count(max(taken) + 1)
-    return {label: given[label] if label in given else next(free) for label in labels}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from zoo.models.saved import HEAD, Saved, saved
 from zoo.registry import registry
 from zoo.registry.loader import same_distribution
 from zoo.registry.spec import BackboneSpec, WeightSpec
+from zoo.weights.extra import without
 from zoo.weights.fetch import Fetched, fetch, fetch_config
 from zoo.weights.file import TensorFile, read
 from zoo.weights.load import recognise
@@ -27,13 +28,23 @@ from zoo.weights.mapping import slots
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A file of weights. `saved` is the description of a saved model."""
+    """A file of weights.
+
+    Attributes:
+        source: as the user gave it.
+        fetched: the file.
+        header: of the file, without the tensors that are left out.
+        tensors: of the file, without these.
+        saved: description of a saved model, None for other files.
+        waived: tensors that the user left out -> why.
+    """
 
     source: str
     fetched: Fetched
     header: TensorFile
     tensors: Mapping[str, np.ndarray]
     saved: Saved | None
+    waived: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def body(self) -> Mapping[str, np.ndarray]:
@@ -80,20 +91,22 @@ def open_checkpoint(request: Request, parts: Parts) -> Checkpoint | None:
     if not request.pretrained:
         return None
     if request.weights:
-        return _opened(request.weights)
+        return _opened(request.weights, ignore=request.ignore_tensors)
     if not (row and row.source):
         raise ConfigError(
             f"no download is known for {request.name}: give weights=FILE (--weights FILE), or pretrained=False to "
             "start from random values."
         )
-    return _opened(row.source, row)
+    return _opened(row.source, row, ignore=request.ignore_tensors)
 
 
-def _opened(source: str, row: WeightSpec | None = None) -> Checkpoint:
+def _opened(source: str, row: WeightSpec | None = None, *, ignore: Sequence[str] = ()) -> Checkpoint:
     fetched = fetch(source, row.file, revision=row.revision, sha256=row.sha256) if row else fetch(source)
     header = read(fetched.path)
-    tensors = header.load()
-    return Checkpoint(source, fetched, header, tensors, saved(header))
+    waived = without(header.names(), ignore)
+    tensors = header.load(ignore=waived)
+    kept = replace(header, entries={name: entry for name, entry in header.entries.items() if name not in waived})
+    return Checkpoint(source, fetched, kept, tensors, saved(header), waived)
 
 
 def origin(request: Request, parts: Parts, checkpoint: Checkpoint) -> Origin:

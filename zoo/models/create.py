@@ -45,6 +45,7 @@ def create(
     dtype: str = "float32",
     seed: int = 0,
     accept_license: bool = False,
+    ignore_tensors: str | Sequence[str] = (),
     **config: Any,
 ) -> Model:
     """Return a model for a task on a pretrained backbone, in evaluation mode.
@@ -64,6 +65,8 @@ def create(
         dtype: Dtype of the arithmetic, `float32` or `bfloat16`. Parameters stay in float32.
         seed: Seed of everything that is initialised at random.
         accept_license: Accept weights whose licence forbids commercial use.
+        ignore_tensors: Patterns of tensors that are left out of the weights, e.g. `criterion.*` or `model.*` (in
+            favour of a copy below `model_ema.`). Tensors of losses, metrics and optimizers need no pattern.
         **config: Options of the task, build options of the backbone, and fields of the preprocessing (mean, std,
             interpolation, crop_pct, crop_mode, channels). If several owners have a key, name the owner:
             `**{"task.padding": "same"}`, `backbone.padding`, `preprocess.fill`.
@@ -85,6 +88,7 @@ def create(
         dtype,
         seed,
         accept_license,
+        ignore_tensors,
         config,
     )
     parts = resolve(request)
@@ -267,7 +271,11 @@ def _filled_backbone(
     plan: Design, checkpoint: Checkpoint, backbone: nnx.Module, head: nnx.Module, *, keep_head: bool
 ) -> LoadReport:
     of = plan.blueprint
-    return fill(of.spec, backbone, head, of.adapter, checkpoint.body, of.in_channels, keep_head=keep_head, seed=of.seed)
+    report = fill(
+        of.spec, backbone, head, of.adapter, checkpoint.body, of.in_channels, keep_head=keep_head, seed=of.seed
+    )
+    report.ignored |= checkpoint.waived
+    return report
 
 
 def _from_whole(plan: Design, checkpoint: Checkpoint, backbone: nnx.Module, head: nnx.Module) -> Filled:
@@ -280,6 +288,7 @@ def _from_whole(plan: Design, checkpoint: Checkpoint, backbone: nnx.Module, head
 
     heads = [(labels, lambda labels=labels: like(labels)) for labels in dict.fromkeys((plan.own, plan.labels))]
     own, report = fill_whole(whole, of.spec, backbone, head, heads, checkpoint.tensors, of.in_channels, of.seed)
+    report.ignored |= checkpoint.waived
     fresh = bool(report.reinitialised) or own != plan.labels
     return Filled(own, fresh, (*plan.origin.notes, str(report)))
 

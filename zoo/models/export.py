@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from zoo import settings
 from zoo.errors import ConfigError, RunError, unknown_name
 from zoo.models.fill import first_conv_of, in_checkpoint
 from zoo.models.model import Model
@@ -55,7 +56,7 @@ def export(model_or_run: Any, out: str | Path, format: str = "timm") -> Path:
     if not isinstance(model, Model):
         model = load(model_or_run)
     row = _row(model, format)
-    folder = Path(out)
+    folder = settings.expanded(out)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(f"{folder} exists and is not empty: choose another folder (--out), or delete it.")
     existed = folder.exists()

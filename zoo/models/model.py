@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -15,11 +15,12 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
+from zoo.data.inputs import is_single
 from zoo.errors import ConfigError
 from zoo.models.adapter import Adapter, adjusted
 from zoo.models.backbone import PIXELS, run_stages
 from zoo.models.card import Card
-from zoo.models.predictor import Image, Predictor, as_list, prepare_one
+from zoo.models.predictor import Predictor, as_list, prepare_one
 from zoo.models.task.forward import ForwardPass
 from zoo.numbers import BATCH_SIZE, check_number
 from zoo.registry.spec import BackboneSpec
@@ -132,25 +133,38 @@ class Model(nnx.Module):
         other.adapter = adjusted(self.adapter, options)
         return other
 
-    def predict(self, images: Image | Iterable[Image], *, batch_size: int = 32, **options: Any) -> Any:
+    def predict(self, images: Any, *, batch_size: int = 32, **options: Any) -> Any:
         """Return the prediction for an image, or a list of predictions for several.
 
         Args:
-            images: Paths, folders, or uint8 arrays (height, width, channels) in RGB; or an iterable of them.
+            images: Paths, folders, patterns; PIL images; bytes or open files; arrays of NumPy or JAX, RGB, grey or
+                RGBA, (height, width), (height, width, channels) or a batch of these, uint8 or floats from 0 to 1; or an
+                iterable of any of them.
             batch_size: Images that are computed together.
             **options: Prediction options for this call only, see `adjusted`.
 
         Raises:
-            DataError: A file is no image; the error names it.
+            DataError: A file is no image; the error names it. See `predict_each` for the predictions of the others.
         """
         check_number("batch_size", batch_size, BATCH_SIZE)
         if options:
             return self.adjusted(**options).predict(images, batch_size=batch_size)
-        single = isinstance(images, np.ndarray) and images.ndim == 3
-        if isinstance(images, str | Path) and not Path(images).is_dir():
-            single = True
-        found = Predictor(self, batch_size)(as_list(images))
-        return found[0] if single else found
+        found = Predictor(self, batch_size)(images)
+        return found[0] if is_single(images) else found
+
+    def predict_each(self, images: Any, *, batch_size: int = 32, **options: Any) -> Iterator[Any]:
+        """Yield for each image its prediction, or the `ZooError` that says what is wrong with the image.
+
+        Images are read, and generators asked, batch by batch, so that any number of them fits in memory.
+
+        Args:
+            images: As for `predict`.
+            batch_size: Images that are computed together.
+            **options: Prediction options for this call only, see `adjusted`.
+        """
+        check_number("batch_size", batch_size, BATCH_SIZE)
+        model = self.adjusted(**options) if options else self
+        return Predictor(model, batch_size).rows(images)
 
     def prepare(self, images: Sequence[Path | np.ndarray]) -> np.ndarray:
         """Return files or uint8 images as one uint8 batch (b, h, w, c), prepared as the weights want them.
@@ -181,9 +195,7 @@ def features_of(batch: Mapping[str, Any]) -> dict[str, Any]:
     return {name.removeprefix(FEATURES): value for name, value in batch.items() if name.startswith(FEATURES)}
 
 
-def features(
-    model_or_backbone: nnx.Module, images: Image | Array | Iterable[Image], at: Sequence[str] | None = None
-) -> dict[str, Array]:
+def features(model_or_backbone: nnx.Module, images: Any, at: Sequence[str] | None = None) -> dict[str, Array]:
     """Return the feature maps of images, by stage.
 
     Args:
@@ -201,7 +213,7 @@ def features(
     if hasattr(images, "dtype") and jnp.issubdtype(images.dtype, jnp.floating):
         x = jnp.asarray(images)
     elif model:
-        x = model.normalize(jnp.asarray(model.prepare(as_list(images))))  # type: ignore[arg-type]
+        x = model.normalize(jnp.asarray(model.prepare(as_list(images, model.card))))
     else:
         raise ConfigError("a bare backbone has no preprocessing: give it a normalised float array (b, h, w, c).")
     if x.ndim != 4:

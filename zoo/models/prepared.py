@@ -29,7 +29,10 @@ def training_load(model: Model) -> Callable[[Sample], dict[str, np.ndarray]]:
     preprocess, targets = with_room(model.card.preprocess), model.adapter.targets
 
     def load(sample: Sample) -> dict[str, np.ndarray]:
-        return {"image": prepare(decode(sample.image), preprocess), **targets(sample, preprocess)}
+        return {
+            "image": prepare(decode(sample.image, background=preprocess.background), preprocess),
+            **targets(sample, preprocess),
+        }
 
     return load
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -35,13 +36,20 @@ class Request:
     dtype: str = "float32"
     seed: int = 0
     accept_license: bool = False
+    ignore_tensors: Sequence[str] = ()
     config: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         labels, count = self.labels, self.num_classes
+        patterns = (self.ignore_tensors,) if isinstance(self.ignore_tensors, str) else tuple(self.ignore_tensors)
+        object.__setattr__(self, "ignore_tensors", patterns)
         if self.weights and not self.pretrained:
             raise ConfigError(
                 f"weights={self.weights!r} and pretrained=False (--scratch) contradict each other: give one of them."
+            )
+        if patterns and not self.pretrained:
+            raise ConfigError(
+                "ignore_tensors (--ignore-tensors) needs weights, but pretrained=False (--scratch) loads none."
             )
         if self.dtype not in DTYPES:
             raise unknown_name("dtype", self.dtype, DTYPES)
@@ -180,6 +188,8 @@ def _sorted(spec: BackboneSpec, task: AdapterSpec, *configs: Mapping[str, Any]) 
     for key in ("mean", "std"):
         if key in preprocess:
             preprocess[key] = _statistics(key, preprocess[key])
+    if "background" in preprocess:
+        preprocess["background"] = background(preprocess["background"])
     if "frames" in preprocess:
         preprocess["frames"] = _frames(spec, preprocess["frames"])
     _check_preprocessing(preprocess)
@@ -195,6 +205,30 @@ def _statistics(key: str, value: Any) -> tuple[float, ...]:
     for number in found:
         check_number(key, number, Accepted(above=0) if key == "std" else Accepted())
     return found
+
+
+def background(value: Any) -> tuple[int, ...]:
+    """Return red, green and blue of the background of transparent images; empty for `drop`.
+
+    Args:
+        value: `white`, `black`, `drop`, `r,g,b`, or three numbers from 0 to 255.
+
+    Raises:
+        ConfigError: `value` is nothing of these.
+    """
+    named = {"white": (255, 255, 255), "black": (0, 0, 0), "drop": ()}
+    if isinstance(value, str) and value.strip().lower() in named:
+        return named[value.strip().lower()]
+    numbers = value.split(",") if isinstance(value, str) else value
+    if isinstance(numbers, list | tuple) and (not numbers or len(numbers) == 3):
+        with suppress(ValueError, TypeError):
+            found = tuple(int(number) for number in numbers)
+            if all(0 <= number <= 255 for number in found) and [float(number) for number in numbers] == [*found]:
+                return found
+    raise ConfigError(
+        f"background (--background) is {value!r}; accepted: white, black, drop (ignore the transparency), or red, "
+        "green and blue from 0 to 255, as in 128,128,128."
+    )
 
 
 def _frames(spec: BackboneSpec, value: Any) -> tuple[tuple[int, int], ...]:

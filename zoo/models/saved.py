@@ -67,9 +67,13 @@ def describe(model: Model) -> dict[str, Any]:
 
 
 def identity(model: Model) -> dict[str, Any]:
-    """Return the description without what may change between interrupt and resume: versions and notes."""
+    """Return the description without what may change between interrupt and resume.
+
+    That is versions, notes, and the place of weights whose hash is known.
+    """
     said = describe(model)
-    card = {name: value for name, value in said["card"].items() if name != "notes"}
+    left_out = {"notes", "weights", "revision"} if model.card.sha256 else {"notes"}
+    card = {name: value for name, value in said["card"].items() if name not in left_out}
     card["plugins"] = {part: one["distribution"] for part, one in card["plugins"].items()}
     return {**said, "card": card}
 

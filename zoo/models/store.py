@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
+from zoo import settings
 from zoo.errors import WeightsError
 from zoo.models.adapter import configure
 from zoo.models.assemble import Blueprint, assemble
@@ -46,7 +47,7 @@ def save(model: Model, path: str | Path) -> Path:
     Returns:
         The file.
     """
-    path = Path(path)
+    path = settings.expanded(path)
     file = path if path.suffix == ".safetensors" else path / FILE
     file.parent.mkdir(parents=True, exist_ok=True)
     arrays = {part: arrays_of(module) for part, module in (("backbone", model.backbone), ("head", model.head))}

@@ -11,7 +11,8 @@ It is TOML and is read without importing any plugin. There are two kinds of file
 
   The row `*` holds the fields that the other rows of its table share, so that 20,000 rows parse in a second. Fields
   that have the default of their spec are left out.
-- The user's overlay, in the working directory or in the configuration folder; the working directory wins:
+- The user's overlay, in the working directory or in the configuration folder; the working directory wins. What one in
+  the working directory says of published names is announced at every use, since it may have come with its folder:
 
       [weights."resnet18.mine"]          # private weights; a relative `source` starts at this file
       source = "weights/mine.safetensors"
@@ -26,16 +27,19 @@ It is TOML and is read without importing any plugin. There are two kinds of file
 
 from __future__ import annotations
 
+import math
 import re
 import tomllib
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from zoo import settings
-from zoo.errors import ConfigError, PluginError, nearest
+from zoo.errors import ConfigError, FetchError, PluginError, nearest
 from zoo.registry import validate
+from zoo.registry.source import check_listed
 from zoo.registry.spec import Preprocess, WeightSpec
 
 FILE = "registry.toml"
@@ -141,6 +145,9 @@ class Overlay:
         disable: name of a disabled plugin -> the file that disables it.
         prefer: name -> the distribution to use if several give it.
         pins: name of weights -> their pinned `revision` and `sha256`.
+        here: the file in the working directory, which may have come with somebody's data; None without one.
+        redirected: names that `here` gives another meaning -> what it says of them.
+        announced: those that the user was told of.
     """
 
     files: tuple[Path, ...] = ()
@@ -148,6 +155,19 @@ class Overlay:
     disable: Mapping[str, Path] = field(default_factory=dict)
     prefer: Mapping[str, str] = field(default_factory=dict)
     pins: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    here: Path | None = None
+    redirected: Mapping[str, str] = field(default_factory=dict)
+    announced: set[str] = field(default_factory=set, compare=False, repr=False)
+
+    def announce(self, name: str) -> None:
+        """Warn, once, if the file in the working directory gives this name another meaning."""
+        if name in self.redirected and name not in self.announced:
+            self.announced.add(name)
+            warnings.warn(
+                f"{self.here}, in the working directory, changes what {name} is: {self.redirected[name]}. Delete that "
+                "line if it is not yours.",
+                stacklevel=4,
+            )
 
 
 def first_party_path() -> Path | None:
@@ -166,9 +186,9 @@ def read_toml(path: Path) -> dict[str, Any]:
     """Return the contents of a TOML file. Raises `ConfigError`, which names the file, if it cannot be read."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}.") from error
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{path} cannot be read: {error}.") from error
 
 
@@ -211,14 +231,14 @@ def read_overlay() -> Overlay:
     A plugin catalogue in the working directory (a checkout of zoo has one) is skipped, because it is not an overlay.
     Raises `ConfigError`, which names the file and the key, for unknown keys and wrong values.
     """
-    merged = Overlay()
-    for path in (Path.cwd() / FILE, settings.config_dir() / FILE):
+    merged, own = Overlay(), settings.config_dir() / FILE
+    for path in (Path.cwd() / FILE, own):
         if not path.is_file() or path in merged.files:
             continue
         content = read_toml(path)
         if content.keys() == {"plugin"}:
             continue
-        merged = _overlaid(merged, _one_overlay(path, content))
+        merged = _overlaid(merged, _one_overlay(path, content, trusted=path.resolve() == own.resolve()))
     return merged
 
 
@@ -230,11 +250,15 @@ def _overlaid(first: Overlay, then: Overlay) -> Overlay:
         disable={**then.disable, **first.disable},
         prefer={**then.prefer, **first.prefer},
         pins={**then.pins, **first.pins},
+        here=first.here or then.here,
+        redirected={**then.redirected, **first.redirected},
     )
 
 
-def _one_overlay(path: Path, content: dict[str, Any]) -> Overlay:
+def _one_overlay(path: Path, content: dict[str, Any], trusted: bool) -> Overlay:
+    """Return the content of one file. `trusted` is the user's own; any other one came with its folder."""
     _check_keys(path, "", content, _OVERLAY)
+    _check_numbers(path, "", content)
     tables = {key: _table(path, key, content.get(key, {})) for key in _OVERLAY}
     _check_fields(path, "plugins", tables["plugins"], {"disable": (list,)})
     for name in [name for key in ("weights", "pins") for name in tables[key]]:
@@ -246,22 +270,37 @@ def _one_overlay(path: Path, content: dict[str, Any]) -> Overlay:
         _check_fields(path, f'pins."{name}"', fields, _PIN)
         if not _SHA256.fullmatch(fields.get("sha256", "0" * 64)):
             raise ConfigError(f'{path}: pins."{name}".sha256 must be 64 lower-case hexadecimal digits.')
+        _check_source(path, f'pins."{name}"', fields, trusted)
     _check_fields(path, "prefer", tables["prefer"], dict.fromkeys(tables["prefer"], (str,)))
+    weights = {name: _private_row(path, name, data, trusted) for name, data in tables["weights"].items()}
+    said = {name: f"preferred from {distribution}" for name, distribution in tables["prefer"].items()}
+    said |= {name: f"pinned to {', '.join(pin.values())}" for name, pin in tables["pins"].items()}
+    said |= {name: _change(row) for name, row in weights.items()}
     return Overlay(
         files=(path,),
-        weights={name: _private_row(path, name, data) for name, data in tables["weights"].items()},
+        weights=weights,
         disable=dict.fromkeys(map(str, tables["plugins"].get("disable", [])), path),
         prefer=tables["prefer"],
         pins=tables["pins"],
+        here=None if trusted else path,
+        redirected={} if trusted else said,
     )
 
 
-def _private_row(path: Path, name: str, data: dict[str, Any]) -> Row:
+def _change(row: Row) -> str:
+    """Return what a row says of its weights, for people."""
+    if source := row.data.get("source"):
+        return f"taken from {source}"
+    return f"with another {', '.join(row.data) or 'row'}"
+
+
+def _private_row(path: Path, name: str, data: dict[str, Any], trusted: bool) -> Row:
     _check_fields(path, f'weights."{name}"', data, FIELDS["weights"])
     data = _named(name, data)
+    _check_source(path, f'weights."{name}"', data, trusted)
     source = data.get("source", "")
     if source and "://" not in source:
-        data = {**data, "source": str(path.parent / Path(source).expanduser())}
+        data = {**data, "source": str(path.parent / settings.expanded(source))}
     for key in ("size", "mean", "std"):
         values = data.get(key, [])
         if isinstance(values, list) and not all(isinstance(v, int | float) for v in values):
@@ -275,6 +314,22 @@ def _private_row(path: Path, name: str, data: dict[str, Any]) -> Row:
     except (ConfigError, PluginError) as error:
         raise ConfigError(f'{path}: weights."{name}": {error}') from error
     return row
+
+
+def _check_source(path: Path, place: str, data: Mapping[str, Any], trusted: bool) -> None:
+    try:
+        check_listed(data.get("source", ""), data.get("file", ""), data.get("revision", ""), below=not trusted)
+    except FetchError as error:
+        raise ConfigError(f"{path}: {place}: {error}") from error
+
+
+def _check_numbers(path: Path, place: str, value: Any) -> None:
+    """Raise `ConfigError` for a NaN or an infinity, wherever it stands."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{path}: {place} is {value}; it must be a finite number.")
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, one in items:
+        _check_numbers(path, f"{place}.{key}" if place else str(key), one)
 
 
 def preprocess_of(data: Mapping[str, Any], base: Preprocess | None = None) -> Preprocess:

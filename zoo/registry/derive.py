@@ -63,10 +63,14 @@ def _preprocess(value: Preprocess) -> dict[str, Any]:
 
 
 def _adapter_options(adapter: type) -> dict[str, dict[str, Any]]:
-    """Option name -> its description, accepted values and default. Internal options are left out; so is None."""
+    """Option name -> its description, accepted values, default, and whether it can be changed on a trained model.
+
+    Internal options are left out; so are a default of None and what is not so.
+    """
     options = {}
     for option in task_options(adapter).values():
-        said = {"description": option.description, "accepted": option.accepted, "point": option.point}
+        said: dict[str, Any] = {"description": option.description, "accepted": option.accepted, "point": option.point}
+        said |= {"adjustable": option.name in getattr(adapter, "adjustable", ())}
         if not option.hidden and option.name != "labels":
             default = {} if option.default is None else {"default": option.default}
             options[option.name] = {name: text for name, text in said.items() if text} | default
@@ -82,19 +86,22 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, bool | int | float | str) else repr(value)
 
 
-def catalogue(plugins: Iterable[tuple[str, Contribution]], command: str, count: Callable[[BackboneSpec], int]) -> str:
+def catalogue(
+    plugins: Iterable[tuple[str, Contribution]], command: str, count: Callable[[BackboneSpec], int] | None
+) -> str:
     """Return the catalogue file of these plugins. Equal tables give equal text.
 
     Args:
         plugins: (module, contribution) of each plugin.
         command: the command that derives the file, for its header.
-        count: returns the number of parameters of a backbone, see `zoo.models.backbone.count_params`.
+        count: returns the number of parameters of a backbone, see `zoo.models.backbone.count_params`; None leaves the
+            numbers out.
     """
     parts = [HEADER.format(command=command)]
     for module, contribution in sorted(plugins, key=lambda plugin: plugin[0]):
         tables = {kind: {name: fields(kind, spec) for name, spec in contribution.specs[kind].items()} for kind in KINDS}
-        for name, spec in contribution.specs["backbones"].items():
-            tables["backbones"][name]["params"] = count(spec)
+        for name, spec in contribution.specs["backbones"].items() if count else ():
+            tables["backbones"][name]["params"] = count(spec)  # type: ignore[misc]
         if not any(tables.values()):
             # An empty table says that the plugin gives nothing, so that a listing need not import it to find out.
             parts.append(f"\n[plugin.{_toml(module)}]\n")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from zoo.errors import ConfigError, PluginError, nearest, unknown_name
-from zoo.registry import catalogue, loader
+from zoo.registry import catalogue, examine, loader
 from zoo.registry.catalogue import Overlay, Row
 from zoo.registry.loader import Candidate, Contribution, PluginRecord, State
 
@@ -25,6 +25,7 @@ class Plugin:
         reason: why it has this state, as one sentence.
         traceback: traceback of the error, if it failed.
         given: its specs, once it is loaded.
+        examined: whether its examination has been asked for.
     """
 
     candidate: Candidate
@@ -33,6 +34,7 @@ class Plugin:
     reason: str = "known from its catalogue; not needed yet"
     traceback: str = ""
     given: Contribution | None = None
+    examined: bool = False
 
     @property
     def qualified(self) -> str:
@@ -48,9 +50,32 @@ class Plugin:
     def lists(self, kind: str, name: str) -> bool:
         return (kind, name) in self._listed
 
+    def examine(self, strict: bool) -> None:
+        """Learn what an unloaded third-party plugin gives and whether it works, see `zoo.registry.examine`.
+
+        If examinations are switched off, a plugin without a catalogue is loaded instead.
+        """
+        if self.candidate.first_party or self.examined or self.state != "unloaded":
+            return
+        self.examined = True
+        examination = examine.examined(self.candidate)
+        if examination is None:
+            if self.rows is None:
+                self.load(strict)
+        elif examination.state != "ok":
+            self.state, self.reason, self.traceback = examination.state, examination.reason, examination.traceback
+            self._raise_if(strict)
+        elif self.rows is None:
+            self.rows, self.reason = examination.rows(self.candidate), "examined; not needed yet"
+            self.__dict__.pop("_listed", None)
+
     def load(self, strict: bool) -> None:
+        self.examine(strict)
         if self.state == "unloaded":
             self.given, self.state, self.reason, self.traceback = loader.attempt(self.candidate)
+        self._raise_if(strict)
+
+    def _raise_if(self, strict: bool) -> None:
         if strict and self.state in ("failed", "incompatible"):
             raise PluginError(f"plugin {self.qualified} ({self.candidate.module}) {self.fate()}")
 

@@ -56,15 +56,15 @@ class Registry:
             UnknownNameError: no plugin gives it; the message has the nearest names.
             PluginError: its plugin is broken, or two plugins give it.
         """
-        return cast(BackboneSpec, self._names.spec("backbones", name))
+        return cast(BackboneSpec, self._spec("backbones", name))
 
     def adapter(self, name: str) -> AdapterSpec:
         """Return the task adapter called `name`. Raises as `backbone` does."""
-        return cast(AdapterSpec, self._names.spec("adapters", name))
+        return cast(AdapterSpec, self._spec("adapters", name))
 
     def model(self, name: str) -> ModelSpec:
         """Return the named model called `name`. Raises as `backbone` does."""
-        return cast(ModelSpec, self._names.spec("models", name))
+        return cast(ModelSpec, self._spec("models", name))
 
     def weights(self, name: str) -> WeightSpec:
         """Return the weights called `name` (`arch.tag`). Raises as `backbone` does.
@@ -79,6 +79,8 @@ class Registry:
             if private is None:
                 raise
             spec = WeightSpec(name, preprocess=None)
+        else:
+            self.overlay.announce(spec.name)
         if spec.preprocess is None:
             spec = replace(spec, preprocess=self._usual_preprocess(name))
         if private is not None:
@@ -98,7 +100,7 @@ class Registry:
 
         Other code uses `zoo.registry.parts.Point` instead.
         """
-        return cast(Part, self._names.spec("parts", name))
+        return cast(Part, self._spec("parts", name))
 
     def part_rows(self, point: str) -> list[Row]:
         """Return the catalogue rows of the parts of an extension point, by name."""
@@ -190,6 +192,8 @@ class Registry:
         distribution, arch = split(backbone)
         prefix = f"{arch}."
         for plugin in self._plugins:
+            if plugin.rows is None:
+                plugin.examine(self._strict)
             if plugin.rows is None or any(r.kind == "weights" and r.name.startswith(prefix) for r in plugin.rows):
                 plugin.load(self._strict)
         names = {name for name, _ in self._names.all_givers("weights") if name.startswith(prefix)}
@@ -251,7 +255,7 @@ class Registry:
         rows = []
         for plugin in self._plugins:
             if plugin.rows is None:
-                plugin.load(self._strict)
+                plugin.examine(self._strict)
             if plugin.state not in ("disabled", "failed", "incompatible"):
                 rows += plugin.rows_of(kind)
         if kind == "weights":
@@ -292,6 +296,11 @@ class Registry:
         return catalogue.read_overlay()
 
     # -- shared by the look-ups -----------------------------------------------------------------------------------
+
+    def _spec(self, kind: str, name: str) -> Any:
+        spec = self._names.spec(kind, name)
+        self.overlay.announce(name)
+        return spec
 
     @cached_property
     def _plugins(self) -> list[Plugin]:

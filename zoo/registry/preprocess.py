@@ -33,6 +33,8 @@ class Preprocess:
             channels keeps this value and records the number elsewhere.
         fill: grey value (0 to 255) of the letterbox padding; None for the mean.
         frames: further letterbox sizes, for aspect-ratio buckets; each image gets the size that it fills best.
+        background: red, green and blue (0 to 255) on which transparent images are composed; empty to drop the
+            transparency, which shows the colours that it hides.
     """
 
     size: tuple[int, int] = (224, 224)
@@ -44,6 +46,7 @@ class Preprocess:
     channels: Literal["RGB", "BGR", "L"] = "RGB"
     fill: int | None = None
     frames: tuple[tuple[int, int], ...] = ()
+    background: tuple[int, ...] = (255, 255, 255)
 
     def frame(self, size: tuple[int, int]) -> tuple[int, int]:
         """Return the size (height, width) in which an image of `size` is prepared.

@@ -57,9 +57,9 @@ class Resolver:
             PluginError: its plugin is broken, or two plugins give it.
         """
         distribution, bare = split(name)
-        # Load only the plugins whose catalogue lists the name, and those without a catalogue: what they give is not
-        # known before. All others are loaded only if no catalogue lists the name, since a catalogue may be out of date.
-        candidates = [plugin for plugin in self._plugins if plugin.rows is None or plugin.lists(kind, bare)]
+        # Load only the plugins whose catalogue lists the name, and those of which nothing is known. All others are
+        # loaded only if no catalogue lists the name, since a catalogue may be out of date.
+        candidates = self._own(kind, name) or self._listing(kind, bare)
         for plugin in candidates:
             plugin.load(self._strict)
         givers = self.givers(kind, bare, distribution)
@@ -69,6 +69,20 @@ class Resolver:
         if not givers:
             raise self._missing(kind, name)
         return self._choose(kind, bare, givers)
+
+    def _own(self, kind: str, name: str) -> list[Plugin]:
+        """Return zoo's own plugin that a bare name means; nothing for a name that may mean another distribution's."""
+        if "/" in name or self._prefer.get(name) or self._prefer.get(name.split(".", 1)[0]):
+            return []
+        own = [plugin for plugin in self._plugins if plugin.candidate.first_party and plugin.lists(kind, name)]
+        return own if own and all(plugin.state in ("unloaded", "ok") for plugin in own) else []
+
+    def _listing(self, kind: str, bare: str) -> list[Plugin]:
+        """Return the plugins that list a name, and those without any list."""
+        for plugin in self._plugins:
+            if plugin.rows is None:
+                plugin.examine(self._strict)
+        return [plugin for plugin in self._plugins if plugin.rows is None or plugin.lists(kind, bare)]
 
     def spec(self, kind: str, name: str) -> Any:
         """Return the spec called `name`. Raises as `plugin_of` does."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from zoo.errors import ConfigError, DataError
-from zoo.targets.faults import Policy, Report
+from zoo.targets.faults import Check, Fault, Policy, Report
 
 if TYPE_CHECKING:
-    from zoo.data.dataset import Dataset
+    from zoo.data.dataset import Dataset, Sample
 
 
 class TargetKind:
@@ -33,6 +33,10 @@ class TargetKind:
     """Data format to read by default if a task accepts only this kind."""
     made_from: ClassVar[tuple[str, ...]] = ()
     """Other kinds that `made` converts to this one."""
+    checks: ClassVar[Mapping[str, Check]] = {}
+    """Kinds of fault that `examined` finds: `Fault.kind` -> description."""
+    counted: ClassVar[str] = "images"
+    """What the counts of the classes count."""
 
     def labels(self, target: Any) -> tuple[int, ...]:
         """Return the class indexes in a target. May read files."""
@@ -68,6 +72,21 @@ class TargetKind:
         """
         return dataset, Report(dataset.name, len(dataset), ())
 
+    def examined(self, sample: Sample, classes: Sequence[str]) -> tuple[tuple[int, ...], Sequence[Fault]]:
+        """Return (class indexes in the target of one sample, all that is wrong or suspicious about it).
+
+        For `zoo.check`: nothing is corrected, and no fault keeps others from being found. May read files; called from
+        several threads.
+
+        Raises:
+            DataError: a file of the target cannot be read.
+        """
+        return self.labels(sample.target), ()
+
+    def area(self, target: Any, index: int) -> tuple[float, float, float, float] | None:
+        """Return x1, y1, x2, y2 in pixels around one annotation, to show where it is; None if it has no place."""
+        return None
+
     def files(self, target: Any) -> tuple[Path, ...]:
         """Return the files besides the image that the target depends on. Fingerprints hold their sizes and times."""
         return ()
@@ -87,6 +106,16 @@ class TargetKind:
     def words(self, target: Any, classes: Sequence[str]) -> str:
         """Describe a target in a few words, for messages."""
         return "another target"
+
+    def same(self, one: Any, other: Any, tolerance: float) -> bool:
+        """Whether two targets of one image are the same, though written in different formats. May read files.
+
+        Args:
+            one: a target.
+            other: another.
+            tolerance: pixels by which coordinates may differ.
+        """
+        return bool(one == other)
 
     def made(self, dataset: Dataset) -> Dataset:
         """Convert a dataset of a kind in `made_from` to this kind."""

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, ClassVar
 from zoo.errors import DataError
 from zoo.image_header import image_size
 from zoo.targets.boxes import UNKNOWN, Box, Boxes
-from zoo.targets.faults import MOST_LOST, Fault, Policy, Report, accepted, require, same_aspect
+from zoo.targets.faults import ENTRIES, MOST_LOST, Fault, Policy, Report, accepted, entry_faults, require, same_aspect
 from zoo.targets.reasons import Dropped, of_boxes, other_corners
 
 if TYPE_CHECKING:
     from zoo.data.dataset import Dataset, Sample
 
 FAULTS: Mapping[str, str] = {
+    **ENTRIES,
     "size": "annotated for another image size",
     "number": "with a coordinate that is not a finite number",
     "class": "of an unknown class",
@@ -70,21 +71,28 @@ def check_boxes(dataset: Dataset, policy: Policy = "fix") -> tuple[Dataset, BoxR
     """
     accepted(policy)
     require(dataset, "boxes")
-    samples, faults, dropped = [], [], []
+    boxes = sum(len(sample.target) for sample in dataset)
+    read_faults, read_losses = entry_faults(dataset, boxes, policy)
+    samples, faults, dropped = [], [*read_faults], []
     for sample in dataset:
         checked = _Check(sample, policy)
         faults += checked.faults
         dropped += checked.dropped
         if checked.target is not None:
             samples.append(replace(sample, target=checked.target) if checked.target != sample.target else sample)
-    corrected = replace(dataset, samples=tuple(samples))
+    corrected = replace(dataset, samples=tuple(samples), faults=())
     losses, reason = _losses(dataset, corrected, dropped)
-    boxes = sum(len(sample.target) for sample in dataset)
-    report = BoxReport(dataset.name, len(dataset), tuple(faults), losses, reason, boxes=boxes)
+    report = BoxReport(dataset.name, len(dataset), tuple(faults), (*read_losses, *losses), reason, boxes=boxes)
     report.enforce(policy, len(samples))
     if boxes and policy != "error" and not any(len(sample.target) for sample in corrected):
         raise DataError(f"no box is left. {report.text()}{f' Likely reason: {reason}.' if reason else ''}")
     return corrected, report
+
+
+def faults_of(sample: Sample) -> tuple[tuple[Fault, ...], Boxes]:
+    """Return (all faults of the boxes of one image, the corrected boxes). The image's header is read."""
+    checked = _Check(sample, "fix")
+    return tuple(checked.faults), sample.target if checked.target is None else checked.target
 
 
 def _losses(before: Dataset, after: Dataset, dropped: Sequence[Dropped]) -> tuple[tuple[str, ...], str]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 import numpy as np
 
 from zoo.image_header import image_size
-from zoo.targets.faults import MOST_LOST, Fault, Policy, Report, accepted, require, same_aspect
+from zoo.targets.faults import ENTRIES, MOST_LOST, Fault, Policy, Report, accepted, entry_faults, require, same_aspect
 from zoo.targets.mask_file import mask_values
 from zoo.targets.masks import BACKGROUND, IGNORE, Mask, MaskFile, count_pixels, looked_up, read_mask
 from zoo.targets.reasons import of_masks
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from zoo.data.dataset import Dataset, Sample
 
 MASK_FAULTS: Mapping[str, str] = {
+    **ENTRIES,
     "size": "drawn for an image of another size",
     "value": "with values that are no class",
     "outline": "with an object that has a box but no outline",
@@ -79,13 +80,23 @@ def check_masks(dataset: Dataset, policy: Policy = "fix") -> tuple[Dataset, Mask
     with ThreadPoolExecutor(_THREADS) as pool:
         results = list(pool.map(partial(_check, classes=dataset.classes, policy=policy), dataset))
     samples = tuple(one.sample for one in results if one.sample is not None)
-    faults = tuple(fault for one in results for fault in one.faults)
+    read_faults, read_losses = entry_faults(dataset, len(dataset), policy)
+    faults = (*read_faults, *(fault for one in results for fault in one.faults))
     losses, reason = _losses(dataset, results)
-    report = MaskReport(
-        dataset.name, len(dataset), faults, losses, reason, merged=_merged(dataset) or _shifted(dataset, results)
-    )
+    losses, merged = (*read_losses, *losses), _merged(dataset) or _shifted(dataset, results)
+    report = MaskReport(dataset.name, len(dataset), faults, losses, reason, merged=merged)
     report.enforce(policy, len(samples))
-    return replace(dataset, samples=samples), report
+    return replace(dataset, samples=samples, faults=()), report
+
+
+def faults_of(sample: Sample, classes: Sequence[str]) -> tuple[tuple[int, ...], tuple[Fault, ...]]:
+    """Return (class numbers that occur in one mask, all its faults).
+
+    Raises:
+        DataError: the mask or the header of its image cannot be read.
+    """
+    checked = _check(sample, tuple(classes), "error")
+    return tuple(np.flatnonzero(checked.counts).tolist()), tuple(checked.faults)
 
 
 class _Checked(NamedTuple):

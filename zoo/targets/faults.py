@@ -1,16 +1,22 @@
-"""Faults of annotations and reports on them. `check_boxes` and `check_masks` find the faults."""
+"""Faults of annotations and reports on them. `check_boxes` and `check_masks` find the faults.
+
+`Check` describes a kind of finding of `zoo.check`; each kind of target has its own.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from zoo.errors import ConfigError, DataError
+from zoo.errors import ConfigError, DataError, counted
 
 if TYPE_CHECKING:
     from zoo.data.dataset import Dataset
+
+Level = Literal["error", "warning", "note"]
+LEVELS: tuple[Level, ...] = ("error", "warning", "note")
 
 Policy = Literal["error", "fix", "drop"]
 POLICIES: tuple[Policy, ...] = ("error", "fix", "drop")
@@ -18,6 +24,28 @@ ASPECT = 0.01
 """Largest relative difference between two aspect ratios that count as equal."""
 MOST_LOST = 0.1
 """Largest share of the annotations that the policy `fix` may drop: more cannot be single mistakes."""
+ENTRIES: Mapping[str, str] = {
+    "missing": "listed, but without an image file",
+    "stray": "of an image that is not listed",
+}
+"""Faults that readers find: entries of an annotation file that cannot become samples. See `Dataset.faults`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A kind of finding of `zoo.check`.
+
+    Attributes:
+        name: unique, in lower case with hyphens, e.g. `box-outside`.
+        level: `error` spoils training or the metrics, `warning` is probably a mistake, `note` is often intended.
+        text: what was found, as a heading.
+        advice: what to do about it.
+    """
+
+    name: str
+    level: Level
+    text: str
+    advice: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +145,26 @@ def require(dataset: Dataset, kind: str) -> None:
     """Raise `ConfigError` unless a dataset has targets of this kind."""
     if dataset.kind != kind:
         raise ConfigError(f"{dataset.name} has targets of kind {dataset.kind}; only {kind} can be checked as {kind}.")
+
+
+def entry_faults(dataset: Dataset, annotations: int, policy: Policy) -> tuple[tuple[Fault, ...], tuple[str, ...]]:
+    """Return (the faults that the reader found, the losses that `fix` refuses).
+
+    A single missing image is a mistake in a dataset of any size, and no loss.
+
+    Args:
+        dataset: its reader left these entries out already.
+        annotations: number of annotations that are left.
+        policy: how faults are handled.
+    """
+    counts = Counter(fault.kind for fault in dataset.faults)
+    losses = []
+    for kind, noun, left in (("missing", "image", len(dataset)), ("stray", "annotation", annotations)):
+        every = counts[kind] + left
+        if counts[kind] > max(1, MOST_LOST * every):
+            losses.append(f"{counts[kind]} of {counted(every, noun)}")
+    done = "" if policy == "error" else "dropped"
+    return tuple(replace(fault, done=done) for fault in dataset.faults), tuple(losses)
 
 
 def same_aspect(one: tuple[int, int], other: tuple[int, int]) -> bool:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from zoo.errors import DataError
+from zoo.errors import DataError, UnreadableError
+from zoo.image_header import MAX_PIXELS, BadImage, check_size, image_bytes
 
 _HALF = 127
 """A pixel with an opacity above this is visible."""
@@ -29,20 +31,39 @@ def mask_values(file: Path, colours: bool = False) -> np.ndarray:
         colours: read colours, not palette indexes or grey values.
 
     Raises:
-        DataError: the file is no image, damaged, a JPEG, or has 16 bits in several channels; values are fractions; or
+        UnreadableError: the file is no image or damaged.
+        DataError: the file is a JPEG, or has 16 bits in several channels; values are fractions; or
             transparent pixels have several colours, so that it is unclear whether they count.
     """
     try:
-        with Image.open(file) as image:
+        with Image.open(io.BytesIO(image_bytes(file))) as image:
+            check_size(*image.size, MAX_PIXELS)
             if image.format == "JPEG":
                 raise DataError(f"{file} is a JPEG, whose compression changes the values of a mask. Save masks as PNG.")
             pixels, alpha = _channels(image, colours, file)
     except DataError:
         raise
+    except BadImage as error:
+        raise UnreadableError(str(file), str(error)) from None
+    except Image.UnidentifiedImageError:
+        raise UnreadableError(
+            str(file), "cannot be read as a mask: it is empty, or not an image of a known format."
+        ) from None
     except Exception as error:  # Pillow's parsers raise almost any exception on damaged files
-        raise DataError(f"{file} cannot be read as a mask: {type(error).__name__}: {error}.") from error
+        raise UnreadableError(str(file), f"cannot be read as a mask: {type(error).__name__}: {error}.") from error
     values = _whole(pixels, file) if pixels.ndim == 2 else _coded(pixels, colours)
     return values if alpha is None else _shown(values, alpha, 0xFFFFFF if colours else 255, file)
+
+
+def values_if_readable(file: Path, colours: bool = False) -> np.ndarray:
+    """Return `mask_values`; no values, (0, 0), if the file cannot be read.
+
+    For readers of data: one damaged file must not hide what else is wrong. `zoo.data.damage` names all such files.
+    """
+    try:
+        return mask_values(file, colours)
+    except UnreadableError:
+        return np.zeros((0, 0), np.uint8)
 
 
 def _channels(image: Image.Image, colours: bool, file: Path) -> tuple[np.ndarray, np.ndarray | None]:

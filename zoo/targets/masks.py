@@ -128,11 +128,20 @@ def read_mask(mask: Mask, values: np.ndarray | None = None) -> np.ndarray:
         classes = np.full(source.size, source.background, np.uint8)
         for shape, label in zip(source.shapes, source.labels, strict=True):
             classes[inside(shape, source.size)] = label
-    classes = upright(classes, mask.orientation)
-    if classes.shape != mask.size:
-        places = [centres(new, old / new) for new, old in zip(mask.size, classes.shape, strict=True)]
-        classes = classes[places[0][:, None], places[1][None, :]]
-    return np.ascontiguousarray(classes)
+    return np.ascontiguousarray(_resized(upright(classes, mask.orientation), mask.size))
+
+
+def instance_values(file: Path, size: tuple[int, int]) -> np.ndarray:
+    """Read the values of an instance mask (`InstanceMasks`), integers of `size` (height, width)."""
+    return _resized(mask_values(file), size)
+
+
+def _resized(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return values of `size`, each that under the centre of its pixel."""
+    if values.shape == size:
+        return values
+    rows, columns = (centres(new, old / new) for new, old in zip(size, values.shape, strict=True))
+    return values[rows[:, None], columns[None, :]]
 
 
 def centres(count: int, step: float, shift: float = 0.0) -> np.ndarray:

@@ -60,7 +60,8 @@ def shape_of(segmentation: Any, size: tuple[int, int]) -> Shape | None:
     """Parse the `segmentation` of a COCO annotation.
 
     Args:
-        segmentation: a list of polygons, or an object with `counts` and perhaps `size`.
+        segmentation: a list of polygons, or an object with `counts` and perhaps `size`. A polygon is a list of x and y
+            in turn, or of points. A single one may stand for the list.
         size: height and width of the image.
 
     Returns:
@@ -74,8 +75,17 @@ def shape_of(segmentation: Any, size: tuple[int, int]) -> Shape | None:
             return Runs(tuple(counts)) if whole and fits else None
         return Runs(counts) if isinstance(counts, str) and counts and fits else None
     rings = segmentation if isinstance(segmentation, list) else []
-    good = tuple(tuple(map(float, ring)) for ring in rings if _is_ring(ring))
+    if rings and all(isinstance(value, int | float) for value in rings):
+        rings = [rings]
+    good = tuple(tuple(map(float, ring)) for ring in map(_flat, rings) if _is_ring(ring))
     return Polygons(good) if good else None
+
+
+def _flat(ring: Any) -> Any:
+    """Return x and y of the points in turn, if a polygon is a list of points."""
+    if isinstance(ring, list) and ring and all(isinstance(point, list) and len(point) == 2 for point in ring):
+        return [value for point in ring for value in point]
+    return ring
 
 
 def _is_ring(ring: Any) -> bool:
@@ -83,6 +93,22 @@ def _is_ring(ring: Any) -> bool:
     if not isinstance(ring, list) or len(ring) < 6 or len(ring) % 2:
         return False
     return all(isinstance(value, int | float) and abs(value) < _FARTHEST for value in ring)
+
+
+def box_of(shape: Shape, size: tuple[int, int]) -> tuple[float, float, float, float] | None:
+    """Return the box around a shape in an image of `size`, as x1, y1, x2, y2; None if the runs are invalid or empty."""
+    if isinstance(shape, Polygons):
+        across = [value for ring in shape.rings for value in ring[::2]]
+        down = [value for ring in shape.rings for value in ring[1::2]]
+        return min(across), min(down), max(across), max(down)
+    try:
+        pixels = inside(shape, size)
+    except DataError:
+        return None
+    rows, columns = np.flatnonzero(pixels.any(1)), np.flatnonzero(pixels.any(0))
+    if not len(rows):
+        return None
+    return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
 
 
 def inside(shape: Shape, size: tuple[int, int]) -> np.ndarray:

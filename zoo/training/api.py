@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from zoo.data import Dataset
+from zoo.data.damage import Later, all_named
+from zoo.errors import UnreadableError, ZooError
 from zoo.models.model import Model
-from zoo.models.store import save
+from zoo.models.store import FILE
 from zoo.training.config import OPTIONS, Recipe, TrainConfig
 from zoo.training.data import Data
 from zoo.training.evaluation import Evaluation, evaluate_source
+from zoo.training.lock import locked, require_usable
 from zoo.training.loop import fit, stopping
 from zoo.training.options import configured
-from zoo.training.prepare import Splits, fit_to_data, make_phases, run_folder
-from zoo.training.run import Run, abandon, finish, write_history, write_tensorboard
+from zoo.training.prepare import Splits, begin, fit_to_data, folder_for, make_phases, with_cache
+from zoo.training.run import Run, abandon, close, finished, write_history, write_metrics, write_tensorboard, writing
+from zoo.training.saving import TRAINED, write_best
 from zoo.training.session import Event, Session
 from zoo.training.sources import evaluation_source
 
@@ -50,14 +55,24 @@ def train(model: Model, data: Data, config: TrainConfig) -> Run:
     if model.adapter.training.backbone == "fixed":
         model.adapter.fitted(trial.train)  # its errors are more specific than those of the plan
     phases = make_phases(model, trial.train, recipe)
+    recipe, uncached = with_cache(model, phases, recipe)
     fitted = fit_to_data(model, read, phases, recipe)
-    folder = run_folder(model, fitted, phases, recipe)
-    if recipe.resume and (folder / "metrics.json").is_file():
+    folder = folder_for(fitted, model, recipe)
+    require_usable(folder, resume=recipe.resume)
+    if recipe.resume and finished(folder):
+        begin(folder, model, fitted, phases, recipe)
         return Run.open(folder)
-    model.card = replace(model.card, notes=())  # the notes describe the weights that the model started from
-    session = Session(model, fitted.train, fitted.val, phases, recipe, folder, notes=fitted.notes)
-    _fit(session)
-    return _finish(session, fitted.test, began)
+    with locked(folder):
+        begin(folder, model, fitted, phases, recipe)
+        model.card = replace(model.card, notes=())  # the notes describe the weights that the model started from
+        session = Session(model, fitted.train, fitted.val, phases, recipe, folder, notes=(*uncached, *fitted.notes))
+        if not fitted.decoded:
+            session.later = Later(fitted.all[1:])
+        try:
+            _fit(session)
+        except UnreadableError as error:  # the data are too large to be decoded beforehand, or have changed since
+            raise all_named(error, fitted.all) from error
+        return _finish(session, fitted.test, began)
 
 
 def _fit(session: Session) -> None:
@@ -68,11 +83,15 @@ def _fit(session: Session) -> None:
         with stopping(session):
             for event in fit(session, resume=recipe.resume):
                 display(event)
-    except Exception:
-        if not session.step and not recipe.resume:
+    except BaseException as error:
+        if not session.step and not recipe.resume and isinstance(error, Exception):
             abandon(session.folder)
+        with suppress(Exception):  # the error that ended the training matters more
+            write_best(session)
         raise
     finally:
+        if session.later:
+            session.later.stop()
         session.closing()
 
 
@@ -83,7 +102,18 @@ def _default_display() -> Callable[[Session], Callable[[Event], None]]:
 
 
 def _finish(session: Session, test: Dataset | None, began: float) -> Run:
-    """Evaluate the best model on validation and test data, and write the files of the run."""
+    """Evaluate the best model on validation and test data, and write the remaining files of the run."""
+    try:
+        return _completed(session, test, began)
+    except ZooError as error:
+        error.args = (
+            f"{error} Training has ended and {session.folder / FILE} is the best model; only final metrics or plots "
+            "are missing. Repeat the command with --resume to add them.",
+        )
+        raise
+
+
+def _completed(session: Session, test: Dataset | None, began: float) -> Run:
     model, folder, recipe = session.model, session.folder, session.recipe
     assert session.best is not None
     # The caches hold features of the backbone since epoch `cached_after`; the best model may have an earlier one.
@@ -102,12 +132,16 @@ def _finish(session: Session, test: Dataset | None, began: float) -> Run:
         metrics["test"] = evaluate_source(model, evaluation_source(model, test, recipe.batch_size)).metrics
     # Not earlier: the card is static to JAX, so that a changed one would compile the evaluation again.
     model.card = replace(model.card, new_head=False)
-    save(model, folder)
     write_history(folder, session.history)
     write_tensorboard(folder, session.history)
     run = Run(folder, model, metrics, session.history)
+    write_metrics(run)
     drawn = _draw(session, evaluation) if recipe.plots else []
-    finish(run, drawn)
+    # The list of plots says that the run is finished.
+    run.metrics["plots"] = [str(path.relative_to(folder)) for path in drawn]
+    write_metrics(run)
+    (folder / TRAINED).unlink(missing_ok=True)
+    close(folder)
     return run
 
 
@@ -115,7 +149,8 @@ def _draw(session: Session, evaluation: Evaluation) -> list[Path]:
     from zoo.report import curves
 
     folder = session.folder / "plots"
-    folder.mkdir(exist_ok=True)
     primary = session.model.adapter.primary
-    drawn = curves(session.history, folder / "curves.png", primary if primary in session.history[0] else "")
-    return [drawn, *session.model.adapter.plots(evaluation, folder)]
+    with writing(folder):
+        folder.mkdir(exist_ok=True)
+        drawn = curves(session.history, folder / "curves.png", primary if primary in session.history[0] else "")
+        return [drawn, *session.model.adapter.plots(evaluation, folder)]

@@ -18,8 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from zoo.disk import sha256, write_whole
 from zoo.errors import RunError
-from zoo.weights.disk import sha256, write_whole
 
 MANIFEST = "manifest.json"
 
@@ -51,19 +51,24 @@ class Checkpoints:
         """
         import orbax.checkpoint as ocp
 
-        target = self.folder / f"{step:08d}"
+        target, draft = self.folder / f"{step:08d}", self.folder / f".{step:08d}.tmp"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            shutil.rmtree(target, ignore_errors=True)
+            for old in self.folder.glob(".*.tmp"):  # of a process that was killed
+                shutil.rmtree(old, ignore_errors=True)
             with ocp.StandardCheckpointer() as checkpointer:
-                checkpointer.save(target.resolve() / "arrays", _plain(arrays))
+                checkpointer.save(draft.resolve() / "arrays", _plain(arrays))
                 checkpointer.wait_until_finished()
-            files = {str(p.relative_to(target)): sha256(p) for p in sorted(target.rglob("*")) if p.is_file()}
+            files = {str(p.relative_to(draft)): sha256(p) for p in sorted(draft.rglob("*")) if p.is_file()}
             manifest = {"step": step, "position": dict(position), "files": files}
-            text = json.dumps({**manifest, "digest": _digest(manifest)}, indent=1)
-            write_whole(target / MANIFEST, [text.encode()])
+            write_whole(draft / MANIFEST, [json.dumps(sealed(manifest), indent=1).encode()])
+            # An earlier checkpoint of the same step is deleted once the new one is complete.
+            if target.exists():
+                target.rename(self.folder / f".{step:08d}.old.tmp")
+            draft.rename(target)
+            shutil.rmtree(self.folder / f".{step:08d}.old.tmp", ignore_errors=True)
         except (OSError, ValueError, RuntimeError) as error:
-            shutil.rmtree(target, ignore_errors=True)
+            shutil.rmtree(draft, ignore_errors=True)
             raise RunError(
                 f"the checkpoint of step {step} could not be written to {self.folder} ({error}). Free some space, "
                 "then continue with --resume: earlier checkpoints are intact."
@@ -75,12 +80,21 @@ class Checkpoints:
                 shutil.rmtree(old, ignore_errors=True)
         return target
 
+    def discard(self, after: int) -> None:
+        """Delete the checkpoints of later steps than `after`."""
+        for step in self.steps():
+            if step > after:
+                shutil.rmtree(self.folder / f"{step:08d}", ignore_errors=True)
+
     def steps(self) -> list[int]:
         """Return the steps that have a manifest, in ascending order."""
         return sorted(int(p.parent.name) for p in self.folder.glob(f"*/{MANIFEST}") if p.parent.name.isdigit())
 
-    def latest(self) -> tuple[Path, dict[str, Any], list[str]] | None:
+    def latest(self, before: int | None = None) -> tuple[Path, dict[str, Any], list[str]] | None:
         """Return the newest intact checkpoint, or None if there are no checkpoints.
+
+        Args:
+            before: consider only checkpoints of earlier steps than this.
 
         Returns:
             Its folder, its position, and a sentence for each newer checkpoint that is damaged.
@@ -89,7 +103,7 @@ class Checkpoints:
             RunError: there are checkpoints, but all are damaged.
         """
         damaged: list[str] = []
-        for step in reversed(self.steps()):
+        for step in reversed([step for step in self.steps() if before is None or step < before]):
             target = self.folder / f"{step:08d}"
             if damage := _damage(target):
                 damaged.append(f"checkpoint {step} is damaged ({damage})")
@@ -104,7 +118,7 @@ def _damage(target: Path) -> str:
     """Return what is wrong with the files of a checkpoint; empty if it is intact."""
     try:
         manifest = json.loads((target / MANIFEST).read_text("utf-8"))
-        if manifest.pop("digest") != _digest(manifest):
+        if not intact(manifest):
             return "its manifest has changed"
         for name, digest in manifest["files"].items():
             if not (target / name).is_file():
@@ -116,8 +130,18 @@ def _damage(target: Path) -> str:
     return ""
 
 
-def _digest(manifest: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+def sealed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return JSON values with their own digest, which `intact` compares."""
+    return {**values, "digest": _digest(values)}
+
+
+def intact(values: Mapping[str, Any]) -> bool:
+    """Return whether values from `sealed` are unchanged."""
+    return values["digest"] == _digest({name: value for name, value in values.items() if name != "digest"})
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def read(target: Path, like: Any) -> Any:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from zoo.data.augment import Augment
     from zoo.data.check import Policy
+    from zoo.data.damage import OnCorrupt
     from zoo.models.adapter import Adapter
     from zoo.training.optimizers import OwnOptimizer
     from zoo.training.plan import Phase
@@ -175,6 +176,13 @@ class TrainConfig:
     annotations: Policy = option(
         "fix", "Treatment of faulty boxes and masks: fix, drop (leave out) or error", accepted=_policy, fixed=False
     )
+    on_corrupt: OnCorrupt = option(
+        "error",
+        "Treatment of images and masks that cannot be read: error (all of them are named before the first step) or "
+        "skip (leave them out, up to a tenth of a split, and name them)",
+        accepted=one_of("error", "skip"),
+        fixed=False,
+    )
     augment: Augment | str = option(
         "auto",
         "Augmentation in phases that train the backbone: auto (the task's own) or none, either with operations by "
@@ -191,6 +199,13 @@ class TrainConfig:
     )
 
     # The run
+    on_nonfinite: str = option(
+        "stop",
+        "When the loss or a gradient is not finite: stop, or rollback to the last good checkpoint and continue at a "
+        "tenth of the learning rate, at most three times",
+        accepted=one_of("stop", "rollback"),
+        fixed=False,
+    )
     out: str | Path | None = option(
         None,
         "Run directory; it must be new or empty. Default: runs/DATA-BACKBONE-NUMBER",

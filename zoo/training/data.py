@@ -8,6 +8,7 @@ from pathlib import Path
 
 from zoo.data import Dataset, read, split, suited
 from zoo.data.augment import Augment
+from zoo.data.files import subfolders
 from zoo.data.unique import unified
 from zoo.errors import ConfigError, DataError
 from zoo.labels import Alignment, align, numbered, shown
@@ -28,20 +29,39 @@ def splits(data: Data, format: str | None = None, kinds: Sequence[str] = ()) -> 
 def training_splits(parts: Mapping[str, Dataset], fraction: float, seed: int) -> tuple[Dataset, Dataset]:
     """Return the training and the validation data: the split `val`, else a stratified share of the training data.
 
+    If no image can be set aside, because no class has two, the validation data are the training images.
+
     Args:
         parts: the splits by name. `test` is never used.
         fraction: share of the training data to validate on, if there is no split `val`.
         seed: seed of the random choice.
 
     Raises:
-        DataError: there is no training data.
+        DataError: there is no training data, or it has a single class.
     """
     pool = parts.get("train") or parts.get("all")
     if pool is None:
         raise DataError(
             f"there is nothing to train on: the splits are {', '.join(parts)}; a split train, or no splits, is needed."
         )
-    return (pool, parts["val"]) if "val" in parts else split(pool, fraction, seed)
+    if pool.targets.exclusive and len(pool.classes) == 1:
+        inner = pool.root / pool.classes[0]
+        deeper = inner.is_dir() and len(subfolders(inner)) > 1
+        raise DataError(
+            f"{pool.name} has a single class ({pool.classes[0]}); training needs images of at least two classes."
+            + f" If {inner} holds the folders of the classes, give that path." * deeper
+        )
+    if "val" in parts:
+        return pool, parts["val"]
+    train, val = split(pool, fraction, seed)
+    if len(val):
+        return train, val
+    # One image for each class, such as reference pictures of products: to set one aside would lose its class.
+    note = (
+        "no class has a second image that could be set aside for validation: metrics are those of the training images, "
+        "and say nothing about new ones. Add images, or a validation split."
+    )
+    return pool, replace(pool, name=f"{pool.name}/val", notes=(*pool.notes, note))
 
 
 def evaluation_split(parts: Mapping[str, Dataset], name: str | None = None) -> Dataset:

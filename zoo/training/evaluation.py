@@ -17,6 +17,8 @@ from flax import nnx
 from zoo.data import Dataset
 from zoo.data.augment import identity
 from zoo.data.check import Policy, checked
+from zoo.data.damage import OnCorrupt, all_named, readable
+from zoo.errors import UnreadableError
 from zoo.models.adapter import Metrics
 from zoo.models.model import Model
 from zoo.models.task.objective import total_loss
@@ -145,9 +147,21 @@ def evaluate_batches(
     return replace(evaluation, predictions=[predicted[row] for row in sorted(predicted)])
 
 
-def evaluate_source(model: Model, source: Source) -> Evaluation:
-    """Evaluate a model over one epoch of a source."""
-    return evaluate_batches(model, source.dataset, source.epoch(0))
+def evaluate_source(model: Model, source: Source, between: Callable[[], None] = lambda: None) -> Evaluation:
+    """Evaluate a model over one epoch of a source.
+
+    Args:
+        model: the model.
+        source: the data.
+        between: called before each batch; it may raise to end the evaluation.
+    """
+
+    def watched() -> Iterable[Mapping[str, Any]]:
+        for batch in source.epoch(0):
+            between()
+            yield batch
+
+    return evaluate_batches(model, source.dataset, watched())
 
 
 def evaluate(
@@ -158,8 +172,10 @@ def evaluate(
     format: str | None = None,
     batch_size: int = 32,
     annotations: Policy = "fix",
+    on_corrupt: OnCorrupt = "error",
     predictions: bool = False,
     progress: Callable[[int, int], None] | None = None,
+    **options: Any,
 ) -> Evaluation:
     """Evaluate a model on data.
 
@@ -170,17 +186,24 @@ def evaluate(
         format: The dataset format. Default: detected from the files.
         batch_size: Images per batch.
         annotations: Treatment of faulty boxes and masks: fix, drop (leave out) or error.
+        on_corrupt: Treatment of images and masks that cannot be read: error, which names all of them, or skip, which
+            leaves out up to a tenth of the split.
         predictions: Whether to return the prediction for each image as well, see `Evaluation.predictions`;
             `adapter.results` converts them to formats of other programs.
         progress: Called with (images done, images in all).
+        **options: Prediction options for this evaluation only, see `Model.adjusted`.
 
     Raises:
-        DataError: The data has classes that the model lacks.
+        DataError: The data has classes that the model lacks, or files cannot be read.
+        ConfigError: An option cannot be changed on a trained model.
     """
     check_number("batch_size", batch_size, BATCH_SIZE)
     model = as_model(model)
+    if options:
+        model = model.adjusted(**options)
     parts = splits(data, format, model.adapter.targets_from)
-    part, notes = checked({"": evaluation_split(parts, split)}, annotations)
+    files = readable({"": evaluation_split(parts, split)}, on_corrupt)
+    part, notes = checked(files.splits, annotations)
     dataset = relabelled(part[""], model)
     model, cut = _with_room(model, dataset)
     source = evaluation_source(model, dataset, batch_size)
@@ -193,10 +216,11 @@ def evaluate(
             if progress:
                 progress(done, len(dataset))
 
-    return replace(
-        evaluate_batches(model, dataset, counted(), predictions=predictions),
-        notes=(*dataset.notes, *notes, *filter(None, [cut])),
-    )
+    try:
+        evaluation = evaluate_batches(model, dataset, counted(), predictions=predictions)
+    except UnreadableError as error:
+        raise all_named(error, [dataset]) from error
+    return replace(evaluation, notes=(*dataset.notes, *files.notes, *notes, *filter(None, [cut])))
 
 
 def _with_room(model: Model, dataset: Dataset) -> tuple[Model, str]:

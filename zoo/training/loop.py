@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import signal
 import time
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,25 +15,23 @@ import numpy as np
 import optax
 from flax import nnx
 
+from zoo.errors import RunError
 from zoo.models.model import Model
 from zoo.training.evaluation import Evaluation, evaluate_source
 from zoo.training.phase_sources import Sources, augments, open_sources, training_images
 from zoo.training.plan import Phase
 from zoo.training.precondition import affine_maps, precondition, started, with_statistics
+from zoo.training.recovery import Resumed, Watch, recall, roll_back
 from zoo.training.remarks import never_predicted, slow_average, still_metric, unpredicted_text
 from zoo.training.rules import Assignment, assign
-from zoo.training.run import scalars, write_history
-from zoo.training.saving import keep_if_best, restore, save_checkpoint
+from zoo.training.run import scalars, write_history, writing
+from zoo.training.saving import keep_if_best, read_trained, restore, write_best, write_trained
 from zoo.training.schedules import schedule
-from zoo.training.session import Event, Interrupted, Place, Session, diverged, finite_losses
-from zoo.training.sources import Source, joined
-from zoo.training.step import Program, TrainState, fitting_ema, install, lenient, optimizer, start
+from zoo.training.session import STREAM, Diverged, Event, Interrupted, Place, Session
+from zoo.training.sources import joined
+from zoo.training.step import Program, TrainState, fitting_ema, install, optimizer, start
 from zoo.weights.mapping import Path as ModulePath
 
-Resumed = tuple[Path, dict[str, Any]]
-"""The folder of a checkpoint, and its position."""
-STREAM = 100_003
-"""Orders of images reserved for each phase; more than a phase has epochs."""
 SAMPLE = 1024
 """Largest number of training images that the statistics of features are computed from."""
 
@@ -54,27 +50,49 @@ def fit(session: Session, *, resume: bool = False) -> Iterator[Event]:
     Raises:
         RunError: the loss is no longer finite, or a checkpoint cannot be written or read.
     """
+    for text in session.notes:
+        yield 0, {"kind": "note", "text": text}
+    trained, damage = read_trained(session) if resume else (False, "")
+    if trained:
+        yield session.step, {"kind": "note", "text": "training has ended; the final metrics and plots are missing"}
+        session.model.eval()
+        return
+    if damage:
+        yield 0, {"kind": "note", "text": f"{damage} The last epochs are trained again."}
     checkpoint = session.checkpoints.latest() if resume else None
     if resume and checkpoint is None:
         yield 0, {"kind": "note", "text": "there is no checkpoint yet: training starts from the beginning"}
-    for text in session.notes:
-        yield 0, {"kind": "note", "text": text}
     for text in checkpoint[2] if checkpoint else ():
         yield 0, {"kind": "note", "text": f"{text}: an earlier one is used"}
-    reached = checkpoint[1]["at"]["phase"] if checkpoint else 0
-    for index, phase in enumerate(session.plan):
-        if index >= reached:
-            yield from _phase(session, index, phase, checkpoint[:2] if checkpoint and index == reached else None)
+    if checkpoint:
+        recall(session, checkpoint[1])
+    yield from _phases(session, checkpoint[:2] if checkpoint else None)
     if session.best is not None:
         nnx.update(session.model, session.best[1])
     session.model.eval()
+    write_trained(session)
+
+
+def _phases(session: Session, resumed: Resumed | None) -> Iterator[Event]:
+    """Train phase after phase, from a checkpoint on, and from an earlier one again if a loss is not finite."""
+    while True:
+        reached = resumed[1]["at"]["phase"] if resumed else 0
+        try:
+            for index, phase in enumerate(session.plan):
+                if index >= reached:
+                    yield from _phase(session, index, phase, resumed if index == reached else None)
+            return
+        except Diverged as error:
+            resumed, text = roll_back(session, error)
+            yield session.step, {"kind": "note", "text": text}
 
 
 def _phase(session: Session, index: int, phase: Phase, resumed: Resumed | None) -> Iterator[Event]:
     model, recipe = session.model, session.recipe
     assignment = assign(model, phase.rules)
     images = training_images(session, assignment)
-    rate = schedule(recipe.schedule, phase.rate, phase.epochs, max(len(images) // recipe.accumulate, 1))
+    peak = phase.rate * session.lowered.get(index, 1.0)
+    rate = schedule(recipe.schedule, peak, phase.epochs, max(len(images) // recipe.accumulate, 1))
     maps = affine_maps(model, assignment) if assignment.backbone_frozen else {}
     updates = max(phase.epochs * len(images) // recipe.accumulate, 1)
     ema = recipe.ema if recipe.ema_given else fitting_ema(recipe.ema, updates)
@@ -87,8 +105,14 @@ def _phase(session: Session, index: int, phase: Phase, resumed: Resumed | None) 
         yield session.step, {"kind": "note", "text": text}
     # Features may be cached only now: a checkpoint has just put its backbone into the model.
     sources = open_sources(session, assignment, images)
+    if resumed:
+        session.cached_after = resumed[1]["cached_after"]
     if maps and not resumed:
         state = _standardised(session, state, maps, sources)
+    watch = Watch(session, at, sources, rate)
+    if session.step == session.rolled_to if resumed else recipe.on_nonfinite == "rollback":
+        # After a rollback: with the lowered rate. At the beginning of a phase: to have something to go back to.
+        watch.save_checkpoint(state, program)
     announced = _announcement(phase, index, sources, assignment, model)
     yield session.step, {**announced, "ema": ema, "lowered": ema != recipe.ema}
     if not resumed and (text := slow_average(phase, updates, ema)):
@@ -98,56 +122,90 @@ def _phase(session: Session, index: int, phase: Phase, resumed: Resumed | None) 
     key = jax.random.fold_in(jax.random.key(recipe.seed), index)
     while at.epoch < phase.epochs and not _patience_lost(session, at):
         began = time.monotonic()
-        state, images_done = yield from _steps(session, sources, state, program, key, at)
-        losses = finite_losses(session, at)
+        state, images_done = yield from _steps(watch, state, program, key)
+        watch.require_finite(wait=True)
         seconds = time.monotonic() - began
         install(model, state)
-        with lenient():
-            rate_now = float(rate(state.step // recipe.accumulate))
-        scores, evaluation = _validated(session, sources.val, at)
+        with _checkpointed(watch, state, program):
+            scores, evaluation = _validated(watch)
         row = {
             "epoch": len(session.history) + 1,
             "step": session.step,
             "phase": phase.name,
-            "rate": rate_now,
-            "train_loss": float(np.mean(losses)),
-            "grad_norm": float(np.mean([*map(float, at.norms)])),
+            "rate": watch.rate_at(at.batch),
+            "train_loss": float(np.mean(at.losses)),
+            "grad_norm": float(np.mean(at.norms)),
             "images_per_second": round(images_done / max(seconds, 1e-9), 1),
             **scores,
         }
         session.history.append(row)
-        write_history(session.folder, session.history)
         at.waited = 0 if keep_if_best(session, row) else at.waited + 1
+        write_best(session, lazily=True)  # first of all: whatever fails from here on, this epoch's model is kept
+        write_history(session.folder, session.history)
         at.next_epoch()
-        model.adapter.preview(model, session.val, session.folder / "previews" / f"epoch{row['epoch']:04}.png")
         yield session.step, {"kind": "epoch", **row}
+        if text := _preview(session, len(session.history)):
+            yield session.step, {"kind": "note", "text": text}
         for text in _remarks(session, evaluation):
             yield session.step, {"kind": "note", "text": text}
+        with _checkpointed(watch, state, program):
+            _heed(session)
     if at.epoch < phase.epochs:
         text = f"early stopping: no better epoch in {at.waited}, phase {phase.name} ends"
         yield session.step, {"kind": "note", "text": text}
 
 
 def _steps(
-    session: Session, sources: Sources, state: TrainState, program: Program, key: jax.Array, at: Place
+    watch: Watch, state: TrainState, program: Program, key: jax.Array
 ) -> Generator[Event, None, tuple[TrainState, int]]:
     """Take the remaining steps of an epoch. Returns the state and the number of images trained on."""
-    images = 0
+    session, at, images = watch.session, watch.at, 0
     # The order of images depends only on this number, and `joined` skips the batches that are done. So a run that is
     # resumed within an epoch continues with the next batch of the same order. Phases do not share orders.
     number = at.phase * STREAM + at.epoch
-    for batch in joined(sources.train, number, at.batch):
+    for batch in joined(watch.sources.train, number, at.batch):
         # The step donates the state: the old one must not be read again.
         state, metrics = program.run(state, program.frozen, batch, key)
         session.step += 1
         images += int(np.sum(batch["valid"]))
         at.add(metrics)
+        if session.later:
+            session.later.check()
         yield session.step, {"kind": "step", **metrics}
+        watch.require_finite(wait=False)
         if session.stop or time.monotonic() - session.saved > session.recipe.checkpoint_seconds:
-            save_checkpoint(session, state, program, at)
-            if session.stop:
-                raise Interrupted(session.stop)
+            watch.save_checkpoint(state, program)
+            _heed(session)
     return state, images
+
+
+def _heed(session: Session) -> None:
+    """Raise `Interrupted` if a signal has asked to stop."""
+    if session.stop:
+        raise Interrupted(session.stop)
+
+
+@contextmanager
+def _checkpointed(watch: Watch, state: TrainState, program: Program) -> Iterator[None]:
+    """Write a checkpoint if the block is interrupted."""
+    try:
+        yield
+    except Interrupted:
+        watch.save_checkpoint(state, program)
+        raise
+
+
+def _preview(session: Session, epoch: int) -> str:
+    """Draw the task's preview of an epoch. Returns a remark if it fails: a picture must not end a training."""
+    file = session.folder / "previews" / f"epoch{epoch:04}.png"
+    try:
+        with writing(file):
+            session.model.adapter.preview(session.model, session.val, file)
+    except RunError:
+        raise
+    except Exception as error:
+        return f"the preview of epoch {epoch} could not be drawn: {error}"
+    return ""
 
 
 def _standardised(session: Session, state: TrainState, maps: Mapping[str, ModulePath], sources: Sources) -> TrainState:
@@ -163,12 +221,14 @@ def _standardised(session: Session, state: TrainState, maps: Mapping[str, Module
     return replace(state, params=params, ema=None if state.ema is None else jax.tree.map(jnp.copy, params))
 
 
-def _validated(session: Session, source: Source, at: Place) -> tuple[dict[str, float], Evaluation]:
+def _validated(watch: Watch) -> tuple[dict[str, float], Evaluation]:
     """Evaluate the model. Returns the metrics for the row of the history, and the evaluation."""
-    evaluation = evaluate_source(session.model, source)
+    session = watch.session
+    if session.later:
+        session.later.wait(lambda: session.stop)
+    evaluation = evaluate_source(session.model, watch.sources.val, lambda: _heed(session))
     metrics = evaluation.metrics
-    if not math.isfinite(metrics["loss"]):
-        raise diverged(session, at, "validation loss", metrics["loss"])
+    watch.require_finite_validation(metrics["loss"])
     row = {("val_loss" if name == "loss" else name): v for name, v in scalars(metrics).items() if name != "images"}
     return row, evaluation
 

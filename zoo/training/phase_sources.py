@@ -116,6 +116,16 @@ def _open_caches(session: Session, assignment: Assignment) -> None:
         return
     if session.caches:
         return  # nothing has trained the backbone since
+    for name in ("train", "val"):
+        cache_features(session, name)
+    session.cached_after = len(session.history)
+
+
+def cache_features(session: Session, name: str) -> None:
+    """Open the cached features of the split `train` or `val`, and compute them as far as they are missing."""
+    training, recipe = session.model.adapter.training, session.recipe
+    dataset = session.train if name == "train" else session.val
+    many = name == "train" and recipe.augmentation is not None
 
     def progress(done: int, total: int) -> None:
         if session.features:
@@ -123,15 +133,11 @@ def _open_caches(session: Session, assignment: Assignment) -> None:
         if session.stop:
             raise Interrupted(session.stop)
 
-    for name, dataset in (("train", session.train), ("val", session.val)):
-        recipe = session.recipe
-        many = name == "train" and recipe.augmentation is not None
-        session.caches[name] = open_views(
-            session.model,
-            dataset,
-            mirrored=many and training.cached_mirror or name == "val" and training.tta,
-            further=min(training.cached_views, VIEWED // len(dataset)) if many else 0,
-            random=View(augmentation=recipe.augmentation, seed=recipe.seed) if many else PLAIN,
-            progress=progress,
-        )
-    session.cached_after = len(session.history)
+    session.caches[name] = open_views(
+        session.model,
+        dataset,
+        mirrored=many and training.cached_mirror or name == "val" and training.tta,
+        further=min(training.cached_views, VIEWED // len(dataset)) if many else 0,
+        random=View(augmentation=recipe.augmentation, seed=recipe.seed) if many else PLAIN,
+        progress=progress,
+    )

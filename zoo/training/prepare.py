@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from zoo import settings
 from zoo.data import Dataset
 from zoo.data.check import checked
+from zoo.data.damage import readable
+from zoo.data.inspect.summary import summary
 from zoo.errors import ConfigError
 from zoo.models.model import Model
 from zoo.models.saved import identity
 from zoo.training.config import Recipe
 from zoo.training.data import Data, check_moved, named_after, relabelled, splits, training_splits
+from zoo.training.manifest import Split
 from zoo.training.phase_sources import moves_images
 from zoo.training.plan import HEAD_RATE, Phase, make_plan
 from zoo.training.rules import assign
-from zoo.training.run import prepare_folder, stamp, versions
+from zoo.training.run import prepare_folder, read_json, stamp, versions
 
 
 @dataclass(frozen=True)
@@ -29,21 +33,29 @@ class Splits:
         val: the validation split.
         test: the test split, or None.
         notes: remarks on the data, shown before the first step.
+        left_out: name of a split in the data -> ids of its samples that were left out, because files cannot be read.
+        decoded: whether all files were decoded. Otherwise only their headers were read.
     """
 
     train: Dataset
     val: Dataset
     test: Dataset | None
     notes: tuple[str, ...]
+    left_out: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    decoded: bool = True
 
     @classmethod
     def read(cls, data: Data, recipe: Recipe, model: Model) -> Splits:
         """Read and check data of any format that suits the model's task. Targets are indexes of the data's labels."""
-        splits_by_name, notes = checked(splits(data, recipe.format, model.adapter.targets_from), recipe.annotations)
+        parts = splits(data, recipe.format, model.adapter.targets_from)
+        files = readable(parts, recipe.on_corrupt, _left_out(recipe))
+        splits_by_name, notes = checked(files.splits, recipe.annotations)
         train, val = training_splits(splits_by_name, recipe.val_fraction, recipe.seed)
-        if "val" not in splits_by_name:
+        if "val" not in splits_by_name and len(train) < len(splits_by_name.get("train") or splits_by_name["all"]):
             notes = (f"the data has no validation split; {len(val)} of its images are set aside as one.", *notes)
-        return cls(train, val, splits_by_name.get("test"), tuple(notes))
+        test = splits_by_name.get("test")
+        named = {"train": train, "val": val} if test is None else {"train": train, "val": val, "test": test}
+        return cls(train, val, test, (*files.notes, *notes, summary(named)), files.left_out, files.whole)
 
     @property
     def all(self) -> tuple[Dataset, ...]:
@@ -53,7 +65,19 @@ class Splits:
     def relabelled(self, model: Model, *, by_position: bool = False) -> Splits:
         """Return the splits with targets as indexes of the model's labels, see `zoo.training.data.relabelled`."""
         train, val, *test = (relabelled(one, model, by_position=by_position) for one in self.all)
-        return Splits(train, val, test[0] if test else None, self.notes)
+        return replace(self, train=train, val=val, test=test[0] if test else None)
+
+
+def _left_out(recipe: Recipe) -> dict[str, list[str]]:
+    """Return the samples that the run to resume has left out; they stay out, even if they can be read by now."""
+    file = settings.expanded(recipe.out or "") / "config.json"
+    if not recipe.resume or not recipe.out or not file.is_file():
+        return {}
+    config = read_json(file)
+    before = config.get("left_out") if isinstance(config, dict) else None
+    if not isinstance(before, dict) or not all(isinstance(ids, list) for ids in before.values()):
+        return {}  # none, or a damaged configuration, which is reported where options are compared
+    return {name: [str(id) for id in ids] for name, ids in before.items()}
 
 
 def make_phases(model: Model, train: Dataset, recipe: Recipe) -> tuple[Phase, ...]:
@@ -85,6 +109,19 @@ def make_phases(model: Model, train: Dataset, recipe: Recipe) -> tuple[Phase, ..
     return phases
 
 
+def with_cache(model: Model, phases: Sequence[Phase], recipe: Recipe) -> tuple[Recipe, tuple[str, ...]]:
+    """Return the options without the feature cache if it cannot be written, and a note that says so."""
+    if not recipe.cache or not any(assign(model, phase.rules).backbone_frozen for phase in phases):
+        return recipe, ()
+    if not (problem := settings.cache_problem()):
+        return recipe, ()
+    note = (
+        f"{problem}: features are not cached, so the backbone runs in every epoch. Set ZOO_CACHE to a directory that "
+        "can be written; --no-cache silences this note."
+    )
+    return replace(recipe, cache=False), (note,)
+
+
 def fit_to_data(model: Model, data: Splits, phases: Sequence[Phase], recipe: Recipe) -> Splits:
     """Adapt the model to the data, and return the data with the model's labels.
 
@@ -110,19 +147,25 @@ def fit_to_data(model: Model, data: Splits, phases: Sequence[Phase], recipe: Rec
     return replace(data, notes=(*notes, *data.notes, *filter(None, [cut])))
 
 
-def run_folder(model: Model, data: Splits, phases: Sequence[Phase], recipe: Recipe) -> Path:
-    """Create the run directory and write its configuration; for a resumed run, compare it with the stored one."""
-    folder = Path(recipe.out) if recipe.out is not None else _new_folder(data.train.root.name, model.card.backbone)
-    root = str(data.train.root.resolve())
+def folder_for(data: Splits, model: Model, recipe: Recipe) -> Path:
+    """Return the run directory: the one that was asked for, else a new one below `runs`."""
+    return settings.expanded(recipe.out or _new_folder(data.train.root.name, model.card.backbone))
+
+
+def begin(folder: Path, model: Model, data: Splits, phases: Sequence[Phase], recipe: Recipe) -> None:
+    """Write the configuration of a run to its directory; for a resumed run, compare it with the stored one."""
+    manifest = {name: Split.of(one) for name, one in zip(("train", "val", "test"), data.all, strict=False)}
     asked: dict[str, Any] = {
         "model": identity(model),
-        "data": {"root": root, "train": data.train.fingerprint(), "val": data.val.fingerprint()},
+        "data": {name: split.fingerprint() for name, split in manifest.items()},
         "plan": [asdict(phase) for phase in phases],
         "recipe": recipe.fixed(),
     }
-    facts = {"versions": versions(), "plugins": {k: asdict(v) for k, v in model.card.plugins.items()}}
-    prepare_folder(folder, {"asked": asked, **facts, "started": stamp()}, resume=recipe.resume)
-    return folder
+    plugins = {part: asdict(provider) for part, provider in model.card.plugins.items()}
+    facts = {"root": str(data.train.root.resolve()), "versions": versions(), "plugins": plugins, "started": stamp()}
+    if data.left_out:
+        facts["left_out"] = data.left_out
+    prepare_folder(folder, {"asked": asked, **facts}, manifest, resume=recipe.resume)
 
 
 def _new_folder(data: str, backbone: str) -> Path:

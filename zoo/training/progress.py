@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from zoo.text import printable
 from zoo.training.session import Event, Session
 
 
@@ -40,7 +41,7 @@ def _lines(session: Session) -> Callable[[Event], None]:
     last_line = 0.0
 
     def say(text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        print(printable(text), file=sys.stderr, flush=True)
 
     def features(done: int, total: int) -> None:
         nonlocal last_line
@@ -87,13 +88,13 @@ def _bar(session: Session) -> Callable[[Event], None]:
         nonlocal began, first
         step, what = event
         if what["kind"] == "note":
-            console.print(what["text"])
+            console.print(printable(what["text"]), markup=False, highlight=False)
         elif what["kind"] == "phase":
             began, first = time.monotonic(), step
             bar.reset(task, total=what["epochs"] * what["batches"], description=what["name"], rate="")
-            console.print(phase_line(what), highlight=False)
+            console.print(printable(phase_line(what)), markup=False, highlight=False)
         elif what["kind"] == "epoch":
-            console.print(epoch_line(what, primary), highlight=False)
+            console.print(printable(epoch_line(what, primary)), markup=False, highlight=False)
         else:
             speed = (step - first) * size / max(time.monotonic() - began, 1e-9)
             bar.update(task, completed=step - first, rate=f"{speed:.0f} img/s")

@@ -1,29 +1,42 @@
 """The run directory: everything about one training, in files that other programs can read.
 
 - `config.json`: the options, and the versions of the packages.
+- `data.jsonl`: what identifies each sample of the data, see `zoo.training.manifest`.
 - `metrics.jsonl`: a line for each epoch.
 - `tensorboard/`: the same as TensorBoard events.
 - `checkpoints/`: states to resume from.
 - `model.safetensors`: the best model; `zoo.load` reads it.
+- `trained.json`: training has ended, but the final metrics or plots are missing.
 - `metrics.json`: the final metrics.
 - `plots/`: plots of the run.
+- `SHA256SUMS`: the hashes of these files, see `zoo.training.checksums`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from contextlib import suppress
+import socket
+import struct
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from zoo.errors import RunError
+from zoo import settings
+from zoo.disk import write_whole
+from zoo.errors import RunError, ZooError
 from zoo.models.model import Model
 from zoo.models.store import load
-from zoo.weights.disk import write_whole
+from zoo.training.checksums import FILE as SUMS
+from zoo.training.checksums import seal, verify
+from zoo.training.lock import occupied
+from zoo.training.manifest import NAME, Manifest, changes
+from zoo.training.manifest import read as read_manifest
+from zoo.training.manifest import write as write_manifest
 
 PACKAGES = ("flax-zoo", "jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pillow", "simplejpeg")
 
@@ -46,19 +59,23 @@ class Run:
 
     @classmethod
     def open(cls, folder: str | Path) -> Run:
-        """Open a finished run. Raises `RunError` if the folder has none."""
-        folder = Path(folder)
-        if not (folder / "metrics.json").is_file():
-            raise RunError(f"{folder} has no finished run (no metrics.json); continue it with --resume, or train one.")
+        """Open a finished run. Raises `RunError` if the folder has none, or a file of it has changed."""
+        folder = settings.expanded(folder)
+        if (folder / "metrics.json").is_file():
+            verify(folder / "metrics.json")
+            verify(folder / "metrics.jsonl")
+        if not finished(folder):
+            raise RunError(f"{folder} has no finished run; continue it with --resume, or train one.")
         return cls(folder, load(folder), read_json(folder / "metrics.json"), read_lines(folder / "metrics.jsonl"))
 
 
-def prepare_folder(folder: Path, config: Mapping[str, Any], *, resume: bool) -> None:
+def prepare_folder(folder: Path, config: Mapping[str, Any], data: Manifest, *, resume: bool) -> None:
     """Create the folder and write the configuration; for a resumed run, check that the configuration is the same.
 
     Args:
         folder: the run directory.
         config: the configuration; `asked` is what a resumed run must share.
+        data: what identifies the data.
         resume: whether to continue the run that the folder may have.
 
     Raises:
@@ -66,29 +83,71 @@ def prepare_folder(folder: Path, config: Mapping[str, Any], *, resume: bool) -> 
     """
     file = folder / "config.json"
     if resume and file.is_file():
-        before = read_json(file)["asked"]
-        asked = json.loads(json.dumps(config["asked"]))
-        if difference := _difference(before, asked):
-            name, was, now = difference
-            advice = "Use the same options and data, or a different folder."
-            if (folder / "metrics.json").is_file():
-                advice = (
-                    f"The run is finished. To train its model longer, or on other data, start a new run from it: "
-                    f"weights={str(folder)!r} (--weights {folder}) and a different folder."
-                )
-            raise RunError(f"{folder} cannot be resumed: {name} was {was!r} and is now {now!r}. {advice}")
+        verify(file)
+        _compare(folder, read_json(file), json.loads(json.dumps(config["asked"])), data)
         return
     try:
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if occupied(folder):
             if resume:
                 raise RunError(f"{folder} has no run to resume: it is not empty and has no config.json.")
-            raise RunError(
-                f"{folder} exists and is not empty: choose another --out, delete it, or continue the run with --resume."
-            )
+            raise RunError(f"{folder} exists and is not empty: choose another --out or delete it.")
         folder.mkdir(parents=True, exist_ok=True)
         write_json(file, config)
+        write_manifest(folder, data)
+        seal(folder)
     except OSError as error:
         raise RunError(f"the run directory {folder} cannot be written: {error.strerror or error}.") from error
+
+
+def finished(folder: Path) -> bool:
+    """Return whether a folder has a finished run: one whose final metrics and plots have been written."""
+    with suppress(RunError):  # a damaged file is written anew
+        return "plots" in dict(read_json(folder / "metrics.json"))
+    return False
+
+
+@contextmanager
+def writing(what: Path) -> Iterator[None]:
+    """Raise `RunError` where a file or folder of the run cannot be written, for example because the disk is full."""
+    try:
+        yield
+    except ZooError:
+        raise
+    except OSError as error:
+        raise RunError(
+            f"{what} could not be written ({error.strerror or error}). Free some space or check the permissions, then "
+            "continue with --resume: complete files are intact."
+        ) from error
+
+
+def _compare(folder: Path, config: Any, asked: Mapping[str, Any], data: Manifest) -> None:
+    """Raise `RunError` unless a run was begun with these options and data."""
+    before = config.get("asked") if isinstance(config, dict) else None
+    fingerprints = before.get("data") if isinstance(before, dict) else None
+    if not isinstance(fingerprints, dict):
+        raise RunError(
+            f"{folder} cannot be resumed: its config.json does not hold the options of a training. Start a new run."
+        )
+    if "root" in fingerprints:
+        raise RunError(
+            f"{folder} cannot be resumed: it was begun by an earlier version of zoo, which identified data by time "
+            "stamps and folders, not by content. Finish it with that version, or start a new run."
+        )
+    if fingerprints != asked["data"]:
+        known = read_manifest(folder, fingerprints)
+        words = changes(known, data) if known else f"which of them is not known, because {NAME} is missing or damaged"
+        difference, same = f"the data have changed: {words}", "data"
+    elif found := _difference(before, asked):
+        difference, same = "{} was {!r} and is now {!r}".format(*found), "options"
+    else:
+        return
+    advice = f"Use the same {same}, or a different folder."
+    if finished(folder):
+        advice = (
+            f"The run is finished. To train its model longer, or on other data, start a new run from it: "
+            f"weights={str(folder)!r} (--weights {folder}) and a different folder."
+        )
+    raise RunError(f"{folder} cannot be resumed: {difference}. {advice}")
 
 
 def _difference(before: Any, now: Any, name: str = "") -> tuple[str, Any, Any] | None:
@@ -105,7 +164,8 @@ def _difference(before: Any, now: Any, name: str = "") -> tuple[str, Any, Any] |
 
 def abandon(folder: Path) -> None:
     """Undo `prepare_folder`, so that a training that never began leaves no folder behind."""
-    (folder / "config.json").unlink(missing_ok=True)
+    for name in ("config.json", NAME, SUMS):
+        (folder / name).unlink(missing_ok=True)
     with suppress(OSError):  # it may be a mount, or contain other files by now
         folder.rmdir()
 
@@ -128,7 +188,8 @@ def stamp() -> str:
 
 def write_json(file: Path, value: Any) -> None:
     """Write plain values as JSON, atomically."""
-    write_whole(file, [json.dumps(value, indent=1, ensure_ascii=False).encode()])
+    text = json.dumps(value, indent=1, ensure_ascii=False)
+    write_whole(file, [text.encode("utf-8", "backslashreplace")])  # a byte of a file name becomes an escape of JSON
 
 
 def read_json(file: Path) -> Any:
@@ -158,24 +219,47 @@ def scalars(metrics: Mapping[str, Any]) -> dict[str, float]:
 def write_history(folder: Path, history: list[dict[str, Any]]) -> None:
     """Write `metrics.jsonl`, with all epochs so far."""
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in history)
-    write_whole(folder / "metrics.jsonl", [lines.encode()])
+    with writing(folder / "metrics.jsonl"):
+        write_whole(folder / "metrics.jsonl", [lines.encode("utf-8", "backslashreplace")])
 
 
 def write_tensorboard(folder: Path, history: list[dict[str, Any]]) -> None:
     """Write the history as TensorBoard events. Older files are replaced, or a resumed run would have duplicates."""
-    from tensorboardX import SummaryWriter
+    from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.summary import scalar
 
-    events = folder / "tensorboard"
-    for old in events.glob("events.*"):
-        old.unlink()
-    with SummaryWriter(str(events), write_to_disk=True) as writer:
-        for row in history:
-            for name, value in scalars(row).items():
-                if name not in ("epoch", "step"):
-                    writer.add_scalar(name, value, row["step"])
+    # tensorboardX's own writer works in a thread, which waits forever for a disk that is full.
+    now = time.time()
+    events = [Event(wall_time=now, file_version="brain.Event:2")]
+    for row in history:
+        for name, value in scalars(row).items():
+            if name not in ("epoch", "step"):
+                events.append(Event(wall_time=now, step=row["step"], summary=scalar(name, value)))
+    place = folder / "tensorboard"
+    with writing(place):
+        before = list(place.glob("events.*"))
+        file = place / f"events.out.tfevents.{int(now)}.{socket.gethostname()}"
+        write_whole(file, [_record(event.SerializeToString()) for event in events])
+        for old in before:
+            if old != file:
+                old.unlink()
 
 
-def finish(run: Run, plots: list[Path]) -> None:
-    """Write the final metrics of a run, with the names of its plots."""
-    run.metrics["plots"] = [str(path.relative_to(run.folder)) for path in plots]
-    write_json(run.folder / "metrics.json", run.metrics)
+def _record(data: bytes) -> bytes:
+    """Return data as a record of TensorFlow's format: length and data, each with its checksum."""
+    from tensorboardX.record_writer import masked_crc32c
+
+    length = struct.pack("<Q", len(data))
+    return length + struct.pack("<I", masked_crc32c(length)) + data + struct.pack("<I", masked_crc32c(data))
+
+
+def write_metrics(run: Run) -> None:
+    """Write the metrics of a run."""
+    with writing(run.folder / "metrics.json"):
+        write_json(run.folder / "metrics.json", run.metrics)
+
+
+def close(folder: Path) -> None:
+    """Record the hashes of the files of a finished run."""
+    with writing(folder / SUMS):
+        seal(folder)

@@ -46,6 +46,9 @@ class Source(Protocol):
         loader's `index` and `valid`; each has the batch as its first axis.
         """
 
+    def rows(self, number: int, batch: int) -> np.ndarray:
+        """Return the indexes of the samples in a batch of epoch `number`."""
+
     def sample(self, model: Model, count: int) -> dict[str, np.ndarray]:
         """Return reduced features of at most `count` images spread over the dataset: stage -> (images, ...)."""
 
@@ -70,6 +73,9 @@ class Images:
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
         return self.loader.epoch(number, start)
+
+    def rows(self, number: int, batch: int) -> np.ndarray:
+        return _rows(self.loader, number, batch)
 
     def sample(self, model: Model, count: int) -> dict[str, np.ndarray]:
         index = _spread(len(self.dataset), count)
@@ -108,6 +114,9 @@ class CachedFeatures:
             features = self.views.rows(index, view) | ({} if self.varied else self.views.mirror_rows(index))
             yield {**features, **self._targets(index, valid, view), "index": index, "valid": valid}
 
+    def rows(self, number: int, batch: int) -> np.ndarray:
+        return _rows(self.loader, number, batch)
+
     def sample(self, model: Model, count: int) -> dict[str, np.ndarray]:
         index, groups = _spread(len(self.dataset), count), self.views.groups
         # Features of images of different sizes do not stack: those of the first image's size stand for all.
@@ -136,6 +145,11 @@ class CachedFeatures:
             return targets
         turned = mirrored_targets(targets, view == 1, self.views.width(index), self.views.moves)
         return self.views.moved(turned, index, view)
+
+
+def _rows(loader: Loader, number: int, batch: int) -> np.ndarray:
+    index, valid = loader.batches(number)[batch]
+    return index[valid]
 
 
 def _spread(size: int, count: int) -> np.ndarray:

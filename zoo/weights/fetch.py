@@ -19,19 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from zoo import settings
-from zoo.errors import FetchError, WeightsError
+from zoo.errors import ConfigError, FetchError, WeightsError
+from zoo.registry.source import ACCEPTED, HUB, PATH, scheme
+from zoo.registry.source import parse_hub as parse_source
 from zoo.weights import hub, lock, sniff
-
-ACCEPTED = "Accepted: hf://org/repo[@revision][/file], a local file or folder, or a scheme that a plugin knows."
 
 CONFIG = "config.json"
 _LARGEST_CONFIG = 10_000_000
 
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
-# ASCII letters, digits, ".", "_" and "-", without a leading dot: so no "..", no hidden files, no look-alike characters.
-_PART = r"[A-Za-z0-9_-][A-Za-z0-9._-]*"
-_HUB = re.compile(rf"(?P<repo>{_PART}/{_PART})(?:@(?P<revision>{_PART}))?(?:/(?P<file>{_PART}(?:/{_PART})*))?")
-_PATH = re.compile(rf"{_PART}(?:/{_PART})*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -75,15 +70,15 @@ def fetch(
     text, sha256 = os.fspath(source), sha256.lower()
     if sha256 and not _SHA256.fullmatch(sha256):
         raise FetchError(f"{sha256!r} is not a sha256, which has 64 hexadecimal digits.")
-    if not _PATH.fullmatch(file):
+    if not PATH.fullmatch(file):
         raise FetchError(f"{file!r} is not a file name inside a source. Use letters, digits, '.', '_', '-' and '/'.")
     offline = settings.offline() if offline is None else offline
-    scheme = _scheme(text)
-    if scheme == "hf":
+    kind = scheme(text)
+    if kind == "hf":
         wanted = parse_hub(text, file, revision)
         verified = hub.obtain(wanted, sha256, offline=offline)
         return Fetched(verified.path, wanted.source, verified.commit, verified.sha256)
-    if scheme:
+    if kind:
         return _from_plugin(text, file, revision, sha256, offline)
     return _from_disk(text, file, sha256)
 
@@ -112,13 +107,13 @@ def fetch_config(
     """
     text = os.fspath(source)
     offline = settings.offline() if offline is None else offline
-    scheme = _scheme(text)
-    if scheme == "hf":
+    kind = scheme(text)
+    if kind == "hf":
         path = _config_on_hub(parse_hub(text, file, revision), name, offline)
-    elif scheme:
+    elif kind:
         path = None  # a plugin fetches single files, so the layout of its source is unknown
     else:
-        place = Path(text).expanduser()
+        place = settings.expanded(text)
         path = (place if place.is_dir() else place.parent) / name
     return _read_config(path) if path and path.is_file() else None
 
@@ -133,71 +128,18 @@ def parse_hub(source: str, file: str = "model.safetensors", revision: str = "") 
     Raises:
         FetchError: if the source is spelled in another way, or names another revision than the argument.
     """
-    match = _HUB.fullmatch(source.removeprefix("hf://"))
-    if not match or not source.startswith("hf://"):
-        raise FetchError(
-            f"{_shown(source)!r} does not have the form hf://org/repo[@revision][/file/in/repo] with letters, digits, "
-            "'.', '_' and '-'."
-        )
-    if revision and not _PATH.fullmatch(revision):
-        raise FetchError(f"{revision!r} is not a revision. Give a branch, a tag or a commit.")
-    if match["revision"] and revision and match["revision"] != revision:
-        raise FetchError(f"{source} names another revision than revision={revision!r}. Give only one of them.")
-    if re.search(r"--|\.\.|[.-](/|$)|\.git$", match["repo"]):
-        raise FetchError(
-            f"{match['repo']!r} cannot be a repository: names have no '--' or '..', and no '.' or '-' at either end."
-        )
-    return hub.HubFile(match["repo"], match["revision"] or revision or "main", match["file"] or file)
-
-
-def _shown(source: str) -> str:
-    """Return a source for printing, without user name and password."""
-    return re.sub(r"//[^/]*@", "//***@", source)
-
-
-def _scheme(source: str) -> str:
-    """Return the scheme of a source, or an empty string for a path.
-
-    Raises:
-        FetchError: if zoo does not accept the scheme.
-    """
-    if not source.strip():
-        raise FetchError(f"the source is empty. {ACCEPTED}")
-    match = _SCHEME.fullmatch(source)
-    if not match:
-        if source.lower().startswith(("hf:", "file:", "http:", "https:")):
-            raise FetchError(f"{_shown(source)!r} has no '//' after its scheme. {ACCEPTED}")
-        return ""
-    scheme, rest = match[1].lower(), match[2]
-    if scheme == "file":
-        raise FetchError(f"{_shown(source)!r}: give a local file as a plain path, without file://.")
-    if scheme in ("http", "https"):
-        raise FetchError(
-            f"{_shown(source)!r}: zoo does not load from web addresses, because they cannot be pinned. For the Hub, "
-            "write hf://org/repo[@revision][/file]. Otherwise download the file and give its path."
-        )
-    if scheme != "hf":
-        _require_plain(source, rest)
-    return match[1]
-
-
-def _require_plain(source: str, rest: str) -> None:
-    """Refuse sources that no plugin should get: with passwords, '..' or look-alike characters."""
-    if "@" in rest.split("/", 1)[0]:
-        raise FetchError(
-            f"{_shown(source)!r} contains a user name or password. Give it in the settings of the plugin instead."
-        )
-    if not rest.isascii() or not rest.isprintable() or " " in rest or "\\" in rest:
-        raise FetchError(f"{_shown(source)!r} must be printable ASCII without spaces and backslashes.")
-    if ".." in re.split(r"[/?#]|%2f", rest.lower().replace("%2e", ".")):
-        raise FetchError(f"{_shown(source)!r} must not contain '..'.")
+    repo, named, inside = parse_source(source, revision)
+    return hub.HubFile(repo, named or "main", inside or file)
 
 
 def _from_disk(source: str, file: str, sha256: str) -> Fetched:
-    place = Path(source).expanduser()
+    try:
+        place = settings.expanded(source)
+    except ConfigError as error:
+        raise FetchError(f"there is no file or folder {source[:100]!r}: {error}") from error
     path = _in_folder(place, file) if place.is_dir() else place
     if not path.is_file():
-        hint = f" For the Hub, write hf://{source}." if _HUB.fullmatch(source) else ""
+        hint = f" For the Hub, write hf://{source}." if HUB.fullmatch(source) else ""
         raise FetchError(f"there is no file or folder {source!r}.{hint} {ACCEPTED}")
     try:
         digest = hub.digest_of(path)

@@ -16,7 +16,7 @@ import mmap
 import os
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -24,8 +24,9 @@ from typing import Any, BinaryIO
 import ml_dtypes
 import numpy as np
 
+from zoo import settings
+from zoo.disk import sha256, write_whole
 from zoo.errors import WeightsError
-from zoo.weights.disk import sha256, write_whole
 from zoo.weights.sniff import MAX_HEADER, require_safetensors
 
 __all__ = ["DESCRIPTION", "DTYPES", "SEAL", "Entry", "TensorFile", "content_digest", "read", "sha256", "write"]
@@ -97,11 +98,12 @@ class TensorFile:
         """Return tensor name -> NumPy dtype (bfloat16 and float8 come from ml_dtypes)."""
         return {name: entry.dtype for name, entry in self.entries.items()}
 
-    def load(self, *, check_finite: bool = True) -> dict[str, np.ndarray]:
+    def load(self, *, check_finite: bool = True, ignore: Collection[str] = ()) -> dict[str, np.ndarray]:
         """Return tensor name -> read-only array on the memory-mapped file.
 
         Args:
             check_finite: refuse tensors with NaN or infinite values.
+            ignore: names of tensors that are left out, and may hold such values.
         Raises:
             WeightsError: if a tensor is not finite, or the content of a file written by zoo has changed.
         """
@@ -114,8 +116,9 @@ class TensorFile:
             _require_sealed(self.path, tensors, self.metadata)
         if check_finite:
             for name, entry in self.entries.items():
-                _require_finite(entry.path, name, tensors[name])
-        return tensors
+                if name not in ignore:
+                    _require_finite(entry.path, name, tensors[name])
+        return {name: tensors[name] for name in tensors if name not in ignore} if ignore else tensors
 
 
 def read(path: str | os.PathLike[str]) -> TensorFile:
@@ -125,7 +128,7 @@ def read(path: str | os.PathLike[str]) -> TensorFile:
         WeightsError: if the file has another format (e.g. a pickle, whatever its suffix) or is damaged, or shards do
             not agree with their index.
     """
-    path = Path(path)
+    path = settings.expanded(path)
     if path.is_dir():
         path = _file_in(path)
     if not path.is_file():
@@ -150,7 +153,7 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, Any], metadata: Ma
     Raises:
         WeightsError: if the format lacks a dtype, a name is reserved, or metadata are not text.
     """
-    path = Path(path)
+    path = settings.expanded(path)
     for key, value in (metadata or {}).items():
         if not isinstance(key, str) or not isinstance(value, str):
             raise WeightsError(f"metadata must be text, but {key!r} is {value!r}. Encode it as JSON.")

@@ -16,7 +16,6 @@ from zoo import settings
 from zoo.errors import FetchError, WeightsError
 from zoo.weights import client, lock, sniff
 from zoo.weights.client import HubFile, NoSuchFileError
-from zoo.weights.disk import sha256 as sha256_of
 
 __all__ = ["Found", "HubFile", "NoSuchFileError", "digest_of", "obtain"]
 
@@ -201,13 +200,8 @@ def _discard(path: Path) -> None:
         raise FetchError(f"{path} is damaged and cannot be deleted ({error.strerror}). Delete it by hand.") from error
 
 
-_digests: dict[tuple[str, int, int, int, int], str] = {}
-
-
 def digest_of(path: Path) -> str:
     """Return the sha256 of a file, computed once per process as long as the file does not change."""
-    status = path.stat()
-    key = (str(path), status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size)
-    if key not in _digests:
-        _digests[key] = sha256_of(path)
-    return _digests[key]
+    from zoo.data.content import content  # not before: the room of data imports NumPy
+
+    return content(path).sha256

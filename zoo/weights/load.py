@@ -14,6 +14,7 @@ import numpy as np
 
 from zoo.errors import WeightsError
 from zoo.registry.spec import BackboneSpec, Stored
+from zoo.weights.extra import copies_of, why_extra
 from zoo.weights.mapping import UNUSED_LEAVES, Slot, common_wrapper, join, locate
 
 
@@ -193,21 +194,36 @@ def assign(
             stored_as = " and ".join(place.names)
             wrong.append(f"{stored_as} has shape {tuple(tensor.shape)}, the model needs {slot.shape}")
 
-    for name in sorted(tensors.keys() - {name for slot in slots for name in scheme.places[slot.name].names}):
-        if name in scheme.sources() and head_reason:
+    used = {name for slot in slots for name in scheme.places[slot.name].names}
+    left, sources = sorted(tensors.keys() - used), scheme.sources()
+    copies = copies_of(left, {name: tensors[name].shape for name in tensors}, scheme.prefix, used)
+    extra: list[str] = []
+    for name in left:
+        if name in sources and head_reason:
             report.ignored[name] = head_reason
         elif reason := _unused(spec, name, scheme.prefix):
             report.ignored[name] = reason
+        elif reason := why_extra(name, tensors[name], _shorter(scheme.prefix), sources, copies):
+            report.ignored[name] = reason
         else:
-            wrong.append(f"{name} has no place in the model")
+            extra.append(name)
+    wrong += [f"{name} has no place in the model" for name in extra]
     if wrong:
         raise WeightsError(
             f"the weights do not fit {spec.name} ({scheme.layout} layout, {len(report.loaded)} tensors fit): "
             + "; ".join(wrong[:6])
             + (f"; and {len(wrong) - 6} more" if len(wrong) > 6 else "")
             + ". Check the name of the backbone, in_channels and num_classes."
+            + (_advice(extra) if len(extra) == len(wrong) else "")
         )
     return arrays, report
+
+
+def _advice(extra: Sequence[str]) -> str:
+    """Say how to leave out tensors that have no place in the model."""
+    groups = list(dict.fromkeys(f"{name.partition('.')[0]}.*" if "." in name else name for name in extra))
+    patterns = " ".join(f"--ignore-tensors '{group}'" for group in groups[:3])
+    return f" If only the training needed them, leave them out: ignore_tensors={groups[:3]}, or {patterns}."
 
 
 def _fitted(spec: BackboneSpec, slot: Slot, tensor: np.ndarray, is_first: bool, report: LoadReport) -> np.ndarray:

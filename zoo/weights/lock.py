@@ -8,19 +8,22 @@ that was fetched. To accept the current content of a source, forget its pins and
 
 from __future__ import annotations
 
+import hashlib
+import json
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 
 import tomli_w
 from filelock import FileLock, Timeout
 
 from zoo import settings
+from zoo.disk import write_whole
 from zoo.errors import FetchError
-from zoo.weights.disk import write_whole
+from zoo.text import printable
 
 HEADER = (
     "# Written by zoo: the commit and sha256 of each file at its first download. Forget the pins of a source with\n"
@@ -58,16 +61,23 @@ def pins() -> list[Pin]:
     Raises:
         FetchError: if the lock file cannot be read.
     """
+    advice = "Repair it, or delete it to start again"
     try:
-        rows = tomllib.loads(path().read_text(encoding="utf-8")).get("pin", [])
-        recorded = [Pin(**row) for row in rows]
+        content = tomllib.loads(path().read_text(encoding="utf-8"))
+        recorded = [Pin(**row) for row in content.pop("pin", [])]
     except (FileNotFoundError, NotADirectoryError):
         return []
-    except (OSError, ValueError, TypeError) as error:
-        raise FetchError(f"{path()} cannot be read ({error}). Repair it, or delete it to start again.") from None
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise FetchError(f"{path()} cannot be read ({error}). {advice}.") from None
     if not all(isinstance(value, str) for pin in recorded for value in asdict(pin).values()):
+        raise FetchError(f"{path()} cannot be read: the fields of a pin must be text. {advice}.")
+    checksum = content.pop("checksum", "")  # files of earlier versions have none
+    if content:
+        raise FetchError(f"{path()} cannot be read: unknown key {next(iter(content))!r}. {advice}.")
+    if checksum and checksum != _checksum(recorded):
         raise FetchError(
-            f"{path()} cannot be read: the fields of a pin must be text. Repair it, or delete it to start again."
+            f"{path()} has changed since zoo wrote it: its pins do not match its checksum. {advice}. If you edited it "
+            "on purpose, delete its line checksum."
         )
     return recorded
 
@@ -149,8 +159,14 @@ def _writing() -> Iterator[None]:
             raise FetchError(f"{path()} cannot be written ({error.strerror or error}).") from error
 
 
+def _checksum(rows: Iterable[Pin]) -> str:
+    """Return the sha256 of pins, whatever their order and the spelling of the file."""
+    return hashlib.sha256(json.dumps(sorted(map(astuple, rows))).encode()).hexdigest()
+
+
 def _write(rows: list[Pin]) -> None:
-    text = f"{HEADER}#     {COMMAND} SOURCE\n\n" + tomli_w.dumps({"pin": [asdict(pin) for pin in sorted(rows)]})
+    content = {"checksum": _checksum(rows), "pin": [asdict(pin) for pin in sorted(rows)]}
+    text = f"{HEADER}#     {COMMAND} SOURCE\n\n" + tomli_w.dumps(content)
     write_whole(path(), [text.encode()])
 
 
@@ -164,7 +180,7 @@ def main(arguments: list[str]) -> int:
     except FetchError as error:
         print(error, file=sys.stderr)
         return 2
-    print(f"{count} pins of {arguments[1]} forgotten in {path()}")
+    print(printable(f"{count} pins of {arguments[1]} forgotten in {path()}"))
     return 0 if count else 2
 
 

@@ -6,10 +6,13 @@ Attributes:
     NAME: of the format.
     KINDS: kinds of target of the datasets that it returns.
     LAYOUT: one line that describes the layout to users.
+    NEEDS: optional; what the layout needs, in a few words.
     detect: function of a path; whether the format fits.
     read: function of a path; returns split name -> `Dataset`.
     READS: optional; suffixes of annotation files beside the images. By default, those of all text files.
     doubts: optional function of a path; returns the evidence against the format if the user named it.
+    OVER: optional; names of formats that this one overrules if both fit, because it says more (a list of the files).
+    ANY_FOLDER: optional; True if `read` finds something to say about any folder, so that its errors are no evidence.
 
 Each of zoo's formats is one file in this folder.
 """
@@ -17,21 +20,25 @@ Each of zoo's formats is one file in this folder.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from zoo import settings
 from zoo.data.dataset import Dataset
 from zoo.data.files import describe
-from zoo.data.layouts import looks_like
+from zoo.data.inside import require_inside
 from zoo.data.left_out import TEXTS, files_of, left_out
+from zoo.data.nearest import explained
 from zoo.data.unique import unified
 from zoo.errors import DataError, PluginError
 from zoo.labels.spelling import nfc, twins
+from zoo.reading import kind_of
 from zoo.registry import registry
 from zoo.registry.parts import Point
 from zoo.targets import converted, kind
+from zoo.text import decoded
 
 FORMATS: Point[Any] = Point("data.format", "data format")
 """The known formats, zoo's and those of other plugins."""
@@ -62,31 +69,47 @@ def read(path: str | Path, format: str | None = None, kinds: Sequence[str] = ())
 
     Raises:
         DataError: `path` does not exist, no known layout or more than one fits, or a file is in two splits or occurs
-            twice with contradicting targets.
+            twice with contradicting targets. Or a file lies outside of the data's folder, see `zoo.data.inside`.
         UnknownNameError: `format` is unknown.
     """
-    path = Path(path).expanduser()
-    named = FORMATS[format] if format else None
-    if not path.exists():
-        raise DataError(f"{path} does not exist. Give the folder or file of a dataset.")
-    if format is None and len(kinds) == 1:
-        format = kind(kinds[0]).format or None
-    module = named or (FORMATS[format] if format else _recognise(path, kinds))
+    path, module, named = reader_of(path, format, kinds)
     splits = unified({name: _normalised(dataset) for name, dataset in module.read(path).items()})
+    require_inside(path, splits.values())
     doubts = getattr(module, "doubts", None)
-    if format and doubts and (note := doubts(path)):
+    if named and doubts and (note := doubts(path)):
         splits = {name: replace(dataset, notes=(*dataset.notes, note)) for name, dataset in splits.items()}
     if path.is_dir() and (note := left_out(path, files_of(splits.values()), getattr(module, "READS", TEXTS))):
         splits = {name: replace(dataset, notes=(*dataset.notes, note)) for name, dataset in splits.items()}
     return suited(splits, kinds)
 
 
+def reader_of(path: str | Path, format: str | None = None, kinds: Sequence[str] = ()) -> tuple[Path, Any, bool]:
+    """Return (the path, the reader of its format, whether the format was named rather than recognised).
+
+    Arguments and errors are those of `read`.
+    """
+    path = settings.expanded(path)
+    named = FORMATS[format] if format else None
+    if not path.exists():
+        raise DataError(f"{path} does not exist. Give the folder or file of a dataset.")
+    if not path.is_dir() and (special := kind_of(path.stat().st_mode)):
+        raise DataError(f"{path} is {special}. Give the folder or file of a dataset.")
+    if format is None and len(kinds) == 1:
+        format = kind(kinds[0]).format or None
+    module = named or (FORMATS[format] if format else _recognise(path, kinds))
+    return path, module, bool(format)
+
+
 def _normalised(dataset: Dataset) -> Dataset:
     """Return the dataset with class names in Unicode NFC, and a note on names that differ only by case or spaces.
 
     The same name may be composed (NFC) on one system and decomposed (NFD) on another, notably in folder names on macOS.
+    Class names and ids are text that can be written in UTF-8, even if the names of folders and files are not.
     """
-    classes = tuple(map(nfc, dataset.classes))
+    classes = tuple(nfc(decoded(name)) for name in dataset.classes)
+    if any(sample.id != decoded(sample.id) for sample in dataset):
+        samples = tuple(replace(sample, id=decoded(sample.id)) for sample in dataset)
+        dataset = replace(dataset, samples=samples)
     notes = [
         f"{dataset.name}: the classes {' and '.join(map(repr, group))} differ only by case or spaces; they count as "
         "different classes. If they are the same class, give it one name."
@@ -115,23 +138,27 @@ def _recognise(path: Path, kinds: Sequence[str]) -> Any:
     fitting = [FORMATS[name] for name in builtin if FORMATS[name].detect(path)]
     fitting = fitting or [module for name in others if (module := _detecting(name, path))]
     fitting = [module for module in fitting if set(module.KINDS) & set(kinds)] or fitting
+    overruled = {name for module in fitting for name in getattr(module, "OVER", ())}
+    fitting = [module for module in fitting if module.NAME not in overruled]
+    # Most folders could be class folders. If the task needs something else, that is no answer.
+    other = bool(fitting) and all(_of_other_kind(module, kinds) and _takes_any(module) for module in fitting)
+    if not fitting or other:
+        raise DataError(*explained(path, list(formats().values()), kinds, fitting))
     if len(fitting) == 1:
         return fitting[0]
     content = f"{path} holds {describe(path)}" if path.is_dir() else f"{path} is a single file"
-    if fitting:
-        names = ", ".join(module.NAME for module in fitting)
-        raise DataError(f"{content}, which fits several formats: {names}. Name the right format, or the task.")
-    evidence = looks_like(path) if path.is_dir() else ""
-    if evidence:
-        raise DataError(
-            f"{content}, which is no known data layout. It looks like boxes or masks: {evidence}. So its folders are "
-            "not taken for classes. If they are classes, name the format: folder. Otherwise arrange the data in one "
-            f"of these layouts: {_layouts({'boxes', 'masks'})}."
-        )
-    raise DataError(
-        f"{content}, which is no known data layout. Known formats: {', '.join(formats())}; `zoo list formats` "
-        "describes the layout of each, such as one sub-folder of images for each class (folder)."
-    )
+    names = ", ".join(module.NAME for module in fitting)
+    raise DataError(f"{content}, which fits several formats: {names}. Name the right format, or the task.")
+
+
+def _of_other_kind(module: Any, kinds: Sequence[str]) -> bool:
+    """Whether a format gives no accepted kind of target, not even after conversion."""
+    accepted = {*kinds, *(other for name in kinds for other in kind(name).made_from)}
+    return bool(kinds) and not accepted & set(module.KINDS)
+
+
+def _takes_any(module: Any) -> bool:
+    return getattr(module, "ANY_FOLDER", False)
 
 
 def _detecting(name: str, path: Path) -> Any:
@@ -142,9 +169,3 @@ def _detecting(name: str, path: Path) -> Any:
     except Exception as error:
         warnings.warn(f"the data format {name} failed to inspect {path}: {error!r}", stacklevel=2)
         return None
-
-
-def _layouts(kinds: Collection[str] = ()) -> str:
-    """Return the layouts of all formats, or of those that return datasets of one of `kinds`."""
-    fitting = (module for module in formats().values() if not kinds or set(kinds) & set(module.KINDS))
-    return "; ".join(f"{module.NAME}: {module.LAYOUT}" for module in fitting)

@@ -4,36 +4,53 @@ from __future__ import annotations
 
 import mmap
 import re
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from zoo.data.coco_file import (
+    KEYS,
+    Id,
+    categories,
+    category_ids,
+    corners,
+    flag,
+    id_of,
+    load,
+    segmentation,
+    size_of,
+    text_of,
+    written_id,
+)
 from zoo.data.dataset import Dataset, Sample
-from zoo.data.files import files, load_json, split_name, subfolders
+from zoo.data.files import files, split_name, subfolders
+from zoo.data.listed_images import find_listed, loose, places_of
 from zoo.data.pairs import below, split_folders, title
 from zoo.data.unique import listed
-from zoo.errors import DataError
-from zoo.image_header import image_size
+from zoo.errors import DataError, counted
+from zoo.image_header import size_if_readable
 from zoo.targets.boxes import UNKNOWN, Box, Boxes
-from zoo.targets.outlines import Outlines, Shape, shape_of
+from zoo.targets.faults import Fault
+from zoo.targets.outlines import Outlines, Shape, box_of, shape_of
 from zoo.targets.reasons import counted_otherwise
 
 NAME = "coco"
 KINDS = ("boxes",)
+NEEDS = "a .json file with images, annotations and categories"
 LAYOUT = (
     "COCO: a .json file with images, annotations and categories, beside the images, in annotations/ beside folders of "
     "images (train2017/, images/), or in each of train/, val/ and test/"
 )
-_KEYS = ("images", "annotations", "categories")
 _FOLDERS = ("annotations", "labels")
 _LEVELS = 4
 """Number of folders in which to search for an image's annotation file: the image's folder and three above."""
 
 
 def detect(path: Path) -> bool:
-    """Whether `path` is a COCO annotation file, or a folder with one."""
-    return any(_is_coco(file) for file in _candidates(path))
+    """Whether `path` is a COCO annotation file, or a folder with one. `read` says what is wrong with a damaged one."""
+    return bool(_annotated(path))
 
 
 def read(path: Path) -> dict[str, Dataset]:
@@ -41,32 +58,37 @@ def read(path: Path) -> dict[str, Dataset]:
 
     Splits are named by the annotation files or their folders. Files called `instances_...` are preferred to others.
     Classes are the categories, sorted by id. `iscrowd` marks crowds. Images without annotations have no boxes.
-    Segmentations become the outlines of the boxes. Width and height are taken from the file; the check of the
-    annotations compares them with the images. The ids of images and categories are kept in the dataset.
+    Segmentations become the outlines of the boxes, and the box of an annotation that has none. Width and height are
+    taken from the file; the check of the annotations compares them with the images. The ids of images and categories
+    are kept in the dataset. Images that do not exist and annotations of images that are not listed are left out; the
+    check reports them (`Dataset.faults`).
 
     Raises:
-        DataError: an entry is broken or an image is missing; names the file and the entry.
+        DataError: an entry is broken, or no image or no annotation has its partner; names the file and the entry.
     """
     files_by_split = _by_split(path)
     if not files_by_split:
+        for file in _candidates(path):
+            lacks = ", ".join(key for key in KEYS if not _holds(file, (key,)))
+            raise DataError(f"{file} lacks {lacks}; a COCO file has the lists {', '.join(KEYS)}.")
         raise DataError(f"{path} is not {LAYOUT}.")
     root = path if path.is_dir() else path.parent.parent if path.parent.name.lower() in _FOLDERS else path.parent
-    loaded = {split: (file, _load(file)) for split, file in files_by_split.items()}
-    first_file, first = next(iter(loaded.values()))
-    classes = tuple(_categories(first, first_file).values())
+    contents = {file: load(file) for file in files_by_split.values()}
+    names, group = categories(contents)
+    first_file = next(iter(contents))
+    classes = tuple(names[first_file].values())
     datasets = {}
-    for split, (file, content) in loaded.items():
-        categories = _categories(content, file)
-        if set(categories.values()) != set(classes):
-            other = sorted(set(categories.values()) ^ set(classes))
+    for split, file in files_by_split.items():
+        if set(names[file].values()) != set(classes):
+            other = sorted(set(names[file].values()) ^ set(classes))
             raise DataError(f"{file} and {first_file} differ in their categories: {', '.join(other)}.")
-        index = {id: classes.index(name) for id, name in categories.items()}
-        places = _places(root, file, split)
-        samples, entries = _samples(content, file, index, places, root)
-        numbers: list[int] = sorted(index, key=index.__getitem__)
-        datasets[split] = replace(
-            listed(samples, classes, "boxes", title(root, split), root, places=entries), category_ids=tuple(numbers)
-        )
+        index = {id: classes.index(name) for id, name in names[file].items()}
+        rows = _rows(contents[file], file, index, places_of(root, file, split), root, split)
+        name = title(root, split)
+        notes = tuple(f"{name}: {note}." for note in (group, *rows.notes) if note)
+        dataset = listed(rows.samples(root), classes, "boxes", name, root, places=rows.entries(file), notes=notes)
+        ids = category_ids(contents[file], names[file])
+        datasets[split] = replace(dataset, category_ids=tuple(map(ids.get, classes)), faults=tuple(rows.faults))
     return datasets
 
 
@@ -79,11 +101,19 @@ def _candidates(path: Path) -> list[Path]:
     return [file for place in places for file in files(place) if file.suffix.lower() == ".json"]
 
 
-def _is_coco(file: Path) -> bool:
-    """Whether a file contains all keys of COCO. It is searched as text, since parsing a large file takes a minute."""
+def _likeness(file: Path) -> float:
+    """Return 1 for a file with all keys of COCO or a usual name, 0.5 for one that lacks one key, else 0."""
+    if file.name.lower().startswith("instances_") or file.name.lower().endswith(".coco.json"):
+        return 1
+    count = sum(_holds(file, (key,)) for key in KEYS)
+    return 1 if count == len(KEYS) else 0.5 * (count == len(KEYS) - 1)
+
+
+def _holds(file: Path, keys: Sequence[str]) -> bool:
+    """Whether a JSON file contains keys. It is searched as text, since parsing a large file takes a minute."""
     try:
         with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as text:
-            return all(text.find(f'"{key}"'.encode()) >= 0 for key in _KEYS)
+            return all(text.find(f'"{key}"'.encode()) >= 0 for key in keys)
     except (OSError, ValueError):  # ValueError: an empty file
         return False
 
@@ -109,107 +139,129 @@ def _split_of(file: Path) -> str:
     return next(filter(None, map(split_name, words)), None) or split_name(file.parent.name) or "all"
 
 
-def _load(file: Path) -> dict[str, Any]:
-    content = load_json(file)
-    if not isinstance(content, dict) or not all(isinstance(content.get(key), list) for key in _KEYS):
-        raise DataError(f"{file} must hold a JSON object with the lists {', '.join(_KEYS)}.")
-    for key in _KEYS:
-        for number, entry in enumerate(content[key]):
-            if not isinstance(entry, dict):
-                raise DataError(f"{file}: {key}[{number}] is {entry!r}; it must be a JSON object.")
-    return content
+@dataclass
+class _Image:
+    """A listed image and its annotations.
+
+    Attributes:
+        file: the image file.
+        number: its id, as written.
+        size: height and width.
+    """
+
+    file: Path
+    number: Id
+    size: tuple[int, int]
+    boxes: list[Box] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    crowd: list[bool] = field(default_factory=list)
+    shapes: list[Shape | None] = field(default_factory=list)
 
 
-def _field(entry: Mapping[str, Any], key: str, types: tuple[type, ...], place: str) -> Any:
-    value = entry.get(key)
-    if not isinstance(value, types) or isinstance(value, bool):
-        raise DataError(f"{place}: {key} is {value!r}; it must be {' or '.join(kind.__name__ for kind in types)}.")
-    return value
+@dataclass
+class _Rows:
+    """The content of an annotation file: id -> image, entries that are left out, and notes."""
+
+    images: dict[Id, _Image]
+    faults: list[Fault]
+    notes: list[str]
+
+    def samples(self, root: Path) -> list[Sample]:
+        samples = []
+        for one in self.images.values():
+            outlines = Outlines(tuple(one.shapes)) if any(one.shapes) else None
+            target = Boxes(tuple(one.boxes), tuple(one.labels), tuple(one.crowd), one.size, outlines)
+            samples.append(Sample(one.file, target, below(one.file, root), one.number))
+        return samples
+
+    def entries(self, file: Path) -> list[str]:
+        """Return a description of each image's entry, for errors."""
+        return [f"{file}: the image with the id {one.number}" for one in self.images.values()]
 
 
-def _categories(content: Mapping[str, Any], file: Path) -> dict[int, str]:
-    """Return category id -> name, sorted by id."""
-    names: dict[int, str] = {}
-    for number, entry in enumerate(content["categories"]):
-        place = f"{file}: categories[{number}]"
-        id, name = _field(entry, "id", (int,), place), _field(entry, "name", (str,), place)
-        if id in names or name in names.values():
-            raise DataError(f"{place}: the id {id} or the name {name!r} occurs twice.")
-        names[id] = name
-    if not names:
-        raise DataError(f"{file} has no categories.")
-    return dict(sorted(names.items()))
-
-
-def _places(root: Path, file: Path, split: str) -> list[Path]:
-    """Return the folders that file names may be relative to, the most likely first; none of another split."""
-    outer = [file.parent, root, *subfolders(root)]
-    inner = [folder for place in subfolders(root) for folder in subfolders(place)]
-    fitting = [folder for folder in dict.fromkeys(outer + inner) if split_name(folder.name) in (split, None)]
-    return sorted(fitting, key=lambda folder: split_name(folder.name) != split)
-
-
-def _samples(
-    content: Mapping[str, Any], file: Path, index: Mapping[int, int], places: list[Path], root: Path
-) -> tuple[list[Sample], list[str]]:
-    """Return the listed images as samples, and for each a description of its entry for errors."""
-    # Image id -> its boxes, labels, crowd marks and outlines.
-    rows: dict[int | str, tuple[list[Box], list[int], list[bool], list[Shape | None]]] = {}
-    images: dict[int | str, tuple[Path, tuple[int, int]]] = {}
-    used: set[int] = set()
-    for number, entry in enumerate(content["images"]):
-        place = f"{file}: images[{number}]"
-        id = _field(entry, "id", (int, str), place)
-        if id in rows:
-            raise DataError(f"{place}: the id {id} occurs twice.")
-        image = _find(_field(entry, "file_name", (str,), place), places, place)
-        sides = entry.get("height"), entry.get("width")
-        stated = all(isinstance(side, int) and side > 0 for side in sides)
-        images[id], rows[id] = (image, (sides[0], sides[1]) if stated else image_size(image)[0]), ([], [], [], [])
+def _rows(
+    content: Mapping[str, Any], file: Path, index: Mapping[Id, int], places: list[Path], root: Path, split: str
+) -> _Rows:
+    """Read the images and annotations of a file; `index` maps category ids to classes."""
+    images, missing, note = _listed_images(content["images"], file, places, root, split)
+    lost: Counter[Id] = Counter()
+    stray: list[Fault] = []
+    used: set[Id] = set()
+    outlined = 0
     for number, entry in enumerate(content["annotations"]):
         place = f"{file}: annotations[{number}]"
-        id = _field(entry, "image_id", (int, str), place)
-        if id not in rows:
-            raise DataError(f"{place}: there is no image with the id {id!r}.")
-        boxes, labels, crowd, shapes = rows[id]
-        boxes.append(_corners(entry, place))
-        used.add(category := _field(entry, "category_id", (int,), place))
-        labels.append(index.get(category, UNKNOWN))
-        crowd.append(bool(entry.get("iscrowd", 0)))
-        shapes.append(shape_of(entry.get("segmentation"), images[id][1]))
-    if mismatch := counted_otherwise(sorted(used), list(index)):
+        id = id_of(entry, "image_id", place)
+        used.add(category := id_of(entry, "category_id", place))
+        if id in missing:
+            lost[id] += 1
+            continue
+        if id not in images:
+            stray.append(Fault("stray", f"annotations[{number}] of {file.name}", None, "", f"image_id {id!r}"))
+            continue
+        image = images[id]
+        shape = shape_of(segmentation(entry), image.size)
+        box = corners(entry, place)
+        if shape and (box is None or box[0] == box[2] or box[1] == box[3]):
+            box = box_of(shape, image.size)
+            outlined += 1
+        if box is None:
+            raise DataError(
+                f"{place}: bbox is {entry.get('bbox')!r}, and there is no outline to take it from; it must be four "
+                "numbers: x, y, width and height."
+            )
+        image.boxes.append(box)
+        image.labels.append(index.get(category, UNKNOWN))
+        image.crowd.append(flag(entry.get("iscrowd", 0)))
+        image.shapes.append(shape)
+    if stray and len(stray) == len(content["annotations"]):
+        raise DataError(
+            f"{file}: annotations[0]: there is no image with the id {content['annotations'][0]['image_id']!r}, nor is "
+            "there one for any other annotation. The images and annotations belong to different files."
+        )
+    numbers = [[id for id in ids if isinstance(id, int)] for ids in (sorted(used, key=str), index)]
+    if mismatch := counted_otherwise(sorted(numbers[0]), numbers[1]):
         raise DataError(
             f"{file}: the category_id values of the annotations seem to be {mismatch}. Correct the annotations or the "
             "categories."
         )
-    samples = []
-    for id, (image, size) in images.items():
-        boxes, labels, crowd, shapes = rows[id]
-        outlines = Outlines(tuple(shapes)) if any(shapes) else None
-        target = Boxes(tuple(boxes), tuple(labels), tuple(crowd), size, outlines)
-        samples.append(Sample(image, target, below(image, root), id))
-    return samples, [f"{file}: the image with the id {id}" for id in images]
+    gone = [replace(one, detail=f"{one.detail}, {counted(lost[id], 'annotation')}") for id, one in missing.items()]
+    notes = [note]
+    if outlined:
+        notes.append(f"{counted(outlined, 'annotation has', 'annotations have')} no box, but that of the outline")
+    return _Rows(images, [*gone, *stray], [f"{file.name}: {note}" for note in notes if note])
 
 
-def _find(name: str, places: list[Path], place: str) -> Path:
-    """Return the first file called `name` in the folders `places`; `place` is the entry, for the error."""
-    for folder in places:
-        if (folder / name).is_file():
-            return folder / name
-    shown = ", ".join(map(str, places[:4])) + (", ..." if len(places) > 4 else "")
-    raise DataError(f"{place}: the image {name!r} does not exist (looked in {shown}).")
+def _listed_images(
+    entries: Sequence[Mapping[str, Any]], file: Path, places: list[Path], root: Path, split: str
+) -> tuple[dict[Id, _Image], dict[Id, Fault], str]:
+    """Return (id -> image, id -> fault of an image that does not exist, a note)."""
+
+    def place(number: int) -> str:
+        return f"{file}: images[{number}]"
+
+    ids = [id_of(entry, "id", place(number)) for number, entry in enumerate(entries)]
+    names = [text_of(entry, "file_name", place(number)) for number, entry in enumerate(entries)]
+    seen: set[Id] = set()
+    for number, id in enumerate(ids):
+        if id in seen:
+            raise DataError(f"{place(number)}: the id {id} occurs twice.")
+        seen.add(id)
+    found, note = find_listed(names, places, root, split, place)
+    if names and not any(found):
+        shown = ", ".join(map(str, places[:4])) + (", ..." if len(places) > 4 else "")
+        raise DataError(f"{place(0)}: the image {names[0]!r} does not exist (looked in {shown}).")
+    images: dict[Id, _Image] = {}
+    missing: dict[Id, Fault] = {}
+    for number, (id, name, image) in enumerate(zip(ids, names, found, strict=True)):
+        if image is None:
+            missing[id] = Fault("missing", name, None, "", f"images[{number}] of {file.name}")
+        else:
+            size = size_of(entries[number], place(number)) or size_if_readable(image)
+            images[id] = _Image(image, written_id(entries[number], "id", place(number)), size)
+    return images, missing, note
 
 
-def _corners(entry: Mapping[str, Any], place: str) -> Box:
-    """Return an annotation's box as x1, y1, x2, y2."""
-    box = _field(entry, "bbox", (list,), place)
-    if len(box) != 4 or not all(isinstance(value, int | float) for value in box):
-        raise DataError(f"{place}: bbox is {box!r}; it must be four numbers: x, y, width and height.")
-    x, y, width, height = map(float, box)
-    return x, y, x + width, y + height
-
-
-def numbers_of(images: Sequence[Path]) -> tuple[dict[Path, int | str], dict[str, int]]:
+def numbers_of(images: Sequence[Path]) -> tuple[dict[Path, Id], dict[str, Id]]:
     """Look up the ids of images and categories in COCO annotation files near the images.
 
     The files are searched for in each image's folder and up to three folders above, the nearest first. An image or
@@ -220,26 +272,27 @@ def numbers_of(images: Sequence[Path]) -> tuple[dict[Path, int | str], dict[str,
     """
     given = {image.absolute(): image for image in images if image.is_file()}
     roots = dict.fromkeys(folder for image in given for folder in [*image.parents][:_LEVELS])
-    image_ids, category_ids, left = [], [], set(given)
+    by_image, by_name, left = [], [], set(given)
     # Deepest folders first: an image takes its id from the annotation file that is nearest to it.
     for root in sorted(roots, key=lambda root: -len(root.parts)):
         try:
             tables = [_numbers(root, file, left) for file in _annotated(root)]
         except (DataError, OSError):  # a broken file here does not belong to these images
             continue
-        image_ids += [by_image for by_image, _ in tables if by_image]
-        category_ids += [by_name for by_image, by_name in tables if by_image]
-        left -= {image for by_image, _ in tables for image in by_image}
-    return {given[image]: id for image, id in _agreed(image_ids).items()}, _agreed(category_ids)
+        by_image += [images for images, _ in tables if images]
+        by_name += [names for images, names in tables if images]
+        left -= {image for images, _ in tables for image in images}
+    return {given[image]: id for image, id in _agreed(by_image).items()}, _agreed(by_name)
 
 
 def _annotated(folder: Path) -> list[Path]:
-    """Return the annotation files of a folder; only `instances_...` if there are any."""
-    fitting = [file for file in _candidates(folder) if _is_coco(file)]
+    """Return the annotation files of a folder: only `instances_...` if there are any, whole ones before others."""
+    likeness = {file: _likeness(file) for file in _candidates(folder)}
+    fitting = [file for file, value in likeness.items() if value and value == max(likeness.values())]
     return [file for file in fitting if file.name.startswith("instances")] or fitting
 
 
-def _numbers(root: Path, file: Path, images: Collection[Path]) -> tuple[dict[Path, int | str], dict[str, int]]:
+def _numbers(root: Path, file: Path, images: Collection[Path]) -> tuple[dict[Path, Id], dict[str, Id]]:
     """Return (image -> id, category name -> id) of one annotation file, for those of `images` that it lists."""
     split = _split_of(file)
     inner = {image for image in images if root in image.parents}
@@ -247,16 +300,22 @@ def _numbers(root: Path, file: Path, images: Collection[Path]) -> tuple[dict[Pat
     here = {i for i in inner if {*map(split_name, i.relative_to(root).parts[:-1])} <= {split, None} or split == "all"}
     if not here:
         return {}, {}
-    content, places = _load(file), _places(root, file, split)
-    ids: dict[Path, int | str] = {}
-    for number, entry in enumerate(content["images"]):
-        place = f"{file}: images[{number}]"
-        name = _field(entry, "file_name", (str,), place)
-        image = next((folder / name for folder in places if folder / name in here), None)
-        # The entry is this image only if the reader would resolve the file name to it as well.
-        if image and _find(name, places, place) == image:
-            ids[image] = _field(entry, "id", (int, str), place)
-    return ids, {name: id for id, name in _categories(content, file).items()}
+    content, places = load(file), places_of(root, file, split)
+    # Most entries name other images. Only those whose names are similar to one of these are looked up.
+    similar = {loose(image.name) for image in here}
+    rows = [
+        (number, name, entry)
+        for number, entry in enumerate(content["images"])
+        if loose(name := text_of(entry, "file_name", f"{file}: images[{number}]")) in similar
+    ]
+    found, _ = find_listed(
+        [name for _, name, _ in rows], places, root, split, lambda i: f"{file}: images[{rows[i][0]}]"
+    )
+    ids: dict[Path, Id] = {}
+    for (number, _, entry), image in zip(rows, found, strict=True):
+        if image in here:
+            ids[image] = written_id(entry, "id", f"{file}: images[{number}]")
+    return ids, category_ids(content, categories({file: content})[0][file])
 
 
 def _agreed(tables: Sequence[Mapping[Any, Any]]) -> dict[Any, Any]:

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-import csv
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from zoo.data.dataset import Dataset, Kind, Sample
-from zoo.data.files import SPLITS, describe, files, split_names
+from zoo.data.files import SPLITS, describe, is_image, split_names
+from zoo.data.left_out import TEXTS
+from zoo.data.tables import SEPARATORS, find_tables, header_of, is_file_beside, rows_of, separator_of
 from zoo.data.unique import listed
 from zoo.errors import DataError
 from zoo.labels.spelling import nfc, ordered
 
 NAME = "csv"
 KINDS = ("class", "classes")
+NEEDS = "a .csv file with the columns 'image' and 'label'"
 LAYOUT = (
-    "a .csv file (or a folder with one, or with train.csv, val.csv, ...) with a header line and the columns "
+    "a .csv or .tsv file (or a folder with one, or with train.csv, val.csv, ...) with a header line and the columns "
     "'image' and 'label' (several labels separated by |), or 'labels' separated by | or ;, and optionally 'split'"
 )
-IMAGE_COLUMNS = ("image", "file", "filename", "path")
-LABEL_COLUMNS = ("label", "labels")
+READS = (*TEXTS, ".tsv")
+IMAGE_COLUMNS = ("image", "file", "filename", "path", "file_name", "image_path", "image_name", "filepath", "images")
+LABEL_COLUMNS = ("label", "labels", "class", "classes", "class_name", "category")
+_SEVERAL = ("labels", "classes")
+"""Label columns that hold any number of classes."""
+_BOXES = frozenset({"xmin", "ymin", "x1", "y1", "x_min", "y_min", "bbox"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +55,21 @@ class _Row:
 def detect(path: Path) -> bool:
     """Whether `path` is a .csv file with an image column and a label column, or a folder with such files."""
     try:
-        tables = _tables(path)
-        return bool(tables) and all(_columns(table, _header(table)) for table in tables.values())
+        tables = find_tables(path)
+        return bool(tables) and all(_names_classes(table) for table in tables.values())
     except DataError:
         return False
+
+
+def _names_classes(table: Path) -> bool:
+    """Whether a CSV file has the columns for images and classes, and the classes are no files, such as masks."""
+    header = header_of(table)
+    _, label = _columns(table, header)
+    place = header.index(label)
+    first = next((cells for _, cells in islice(rows_of(table), 1, None) if len(cells) > place), None)
+    return (
+        first is None or not is_image(os.path.basename(first[place].strip())) or not is_file_beside(table, first[place])
+    )
 
 
 def read(path: Path) -> dict[str, Dataset]:
@@ -65,58 +83,29 @@ def read(path: Path) -> dict[str, Dataset]:
         DataError: an image is missing, a label empty, a split unknown, a quotation mark not closed, a cell without a
             column, or a line contradicts another; names the file and line.
     """
-    tables = _tables(path)
+    tables = find_tables(path)
     if not tables:
         raise DataError(f"{path} is not {LAYOUT}" + (f"; it holds {describe(path)}." if path.is_dir() else "."))
     rows = [row for split, table in tables.items() for row in _rows(table, split)]
     if not rows:
         raise DataError(f"{path} has a header but no line with an image.")
-    several = {_columns(table, _header(table))[1] == "labels" for table in tables.values()}
+    columns = {table: _columns(table, header_of(table)) for table in tables.values()}
+    several = {label in _SEVERAL for _, label in columns.values()}
     if len(several) > 1:
         raise DataError(f"{path}: some of the CSV files have a column 'label' and some 'labels'. Use the same in all.")
-    return _datasets(path, rows, several.pop())
+    notes = tuple(note for table, names in columns.items() if (note := _unusual(table, *names)))
+    return _datasets(path, rows, several.pop(), notes)
 
 
-def _tables(path: Path) -> dict[str, Path]:
-    """Return split name (empty if the file name gives none) -> CSV file."""
-    if path.is_file():
-        return {"": path} if path.suffix.lower() == ".csv" else {}
-    tables = [file for file in files(path) if file.suffix.lower() == ".csv"]
-    splits = split_names(file.stem for file in tables)
-    named = {splits[file.stem]: file for file in tables if file.stem in splits}
-    if named and len(named) == len(tables):
-        return named
-    if len(tables) > 1:
-        names = ", ".join(file.name for file in tables)
-        raise DataError(f"{path} holds several CSV files ({names}). Give the path of one, or name them after splits.")
-    return {"": tables[0]} if tables else {}
-
-
-def _header(table: Path) -> list[str]:
-    """Return the column names, in lower case."""
-    return [name.strip().lower() for name in next(_lines(table), (1, []))[1]]
-
-
-def _lines(table: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield (number of the first line, cells) of each row of a CSV file, header first. Empty rows are skipped.
-
-    Parsing is strict: otherwise an unclosed quotation mark would turn all lines up to the next mark into one cell.
-    """
-    start = 1
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.reader(stream, strict=True, skipinitialspace=True)
-            for cells in reader:
-                if any(cells):
-                    yield start, cells
-                start = reader.line_num + 1
-    except csv.Error as error:
-        raise DataError(
-            f"{table}, line {start}: {error}. A quotation mark opens a cell here and is not closed correctly. A quoted "
-            'cell must end with a quotation mark before the next comma; a mark inside it is written twice ("").'
-        ) from error
-    except (UnicodeDecodeError, OSError) as error:
-        raise DataError(f"{table} cannot be read as a CSV file in UTF-8: {error}.") from error
+def _unusual(table: Path, image: str, label: str) -> str:
+    """Return a note on columns of other names and cells that are not separated by commas, empty if there are none."""
+    separator = separator_of(table)
+    if separator == "," and image in IMAGE_COLUMNS[:4] and label in LABEL_COLUMNS[:2]:
+        return ""
+    return (
+        f"{table.name} has the columns {image!r} and {label!r}, which are read as images and classes, separated by "
+        f"{SEPARATORS[separator]}."
+    )
 
 
 def _columns(table: Path, header: list[str]) -> tuple[str, str]:
@@ -126,7 +115,13 @@ def _columns(table: Path, header: list[str]) -> tuple[str, str]:
     if image is None or label is None:
         raise DataError(
             f"{table} has the columns {header}; its first line must name an image column "
-            f"({', '.join(IMAGE_COLUMNS)}) and a label column ({', '.join(LABEL_COLUMNS)}), separated by commas."
+            f"({', '.join(IMAGE_COLUMNS)}) and a label column ({', '.join(LABEL_COLUMNS)}), separated by commas, "
+            "semicolons or tabs."
+        )
+    if boxes := [name for name in header if name in _BOXES]:
+        raise DataError(
+            f"{table} has a column {boxes[0]!r}, so it seems to list boxes, which are read from COCO, YOLO or Pascal "
+            "VOC files only. Remove such columns if each image has one class."
         )
     if twice := [name for name in (image, label, "split") if header.count(name) > 1]:
         raise DataError(f"{table} has several columns called {twice[0]!r}: keep one of them.")
@@ -135,9 +130,9 @@ def _columns(table: Path, header: list[str]) -> tuple[str, str]:
 
 def _rows(table: Path, split: str) -> list[_Row]:
     """Return the rows of a CSV file; `split` is the split in its name, or empty."""
-    header = _header(table)
+    header = header_of(table)
     image, label = _columns(table, header)
-    lines = list(_lines(table))[1:]
+    lines = list(rows_of(table))[1:]
     column = header.index("split") if "split" in header else len(header)
     splits = split_names({cells[column].strip() for _, cells in lines if len(cells) > column})
     rows = []
@@ -162,16 +157,13 @@ def _check_quotes(table: Path, place: str, cells: dict[str, str], image: int, on
     """
     for name, cell in cells.items():
         _, *lines = cell.splitlines() or [""]
-        swallowed = [line.split(",") for line in lines]
-        if lines and (name in one_line or any(len(row) > image and _is_file(table, row[image]) for row in swallowed)):
+        swallowed = [line.split(separator_of(table)) for line in lines]
+        rows = (row[image] for row in swallowed if len(row) > image)
+        if lines and (name in one_line or any(is_file_beside(table, cell) for cell in rows)):
             raise DataError(
                 f"{place}: the cell in column {name!r} spans {len(swallowed) + 1} lines, {cell[:80]!r}: its quotation "
                 "mark is not closed where it should be."
             )
-
-
-def _is_file(table: Path, name: str) -> bool:
-    return bool(name.strip()) and (table.parent / name.strip()).is_file()
 
 
 def _row(
@@ -180,11 +172,11 @@ def _row(
     """Return one row, checked: the image exists, it has a label, and its split is known."""
     name = cells[image].strip()
     file = table.parent / name
-    if not name or not file.is_file():
+    if not is_file_beside(table, name):
         raise DataError(f"{place}: the image {cells[image]!r} does not exist (looked for {file}).")
-    text = cells[label].replace(";", "|") if label == "labels" else cells[label]
+    text = cells[label].replace(";", "|") if label in _SEVERAL else cells[label]
     labels = tuple(nfc(part.strip()) for part in text.split("|") if part.strip())
-    if label == "label" and not labels:
+    if label not in _SEVERAL and not labels:
         raise DataError(f"{place}: the label is empty. Every image needs a class name.")
     if "split" in cells and not split:
         split = splits.get(cells["split"].strip(), "")
@@ -196,22 +188,18 @@ def _row(
     return _Row(place, file, id, labels, split or "all", "|" in cells[label])
 
 
-def _datasets(path: Path, rows: list[_Row], several: bool) -> dict[str, Dataset]:
+def _datasets(path: Path, rows: list[_Row], several: bool, notes: tuple[str, ...]) -> dict[str, Dataset]:
     classes = tuple(ordered({name for row in rows for name in row.labels}))
     joined = [row for row in rows if row.joined]
-    notes: tuple[str, ...] = ()
     if joined and not several:
         several = True
         notes = (
+            *notes,
             f"{path.name}: {len(joined)} of {len(rows)} lines have several labels, separated by | (e.g. line "
             f"{joined[0].place.rpartition(' ')[2]}), so this is read as a multi-label dataset.",
         )
-    if len(classes) < (1 if several else 2):
-        if several:
-            raise DataError(f"{path}: none of the {len(rows)} lines has a label; at least one class is needed.")
-        raise DataError(
-            f"{path}: all {len(rows)} lines have the label {classes[0]!r}; a classifier needs at least two classes."
-        )
+    if not classes:
+        raise DataError(f"{path}: none of the {len(rows)} lines has a label; at least one class is needed.")
     index = {name: i for i, name in enumerate(classes)}
     _check_trained(path, rows)
     root = path if path.is_dir() else path.parent

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from zoo.data.dataset import Dataset, Sample
@@ -25,11 +26,13 @@ from zoo.labels.spelling import nfc, ordered
 
 NAME = "folder"
 KINDS = ("class",)
+NEEDS = "a sub-folder of images for each class"
 LAYOUT = (
     "one sub-folder of images for each class, directly, perhaps with lists of the splits beside them (train.txt, "
     "test.txt), or in train/, val/ and test/ (also valid/, validation/, dev/, eval/, Training/, test_set/ and the like)"
 )
 READS: tuple[str, ...] = ()
+ANY_FOLDER = True
 
 
 def detect(path: Path) -> bool:
@@ -62,25 +65,36 @@ def read(path: Path) -> dict[str, Dataset]:
     """Read image folders: split name -> dataset, or one key `all`.
 
     Splits are folders, or lists beside the class folders. Images may lie at any depth inside a class folder. Classes
-    are the names of the sub-folders: numbers sorted as numbers, the rest as text.
+    are the names of the sub-folders: numbers sorted as numbers, the rest as text. Other splits than `train` may lack
+    classes, or hold empty folders of them, with a note. A single class is accepted: it can be evaluated.
 
     Raises:
-        DataError: the folder or a class is empty, there is a single class, or splits differ in their classes.
+        DataError: the folder or a class is empty, or a split has a class that `train` lacks.
     """
     if not path.is_dir():
         raise DataError(f"{path} is not a folder; the format 'folder' needs {LAYOUT}.")
     splits = _splits(path)
     if not splits:
-        return listed_splits(_classes(path, path, path.name))
+        named = [folder.name for folder in _class_folders(path)]
+        if named and all(map(split_name, named)):
+            raise DataError(
+                f"{' and '.join(f'{path / name}/' for name in named)} should hold a sub-folder of images for each "
+                "class, but there is none."
+            )
+        return listed_splits(_dataset(_class_images(path), path, path.name))
     for folder in subfolders(path):
         if folder not in splits.values() and has_images(folder):
             raise DataError(
                 f"{path} holds splits ({', '.join(f.name for f in splits.values())}) and beside them images in "
                 f"{folder.name}/. Move that folder away, or into one of the splits."
             )
-    datasets = {split: _classes(folder, path, f"{path.name}/{split}") for split, folder in splits.items()}
-    _check_equal(path, datasets)
-    return datasets
+    images = {split: _class_images(folder, may_be_empty=split != "train") for split, folder in splits.items()}
+    _check_trained(path, images)
+    classes = ordered({name for by_class in images.values() for name in by_class})
+    return {
+        split: _dataset({name: by_class.get(name, []) for name in classes}, path, f"{path.name}/{split}")
+        for split, by_class in images.items()
+    }
 
 
 def _class_folders(path: Path) -> list[Path]:
@@ -101,8 +115,8 @@ def _splits(path: Path) -> dict[str, Path]:
     return {split: by_split[split] for split in SPLITS if split in by_split}
 
 
-def _classes(folder: Path, root: Path, name: str) -> Dataset:
-    """Return the dataset of one folder of class folders."""
+def _class_images(folder: Path, *, may_be_empty: bool = False) -> dict[str, list[Path]]:
+    """Return class -> images, for a folder of class folders."""
     folders: dict[str, list[Path]] = {}
     for inner in _class_folders(folder):
         folders.setdefault(nfc(inner.name), []).append(inner)
@@ -110,30 +124,35 @@ def _classes(folder: Path, root: Path, name: str) -> Dataset:
         loose = sum(is_image(file.name) for file in files(folder))
         advice = "Sort the images into one sub-folder for each class." if loose else f"Expected: {LAYOUT}."
         raise DataError(f"{folder} has no class folder; it holds {describe(folder)}. {advice}")
-    if len(folders) == 1:
-        raise DataError(
-            f"{folder} has a single class folder ({next(iter(folders))}); a classifier needs at least two classes."
-        )
-    classes = ordered(folders)
-    samples, start = [], len(os.path.join(root, ""))
-    for index, inner in ((index, inner) for index, name_ in enumerate(classes) for inner in folders[name_]):
-        images = list(images_below(inner))
-        if not images:
-            raise DataError(f"class folder {inner} has no image; it holds {describe(inner)}. Fill it or remove it.")
-        samples += [Sample(image, index, str(image)[start:].replace(os.sep, "/")) for image in images]
-    return Dataset(tuple(samples), tuple(classes), "class", name, root)
+    images = {name: [image for inner in folders[name] for image in images_below(inner)] for name in ordered(folders)}
+    empty = [name for name in images if not images[name]]
+    if empty and not may_be_empty:
+        inner = folders[empty[0]][0]
+        raise DataError(f"class folder {inner} has no image; it holds {describe(inner)}. Fill it or remove it.")
+    return images
 
 
-def _check_equal(path: Path, datasets: dict[str, Dataset]) -> None:
-    """Raise `DataError` unless all splits have the same classes: otherwise equal indexes would be different classes."""
-    (first, reference), *others = datasets.items()
-    for split, dataset in others:
-        missing = sorted(set(reference.classes) - set(dataset.classes))
-        extra = sorted(set(dataset.classes) - set(reference.classes))
-        if missing or extra:
-            differences = [f"lacks {', '.join(missing)}"] * bool(missing)
-            differences += [f"also has {', '.join(extra)}"] * bool(extra)
+def _dataset(images: Mapping[str, list[Path]], root: Path, name: str) -> Dataset:
+    """Return the dataset of class -> images, with a note on classes without images."""
+    start = len(os.path.join(root, ""))
+    samples = (
+        Sample(image, index, str(image)[start:].replace(os.sep, "/"))
+        for index, by_class in enumerate(images.values())
+        for image in by_class
+    )
+    lacking = [one for one in images if not images[one]]
+    shown = ", ".join(lacking[:5]) + ", ..." * (len(lacking) > 5)
+    notes = (f"{name} has no image of {shown}: metrics are of the other classes.",) if lacking else ()
+    return Dataset(tuple(samples), tuple(images), "class", name, root, notes)
+
+
+def _check_trained(path: Path, images: Mapping[str, Mapping[str, list[Path]]]) -> None:
+    """Raise `DataError` if another split has a class that `train` lacks: no model could learn it."""
+    if "train" not in images:
+        return
+    for split, by_class in images.items():
+        if extra := sorted(set(by_class) - set(images["train"])):
             raise DataError(
-                f"{path}: the splits differ in their classes: compared with {first}, {split} "
-                f"{' and '.join(differences)}. Every split needs the same class folders."
+                f"{path}: the splits differ in their classes: {split} has {', '.join(extra)}, which train lacks, so no "
+                "model could learn it. Add images of it to train, or move the folder away."
             )

@@ -15,6 +15,7 @@ LAYOUT = (
     "any folder of images, perhaps with train/, val/ and test/ (or Training/, dev/, ...); only if named explicitly or "
     "if the task needs images alone"
 )
+ANY_FOLDER = True
 
 
 def detect(path: Path) -> bool:

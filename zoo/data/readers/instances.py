@@ -8,15 +8,18 @@ import numpy as np
 
 from zoo.data.class_table import find_table, listed
 from zoo.data.dataset import Dataset, Sample
-from zoo.data.pairs import MASKS, matched, pairs, title, unmatched
+from zoo.data.mask_names import matched, unmatched
+from zoo.data.pairs import MASKS, pairs, title
 from zoo.data.readers.masks import black_and_white
+from zoo.data.readers.masks import folders as folders_of_masks
 from zoo.errors import DataError
-from zoo.image_header import image_size
+from zoo.image_header import size_if_readable
 from zoo.targets.boxes import Boxes, InstanceMasks
-from zoo.targets.mask_file import mask_values
+from zoo.targets.mask_file import mask_values, values_if_readable
 
 NAME = "instances"
 KINDS = ("boxes",)
+NEEDS = "images/ and masks/ with the same file names"
 LAYOUT = (
     "instance masks: a folder of images (images/, PNGImages/) and one of masks (masks/, PedMasks/) with the same file "
     "names, or with _mask appended, in which each value except 0 is one object (not only 0 and 255); perhaps "
@@ -29,10 +32,13 @@ def detect(path: Path) -> bool:
 
     Values are classes if a list names several classes, or if the masks are black and white only.
     """
-    if not path.is_dir() or len(listed(path)) > 1:
+    folders = pairs(path, MASKS) if path.is_dir() else {}
+    if not folders or not all(matched(*pair) for pair in folders.values()):
         return False
-    folders = pairs(path, MASKS)
-    return bool(folders) and all(matched(*pair) for pair in folders.values()) and not black_and_white(path)
+    try:
+        return len(listed(path)) < 2 and not black_and_white(path)
+    except DataError:  # the list of classes is broken, which the format `masks` reports
+        return False
 
 
 def read(path: Path) -> dict[str, Dataset]:
@@ -44,7 +50,7 @@ def read(path: Path) -> dict[str, Dataset]:
     Raises:
         DataError: a mask cannot be read or is a JPEG; names the file.
     """
-    folders = pairs(path, MASKS) if path.is_dir() else {}
+    folders = pairs(path, MASKS) or folders_of_masks(path) if path.is_dir() else {}
     if not folders:
         raise DataError(f"{path} is not {LAYOUT}.")
     classes = listed(path) or ("object",)
@@ -71,6 +77,9 @@ def read(path: Path) -> dict[str, Dataset]:
             )
         datasets[split] = Dataset(samples, classes, "boxes", name, path, tuple(notes))
     if not any(len(sample.target) for dataset in datasets.values() for sample in dataset):
+        for masks in (sample.target.masks for dataset in datasets.values() for sample in dataset):
+            if masks is not None:
+                mask_values(masks.file)  # if it cannot be read, this is the reason
         raise DataError(f"{path} has no object in any mask: all values are 0.")
     return datasets
 
@@ -78,8 +87,8 @@ def read(path: Path) -> dict[str, Dataset]:
 def _sample(image: Path, mask: Path | None, root: Path) -> Sample:
     id = image.relative_to(root).as_posix()
     if mask is None:
-        return Sample(image, Boxes((), (), (), image_size(image)[0]), id)
-    pixels = mask_values(mask)
+        return Sample(image, Boxes((), (), (), size_if_readable(image)), id)
+    pixels = values_if_readable(mask)
     values, boxes = object_boxes(pixels)
     size = (pixels.shape[0], pixels.shape[1])
     target = Boxes(boxes, (0,) * len(boxes), (False,) * len(boxes), size, InstanceMasks(mask, values))

@@ -13,6 +13,8 @@ from zoo.errors import DataError
 
 NAME = "labels"
 KINDS = ("class",)
+NEEDS = "labels.json (file name -> class index) beside the images"
+_MOST_CLASSES = 100_000
 LAYOUT = "labels.json (file name -> class index) beside the images or an images/ folder, optionally class_names.json"
 
 
@@ -38,6 +40,10 @@ def read(path: Path) -> dict[str, Dataset]:
     for name, index in labels.items():
         if type(index) is not int or index < 0:
             raise DataError(f"{file}: {name!r} has {index!r}; a class index must be an integer, 0 or larger.")
+        if index >= _MOST_CLASSES:
+            raise DataError(
+                f"{file}: {name!r} has {str(index)[:20]}; a class index must be smaller than {_MOST_CLASSES:,}."
+            )
     samples = [Sample(_find(path, name), labels[name], name) for name in sorted(labels)]
     return {"all": listed(samples, _classes(path, max(labels.values())), "class", path.name, path)}
 

@@ -16,27 +16,30 @@ from zoo.data.class_table import (
     code,
     colours_of,
     find_table,
-    listed,
     read_table,
     values_of,
     with_background,
 )
 from zoo.data.dataset import Dataset, Sample
-from zoo.data.files import has_images, subfolders
-from zoo.data.pairs import MASKS, SEGMENTED, Pair, matched, pairs, split_folders, title, unmatched
+from zoo.data.files import SPLITS, has_images, split_names, subfolders
+from zoo.data.mask_names import matched, mixed, unmatched
+from zoo.data.pairs import MASKS, SEGMENTED, Pair, below, pairs, split_folders, title
+from zoo.data.split_lists import listed_splits
 from zoo.errors import DataError, counted
-from zoo.image_header import image_size
-from zoo.targets.mask_file import mask_values
-from zoo.targets.masks import Mask, MaskFile
+from zoo.image_header import size_if_readable
+from zoo.targets.mask_file import values_if_readable
+from zoo.targets.masks import IGNORE, Mask, MaskFile
 
 NAME = "masks"
 KINDS = ("masks",)
+NEEDS = "images/ and masks/ with the same file names, and classes.txt"
 LAYOUT = (
-    "semantic masks: a folder of images (images/) and one of masks (masks/, labels/, annotations/) with the same file "
-    "names, or train/ beside train_labels/, and the names of at least two classes in classes.txt (one per line; a "
-    "pixel's value is the number of its class's line, from 0), with red, green and blue for each if the masks are "
-    "coloured (classes.csv, class_dict.csv, labelmap.txt); or masks of black and white only (0 and 255), perhaps with "
-    "the name of the white class"
+    "semantic masks: a folder of images (images/) and one of masks (masks/, labels/, annotations/), train/ beside "
+    "train_labels/, or all in one folder; a mask has its image's name, perhaps with _mask, _gt or the like before or "
+    "after it; and the names of at least two classes in classes.txt (one per line; a pixel's value is the number of "
+    "its class's line, from 0), with red, green and blue for each if the masks are coloured (classes.csv, "
+    "class_dict.csv, labelmap.txt); or masks of black and white only (0 and 255), perhaps with the name of the white "
+    "class"
 )
 _SIBLING = re.compile(r"[_-]?(labels?|masks?|annot|annotations?|gt)", re.IGNORECASE)
 _WHITE = code(255, 255, 255)
@@ -45,22 +48,31 @@ _SAMPLED = 16
 
 
 def detect(path: Path) -> bool:
-    """Whether images and masks have the same names, and several classes are listed or masks are black and white."""
+    """Whether masks have the names of images, and several classes are listed or masks are black and white."""
     if not path.is_dir():
         return False
     splits = [matched(*pair) for pair in folders(path).values()]
     if not splits or not all(splits):
         return False
-    return len(listed(path)) > 1 or black_and_white(path)
+    table = find_table(path)
+    return bool(table and _several(table)) or black_and_white(path)
+
+
+def _several(table: Path) -> bool:
+    """Whether a list names several classes. Also if it is broken: `read` then says how."""
+    try:
+        return len(classes_of(read_table(table))) > 1
+    except DataError:
+        return True
 
 
 def read(path: Path) -> dict[str, Dataset]:
     """Read semantic masks: split name -> dataset, or one key `all`.
 
-    Splits are named by folders. Values that are not in the list of classes are ignored. So is 255, unless it is the
-    white of a two-class mask. Pixels of a class called `void` or `ignore` are ignored as well. Without a list of
-    classes, black is `background` and white is `object`. Palette indexes and grey values may be class numbers or
-    colours; they are what most pixels agree with in the list.
+    Splits are named by folders, or by lists beside these (`train.txt`). Values that are not in the list of classes
+    are ignored. So is 255, unless it is the white of a two-class mask. Pixels of a class called `void` or `ignore`
+    are ignored as well. Without a list of classes, black is `background` and white is `object`. Palette indexes and
+    grey values may be class numbers or colours; they are what most pixels agree with in the list.
 
     Raises:
         DataError: a mask cannot be read, or an image has no mask; names the file.
@@ -72,34 +84,45 @@ def read(path: Path) -> dict[str, Dataset]:
     rows = read_table(table) if table else []
     samples = {split: _files(*pair) for split, pair in by_split.items()}
     masks = [mask for rows_ in samples.values() for _, mask in rows_]
-    classes, values, colours = _coding(rows, masks, path)
+    classes, values, colours = coded(rows, masks, path)
 
     def dataset(split: str) -> Dataset:
-        read_samples = (
-            Sample(
-                image, Mask(image_size(mask)[0], MaskFile(mask, values, colours)), image.relative_to(path).as_posix()
-            )
-            for image, mask in samples[split]
-        )
+        read_samples = (sample(image, MaskFile(mask, values, colours), path) for image, mask in samples[split])
         name = title(path, split)
         return Dataset(tuple(read_samples), classes, "masks", name, path, tuple(unmatched(*by_split[split], name)))
 
-    return {split: dataset(split) for split in samples}
+    read_splits = {split: dataset(split) for split in samples}
+    return listed_splits(read_splits["all"], short=True) if list(read_splits) == ["all"] else read_splits
+
+
+def sample(image: Path, source: MaskFile, root: Path) -> Sample:
+    """Return the sample of an image and its mask file."""
+    return Sample(image, Mask(size_if_readable(source.file), source), below(image, root))
 
 
 def folders(path: Path) -> dict[str, Pair]:
-    """Return split name (or `all`) -> (image folder, mask folder)."""
-    by_split = pairs(path, MASKS) or pairs(path, SEGMENTED)
-    if by_split:
-        return by_split
-    # CamVid's layout: train/ beside train_labels/, or train/ beside trainannot/.
-    names = {folder.name: folder for folder in subfolders(path)}
-    for split, images in split_folders(path).items():
-        fitting = [names[n] for n in names if n != images.name and n.startswith(images.name)]
+    """Return split name (or `all`) -> (image folder, mask folder); equal if both kinds of file are in one folder."""
+    return pairs(path, MASKS) or pairs(path, SEGMENTED) or _siblings(path) or _mixed(path)
+
+
+def _siblings(path: Path) -> dict[str, Pair]:
+    """Return the pairs of CamVid's layout: train/ beside train_labels/, trainannot/ or the like."""
+    by_split: dict[str, Pair] = {}
+    inner = subfolders(path)
+    splits = split_names(folder.name for folder in inner)
+    for images in inner:
+        fitting = [f for f in inner if f != images and f.name.startswith(images.name)]
         fitting = [f for f in fitting if _SIBLING.fullmatch(f.name.removeprefix(images.name)) and has_images(f)]
-        if len(fitting) == 1:
-            by_split[split] = (images, fitting[0])
-    return by_split
+        if len(fitting) == 1 and has_images(images):
+            by_split[splits.get(images.name, "all")] = (images, fitting[0])
+    named = {split: by_split[split] for split in SPLITS if split in by_split}
+    return named or by_split
+
+
+def _mixed(path: Path) -> dict[str, Pair]:
+    """Return the folders that hold images as well as their masks."""
+    by_split = {split: (folder, folder) for split, folder in split_folders(path).items() if mixed(folder)}
+    return by_split or ({"all": (path, path)} if mixed(path) else {})
 
 
 def black_and_white(path: Path) -> bool:
@@ -118,7 +141,7 @@ def black_and_white(path: Path) -> bool:
 
 def _values(mask: Path) -> set[int]:
     """Return the values in a mask; white in colour counts as 255."""
-    return {255 if value == _WHITE else value for value in np.unique(mask_values(mask)).tolist()}
+    return {255 if value == _WHITE else value for value in np.unique(values_if_readable(mask)).tolist()}
 
 
 def _files(images: Path, masks: Path) -> list[tuple[Path, Path]]:
@@ -137,7 +160,7 @@ def _files(images: Path, masks: Path) -> list[tuple[Path, Path]]:
     return [(image, mask) for image, mask in both if mask]
 
 
-def _coding(
+def coded(
     rows: Sequence[Row], masks: Sequence[Path], path: Path
 ) -> tuple[tuple[str, ...], tuple[tuple[int, int], ...], bool]:
     """Return (classes, table of values, whether the values are colours).
@@ -146,8 +169,17 @@ def _coding(
     and 1, one coloured class on black, several classes by colour, and several classes by number.
     """
     names, colours = classes_of(rows) or ("object",), colours_of(rows)
+    given = [row.value for row in rows if row.name is not None and row.value is not None]
+    if len(given) == 1 and given != [1]:
+        return with_background(names), ((0, 0), (given[0], 1), *(((IGNORE, IGNORE),) * (given[0] < IGNORE))), False
+    if given and given != [0, 1]:
+        return names, values_of(rows), False
     if len(names) <= 2 and not colours:
-        values = set().union(*map(_values, masks))
+        values: set[int] = set()
+        for mask in masks:
+            values |= _values(mask)
+            if len(names) < 2 and 1 in values and not values <= {0, 1, 255}:
+                break  # it is an error, whatever the other masks hold
         if 255 in values and 1 not in values:
             return with_background(names), ((0, 0), (255, 1), (_WHITE, 1)), False
         if len(names) < 2:
@@ -175,5 +207,5 @@ def coloured(masks: Iterable[Path], colours: Sequence[tuple[int, int]], values: 
     hits = [0, 0]
     for mask in islice(masks, _SAMPLED):
         for which in (0, 1):
-            hits[which] += int(np.isin(mask_values(mask, colours=bool(which)), known[which]).sum())
+            hits[which] += int(np.isin(values_if_readable(mask, colours=bool(which)), known[which]).sum())
     return hits[1] >= hits[0]

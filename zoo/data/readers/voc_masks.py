@@ -10,11 +10,12 @@ from zoo.data.files import has_images, read_lines, subfolders
 from zoo.data.pairs import images_by_stem, one_image, title
 from zoo.data.readers.masks import coloured
 from zoo.errors import DataError
-from zoo.image_header import image_size
+from zoo.image_header import size_if_readable
 from zoo.targets.masks import BACKGROUND, IGNORE, Mask, MaskFile
 
 NAME = "voc_masks"
 KINDS = ("masks",)
+NEEDS = "JPEGImages/ and SegmentationClass/ with a .png for each image"
 LAYOUT = (
     "Pascal VOC masks: SegmentationClass/ with a .png for each image and JPEGImages/ (or images/), perhaps "
     "ImageSets/Segmentation/train.txt and val.txt; labelmap.txt or class_names.txt if the classes are not Pascal's 20"
@@ -75,7 +76,7 @@ def read(path: Path) -> dict[str, Dataset]:
     def sample(name: str) -> Sample:
         image = one_image(by_stem, name, masks[name])
         source = MaskFile(masks[name], colours if by_colour else values, by_colour)
-        return Sample(image, Mask(image_size(masks[name])[0], source), image.relative_to(path).as_posix())
+        return Sample(image, Mask(size_if_readable(masks[name]), source), image.relative_to(path).as_posix())
 
     lists, notes = _lists(path, masks)
     lists = lists or {"all": sorted(masks)}

@@ -1,30 +1,50 @@
-"""YOLO: a .txt file per image, a line per box: class number, centre and size as shares of the image."""
+"""YOLO: a .txt file per image, a line per box: class number, centre and size as shares of the image.
+
+Ultralytics describes the data in `data.yaml`, Darknet (and CVAT's "YOLO 1.1") in `obj.data`.
+"""
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from zoo.data.data_yaml import DataYaml, describes_boxes, find_yaml, label_file, listed_splits, read_yaml, strays
+from zoo.data.darknet import find_data, read_data, read_names
+from zoo.data.data_yaml import (
+    MOST_CLASSES,
+    DataYaml,
+    describes_boxes,
+    find_yaml,
+    label_file,
+    read_yaml,
+    strays,
+)
 from zoo.data.dataset import Dataset, Sample
-from zoo.data.files import files, read_lines
+from zoo.data.files import files, read_lines, split_name, subfolders
+from zoo.data.left_out import TEXTS
 from zoo.data.pairs import LABELS, below, images_by_stem, notes_by_stem, one_image, pairs, split_folders, title
-from zoo.errors import DataError
-from zoo.image_header import image_size
+from zoo.data.split_paths import listed_splits
+from zoo.errors import DataError, counted
+from zoo.image_header import size_if_readable
 from zoo.targets.boxes import UNKNOWN, Box, Boxes
 from zoo.targets.outlines import Outlines, shape_of
 from zoo.targets.reasons import counted_otherwise
 
 NAME = "yolo"
 KINDS = ("boxes",)
+NEEDS = "images/ and labels/ with a .txt for each image"
 LAYOUT = (
     "YOLO: images/ and labels/ with a .txt for each image (lines of class, centre x, centre y, width, height as shares "
     "of the image), perhaps with train/, val/ and test/ above or in them, or all in one folder; class names in "
-    "data.yaml or classes.txt; perhaps the images of each split in data.yaml (train, val, test)"
+    "data.yaml or classes.txt; perhaps the images of each split in data.yaml (train, val, test) or obj.data"
 )
-_LISTS = ("classes.txt", "obj.names", "classes.names")
+READS = TEXTS | {".labels"}
+_LISTS = ("classes.txt", "obj.names", "classes.names", "_darknet.labels")
+_DARKNET = re.compile(r"obj_(.+)_data")
+"""Name of CVAT's folder of images and .txt files of a split."""
 _SURE = 2
 """Smallest number of lines that must look like key points before all lines are taken for such."""
 
@@ -39,43 +59,49 @@ class _Line(NamedTuple):
         number: class number.
         box: x1, y1, x2, y2 as shares of the image.
         ring: corners of the polygon, x and y in turn, as shares of the image; empty for a plain box.
+        scored: whether a sixth value follows the box.
     """
 
     number: int
     box: Box
     ring: tuple[float, ...]
+    scored: bool = False
 
 
 def detect(path: Path) -> bool:
-    """Whether images have .txt files of the same names, the first of which holds boxes, or `data.yaml` lists images."""
+    """Whether images have .txt files of the same names in a folder of labels, or beside them with boxes in the first.
+
+    A `data.yaml` that lists images with .txt files will do as well, or an `obj.data`.
+    """
     if path.is_file():
-        return find_yaml(path) is not None
-    if describes_boxes(path):
+        return find_yaml(path) is not None or find_data(path) is not None
+    if describes_boxes(path) or find_data(path):
         return True
     for images, labels in _folders(path).values():
         by_stem = images_by_stem(images)
         for name, file in notes_by_stem(labels, ".txt").items():
             if name in by_stem and file.stat().st_size:
-                return _reads(file)
+                # In a folder called labels, a file that cannot be read is a fault, which `read` reports.
+                return images != labels or _reads(file)
     return False
 
 
 def read(path: Path) -> dict[str, Dataset]:
     """Read a YOLO dataset: split name -> dataset, or one key `all`.
 
-    Splits come from `data.yaml` (see `zoo.data.data_yaml`), from the lists `train.txt`, `val.txt` and `test.txt`, or
-    from folders. Class names come from `data.yaml` or the lines of `classes.txt` or `obj.names`; without them, they are
-    the class numbers. An image with an empty .txt file or none has no boxes. A line with a polygon (class, then x and
-    y in turn) gives the box around it, and an outline. Of a line with key points (`kpt_shape`) only the box is read.
+    Splits come from `data.yaml` (see `zoo.data.data_yaml`), from `obj.data`, from the lists `train.txt`, `val.txt` and
+    `test.txt`, or from folders. Class names come from `data.yaml` or the lines of `classes.txt` or `obj.names`; without
+    them, they are the class numbers. An image with an empty .txt file or none has no boxes. A line with a polygon
+    (class, then x and y in turn) gives the box around it, and an outline. Of a line with key points (`kpt_shape`) only
+    the box is read. A sixth value, such as a confidence, is not used.
 
     Raises:
         DataError: a line or a field of `data.yaml` is broken; names the file and the line or field.
     """
-    yaml_file = find_yaml(path)
-    described = read_yaml(yaml_file) if yaml_file else DataYaml(path)
+    described = _described(path)
     root = path if path.is_dir() else path.parent
-    if not described.splits and path.is_dir():
-        splits, notes = listed_splits(path)
+    if not described.splits and (path.is_dir() or described.file == path):
+        splits, notes = listed_splits(root)
         described = replace(described, splits=splits, notes=(*described.notes, *notes))
     by_split = _listed(described) if described.splits else _beside(root)
     if not by_split:
@@ -108,10 +134,25 @@ def read(path: Path) -> dict[str, Dataset]:
             "boxes",
             title(root, split),
             root,
-            (*described.notes, *_unannotated(by_split[split], title(root, split))),
+            (*described.notes, *_unannotated(by_split[split], title(root, split)), *_scored(both, title(root, split))),
         )
         for split, both in rows.items()
     }
+
+
+def _described(path: Path) -> DataYaml:
+    """Return what `data.yaml` or `obj.data` says; nothing without one."""
+    if yaml_file := find_yaml(path):
+        return read_yaml(yaml_file)
+    if data_file := find_data(path):
+        return read_data(data_file)
+    return DataYaml(path if path.is_dir() else Path())
+
+
+def _scored(rows: Sequence[tuple[Path, Sequence[_Line]]], name: str) -> list[str]:
+    """Return a note on lines with a sixth value, if there are any."""
+    count = sum(line.scored for _, lines in rows for line in lines)
+    return [f"{name}: {counted(count, 'line has', 'lines have')} a sixth value, which is not used."] if count else []
 
 
 def _unannotated(both: Sequence[tuple[Path, Path | None]], name: str) -> list[str]:
@@ -132,7 +173,9 @@ def _listed(described: DataYaml) -> Files:
     for image, label in (row for both in by_split.values() for row in both):
         if label and owners.setdefault(label, image) != image:
             raise DataError(f"{label} could belong to {owners[label].name} or {image.name}. Keep one of these images.")
-    if over := strays(described.folders, [image for images in described.splits.values() for image in images], _LISTS):
+    if over := strays(
+        described.folders, [image for images in described.splits.values() for image in images], _is_stray
+    ):
         raise DataError(
             f"{len(over)} .txt file{'s have no image' if len(over) > 1 else ' has no image'}, e.g. {over[0]}. Add the "
             "images or remove the files."
@@ -152,6 +195,10 @@ def _folders(path: Path) -> dict[str, tuple[Path, Path]]:
         return by_split
     if _holds_both(path):
         return {"all": (path, path)}
+    darknet = {folder: match[1] for folder in subfolders(path) if (match := _DARKNET.fullmatch(folder.name.lower()))}
+    if darknet:
+        splits = {split_name(name) or "train": folder for folder, name in darknet.items()}
+        return {split: (folder, folder) for split, folder in splits.items()}
     return {split: (folder, folder) for split, folder in split_folders(path).items() if _holds_both(folder)}
 
 
@@ -164,7 +211,7 @@ def _holds_both(folder: Path) -> bool:
 def _reads(file: Path) -> bool:
     """Whether each line is a class number and at least four values. `read` checks the values in detail."""
     try:
-        rows = [[float(word) for word in line.split()] for line in read_lines(file) if line.strip()]
+        rows = [_values(line) for line in read_lines(file) if line.strip()]
     except (DataError, ValueError):
         return False
     return all(len(row) > 4 and row[0].is_integer() for row in rows)
@@ -174,28 +221,30 @@ def _names(path: Path, by_split: Files, described: DataYaml) -> tuple[str | None
     """Return the class names by number; empty if none are given."""
     folders = {label.parent for both in by_split.values() for _, label in both if label}
     places = list(dict.fromkeys([path, *sorted(folders), *sorted(folder.parent for folder in folders)]))
-    for file in (place / name for place in places for name in _LISTS):
-        if not file.is_file():
-            continue
-        names = tuple(line.strip() for line in read_lines(file) if line.strip())
-        if twice := next((name for name in names if names.count(name) > 1), None):
-            raise DataError(f"{file}: two classes are called {twice!r}; each class needs a unique name.")
-        if described.names and described.names != names:
+    given = {file: read_names(file) for place in places for name in _LISTS if (file := place / name).is_file()}
+    if described.names:
+        given[described.file] = described.names
+    for file, names in given.items():
+        first = next(iter(given))
+        if names != given[first]:
             raise DataError(
-                f"{file} and {described.file} disagree on the class names: {names} and {described.names}. Keep one of "
-                "the files."
+                f"{first} and {file} disagree on the class names: {given[first]} and {names}. Keep one of the files."
             )
-        return names
-    return described.names
+    return next(iter(given.values()), ())
 
 
 def _rows(images: Path, labels: Path) -> list[tuple[Path, Path | None]]:
-    """Return each image with its .txt file or None. Raise `DataError` for a .txt file without an image."""
+    """Return each image with its .txt file or None. Raise `DataError` for a .txt file of boxes without an image."""
     by_stem, notes = images_by_stem(images), notes_by_stem(labels, ".txt")
-    notes = {name: file for name, file in notes.items() if name in by_stem or file.name not in _LISTS}
+    notes = {name: file for name, file in notes.items() if name in by_stem or _is_stray(file)}
     for name, file in notes.items():
         one_image(by_stem, name, file)
     return [(image, notes.get(name)) for name, [image, *_] in by_stem.items()]
+
+
+def _is_stray(file: Path) -> bool:
+    """Whether a .txt file without an image holds boxes. A README, a list of classes or of images does not."""
+    return file.name not in _LISTS and _reads(file)
 
 
 def _lines(file: Path, key_points: tuple[int, int] | None) -> list[_Line]:
@@ -203,25 +252,46 @@ def _lines(file: Path, key_points: tuple[int, int] | None) -> list[_Line]:
     return [_line(line, f"{file}, line {i}", key_points) for i, line in lines if line.strip()]
 
 
+def _values(line: str) -> list[float]:
+    """Return the numbers in a line, separated by spaces, tabs, commas or semicolons.
+
+    Raises:
+        ValueError: a word is no number, or commas seem to be decimal points.
+    """
+    words = line.split()
+    if "," in line or ";" in line:
+        # "0,5 0,25" could be two numbers or four. So commas must end all words, or all stand without spaces.
+        mark = ";" if ";" in line else ","
+        if len(words) > 1 and not all(word.endswith(mark) for word in words[:-1]):
+            raise ValueError(line)
+        words = line.strip().strip(mark).split(mark)
+    return [float(word) for word in words]
+
+
 def _line(line: str, place: str, key_points: tuple[int, int] | None = None) -> _Line:
     try:
-        number, *values = map(float, line.split())
+        number, *values = _values(line)
     except ValueError:
-        raise DataError(f"{place} is {line.strip()[:80]!r}; only numbers are accepted.") from None
+        raise DataError(
+            f"{place} is {line.strip()[:80]!r}; only numbers are accepted, with decimal points and separated by spaces."
+        ) from None
+    scored = len(values) == 5 and not key_points and math.isfinite(values[4])
     if key_points:
         fits, more = len(values) in (4, 4 + key_points[0] * key_points[1]), f"perhaps {key_points[0]} key points"
     else:
-        fits = len(values) == 4 or len(values) >= 6 and len(values) % 2 == 0
+        fits = len(values) == 4 or scored or len(values) >= 6 and len(values) % 2 == 0
         more = "or a class number and the corners of a polygon (for key points, data.yaml must have kpt_shape)"
     if not fits or not number.is_integer():
         raise DataError(
             f"{place} is {line.strip()[:80]!r}; it must be a class number, centre x and y, width and height, {more}."
         )
-    if len(values) > 4 and not key_points:
+    if number >= MOST_CLASSES:
+        raise DataError(f"{place}: the class number is {number:.0f}; it must be smaller than {MOST_CLASSES:,}.")
+    if len(values) > 5 and not key_points:
         box = (min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2]))
         return _Line(int(number), box, tuple(values))
     x, y, width, height = values[:4]
-    return _Line(int(number), (x - width / 2, y - height / 2, x + width / 2, y + height / 2), ())
+    return _Line(int(number), (x - width / 2, y - height / 2, x + width / 2, y + height / 2), (), scored)
 
 
 def _as_key_points(lines: Sequence[_Line]) -> int:
@@ -252,7 +322,7 @@ def _points_inside(values: Sequence[float], size: int) -> bool:
 
 
 def _sample(image: Path, lines: Sequence[_Line], known: set[int], root: Path) -> Sample:
-    height, width = size = image_size(image)[0]
+    height, width = size = size_if_readable(image)
     boxes = tuple((x1 * width, y1 * height, x2 * width, y2 * height) for x1, y1, x2, y2 in (one.box for one in lines))
     labels = tuple(one.number if one.number in known else UNKNOWN for one in lines)
     shapes = [shape_of([[v * (height if i % 2 else width) for i, v in enumerate(one.ring)]], size) for one in lines]

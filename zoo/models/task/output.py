@@ -110,15 +110,19 @@ def plain(prediction: Any) -> dict[str, Any]:
 
     Fields that hold an image or an array are left out: `Output.rasters` writes those.
     """
+    values: dict[str, Any] = msgspec.to_builtins(without_pictures(prediction))
+    return values
+
+
+def without_pictures(prediction: Any) -> Any:
+    """Return a typed prediction without its fields that hold an image or an array, which take most of its memory."""
     from numpy import ndarray
     from PIL.Image import Image
 
     names = getattr(prediction, "__struct_fields__", ())
     images = [name for name in names if isinstance(getattr(prediction, name), ndarray | Image)]
-    if images:  # msgspec cannot encode an image, and omits fields that are UNSET
-        prediction = msgspec.structs.replace(prediction, **dict.fromkeys(images, msgspec.UNSET))
-    values: dict[str, Any] = msgspec.to_builtins(prediction)
-    return values
+    # msgspec cannot encode an image, and omits fields that are UNSET.
+    return msgspec.structs.replace(prediction, **dict.fromkeys(images, msgspec.UNSET)) if images else prediction
 
 
 def _cell(value: Any) -> Any:

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 from zoo.errors import counted
 from zoo.targets.base import TargetKind
-from zoo.targets.boxes import UNKNOWN, Boxes, InstanceMasks
+from zoo.targets.boxes import UNKNOWN, Box, Boxes, InstanceMasks
 from zoo.targets.check_boxes import BoxReport, check_boxes
-from zoo.targets.faults import Policy
+from zoo.targets.examine_boxes import CHECKS, examine
+from zoo.targets.faults import Fault, Policy
 from zoo.targets.outlines import Outlines
 
 if TYPE_CHECKING:
-    from zoo.data.dataset import Dataset
+    from zoo.data.dataset import Dataset, Sample
 
 
 class BoxesKind(TargetKind):
@@ -26,6 +27,8 @@ class BoxesKind(TargetKind):
     lowest = UNKNOWN
     # Published detectors number the same classes differently: those for COCO have 80, 90 or 91 class numbers.
     several_numberings = True
+    checks = CHECKS
+    counted = "boxes"
 
     def labels(self, target: Boxes) -> tuple[int, ...]:
         return target.labels
@@ -38,6 +41,12 @@ class BoxesKind(TargetKind):
 
     def checked(self, dataset: Dataset, policy: Policy) -> tuple[Dataset, BoxReport]:
         return check_boxes(dataset, policy)
+
+    def examined(self, sample: Sample, classes: Sequence[str]) -> tuple[tuple[int, ...], tuple[Fault, ...]]:
+        return tuple(label for label in sample.target.labels if label != UNKNOWN), examine(sample, classes)
+
+    def area(self, target: Boxes, index: int) -> Box:
+        return target.boxes[index]
 
     def read_from(self, target: Boxes) -> tuple[Path, ...]:
         return (target.masks.file,) if isinstance(target.masks, InstanceMasks) else ()
@@ -61,6 +70,13 @@ class BoxesKind(TargetKind):
             one.size,
             Outlines(shapes[0] + shapes[1]) if any(outlines) else None,
         )
+
+    def same(self, one: Boxes, other: Boxes, tolerance: float) -> bool:
+        # Formats differ in whether they hold outlines and crowd marks.
+        if one.labels != other.labels or one.size != other.size:
+            return False
+        pairs = zip(one.boxes, other.boxes, strict=True)
+        return all(abs(a - b) <= tolerance for box, back in pairs for a, b in zip(box, back, strict=True))
 
     def words(self, target: Boxes, classes: Sequence[str]) -> str:
         return counted(len(target), "box", "boxes")

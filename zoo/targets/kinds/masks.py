@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 from zoo.errors import DataError
 from zoo.targets.base import TargetKind
 from zoo.targets.check_masks import MaskReport, check_masks
-from zoo.targets.faults import Policy
-from zoo.targets.masks import MOST_CLASSES, Mask, painted
+from zoo.targets.examine_masks import CHECKS, examine
+from zoo.targets.faults import Fault, Policy
+from zoo.targets.masks import MOST_CLASSES, Mask, painted, read_mask
 
 if TYPE_CHECKING:
-    from zoo.data.dataset import Dataset
+    from zoo.data.dataset import Dataset, Sample
 
 
 class MasksKind(TargetKind):
@@ -22,6 +23,8 @@ class MasksKind(TargetKind):
     name = "masks"
     labelled = True
     made_from = ("boxes",)
+    checks = CHECKS
+    counted = "masks"
 
     def labels(self, target: Mask) -> tuple[int, ...]:
         return target.present()
@@ -44,11 +47,18 @@ class MasksKind(TargetKind):
     def checked(self, dataset: Dataset, policy: Policy) -> tuple[Dataset, MaskReport]:
         return check_masks(dataset, policy)
 
+    def examined(self, sample: Sample, classes: Sequence[str]) -> tuple[tuple[int, ...], tuple[Fault, ...]]:
+        return examine(sample, classes)
+
     def files(self, target: Mask) -> tuple[Path, ...]:
         return target.files
 
     def size(self, target: Mask) -> tuple[int, int]:
         return target.size
+
+    def same(self, one: Mask, other: Mask, tolerance: float) -> bool:
+        classes = [read_mask(mask) for mask in (one, other)]
+        return classes[0].shape == classes[1].shape and bool((classes[0] == classes[1]).all())
 
     def made(self, dataset: Dataset) -> Dataset:
         return painted(dataset)

@@ -1,0 +1,56 @@
+"""Formats that a dataset can be written in.
+
+A format is a part of the extension point `data.writer`: a module or another object with these members.
+
+Attributes:
+    NAME: of the format. The reader of the same name reads it back.
+    KINDS: kinds of target that it holds.
+    LAYOUT: one line that says which files are written.
+    write: function of the splits (name -> `Dataset`) and a `zoo.data.written.Folder`. It writes images by
+        `Folder.image`, and adds a note for whatever the format cannot hold.
+
+Each of zoo's formats is one file in this folder. What was written is read back and compared (`zoo.data.convert`), so
+that a format never loses anything in silence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from zoo.data.dataset import Dataset
+from zoo.errors import DataError
+from zoo.labels import shown
+from zoo.registry.parts import Point
+
+WRITERS: Point[Any] = Point("data.writer", "format to write")
+"""The formats that can be written, zoo's and those of other plugins."""
+
+
+def classes_of(splits: Mapping[str, Dataset]) -> tuple[str, ...]:
+    """Return the class names, which are the same in all splits."""
+    return next(iter(splits.values())).classes
+
+
+def alike(names: Iterable[str]) -> list[list[str]]:
+    """Return the groups of names that are equal but for case."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(name.casefold(), []).append(name)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def refuse_names(names: list[str], format: str, reason: str, other: str) -> None:
+    """Raise `DataError` if a format cannot hold some class names.
+
+    Args:
+        names: those class names.
+        format: its name.
+        reason: why it cannot.
+        other: a format that can.
+    """
+    if names:
+        raise DataError(
+            f"the format {format} cannot hold the class names {shown([*map(repr, names)])}: {reason}. Rename the "
+            f"classes, or write {other}."
+        )
