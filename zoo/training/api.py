@@ -96,7 +96,8 @@ def _fit(session: Session) -> None:
             for event in fit(session, resume=recipe.resume):
                 display(event)
     except BaseException as error:
-        if not session.step and not recipe.resume and isinstance(error, Exception):
+        began = session.step or session.rollbacks or recipe.resume
+        if not began and isinstance(error, Exception):
             abandon(session.folder)
         with suppress(Exception):  # the error that ended the training matters more
             write_best(session)

@@ -15,6 +15,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import struct
 import time
@@ -179,6 +180,7 @@ def abandon(folder: Path) -> None:
     """Undo `prepare_folder`, so that a training that never began leaves no folder behind."""
     for name in ("config.json", NAME, SUMS):
         (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     with suppress(OSError):  # it may be a mount, or contain other files by now
         folder.rmdir()
 
