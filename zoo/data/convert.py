@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from zoo import settings
 from zoo.data.check import Policy, checked
 from zoo.data.dataset import Dataset
 from zoo.data.readers import read, suited
@@ -69,9 +70,9 @@ def convert_dataset(
         DataError: The data cannot be read, or the format cannot hold them; the message says why.
         UnknownNameError: The format is unknown.
     """
-    module, out = WRITERS[to], Path(out).expanduser()
+    module, out = WRITERS[to], settings.expanded(out)
     if isinstance(data, str | Path):
-        _check_place(Path(data).expanduser(), out)
+        _check_place(settings.expanded(data), out)
         splits = read(data, format, module.KINDS)
     else:
         splits = suited(unified({"all": data} if isinstance(data, Dataset) else data), module.KINDS)
