@@ -95,6 +95,8 @@ def saved(file: TensorFile) -> Saved | None:
         return None
     try:
         said = json.loads(file.metadata[DESCRIPTION])
+        # Models that were saved before there was a background were trained on images without their transparency.
+        said["card"]["preprocess"].setdefault("background", [])
         return Saved(msgspec.convert(said["card"], Card), tuple(said["labels"]), said["adapter"])
     except (KeyError, TypeError, ValueError, msgspec.ValidationError) as error:
         raise WeightsError(f"the description in {file.path} cannot be read: {error!r}.") from None
