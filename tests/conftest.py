@@ -149,21 +149,40 @@ OPTIMISED = {"test_acceptance", "test_backbones", "test_layers", "test_real_weig
 """Files of tests whose programs are all compiled as users' are."""
 
 
-@pytest.fixture(scope="module", autouse=True)
-def forgotten_programs(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Compiled programs are forgotten after each file of tests: those of every backbone fill gigabytes, and not all
-    files want them optimised."""
-    optimised = request.path.stem in OPTIMISED
-    if optimised:
-        import jax
+ENOUGH = 3 << 30
+"""Bytes of memory at which a worker forgets its compiled programs."""
 
-        jax.config.update("jax_disable_most_optimizations", False)
-    yield
+
+def memory() -> int:
+    """Return the bytes that this process uses; where that is not known, more than enough."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return ENOUGH + 1
+
+
+def forget() -> None:
     if "jax" in sys.modules:
         sys.modules["jax"].clear_caches()
         gc.collect()
-    if optimised:
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forgotten_programs(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Compiled programs are forgotten around files that want them optimised, and where they fill the memory, as those
+    of every backbone would. Other files use the small ones again, such as that of an addition."""
+    if request.path.stem in OPTIMISED:
+        import jax
+
+        forget()
+        jax.config.update("jax_disable_most_optimizations", False)
+        yield
         jax.config.update("jax_disable_most_optimizations", True)
+        forget()
+        return
+    yield
+    if memory() > ENOUGH:
+        forget()
 
 
 @pytest.fixture

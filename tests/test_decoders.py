@@ -32,6 +32,7 @@ from zoo.adapters.segmenter.decoders import (
 from zoo.adapters.segmenter.deeplab import FCN
 from zoo.adapters.segmenter.parts import Maps
 from zoo.adapters.segmenter.published import MODELS
+from zoo.adapters.segmenter.unet import UNet
 from zoo.dense.resize import bilinear_weights, pool_to, resize_bilinear
 from zoo.errors import ConfigError, WeightsError
 from zoo.labels import names as label_names
@@ -288,6 +289,22 @@ def test_group_norms_and_widths_are_the_ones_asked_for() -> None:
         kinds = {type(node).__name__ for _, node in nnx.iter_modules(head)}
         assert "GroupNorm" in kinds and "BatchNorm" not in kinds, decoder
         assert [m.rate for _, m in nnx.iter_modules(head) if isinstance(m, nnx.Dropout)] == [0.3], decoder
+
+
+def test_wide_maps_of_unet_are_projected_and_their_scale_is_not_seen() -> None:
+    """SqueezeNet has no norms: its fine maps hold values that drown what the decoder has found beside them."""
+    narrow = UNet(Maps((32, 64), (2.0, 4.0)), 3, width=128, norm="batch", rate=0.0, rngs=nnx.Rngs(0))
+    assert [len(one) for one in narrow.projections] == [0, 0]
+    net = UNet(Maps((48, 96), (2.0, 4.0)), 3, width=128, norm="batch", rate=0.0, rngs=nnx.Rngs(0))
+    assert [one[0].kernel.shape[-2:] for one in net.projections] == [(48, 16), (96, 32)]
+    net.train()
+    graphdef, state = nnx.split(net)
+    run = jax.jit(
+        lambda *maps: nnx.merge(graphdef, state, copy=True)(maps).logits, compiler_options=parity_kit.UNOPTIMISED
+    )
+    fine, coarse = (jnp.asarray(seeded.images(2, side, side, n)) for side, n in ((16, 48), (8, 96)))
+    np.testing.assert_allclose(run(fine * 1000, coarse), run(fine, coarse), atol=2e-3)
+    assert float(jnp.abs(run(fine[::-1], coarse) - run(fine, coarse)).max()) > 1e-2
 
 
 def test_a_decoder_of_the_last_map_reads_the_one_before_as_well() -> None:

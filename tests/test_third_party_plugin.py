@@ -128,14 +128,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_it_appears_in_the_listing(site: Path):
-    record = kit.records(kit.zoo("plugins", "--json", paths=(site,)))["tinynet"]
-    assert (record["state"], record["distribution"], record["version"]) == ("ok", "zoo-tinynet", "2.5")
     with pytest.MonkeyPatch.context() as patch:  # in this process, which has imported jax already
         patch.syspath_prepend(str(site))
         zoo.registry.reset()
+        record = kit.records(kit.called("plugins", "--json"))["tinynet"]
         (entry,) = json.loads(CliRunner().invoke(app, ["list", "backbones", "tinynet", "--json"]).stdout)
         page = CliRunner().invoke(app, ["show", "tinynet"]).stdout
     zoo.registry.reset()
+    assert (record["state"], record["distribution"], record["version"]) == ("ok", "zoo-tinynet", "2.5")
     assert (entry["name"], entry["distribution"], entry["module"]) == ("tinynet", "zoo-tinynet", "zoo_tinynet")
     assert "body   map         16       4" in page
     assert kit.zoo("show", "tinynet").returncode == 2  # not without the plugin

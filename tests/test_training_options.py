@@ -110,12 +110,17 @@ def test_the_moving_average_moves_with_the_updates():
     assert np.array_equal(averages[3], averages[2]) and not np.array_equal(averages[4], averages[3])
 
 
-def test_ema_is_what_a_run_evaluates_and_keeps(data: Path, tmp_path: Path):
+@pytest.fixture(scope="module")
+def plain(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """What two epochs without any option learn."""
+    return zoo.train(create(), data, plan="all", epochs=2, out=tmp_path_factory.mktemp("plain") / "run", **FAST).model
+
+
+def test_ema_is_what_a_run_evaluates_and_keeps(data: Path, plain: Model, tmp_path: Path):
     run = zoo.train(create(), data, plan="all", epochs=2, out=tmp_path / "run", ema=0.9, **FAST)
     found = zoo.evaluate(run, data, split="val").metrics
     assert found["loss"] == pytest.approx(min(row["val_loss"] for row in run.history), rel=1e-4)
-    plain = zoo.train(create(), data, plan="all", epochs=2, out=tmp_path / "plain", **FAST)
-    assert not same(run.model, plain.model)
+    assert not same(run.model, plain)
 
 
 def test_the_clip_bounds_the_trained_gradients(tmp_path: Path):
@@ -173,11 +178,10 @@ def test_several_labels_from_a_csv(tmp_path: Path):
     assert found.labels is not None and set(found.labels) <= set(labels)
 
 
-def test_mixed_images(data: Path, tmp_path: Path):
+def test_mixed_images(data: Path, plain: Model, tmp_path: Path):
     augment = Augment(hflip=False, scale=(1, 1), ratio=(1, 1), color=0, mixup=0.4)
     run = zoo.train(create(), data, plan="all", epochs=2, out=tmp_path / "run", **{**FAST, "augment": augment})
-    plain = zoo.train(create(), data, plan="all", epochs=2, out=tmp_path / "plain", **FAST)
-    assert not same(run.model, plain.model)
+    assert not same(run.model, plain)
     assert json.loads((run.folder / "config.json").read_text())["asked"]["recipe"]["augment"]["mixup"] == 0.4
 
 

@@ -90,7 +90,7 @@ OWN: Mapping[str, Decoder] = {
         unet.UNet, (1, 2, *PYRAMID), dropout=0.0, auxiliary="levels", recipe={**RECIPE, "lr": 4e-3, "steps": 105}
     ),
     "fpn": Decoder(fpn.FPN, norm="group", dropout=0.2, auxiliary="levels"),
-    "upernet": Decoder(fpn.UPerNet, recipe={**RECIPE, "epochs": 9, "steps": 60}),
+    "upernet": Decoder(fpn.UPerNet, recipe={**RECIPE, "epochs": 6, "steps": 42}),
     "deeplabv3plus": Decoder(
         deeplab.DeepLabV3Plus, (4,), last=True, skip=True, dropout=0.5, output_stride=16, dilated=True
     ),

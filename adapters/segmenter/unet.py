@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from jax import Array
 
 from zoo.adapters.segmenter.parts import Decoded, Maps, Norm, classifier, conv_norm, dropout, size_of
 from zoo.dense.resize import resize_nearest
+from zoo.layers import Chain
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -49,6 +51,10 @@ class Block(nnx.Module):
 class UNet(nnx.Module):
     """A block for each finer map, then blocks without skip connections down to a stride below 2.
 
+    A map with more than twice the channels that the decoder has at its stride is first projected to that many. Such
+    maps would cost most of the time, and where the backbone has no normalisation, as in SqueezeNet, their values are
+    tens of times larger than the decoder's, which are then hardly seen beside them.
+
     Args:
         maps: channels and strides of the inputs.
         classes: number of classes.
@@ -58,13 +64,14 @@ class UNet(nnx.Module):
     """
 
     def __init__(self, maps: Maps, classes: int, *, width: int, norm: Norm, rate: float, rngs: nnx.Rngs):
+        maps, self.projections = _projected(maps, width, norm, rngs)
         *finer, last = maps.strides
         strides = [*reversed(finer)]
         finest = strides[-1] if strides else last
         strides += [finest / 2**i for i in range(1, math.floor(math.log2(finest)) + 1)]
         skips = [*reversed(maps.channels[:-1])] + [0] * (len(strides) - len(finer))
         inputs, blocks = maps.channels[-1], []
-        self.widths = tuple(max(LEAST, int(width * 2.0 ** round(math.log2(stride / 16)))) for stride in strides)
+        self.widths = tuple(_channels(width, stride) for stride in strides)
         for skip, outputs in zip(skips, self.widths, strict=True):
             blocks.append(Block(inputs, skip, outputs, norm, rngs=rngs))
             inputs = outputs
@@ -74,7 +81,7 @@ class UNet(nnx.Module):
         self.level_channels = tuple(self.widths[-4:-1])
 
     def __call__(self, maps: Sequence[Float[Array, "b _h _w _c"]]) -> Decoded:
-        *finer, x = maps
+        *finer, x = (project(x) for project, x in zip(self.projections, maps, strict=True))
         levels = []
         skips = [*reversed(finer)] + [None] * (len(self.blocks) - len(finer))
         for block, skip in zip(self.blocks, skips, strict=True):
@@ -83,3 +90,19 @@ class UNet(nnx.Module):
         for layer in self.dropout:
             x = layer(x)
         return Decoded(self.classifier(x), levels[-4:-1])
+
+
+def _channels(width: int, stride: float) -> int:
+    """Return the channels of a decoder of this width at a stride."""
+    return max(LEAST, int(width * 2.0 ** round(math.log2(stride / 16))))
+
+
+def _projected(maps: Maps, width: int, norm: Norm, rngs: nnx.Rngs) -> tuple[Maps, nnx.List[Chain]]:
+    """Return the maps after the projections of the wide ones, and the projections, which are empty for the others."""
+    channels, projections = [], []
+    for inputs, stride in zip(maps.channels, maps.strides, strict=True):
+        outputs = _channels(width, stride)
+        wide = inputs > 2 * outputs
+        projections.append(conv_norm(inputs, outputs, 1, norm, rngs=rngs) if wide else Chain([]))
+        channels.append(outputs if wide else inputs)
+    return replace(maps, channels=tuple(channels)), nnx.List(projections)

@@ -69,7 +69,7 @@ def _adapter_options(adapter: type) -> dict[str, dict[str, Any]]:
     """
     options = {}
     for option in task_options(adapter).values():
-        said = {"description": option.description, "accepted": option.accepted, "point": option.point}
+        said: dict[str, Any] = {"description": option.description, "accepted": option.accepted, "point": option.point}
         said |= {"adjustable": option.name in getattr(adapter, "adjustable", ())}
         if not option.hidden and option.name != "labels":
             default = {} if option.default is None else {"default": option.default}

@@ -83,12 +83,17 @@ class Fields:
             raise WeightsError(f"the {self.file} beside the weights has an invalid field: {error}") from None
 
 
+MOST_CHANNELS = 1_000
+LARGEST_SIDE = 65_536
+"""Bounds of what a configuration may ask for, so that a wrong number sizes no array."""
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _is_side(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= LARGEST_SIDE
 
 
 def share(crop: int, side: int) -> float:
@@ -109,8 +114,9 @@ def of_timm(cfg: Mapping[str, Any], base: Preprocess, file: str) -> Preprocess:
     """
     fields = Fields(file, cfg)
     size = cfg.get("input_size") or (len(base.mean), *base.size)
-    if not isinstance(size, Sequence) or len(size) != 3 or not all(map(_is_side, size)):
-        fields.refuse("input_size", "it must be [channels, height, width]")
+    if not isinstance(size, Sequence) or len(size) != 3 or not all(map(_is_side, size)) or size[0] > MOST_CHANNELS:
+        most = f"at most {MOST_CHANNELS:,} channels and {LARGEST_SIDE:,} pixels a side"
+        fields.refuse("input_size", f"it must be [channels, height, width] with {most}")
     channels = size[0]
     known = base.for_channels(channels)
     return fields.preprocess(
