@@ -13,7 +13,7 @@ from typing import Any
 from zoo import settings
 from zoo.data.check import Policy, checked
 from zoo.data.dataset import Dataset
-from zoo.data.readers import read, suited
+from zoo.data.readers import FORMATS, read, suited
 from zoo.data.unique import unified
 from zoo.data.writers import WRITERS
 from zoo.data.written import Folder
@@ -85,7 +85,7 @@ def convert_dataset(
         folder = Folder(draft, link=link)
         draft.mkdir(parents=True)
         module.write(proper, folder)
-        said = (*said, *lost, *folder.notes, *_verify(proper, folder, module))
+        said = (*said, *lost, *folder.notes, *_verify(proper, folder, to if to in FORMATS else module.NAME))
         if out.is_dir():
             out.rmdir()
         draft.rename(out)
@@ -143,16 +143,16 @@ def _without_unfit_outlines(
     return splits, (f"{lost} outlines were drawn for another image size, and are not written.",) if lost else ()
 
 
-def _verify(splits: Mapping[str, Dataset], folder: Folder, module: Any) -> list[str]:
+def _verify(splits: Mapping[str, Dataset], folder: Folder, format: str) -> list[str]:
     """Read the written dataset and compare it with the original. Return a note on classes that no image has.
 
     Raises:
         DataError: it cannot be read, or differs.
     """
     first = next(iter(splits.values()))
-    what = f"the format {module.NAME} cannot hold {first.name.partition('/')[0]}"
+    what = f"the format {format} cannot hold {first.name.partition('/')[0]}"
     try:
-        back = read(folder.root, module.NAME, (first.kind,))
+        back = read(folder.root, format, (first.kind,))
     except DataError as error:
         reason = str(error).replace(f"{folder.root}{os.sep}", "").replace(str(folder.root), "what was written")
         raise DataError(f"{what}: {reason} Nothing was written.") from error
