@@ -22,9 +22,11 @@ from zoo.cli.arguments import (
     run_and_images,
 )
 from zoo.cli.commands import COMMANDS
-from zoo.errors import ConfigError
+from zoo.cli.results import SOME_FAILED
+from zoo.errors import ConfigError, UnreadableError
 from zoo.registry.hookspecs import hookimpl
 from zoo.registry.spec import Part
+from zoo.text import printable
 
 if TYPE_CHECKING:
     from zoo.models.model import Model
@@ -81,7 +83,7 @@ def stylize(
     from zoo.data import list_images
 
     places, given = run_and_images(run, images, backbone)
-    files = list_images(given)
+    files = list_images(given, strict=False)
     targets = _targets(files, out, given)
     model = _model(places[0], backbone, weights, set_, dtype, accept_license)
     if background:
@@ -90,14 +92,28 @@ def stylize(
         "strength": strength, "mix": mix or None, "masks": mask or (), "colours": colours, "size": size,
         "style_size": style_size, "tile": tile, "every": preview_every,
     }  # fmt: skip
+    rows, failed = list[dict[str, str]](), 0
     for file, target in zip(files, targets, strict=True):
         show = _progress(target, bool(preview_every))
-        picture = model.adapter.stylize(model, file, style or [], preview=show, **how)  # type: ignore[attr-defined]
-        picture.save(target)
+        rows.append({"photo": str(file)})
+        try:
+            picture = model.adapter.stylize(model, file, style or [], preview=show, **how)  # type: ignore[attr-defined]
+            picture.save(target)
+        except (UnreadableError, ConfigError) as error:
+            # An error about this image begins with its name. Any other concerns all of them, such as a bad style image.
+            if len(files) == 1 or not str(error).startswith((printable(file), printable(file.name))):
+                raise
+            output.note(f"failed: {error}")
+            rows[-1]["error"], failed = str(error), failed + 1
+            continue
+        rows[-1]["picture"] = str(target)
         if not as_json:
             output.line(target)
     if as_json:
-        output.print_json([{"photo": str(f), "picture": str(t)} for f, t in zip(files, targets, strict=True)])
+        output.print_json(rows)
+    if failed:
+        output.note(f"{failed} of {len(files)} images could not be painted.")
+        raise typer.Exit(SOME_FAILED)
 
 
 def _targets(files: list[Path], out: Path, given: list[str]) -> list[Path]:

@@ -152,6 +152,13 @@ def table(*lines: str) -> Callable[[Path], None]:
     return lambda root: (root / "labels.csv").write_text("\n".join(("image,labels,split", *lines))) and None
 
 
+LABELLED = [f"{i}.png,{'ab'[i % 2]},train" for i in range(6)]
+
+
+def unlabelled(root: Path) -> None:
+    (root / "labels.csv").write_text("image,label\n0.png,a\n1.png,\n2.png,b\n3.png,a\n4.png,b\n5.png,a")
+
+
 def copy_with_other_boxes(content: dict[str, Any]) -> None:
     content["images"].append({"id": 9, "file_name": "9.png", "width": SIZE[0], "height": SIZE[1]})
     content["annotations"].append({"id": 99, "image_id": 9, "category_id": 1, "bbox": [2, 3, 20, 20]})
@@ -295,6 +302,26 @@ FAULTS: dict[str, tuple[str, Callable[[Path], None], str, list[list[str]]]] = {
         "stray-annotation",
         [["annotations[12] of instances.json"]],
     ),
+    "listed twice": (
+        "csv",
+        table(*LABELLED, "0.png,,train"),
+        "contradicting-labels",
+        [["0.png"]],
+    ),
+    "listed, but missing": (
+        "csv",
+        table(*LABELLED, "7.png,b,train"),
+        "missing-image",
+        [["7.png"]],
+    ),
+    "unlabelled": ("csv", unlabelled, "unlabelled-image", [["1.png"]]),
+    "only in val": (
+        "folder",
+        every(removed("train/bee/*"), lambda root: (root / "train/bee").rmdir()),
+        "class-without-training",
+        [["bee"]],
+    ),
+    "empty class": ("folder", lambda root: (root / "train/cow").mkdir(), "unused-class", [["cow"]]),
     "number": ("coco", boxed(float("nan"), 4, 5, 6), "box-number", [[OBJECT]]),
     "unknown class": (
         "coco",

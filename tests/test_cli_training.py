@@ -15,6 +15,8 @@ from safetensors.numpy import load_file, save_file
 from training_kit import draw_folder, draw_splits, installed, own_cache, picture, tinynet  # noqa: F401  (fixtures)
 
 import zoo.cli
+from zoo.data import damage
+from zoo.errors import DataError
 
 TINY = ("--backbone", "tinynet", "--scratch", "--augment", "none", "--batch-size", "8")
 
@@ -397,8 +399,35 @@ def test_damaged_images_are_named_or_left_out(run, tmp_path: Path):
     assert resumed.code == 0 and json.loads(resumed.out) == metrics, resumed.err
     refused = run("evaluate", out, data)
     assert refused.code == 2 and "1 of 12 images of data/val cannot be used" in refused.err and "12.png" in refused.err
-    evaluated = run("evaluate", out, data, "--on-corrupt", "skip")
-    assert evaluated.code == 0 and evaluated.out.startswith("11 images of data/val"), evaluated.err
-    assert (
-        json.loads(run("evaluate", out, data, "--on-corrupt", "skip", "--json").out)["accuracy"] == metrics["accuracy"]
-    )
+    evaluated = json.loads(run("evaluate", out, data, "--on-corrupt", "skip", "--batch-size", "8", "--json").out)
+    assert (evaluated["images"], evaluated["accuracy"]) == (11, metrics["accuracy"])
+
+
+def damaged_splits(root: Path) -> tuple[Path, list[str]]:
+    data = draw_splits(root / "data", train=10, val=6, test=3)
+    names = ["train/disc/3.png", "val/disc/12.png", "test/frame/17.png"]
+    for name in names:
+        (data / name).write_bytes((data / name).read_bytes()[:-30])
+    return data, [str(data / name) for name in names]
+
+
+def test_damage_in_large_data_is_named_when_it_is_met(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(damage, "WHOLE", 0)
+    (data, names), out = damaged_splits(tmp_path), tmp_path / "run"
+    cached = run("train", data, *TINY, "--plan", "head", "--epochs", "1", "--out", out)
+    assert cached.code == 2 and not out.exists() and all(name in cached.err for name in names)
+    model = zoo.create("tinynet", "classifier", labels=("disc", "frame"), pretrained=False)
+    with pytest.raises(DataError, match="1 of 6 images of data/test cannot be used(?s:.*)17.png"):
+        zoo.evaluate(model, data, batch_size=8)
+
+
+@pytest.mark.exhaustive
+def test_damage_in_large_data_is_found_before_the_images_are_needed(
+    run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(damage, "WHOLE", 0)
+    data, names = damaged_splits(tmp_path)
+    draw_folder(data / "train", ("disc",), 1, 3)
+    later = run("train", data, *TINY, "--plan", "all", "--epochs", "1", "--out", tmp_path / "run")
+    assert later.code == 2 and "epoch   1" not in later.err, later.err
+    assert names[0] not in later.err and all(name in later.err for name in names[1:])

@@ -13,7 +13,7 @@ import pytest
 import simplejpeg
 from PIL import Image, ImageOps
 
-from zoo import image_header
+from zoo import image_header, reading
 from zoo.data import decode
 from zoo.errors import ConfigError, DataError, UnreadableError
 from zoo.image_header import image_size
@@ -243,6 +243,7 @@ def test_a_read_that_never_ends_is_given_up(tmp_path, monkeypatch):
     file = tmp_path / "slow.jpg"
     file.write_bytes(encoded(picture(), "JPEG"))
     monkeypatch.setenv("ZOO_READ_SECONDS", "0.05")
+    monkeypatch.setitem(reading._folders, str(tmp_path), False)  # as on a network drive
     with pytest.raises(UnreadableError, match="slow.jpg cannot be read: nothing came .* ZOO_READ_SECONDS"):
         in_time(lambda path: time.sleep(1), file)
     assert decode(file).shape == (48, 64, 3)  # other files are read meanwhile
@@ -250,12 +251,23 @@ def test_a_read_that_never_ends_is_given_up(tmp_path, monkeypatch):
     assert deadline() == SECONDS
 
 
+def test_disks_and_other_file_systems(tmp_path, monkeypatch):
+    if not reading._file_system("/proc"):
+        pytest.skip("no list of mounts")
+    assert reading._file_system("/proc") == "proc" == reading._file_system("/proc/self")
+    assert reading._file_system(str(tmp_path)) not in ("", "proc")
+    (tmp_path / "link").symlink_to("/proc/version")
+    assert not reading._is_local("/proc/version") and not reading._is_local(str(tmp_path / "link"))
+    assert b"Linux" in reading.read_file("/proc/version") and reading.read_file(tmp_path / "link")
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning", "ignore:.*fork:RuntimeWarning")
-def test_a_forked_process_reads(tmp_path):
+def test_a_forked_process_reads(tmp_path, monkeypatch):
     """It has none of the threads of its parent, and waits for none of them."""
     file = tmp_path / "a.png"
     file.write_bytes(encoded(picture(), "PNG"))
+    monkeypatch.setitem(reading._folders, str(tmp_path), False)  # as on a network drive
     decode(file)
     child = os.fork()
     if not child:

@@ -220,6 +220,36 @@ def test_cityscapes(tmp_path: Path):
         read(tmp_path / "ids")
 
 
+def test_cityscapes_as_it_is_unpacked(tmp_path: Path):
+    cityscapes(tmp_path / "gtFine_trainvaltest", "labelIds", (4, 7, 26))
+    (tmp_path / "gtFine_trainvaltest/leftImg8bit").rename(tmp_path / "leftImg8bit_trainvaltest")
+    (tmp_path / "moved").mkdir()
+    (tmp_path / "leftImg8bit_trainvaltest").rename(tmp_path / "moved/leftImg8bit")
+    (tmp_path / "moved").rename(tmp_path / "leftImg8bit_trainvaltest")
+    assert len(read(tmp_path)["train"]) == 3
+
+
+def test_splits_of_images_alone(tmp_path: Path):
+    """The masks lie in one folder, the images in those of their splits."""
+    pairs(tmp_path, "images/train/{}.jpg", "masks/{}.png")
+    (tmp_path / "images/val").mkdir()
+    (tmp_path / "images/train/2.jpg").rename(tmp_path / "images/val/2.jpg")
+    classes(tmp_path)
+    found = read(tmp_path)
+    assert list(found) == ["train", "val"]
+    correct(found["train"], count=2)
+    correct(found["val"], count=1)
+
+
+def test_folders_of_other_names_by_their_content(tmp_path: Path):
+    for split in ("train", "test"):
+        pairs(tmp_path, f"{split}/Original/{{}}.jpg", f"{split}/Truth/{{}}.png")
+    classes(tmp_path)
+    found = read(tmp_path)
+    assert list(found) == ["train", "test"]
+    correct(found["test"])
+
+
 def test_folders_of_cvats_camvid(tmp_path: Path):
     pairs(tmp_path, "default/{}.jpg", "defaultannot/{}.png")
     (tmp_path / "label_colors.txt").write_text("0 0 0 sky\n128 0 0 tree\n0 128 0 road\n")

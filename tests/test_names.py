@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import plugin_kit
 import pytest
 from PIL import Image
@@ -17,9 +18,13 @@ from zoo import cli, settings
 from zoo.cli import output
 from zoo.data import content, read
 from zoo.data.content import contents
-from zoo.errors import ConfigError, DataError, UnreadableError
+from zoo.errors import ConfigError, DataError, RunError, UnreadableError, WeightsError
+from zoo.models.saved import saved
 from zoo.text import decoded, json_text, printable
+from zoo.training.run import Run, read_lines
 from zoo.weights import lock
+from zoo.weights.file import DESCRIPTION, write
+from zoo.weights.file import read as read_tensors
 
 
 @pytest.mark.parametrize(
@@ -204,3 +209,33 @@ def test_cells_of_any_size_and_names_that_are_too_long(tmp_path: Path):
 def test_lines_of_an_error_are_its_own():
     error = DataError("two files:", "  a\nerror: forged.png")
     assert str(error).splitlines() == ["two files:", r"  a\nerror: forged.png"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["3", "[]", "{}", "[" * 9999, '{"format": 2, "card": [], "labels": [], "adapter": {}}']
+    + [
+        json.dumps({"format": 2, "card": {"backbone": "b", "adapter": "a"}, "labels": ["a"], "adapter": {}, **other})
+        for other in ({"labels": "ab"}, {"labels": [1]}, {"adapter": []}, {"adapter": None}, {"format": "x"})
+    ],
+)
+def test_a_saved_model_whose_description_has_another_shape(tmp_path: Path, text: str):
+    write(tmp_path / "x.safetensors", {"a": np.zeros(1)}, {DESCRIPTION: text})
+    with pytest.raises(WeightsError, match=r"the description in .*x\.safetensors cannot be read"):
+        saved(read_tensors(tmp_path / "x.safetensors"))
+
+
+def test_a_saved_model_of_a_newer_version(tmp_path: Path):
+    text = json.dumps({"format": 3, "card": {"backbone": "b", "adapter": "a"}, "labels": ["a"], "adapter": {}})
+    write(tmp_path / "x.safetensors", {"a": np.zeros(1)}, {DESCRIPTION: text})
+    with pytest.raises(WeightsError, match="written by a newer zoo: its format is 3"):
+        saved(read_tensors(tmp_path / "x.safetensors"))
+
+
+@pytest.mark.parametrize("text", ["[]", "3", "null", '"x"', "[1]", "[" * 9999, '{"a": "\xe9"}'])
+def test_metrics_of_another_shape_are_those_of_no_finished_run(tmp_path: Path, text: str):
+    (tmp_path / "metrics.json").write_bytes(text.encode("latin-1"))
+    (tmp_path / "metrics.jsonl").write_bytes(b'{"epoch": 1}\n' + text.encode("latin-1") + b"\n")
+    with pytest.raises(RunError, match="has no finished run"):
+        Run.open(tmp_path)
+    assert read_lines(tmp_path / "metrics.jsonl") == [{"epoch": 1}]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from zoo.cli import main
 from zoo.data import read
 from zoo.errors import DataError
 
@@ -61,17 +61,16 @@ def flat(root: Path) -> None:
     photo(root / "train/cat.1.jpg", root / "test/1.jpg")
 
 
-def coco(root: Path) -> None:
-    photo(root / "images/1.jpg")
-    text(root / "boxes.json", json.dumps({"images": [], "categories": []}))
-
-
 def nnunet(root: Path) -> None:
     photo(root / "imagesTr/1_0000.png")
 
 
 def cityscapes(root: Path) -> None:
     mask(root / "gtFine/train/a/a_gtFine_labelIds.png")
+
+
+def classes(root: Path) -> None:
+    photo(root / "cat/1.jpg", root / "dog/1.jpg")
 
 
 def wrapped(root: Path) -> None:
@@ -89,9 +88,9 @@ def wrapped(root: Path) -> None:
         (renamed, MASKS, ("masks: the masks in", "do not have the names of the images", "Then ")),
         (foreign, CLASS, ("Nearest is folder: class folder", "docs has no image; it holds 1 file (1 .txt)")),
         (flat, CLASS, ("should hold a sub-folder of images for each class, but there is none", "csv")),
-        (coco, BOXES, ("Nearest is coco", "boxes.json lacks annotations; a COCO file has", "Then ")),
         (nnunet, MASKS, ("Nearest is nnunet", "has imagesTr/ as nnU-Net's datasets, but not labelsTr/")),
         (cityscapes, MASKS, ("Nearest is cityscapes", "has gtFine/ as Cityscapes, but not leftImg8bit/")),
+        (classes, BOXES, ("layout for boxes", "It fits the format folder, of class targets", "coco: it needs")),
         (wrapped, MASKS, ("archive is of the format instances: give that path",)),
     ],
 )
@@ -118,6 +117,17 @@ def test_single_files(tmp_path: Path):
         with pytest.raises(DataError, match=said) as caught:
             read(tmp_path / name)
         assert len(str(caught.value).splitlines()) <= 5
+
+
+def test_the_command_line_prints_the_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch):
+    """And a name cannot forge another one."""
+    table(tmp_path / "da\nta")
+    monkeypatch.setattr("sys.argv", ["zoo", "check", str(tmp_path / "da\nta"), "--task", "classifier"])
+    with pytest.raises(SystemExit):
+        main()
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 4 and lines[0].startswith("error: ") and r"da\nta holds 3 files" in lines[0]
+    assert lines[1].startswith("  Nearest is csv")
 
 
 def test_the_named_format_reads_objects_beside_images(tmp_path: Path):

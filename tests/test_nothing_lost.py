@@ -7,10 +7,14 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 import training_kit
@@ -88,6 +92,14 @@ def test_a_full_disk_loses_nothing(data: Path, tmp_path: Path, monkeypatch: pyte
         assert "Traceback" not in str(error.value)
         resumed = True
         assert zoo.load(out).labels == CLASSES
+
+    def no_space(*args: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(RunError, match="plots could not be written .*No space left"):
+        patch.setattr("zoo.report.curves", no_space)
+        train(data, out, resume=True, plots=True)
+    assert zoo.evaluate(out, data, split="val").metrics["accuracy"] == whole.metrics["accuracy"]
     events: list[tuple[int, dict]] = []
     run = train(data, out, events, resume=True)
     assert steps(events) == [] and "training has ended" in texts(events)
@@ -172,6 +184,51 @@ def test_it_does_not_go_back_for_ever(data: Path, tmp_path: Path):
     never = {**UNSTABLE, "optimizer": lambda rate: optax.sgd(lambda n: jnp.where(n == 4, jnp.nan, rate(n)))}
     with pytest.raises(RunError, match="after 3 rollbacks: training stopped"):
         train(data, tmp_path / "run", **never, on_nonfinite="rollback")
+
+
+# Memory ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_step_that_does_not_fit(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from zoo.training import loop
+
+    begin = loop.start
+
+    def start(*args: Any, **options: Any) -> Any:
+        def run(*arrays: Any) -> Any:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9000000000 bytes.")
+
+        state, program = begin(*args, **options)
+        return state, replace(program, run=run)
+
+    monkeypatch.setattr(loop, "start", start)
+    with pytest.raises(RunError, match="out of memory on cpu in step 1, .*--batch-size 4 --accumulate 2, which keeps"):
+        train(data, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_batch_size_that_fits(monkeypatch: pytest.MonkeyPatch):
+    """A step of 100 bytes and 10 for each image, in 300 bytes of which nine tenths may be used."""
+    from zoo.training import memory
+
+    def lower(state: Any, frozen: Any, batch: Any, key: Any) -> Any:
+        images = batch["image"].shape[0]
+        sizes = SimpleNamespace(
+            argument_size_in_bytes=50 + 4 * images,
+            output_size_in_bytes=50,
+            temp_size_in_bytes=20 + 6 * images,
+            alias_size_in_bytes=20,
+        )
+        return SimpleNamespace(compile=lambda: SimpleNamespace(memory_analysis=lambda: sizes))
+
+    program: Any = SimpleNamespace(run=SimpleNamespace(lower=lower), frozen=None)
+    batch = {"image": np.zeros((64, 2, 2, 3)), "valid": np.ones(64, bool)}
+    for limit, fits in ((300, 17), (10_000, 63), (90, 0), (None, None)):
+        monkeypatch.setattr(memory, "available", lambda limit=limit: limit)
+        assert memory.fitting_batch(program, {}, batch, jax.random.key(0)) == fits  # type: ignore[arg-type]
+    recipe = SimpleNamespace(batch_size=64, accumulate=2)
+    session: Any = SimpleNamespace(recipe=recipe, step=0)
+    assert "About 17 images fit: use --batch-size 16 --accumulate 8" in str(memory.out_of_memory(session, 17))
 
 
 def test_one_image_for_each_class(tmp_path: Path):

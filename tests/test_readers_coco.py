@@ -69,6 +69,19 @@ def test_a_category_that_only_groups_the_others_is_no_class(tmp_path: Path) -> N
     assert only(write(tmp_path, {1: "train/a.png"}, [], "a.json", categories=person)).classes == ("person",)
 
 
+def test_a_split_whose_file_lacks_a_category_keeps_the_others(tmp_path: Path) -> None:
+    draw(tmp_path, "train/a.png", "test/b.png")
+    write(tmp_path, {1: "a.png"}, name="train.json")
+    rows = [{"image_id": 1, "category_id": 5, "bbox": XYWH}]
+    write(tmp_path, {1: "b.png"}, rows, "test.json", categories=[{"id": 5, "name": "dog"}])
+    found = read(tmp_path, "coco")
+    assert found["test"].classes == ("cat", "dog") and found["test"].category_ids == (None, 5)
+    assert found["test"][0].target.labels == (1,) and found["train"].category_ids == (3, 7)
+    write(tmp_path, {1: "b.png"}, rows, "test.json", categories=[{"id": 5, "name": "cow"}])
+    with pytest.raises(DataError, match="differ in their categories: cat, cow, dog"):
+        read(tmp_path, "coco")
+
+
 # Ids, boxes and sizes of other types ----------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("image", "listed", "category", "bbox"),

@@ -328,12 +328,12 @@ def test_predicting_without_a_style(pictures: Path) -> None:
 # From the command line -----------------------------------------------------------------------------------------------
 
 
-def run(*words: object) -> str:
+def run(*words: object, code: int = 0) -> str:
     result = CliRunner().invoke(app, [str(word) for word in words])
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
-    assert result.exit_code == 0, result.output
-    return result.output
+    assert result.exit_code == code, result.output
+    return result.output if not code else result.stdout
 
 
 def backbone_bits(model: Model) -> list[bytes]:
@@ -364,7 +364,10 @@ def test_training_and_painting(method: str, pictures: Path, tmp_path: Path) -> N
     evaluated = json.loads(run("evaluate", out, pictures / "photos", "--batch-size", 3, "--json"))
     assert evaluated["images"] == 6 and evaluated["style_loss"] > 0
 
-    run("predict", out, pictures / "photo.png", "--out", tmp_path)
+    small = pictures / "small.png"
+    Image.new("RGB", (8, 8)).save(small)  # which only the task refuses
+    run("predict", out, pictures / "photo.png", small, "--out", tmp_path, code=3)
+    assert [row["file"] for row in json.loads((tmp_path / "failed.json").read_text())] == [str(small)]
     with Image.open(tmp_path / "painted" / "photo.png") as image:
         styles = () if method == "fast" else style
         assert (np.asarray(image) == stylize(trained.model, pictures / "photo.png", styles).uint8()).all()
@@ -390,11 +393,16 @@ def test_training_and_painting(method: str, pictures: Path, tmp_path: Path) -> N
 
 def test_painting_without_training(pictures: Path, tmp_path: Path) -> None:
     out = tmp_path / "painted"
-    run(
+    bad, small = tmp_path / "bad.png", tmp_path / "small.png"
+    bad.write_bytes(b"none")
+    Image.new("RGB", (8, 8)).save(small)
+    said = run(
         *("stylize", "--backbone", "squeezenet1_1", "--set", "method=gatys", "--set", "steps=3", "--set", "width=0"),
-        *("--weights", _weights(tmp_path), pictures / "photos" / "0.png", pictures / "photos" / "1.png"),
-        *("--style", pictures / "dots.png", "--preview-every", 2, "--out", out),
+        *("--weights", _weights(tmp_path), pictures / "photos" / "0.png", bad, small, pictures / "photos" / "1.png"),
+        *("--style", pictures / "dots.png", "--preview-every", 2, "--out", out, "--json"),
+        code=3,
     )
+    assert ["error" in row for row in json.loads(said)] == [False, True, True, False]
     assert sorted(p.name for p in out.iterdir()) == ["0-step0002.png", "0.png", "1-step0002.png", "1.png"]
     assert open_picture(out / "0.png").size == (40, 32)
     for wrong, words in (

@@ -34,6 +34,8 @@ _FOLDERS = {
     "leftimg8bit": "Cityscapes",
     "gtfine": "Cityscapes",
     "gtcoarse": "Cityscapes",
+    "leftimg8bit_trainvaltest": "Cityscapes",
+    "gtfine_trainvaltest": "Cityscapes",
     "imagestr": "nnU-Net",
     "labelstr": "nnU-Net",
     "imagests": "nnU-Net",
@@ -87,10 +89,16 @@ def looks_like(path: Path) -> str:
             if mask := _mask_beside(stems[folder]):
                 place = folder.relative_to(path)
                 return f"in {place}/ images have masks beside them, e.g. {os.path.basename(mask)}"
-        if len(folders) <= _MOST_FOLDERS and (pair := _pair(stems)):
+        if pair := _pair(stems):
             images, masks = pair
             return f"{masks.relative_to(path)}/ seems to hold a mask for each image in {images.relative_to(path)}/"
     return ""
+
+
+def paired(path: Path) -> tuple[Path, Path] | None:
+    """Return (image folder, mask folder) if one of the folders in `path` seems to hold the masks of another."""
+    folders = subfolders(path)
+    return _pair({folder: _stems(folder)[0] for folder in folders}) if len(folders) <= _MOST_FOLDERS else None
 
 
 def _stems(folder: Path) -> tuple[dict[str, str], dict[str, int]]:
@@ -118,6 +126,8 @@ def _mask_beside(stems: Mapping[str, str]) -> str:
 
 def _pair(stems: Mapping[Path, Mapping[str, str]]) -> tuple[Path, Path] | None:
     """Return (image folder, mask folder) if a folder seems to hold the masks of another; else None."""
+    if len(stems) > _MOST_FOLDERS:
+        return None
     images_by_key = {folder: image_keys(names) for folder, names in stems.items()}
     masks_by_key = {folder: {key: name for name in names for key in mask_keys(name)} for folder, names in stems.items()}
     for images, masks in permutations(stems, 2):

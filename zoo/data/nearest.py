@@ -59,7 +59,7 @@ def explained(
     nearest = sorted(filter(lambda one: one.lacks, said), key=lambda one: _distance(one, kinds))[:_SHOWN]
     for word, one in zip(("Nearest is", "Then"), nearest, strict=False):
         lines.append(f"{word} {one.format.NAME}: {one.lacks}")
-    if hint := _hint(path, formats):
+    if hint := _hint(path, formats, fitting):
         lines.append(hint)
     lines.append("`zoo list formats` describes all formats. If you know the right one, name it with --format.")
     return [lines[0], *(f"  {line}" for line in lines[1:])]
@@ -85,8 +85,8 @@ def _distance(one: Near, kinds: Collection[str]) -> tuple[bool, int, int]:
     return other_kind, 1 if any_folder else 0 if one.found else 2, common
 
 
-def _hint(path: Path, formats: Iterable[Any]) -> str:
-    """Return a line on evidence of boxes or masks, or on a single folder inside that is of a known format."""
+def _hint(path: Path, formats: Iterable[Any], fitting: Sequence[Any]) -> str:
+    """Return a line on evidence of boxes or masks, on a single folder inside of a known format, or on other targets."""
     if not path.is_dir():
         return ""
     if evidence := looks_like(path):
@@ -95,8 +95,12 @@ def _hint(path: Path, formats: Iterable[Any]) -> str:
             "classes, name the format: folder."
         )
     inner = subfolders(path)
-    if len(inner) == 1 and (fitting := [format.NAME for format in formats if _fits(format, inner[0])]):
-        return f"{inner[0]} is of the format {' or '.join(fitting)}: give that path."
+    if len(inner) == 1 and (deeper := [format.NAME for format in formats if _fits(format, inner[0])]):
+        return f"{inner[0]} is of the format {' or '.join(deeper)}: give that path."
+    if fitting:
+        kinds = " or ".join(dict.fromkeys(kind for format in fitting for kind in format.KINDS))
+        names = " and ".join(format.NAME for format in fitting)
+        return f"It fits the format {names}, of {kinds} targets: choose a task that learns from these."
     return ""
 
 

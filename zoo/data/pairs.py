@@ -8,7 +8,9 @@ from pathlib import Path
 
 from zoo.data.data_yaml import describes_boxes
 from zoo.data.files import SPLITS, has_images, images_below, split_name, split_names, subfolders, walk
+from zoo.data.refusals import refuse
 from zoo.errors import DataError
+from zoo.targets.faults import Fault
 
 _IMAGES = re.compile(r"(.*[^a-z])?(images?|imgs?|photos?)|[a-z]+images|img_dir", re.IGNORECASE)  # JPEGImages, my_imgs
 LABELS = re.compile(r"labels?", re.IGNORECASE)
@@ -98,17 +100,22 @@ def stem(file: Path, folder: Path) -> str:
     return file.relative_to(folder).with_suffix("").as_posix()
 
 
-def one_image(images: Mapping[str, list[Path]], name: str, note: Path) -> Path:
-    """Return the image that belongs to an annotation file. Raise `DataError` if there is none, or more than one."""
+def one_image(images: Mapping[str, list[Path]], name: str, note: Path) -> Path | None:
+    """Return the image that belongs to an annotation file. Raise `DataError` if there is none, or more than one.
+
+    Returns None if there is none and faults are collected (`zoo.data.refusals`).
+    """
     candidates = images.get(name, [])
     if len(candidates) == 1:
         return candidates[0]
     if candidates:
         names = ", ".join(image.name for image in candidates)
         raise DataError(f"{note} could belong to any of {names}. Keep one of these images.")
-    raise DataError(
-        f"{note} has no image: no image is called {name} with a known image suffix. Add it or remove the file."
+    refuse(
+        f"{note} has no image: no image is called {name} with a known image suffix. Add it or remove the file.",
+        Fault("missing", name, None, "", note.name),
     )
+    return None
 
 
 def title(path: Path, split: str) -> str:

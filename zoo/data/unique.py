@@ -10,9 +10,11 @@ from itertools import combinations
 from pathlib import Path
 
 from zoo.data.dataset import Dataset, Kind, Sample
+from zoo.data.refusals import refuse
 from zoo.errors import DataError, counted
 from zoo.targets import TargetKind
 from zoo.targets import kind as kind_of
+from zoo.targets.faults import Fault
 
 
 def locator() -> Callable[[str | Path], str]:
@@ -148,16 +150,18 @@ def _once(
             by_file[file], listed_in[file] = sample, place
             continue
         first, earlier = by_file[file], listed_in[file]
-        repeated.append(first.id)
         if first.target != sample.target:
             target = kind.merged(first.target, sample.target)
             if target is None:
-                raise DataError(
-                    f"{name}: {sample.image} occurs twice with different targets: in {earlier} "
-                    f"({kind.words(first.target, classes)}) and in {place} "
-                    f"({kind.words(sample.target, classes)}). Keep the right one{advice}."
+                words = [kind.words(one.target, classes) for one in (first, sample)]
+                refuse(
+                    f"{name}: {sample.image} occurs twice with different targets: in {earlier} ({words[0]}) and in "
+                    f"{place} ({words[1]}). Keep the right one{advice}.",
+                    Fault("contradicting", first.id, None, "", f"{words[0]} in {earlier}; {words[1]} in {place}"),
                 )
+                continue
             by_file[file] = replace(first, target=target)
+        repeated.append(first.id)
     if not repeated:
         return by_file, ()
     count = counted(len(repeated), "entry repeats a file", "entries repeat files")

@@ -6,7 +6,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import chain, count
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
 
     from zoo.data.dataset import Dataset, Sample
 
-_UNFIT = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029\ud800-\udfff\\:*?\"<>|]")
-"""Characters that lists of files, archives or other systems cannot hold in a name."""
+_UNFIT = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029\ud800-\udfff\\]")
+"""Characters of file names that lists of files cannot hold."""
 
 
 class Folder:
@@ -38,6 +39,8 @@ class Folder:
         self.images: dict[Path, Path] = {}
         self.notes: list[str] = []
         self.tolerance = 0.01
+        # Whether the file system takes `A.jpg` and `a.jpg` for the same file.
+        self._folds = root.with_name(root.name.swapcase()).exists()
 
     def names(
         self, splits: Mapping[str, Dataset], *, together: bool = False, stems: bool = False
@@ -56,12 +59,17 @@ class Folder:
         taken: dict[str, set[str]] = {}
         names: dict[str, list[str]] = {}
         renamed: list[tuple[str, str]] = []
+
+        def key(name: str) -> str:
+            bare = os.path.splitext(name)[0] if stems else name
+            return bare.casefold() if self._folds else bare
+
         for split, dataset in splits.items():
             used = taken.setdefault("" if together else split, set())
             names[split] = []
             for sample, path in zip(dataset, wanted[split], strict=True):
-                name = _free(_fit(path, sample.image), split, used, stems)
-                used.add(_key(name, stems))
+                name = _free(_fit(path, sample.image), split, used, key)
+                used.add(key(name))
                 names[split].append(name)
                 if name != path:
                     renamed.append((sample.id, name))
@@ -164,21 +172,11 @@ def _suffix_of(image: Path) -> str:
     return ".jpg" if format == "JPEG" else next(iter(named), ".png")
 
 
-def _free(name: str, split: str, used: set[str], stems: bool) -> str:
-    """Return a name that is not used yet: the name itself, or one with its suffix, its split or a number in it."""
+def _free(name: str, split: str, used: Collection[str], key: Callable[[str], str]) -> str:
+    """Return a name whose key is not used: the name itself, or one with its suffix, its split or a number in it."""
     path = PurePosixPath(name)
     stem, suffix = path.stem, path.suffix
     folder = "" if path.parent == PurePosixPath() else f"{path.parent}/"
-    candidates = [name, f"{folder}{stem}_{suffix[1:]}{suffix}", f"{folder}{split}_{stem}{suffix}"]
-    number = 2
-    while True:
-        for candidate in candidates:
-            if _key(candidate, stems) not in used:
-                return candidate
-        candidates = [f"{folder}{stem}_{number}{suffix}"]
-        number += 1
-
-
-def _key(name: str, stems: bool) -> str:
-    """Return what must differ between names: some file systems do not tell `A.jpg` from `a.jpg`."""
-    return (os.path.splitext(name)[0] if stems else name).casefold()
+    numbered = (f"{folder}{stem}_{number}{suffix}" for number in count(2))
+    candidates = (name, f"{folder}{stem}_{suffix[1:]}{suffix}", f"{folder}{split}_{stem}{suffix}")
+    return next(candidate for candidate in chain(candidates, numbered) if key(candidate) not in used)

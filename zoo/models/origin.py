@@ -128,7 +128,10 @@ def _from_timm(spec: BackboneSpec, config: Mapping[str, Any]) -> Origin:
         if name not in meant | _BUILT_ANYWAY and value is not None:
             foreign.Fields(_CONFIG, arguments).refuse(name, f"zoo builds no {spec.name} with that argument of timm's")
     notes = ("preprocessing of the config.json beside the file", *_unread(cfg.keys() - _OF_TIMM))
-    names = tuple(cfg.get("label_names") or ())
+    names = cfg.get("label_names") or ()
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        foreign.Fields(_CONFIG, cfg).refuse("label_names", "it must be a list of names")
+    names = tuple(names)
     return Origin(preprocess, options, "", names, str(cfg.get("license") or "unknown"), notes)
 
 

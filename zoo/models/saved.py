@@ -95,9 +95,16 @@ def saved(file: TensorFile) -> Saved | None:
         return None
     try:
         said = json.loads(file.metadata[DESCRIPTION])
-        return Saved(msgspec.convert(said["card"], Card), tuple(said["labels"]), said["adapter"])
-    except (KeyError, TypeError, ValueError, msgspec.ValidationError) as error:
+        card, labels = msgspec.convert(said["card"], Card), msgspec.convert(said["labels"], tuple[str, ...])
+        described = Saved(card, labels, msgspec.convert(said["adapter"], dict[str, Any]))
+        version = msgspec.convert(said["format"], int)
+    except (KeyError, TypeError, ValueError, RecursionError) as error:  # a ValidationError is a ValueError
         raise WeightsError(f"the description in {file.path} cannot be read: {error!r}.") from None
+    if version > FORMAT:
+        raise WeightsError(
+            f"{file.path} was written by a newer zoo: its format is {version}, and this version reads {FORMAT}."
+        )
+    return described
 
 
 def part_of(tensors: Mapping[str, np.ndarray], part: str) -> dict[str, np.ndarray]:

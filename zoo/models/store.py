@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 
 from zoo import settings
-from zoo.errors import WeightsError
+from zoo.errors import WeightsError, ZooError
 from zoo.models.adapter import configure
 from zoo.models.assemble import Blueprint, assemble
 from zoo.models.fill import put
@@ -75,7 +75,15 @@ def load(source: str | Path) -> Model:
         raise WeightsError(
             f"{source} holds weights, not a model saved by zoo: use zoo.create(NAME, TASK, weights={str(source)!r})."
         )
-    return _rebuild(found, file)
+    try:
+        return _rebuild(found, file)
+    except ZooError:
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise WeightsError(
+            f"the description in {fetched.path} does not fit the code that is installed: {reason}."
+        ) from error
 
 
 def _rebuild(described: Saved, file: TensorFile) -> Model:

@@ -18,6 +18,7 @@ from zoo.training.data import Data
 from zoo.training.evaluation import Evaluation, evaluate_source
 from zoo.training.lock import locked, require_usable
 from zoo.training.loop import fit, stopping
+from zoo.training.memory import ERRORS, is_exhausted, out_of_memory
 from zoo.training.options import configured
 from zoo.training.prepare import Splits, begin, fit_to_data, folder_for, make_phases, with_cache
 from zoo.training.run import Run, abandon, close, finished, write_history, write_metrics, write_tensorboard, writing
@@ -88,6 +89,8 @@ def _fit(session: Session) -> None:
             abandon(session.folder)
         with suppress(Exception):  # the error that ended the training matters more
             write_best(session)
+        if isinstance(error, ERRORS) and is_exhausted(error):
+            raise out_of_memory(session) from error
         raise
     finally:
         if session.later:

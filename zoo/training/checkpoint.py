@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +58,7 @@ class Checkpoints:
             self.folder.mkdir(parents=True, exist_ok=True)
             for old in self.folder.glob(".*.tmp"):  # of a process that was killed
                 shutil.rmtree(old, ignore_errors=True)
-            with ocp.StandardCheckpointer() as checkpointer:
+            with _unlogged(), ocp.StandardCheckpointer() as checkpointer:
                 checkpointer.save(draft.resolve() / "arrays", _plain(arrays))
                 checkpointer.wait_until_finished()
             files = {str(p.relative_to(draft)): sha256(p) for p in sorted(draft.rglob("*")) if p.is_file()}
@@ -70,8 +72,8 @@ class Checkpoints:
         except (OSError, ValueError, RuntimeError) as error:
             shutil.rmtree(draft, ignore_errors=True)
             raise RunError(
-                f"the checkpoint of step {step} could not be written to {self.folder} ({error}). Free some space, "
-                "then continue with --resume: earlier checkpoints are intact."
+                f"the checkpoint of step {step} could not be written to {self.folder} ({_reason(error)}). Free some "
+                "space, then continue with --resume: earlier checkpoints are intact."
             ) from error
         kept = {f"{step:08d}" for step in self.steps()[-self.keep :]}
         for old in self.folder.iterdir():
@@ -112,6 +114,25 @@ class Checkpoints:
         if damaged:
             raise RunError(f"no checkpoint in {self.folder} is intact: {'; '.join(damaged)}. Start a new run.")
         return None
+
+
+@contextmanager
+def _unlogged() -> Iterator[None]:
+    """Silence absl's logger: orbax logs each error that it raises, three times and with the traceback."""
+    logger = logging.getLogger("absl")
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
+
+
+def _reason(error: Exception) -> str:
+    """Return why a file cannot be written, without the names of orbax's own files."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    text, code, _ = str(error).partition(" [os_error_code")
+    return text.rpartition(": ")[2] if code else text
 
 
 def _damage(target: Path) -> str:

@@ -18,6 +18,7 @@ from flax import nnx
 from zoo.errors import RunError
 from zoo.models.model import Model
 from zoo.training.evaluation import Evaluation, evaluate_source
+from zoo.training.memory import ERRORS, fitting_batch, is_exhausted, out_of_memory
 from zoo.training.phase_sources import Sources, augments, open_sources, training_images
 from zoo.training.plan import Phase
 from zoo.training.precondition import affine_maps, precondition, started, with_statistics
@@ -164,8 +165,15 @@ def _steps(
     # resumed within an epoch continues with the next batch of the same order. Phases do not share orders.
     number = at.phase * STREAM + at.epoch
     for batch in joined(watch.sources.train, number, at.batch):
-        # The step donates the state: the old one must not be read again.
-        state, metrics = program.run(state, program.frozen, batch, key)
+        try:
+            # The step donates the state: the old one must not be read again.
+            state, metrics = program.run(state, program.frozen, batch, key)
+            if not at.batch and not at.epoch:
+                jax.block_until_ready(metrics)  # memory that does not suffice is noticed here
+        except ERRORS as error:
+            if not is_exhausted(error):
+                raise
+            raise out_of_memory(session, fitting_batch(program, state, batch, key)) from error
         session.step += 1
         images += int(np.sum(batch["valid"]))
         at.add(metrics)

@@ -102,7 +102,8 @@ def prepare_folder(folder: Path, config: Mapping[str, Any], data: Manifest, *, r
 def finished(folder: Path) -> bool:
     """Return whether a folder has a finished run: one whose final metrics and plots have been written."""
     with suppress(RunError):  # a damaged file is written anew
-        return "plots" in dict(read_json(folder / "metrics.json"))
+        metrics = read_json(folder / "metrics.json")
+        return isinstance(metrics, dict) and "plots" in metrics
     return False
 
 
@@ -196,18 +197,21 @@ def read_json(file: Path) -> Any:
     """Return the content of a JSON file. Raises `RunError`, with the file, if it cannot be read."""
     try:
         return json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{file} cannot be read: {error}.") from error
 
 
 def read_lines(file: Path) -> list[dict[str, Any]]:
     """Return the rows of a JSON-lines file, up to a line that a crash has left unfinished."""
     rows = []
-    for line in file.read_text("utf-8").splitlines() if file.is_file() else []:
+    for line in file.read_bytes().split(b"\n") if file.is_file() else []:
         try:
-            rows.append(json.loads(line))
-        except ValueError:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
             break
+        if not isinstance(row, dict):
+            break
+        rows.append(row)
     return rows
 
 

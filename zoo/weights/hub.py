@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -134,7 +135,10 @@ def _accept(wanted: HubFile, expected: _Expected, path: Path, digest: str, sha25
     commit = path.relative_to(_folder(wanted) / "snapshots").parts[0]
     pin = lock.Pin(wanted.source, wanted.revision, wanted.file, commit, digest)
     if not (wanted.pinned and sha256) and lock.find(pin.source, pin.revision, pin.file) != pin:
-        lock.record(pin)
+        if problem := settings.cache_problem():
+            warnings.warn(f"{problem}: a later change of {wanted} would not be noticed.", stacklevel=2)
+        else:
+            lock.record(pin)
     return Found(path, commit, digest)
 
 

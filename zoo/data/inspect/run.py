@@ -20,6 +20,7 @@ from zoo.data.inspect.images import Look
 from zoo.data.inspect.result import Inspection
 from zoo.data.left_out import HIDDEN, NO_IMAGE, NO_SAMPLE, TEXTS, files_of, unused
 from zoo.data.readers import reader_of, suited
+from zoo.data.refusals import collecting
 from zoo.errors import DataError, unknown_name
 from zoo.labels.spelling import nfc
 from zoo.targets import TargetKind, kind, names
@@ -58,14 +59,18 @@ ENTRIES = {
         "missing-image",
         "error",
         "images that are listed but do not exist",
-        "Copy them into the folder, or correct their names in the annotations. Training leaves out single ones.",
+        "Copy them into the folder, or correct their names in the annotations.",
     ),
     "stray": Check(
         "stray-annotation",
         "error",
         "annotations of images that are not listed",
-        "Correct the id of their image, or remove them. Training leaves out single ones.",
+        "Correct the id of their image, or remove them.",
     ),
+    "unlabelled": Check(
+        "unlabelled-image", "error", "images without a label", "Label them, or remove them from the table."
+    ),
+    "contradicting": duplicates.CONTRADICTING,
 }
 """Findings on entries of annotation files that are no samples: kind of fault -> description."""
 _LEFT_OUT = {NO_SAMPLE: UNUSED_IMAGE, NO_IMAGE: OTHER_FILE, HIDDEN: HIDDEN_FILE}
@@ -225,16 +230,19 @@ def _opened(data: str | Path | Dataset | Mapping[str, Dataset], format: str | No
         splits = suited(data, kinds)
         return _Source(next(iter(splits.values())).name, "", splits, _remarks(splits))
     path, reader, named = reader_of(data, format, kinds)
-    splits = {
-        name: replace(dataset, classes=tuple(map(nfc, dataset.classes))) for name, dataset in reader.read(path).items()
-    }
-    found = list(_remarks(splits))
+    with collecting() as faults:
+        read = reader.read(path)
+    splits = {name: replace(dataset, classes=tuple(map(nfc, dataset.classes))) for name, dataset in read.items()}
+    found = [Finding(ENTRIES[fault.kind], (_entry(fault, splits),), fault.detail) for fault in faults]
+    found += _remarks(splits)
+    explained = {fault.id for fault in faults}
     doubts = getattr(reader, "doubts", None)
     if named and doubts and (note := doubts(path)):
         found.append(Finding(REMARK, (), note))
     if path.is_dir():
         for reason, files in unused(path, files_of(splits.values()), getattr(reader, "READS", TEXTS)).items():
-            found += [Finding(_LEFT_OUT[reason], (_outside(Path(file), path),)) for file in files]
+            outside = [Place("", Path(file).relative_to(path).as_posix(), Path(file)) for file in files]
+            found += [Finding(_LEFT_OUT[reason], (place,)) for place in outside if place.id not in explained]
     return _Source(str(data), reader.NAME, suited(splits, kinds), tuple(found))
 
 
@@ -243,8 +251,10 @@ def _remarks(splits: Mapping[str, Dataset]) -> tuple[Finding, ...]:
     return tuple(Finding(REMARK, (), note) for note in notes)
 
 
-def _outside(file: Path, root: Path) -> Place:
-    return Place("", file.relative_to(root).as_posix(), file)
+def _entry(fault: Fault, splits: Mapping[str, Dataset]) -> Place:
+    """Return the place of an entry of an annotation file: its sample, if one was made of it."""
+    samples = [(split, sample) for split, dataset in splits.items() for sample in dataset if sample.id == fault.id]
+    return Place(samples[0][0], fault.id, samples[0][1].image) if samples else Place("", fault.id)
 
 
 def _examined(source: _Source, one: tuple[str, Sample]) -> _Examined:

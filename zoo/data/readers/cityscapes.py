@@ -10,7 +10,7 @@ from pathlib import Path
 
 from zoo.data.class_table import classes_of, find_table, read_table, values_of
 from zoo.data.dataset import Dataset
-from zoo.data.files import images_below
+from zoo.data.files import images_below, subfolders
 from zoo.data.pairs import split_folders, stem, title
 from zoo.data.readers.masks import sample
 from zoo.errors import DataError, counted
@@ -53,7 +53,7 @@ def read(path: Path) -> dict[str, Dataset]:
     """
     both = _folders(path) if path.is_dir() else None
     if both is None:
-        if there := [name for name in (_IMAGES, *_MASKS) if (path / name).is_dir()]:
+        if path.is_dir() and (there := [name for name in (_IMAGES, *_MASKS) if _place(path, name)]):
             lacking = _MASKS[0] if there == [_IMAGES] else _IMAGES
             raise DataError(f"{path} has {there[0]}/ as Cityscapes, but not {lacking}/.")
         raise DataError(f"{path} is not {LAYOUT}.")
@@ -80,9 +80,16 @@ def read(path: Path) -> dict[str, Dataset]:
 
 
 def _folders(path: Path) -> tuple[Path, Path] | None:
-    """Return (image folder, mask folder) if both exist."""
-    masks = [path / name for name in _MASKS if (path / name).is_dir()]
-    return (path / _IMAGES, masks[0]) if masks and (path / _IMAGES).is_dir() else None
+    """Return (image folder, mask folder) if both exist, perhaps in the folders of the downloads."""
+    images, *masks = (_place(path, name) for name in (_IMAGES, *_MASKS))
+    fitting = [folder for folder in masks if folder]
+    return (images, fitting[0]) if images and fitting else None
+
+
+def _place(path: Path, name: str) -> Path | None:
+    """Return a folder: `gtFine/`, or `gtFine_trainvaltest/gtFine/` as the downloads are unpacked."""
+    places = [path / name, *(folder / name for folder in subfolders(path) if folder.name.startswith(f"{name}_"))]
+    return next((place for place in places if place.is_dir()), None)
 
 
 def _pairs(images: Path, masks: Path, name: str) -> tuple[list[tuple[Path, Path]], bool, list[str]]:

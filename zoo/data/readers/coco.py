@@ -57,11 +57,11 @@ def read(path: Path) -> dict[str, Dataset]:
     """Read a COCO dataset: split name -> dataset, or one key `all`.
 
     Splits are named by the annotation files or their folders. Files called `instances_...` are preferred to others.
-    Classes are the categories, sorted by id. `iscrowd` marks crowds. Images without annotations have no boxes.
-    Segmentations become the outlines of the boxes, and the box of an annotation that has none. Width and height are
-    taken from the file; the check of the annotations compares them with the images. The ids of images and categories
-    are kept in the dataset. Images that do not exist and annotations of images that are not listed are left out; the
-    check reports them (`Dataset.faults`).
+    Classes are the categories, sorted by id; other splits than the first may lack some. `iscrowd` marks crowds. Images
+    without annotations have no boxes. Segmentations become the outlines of the boxes, and the box of an annotation that
+    has none. Width and height are taken from the file; the check of the annotations compares them with the images. The
+    ids of images and categories are kept in the dataset. Images that do not exist and annotations of images that are
+    not listed are left out; the check reports them (`Dataset.faults`).
 
     Raises:
         DataError: an entry is broken, or no image or no annotation has its partner; names the file and the entry.
@@ -79,7 +79,7 @@ def read(path: Path) -> dict[str, Dataset]:
     classes = tuple(names[first_file].values())
     datasets = {}
     for split, file in files_by_split.items():
-        if set(names[file].values()) != set(classes):
+        if not set(names[file].values()) <= set(classes):
             other = sorted(set(names[file].values()) ^ set(classes))
             raise DataError(f"{file} and {first_file} differ in their categories: {', '.join(other)}.")
         index = {id: classes.index(name) for id, name in names[file].items()}

@@ -11,10 +11,12 @@ from pathlib import Path
 from zoo.data.dataset import Dataset, Kind, Sample
 from zoo.data.files import SPLITS, describe, is_image, split_names
 from zoo.data.left_out import TEXTS
+from zoo.data.refusals import refuse
 from zoo.data.tables import SEPARATORS, find_tables, header_of, is_file_beside, rows_of, separator_of
 from zoo.data.unique import listed
 from zoo.errors import DataError
 from zoo.labels.spelling import nfc, ordered
+from zoo.targets.faults import Fault
 
 NAME = "csv"
 KINDS = ("class", "classes")
@@ -145,7 +147,8 @@ def _rows(table: Path, split: str) -> list[_Row]:
             )
         named = dict(zip(header, [*cells, *[""] * (len(header) - len(cells))], strict=False))
         _check_quotes(table, place, named, header.index(image), (image, label, "split"))
-        rows.append(_row(table, place, named, image, label, split, splits))
+        if row := _row(table, place, named, image, label, split, splits):
+            rows.append(row)
     return rows
 
 
@@ -168,16 +171,21 @@ def _check_quotes(table: Path, place: str, cells: dict[str, str], image: int, on
 
 def _row(
     table: Path, place: str, cells: dict[str, str], image: str, label: str, split: str, splits: dict[str, str]
-) -> _Row:
-    """Return one row, checked: the image exists, it has a label, and its split is known."""
+) -> _Row | None:
+    """Return one row, checked: the image exists, it has a label, and its split is known. None if it is left out."""
     name = cells[image].strip()
     file = table.parent / name
     if not is_file_beside(table, name):
-        raise DataError(f"{place}: the image {cells[image]!r} does not exist (looked for {file}).")
+        error = f"{place}: the image {cells[image]!r} does not exist (looked for {file})."
+        refuse(error, Fault("missing", name, None, "", place))
+        return None
     text = cells[label].replace(";", "|") if label in _SEVERAL else cells[label]
     labels = tuple(nfc(part.strip()) for part in text.split("|") if part.strip())
     if label not in _SEVERAL and not labels:
-        raise DataError(f"{place}: the label is empty. Every image needs a class name.")
+        refuse(
+            f"{place}: the label is empty. Every image needs a class name.", Fault("unlabelled", name, None, "", place)
+        )
+        return None
     if "split" in cells and not split:
         split = splits.get(cells["split"].strip(), "")
         if not split:
@@ -232,4 +240,4 @@ def _check_trained(path: Path, rows: list[_Row]) -> None:
     for row in rows:
         unseen = sorted(set(row.labels) - trained)
         if trained and unseen:
-            raise DataError(f"{row.place}: the class {unseen[0]!r} occurs in {row.split} but never in train.")
+            refuse(f"{row.place}: the class {unseen[0]!r} occurs in {row.split} but never in train.")

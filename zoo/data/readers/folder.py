@@ -20,6 +20,7 @@ from zoo.data.files import (
     walk,
 )
 from zoo.data.layouts import looks_like
+from zoo.data.refusals import refuse, remark
 from zoo.data.split_lists import FOLDERS, listed_splits
 from zoo.errors import DataError
 from zoo.labels.spelling import nfc, ordered
@@ -128,7 +129,7 @@ def _class_images(folder: Path, *, may_be_empty: bool = False) -> dict[str, list
     empty = [name for name in images if not images[name]]
     if empty and not may_be_empty:
         inner = folders[empty[0]][0]
-        raise DataError(f"class folder {inner} has no image; it holds {describe(inner)}. Fill it or remove it.")
+        refuse(f"class folder {inner} has no image; it holds {describe(inner)}. Fill it or remove it.")
     return images
 
 
@@ -142,7 +143,7 @@ def _dataset(images: Mapping[str, list[Path]], root: Path, name: str) -> Dataset
     )
     lacking = [one for one in images if not images[one]]
     shown = ", ".join(lacking[:5]) + ", ..." * (len(lacking) > 5)
-    notes = (f"{name} has no image of {shown}: metrics are of the other classes.",) if lacking else ()
+    notes = remark(f"{name} has no image of {shown}: metrics are of the other classes.") if lacking else ()
     return Dataset(tuple(samples), tuple(images), "class", name, root, notes)
 
 
@@ -152,7 +153,7 @@ def _check_trained(path: Path, images: Mapping[str, Mapping[str, list[Path]]]) -
         return
     for split, by_class in images.items():
         if extra := sorted(set(by_class) - set(images["train"])):
-            raise DataError(
+            refuse(
                 f"{path}: the splits differ in their classes: {split} has {', '.join(extra)}, which train lacks, so no "
                 "model could learn it. Add images of it to train, or move the folder away."
             )

@@ -8,8 +8,10 @@ from typing import Any
 
 from zoo.data.dataset import Dataset, Sample
 from zoo.data.files import describe, load_json
+from zoo.data.refusals import refuse
 from zoo.data.unique import listed
 from zoo.errors import DataError
+from zoo.targets.faults import Fault
 
 NAME = "labels"
 KINDS = ("class",)
@@ -44,7 +46,7 @@ def read(path: Path) -> dict[str, Dataset]:
             raise DataError(
                 f"{file}: {name!r} has {str(index)[:20]}; a class index must be smaller than {_MOST_CLASSES:,}."
             )
-    samples = [Sample(_find(path, name), labels[name], name) for name in sorted(labels)]
+    samples = [Sample(image, labels[name], name) for name in sorted(labels) if (image := _find(path, name))]
     return {"all": listed(samples, _classes(path, max(labels.values())), "class", path.name, path)}
 
 
@@ -55,23 +57,24 @@ def _once(file: Path) -> Any:
         values: dict[str, Any] = {}
         for name, value in pairs:
             if values.setdefault(name, value) != value:
-                raise DataError(
-                    f"{file} lists {name!r} twice, with {json.dumps(values[name])} and {json.dumps(value)}. Keep the "
-                    "right one."
-                )
+                both = f"{json.dumps(values[name])} and {json.dumps(value)}"
+                error = f"{file} lists {name!r} twice, with {both}. Keep the right one."
+                refuse(error, Fault("contradicting", name, None, "", both))
         return values
 
     return hook
 
 
-def _find(path: Path, name: str) -> Path:
+def _find(path: Path, name: str) -> Path | None:
     for file in (path / name, path / "images" / name):
         if file.is_file():
             return file
-    raise DataError(
+    refuse(
         f"{path / 'labels.json'} lists {name!r}, which is neither in {path} nor in its images/ folder "
-        f"({path.name} holds {describe(path)})."
+        f"({path.name} holds {describe(path)}).",
+        Fault("missing", name, None, "", "labels.json"),
     )
+    return None
 
 
 def _classes(path: Path, highest: int) -> tuple[str, ...]:

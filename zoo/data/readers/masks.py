@@ -22,6 +22,7 @@ from zoo.data.class_table import (
 )
 from zoo.data.dataset import Dataset, Sample
 from zoo.data.files import SPLITS, has_images, split_names, subfolders
+from zoo.data.layouts import paired
 from zoo.data.mask_names import matched, mixed, unmatched
 from zoo.data.pairs import MASKS, SEGMENTED, Pair, below, pairs, split_folders, title
 from zoo.data.split_lists import listed_splits
@@ -92,7 +93,9 @@ def read(path: Path) -> dict[str, Dataset]:
         return Dataset(tuple(read_samples), classes, "masks", name, path, tuple(unmatched(*by_split[split], name)))
 
     read_splits = {split: dataset(split) for split in samples}
-    return listed_splits(read_splits["all"], short=True) if list(read_splits) == ["all"] else read_splits
+    if list(read_splits) != ["all"]:
+        return read_splits
+    return _by_image_folder(read_splits["all"], by_split["all"][0]) or listed_splits(read_splits["all"], short=True)
 
 
 def sample(image: Path, source: MaskFile, root: Path) -> Sample:
@@ -102,7 +105,7 @@ def sample(image: Path, source: MaskFile, root: Path) -> Sample:
 
 def folders(path: Path) -> dict[str, Pair]:
     """Return split name (or `all`) -> (image folder, mask folder); equal if both kinds of file are in one folder."""
-    return pairs(path, MASKS) or pairs(path, SEGMENTED) or _siblings(path) or _mixed(path)
+    return pairs(path, MASKS) or pairs(path, SEGMENTED) or _siblings(path) or _mixed(path) or _by_content(path)
 
 
 def _siblings(path: Path) -> dict[str, Pair]:
@@ -123,6 +126,25 @@ def _mixed(path: Path) -> dict[str, Pair]:
     """Return the folders that hold images as well as their masks."""
     by_split = {split: (folder, folder) for split, folder in split_folders(path).items() if mixed(folder)}
     return by_split or ({"all": (path, path)} if mixed(path) else {})
+
+
+def _by_content(path: Path) -> dict[str, Pair]:
+    """Return the folders of which one seems to hold the masks of the other, whatever their names."""
+    found = {split: paired(folder) for split, folder in (split_folders(path) or {"all": path}).items()}
+    return {split: pair for split, pair in found.items() if pair}
+
+
+def _by_image_folder(dataset: Dataset, images: Path) -> dict[str, Dataset]:
+    """Divide a dataset by the folders of splits that hold its images, if its masks have none; else return nothing."""
+    folders = split_folders(images)
+    rows = {
+        split: [row for row, sample in enumerate(dataset) if folder in sample.image.parents]
+        for split, folder in folders.items()
+    }
+    rows = {split: rows[split] for split in rows if rows[split]}
+    if sum(map(len, rows.values())) < len(dataset):
+        return {}
+    return {split: dataset.subset(rows[split], f"{dataset.name}/{split}") for split in rows}
 
 
 def black_and_white(path: Path) -> bool:

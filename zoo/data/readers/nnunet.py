@@ -45,11 +45,12 @@ def read(path: Path) -> dict[str, Dataset]:
             raise DataError(f"{path} has {there[0]}/ as nnU-Net's datasets, but not {lacking}.")
         raise DataError(f"{path} is not {LAYOUT}.")
     folders = {s: (path / a, path / b) for s, (a, b) in _FOLDERS.items() if (path / a).is_dir() and (path / b).is_dir()}
-    if not has_images(folders["train"][0]):
-        raise DataError(
-            f"{folders['train'][0]} holds {describe(folders['train'][0])}, but zoo reads 2D images only (PNG, TIFF, "
-            "BMP, ...). Export the slices of volumes as images."
-        )
+    for folder in folders["train"]:
+        if not has_images(folder):
+            raise DataError(
+                f"{folder} holds {describe(folder)}, but zoo reads 2D images only (PNG, TIFF, BMP, ...). Export the "
+                "slices of volumes as images."
+            )
     both = {split: _pairs(*pair) for split, pair in folders.items() if has_images(pair[0]) and has_images(pair[1])}
     classes, values, colours = coded(_rows(path), [mask for pairs in both.values() for _, mask in pairs], path)
     named = both if len(both) > 1 else {"all": both["train"]}

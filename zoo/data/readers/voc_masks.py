@@ -73,15 +73,17 @@ def read(path: Path) -> dict[str, Dataset]:
         colours = (*((colour(i), i) for i in range(len(CLASSES))), (_BORDER, IGNORE))
     by_colour = bool(colours) and coloured(masks.values(), colours, values)
 
-    def sample(name: str) -> Sample:
+    def sample(name: str) -> Sample | None:
         image = one_image(by_stem, name, masks[name])
+        if image is None:
+            return None
         source = MaskFile(masks[name], colours if by_colour else values, by_colour)
         return Sample(image, Mask(size_if_readable(masks[name]), source), image.relative_to(path).as_posix())
 
     lists, notes = _lists(path, masks)
     lists = lists or {"all": sorted(masks)}
     return {
-        split: Dataset(tuple(map(sample, names)), classes, "masks", title(path, split), path, notes)
+        split: Dataset(tuple(filter(None, map(sample, names))), classes, "masks", title(path, split), path, notes)
         for split, names in lists.items()
     }
 

@@ -15,7 +15,7 @@ that a format never loses anything in silence.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from zoo.data.dataset import Dataset
@@ -30,14 +30,6 @@ WRITERS: Point[Any] = Point("data.writer", "format to write")
 def classes_of(splits: Mapping[str, Dataset]) -> tuple[str, ...]:
     """Return the class names, which are the same in all splits."""
     return next(iter(splits.values())).classes
-
-
-def alike(names: Iterable[str]) -> list[list[str]]:
-    """Return the groups of names that are equal but for case."""
-    groups: dict[str, list[str]] = {}
-    for name in names:
-        groups.setdefault(name.casefold(), []).append(name)
-    return [group for group in groups.values() if len(group) > 1]
 
 
 def refuse_names(names: list[str], format: str, reason: str, other: str) -> None:

@@ -16,7 +16,7 @@ LAYOUT = "labels.json, class_names.json and images/; without splits"
 
 def write(splits: Mapping[str, Dataset], folder: Folder) -> None:
     """Write the class index of each image, and the names of all classes."""
-    if len(splits) > 1:
+    if [*splits] != ["all"]:
         raise DataError(f"the format {NAME} has no splits, and the data has {', '.join(splits)}. Write csv or folder.")
     names = folder.names(splits)
     labels = {}

@@ -42,6 +42,8 @@ def write(splits: Mapping[str, Dataset], folder: Folder) -> None:
     names_of_classes = dict(enumerate(classes_of(splits)))
     text = yaml.safe_dump({**described, "names": names_of_classes}, allow_unicode=True, sort_keys=False, width=1000)
     folder.text("data.yaml", text)
+    if "all" in splits:
+        folder.notes.append("the data has no splits, so data.yaml has no `train` and `val`, which other programs need.")
     if polygons:
         folder.tolerance = _NEAR
     else:
