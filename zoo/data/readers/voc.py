@@ -21,6 +21,7 @@ from zoo.errors import DataError, counted
 from zoo.image_header import MAX_PIXELS, size_if_readable
 from zoo.labels.spelling import nfc, ordered
 from zoo.targets.boxes import UNKNOWN, Box, Boxes
+from zoo.targets.faults import Fault
 
 NAME = "voc"
 KINDS = ("boxes",)
@@ -268,7 +269,10 @@ def _image_sets(path: Path, notes: dict[str, _Note]) -> dict[str, dict[str, _Not
     both = lists.pop("trainval", None)
     if both and not {"train", "val"} & set(lists):
         lists = {"train": both, **lists}
-    return {split: dict(_listed(line, notes, lists[split]) for line in _lines(lists[split])) for split in lists}
+    return {
+        split: dict(filter(None, (_listed(line, notes, file) for line in _lines(file))))
+        for split, file in lists.items()
+    }
 
 
 def _list_folders(path: Path) -> list[Path]:
@@ -284,8 +288,8 @@ def _lines(file: Path) -> list[str]:
     return [line for line in lines if line]
 
 
-def _listed(line: str, notes: dict[str, _Note], file: Path) -> tuple[str, _Note]:
-    """Return the annotation that a line names, by its name or a path to it or its image.
+def _listed(line: str, notes: dict[str, _Note], file: Path) -> tuple[str, _Note] | None:
+    """Return the annotation that a line names, by its name or a path to it or its image. None if it is left out.
 
     Lists of a class (`cat_train.txt`) have a number after the name.
     """
@@ -295,4 +299,5 @@ def _listed(line: str, notes: dict[str, _Note], file: Path) -> tuple[str, _Note]
         for name in (text, str(bare), bare.name):
             if name in notes:
                 return name, notes[name]
-    raise DataError(f"{file} lists {line!r}, which has no annotation.")
+    refuse(f"{file} lists {line!r}, which has no annotation.", Fault("unannotated", line, None, "", file.name))
+    return None
