@@ -70,6 +70,12 @@ ENTRIES = {
     "unlabelled": Check(
         "unlabelled-image", "error", "images without a label", "Label them, or remove them from the table."
     ),
+    "unannotated": Check(
+        "unannotated-image",
+        "error",
+        "images that a list of a split names, but that have no annotation",
+        "Annotate them, or remove them from the list.",
+    ),
     "contradicting": duplicates.CONTRADICTING,
 }
 """Findings on entries of annotation files that are no samples: kind of fault -> description."""
@@ -233,9 +239,12 @@ def _opened(data: str | Path | Dataset | Mapping[str, Dataset], format: str | No
     with collecting() as faults:
         read = reader.read(path)
     splits = {name: replace(dataset, classes=tuple(map(nfc, dataset.classes))) for name, dataset in read.items()}
-    found = [Finding(ENTRIES[fault.kind], (_entry(fault, splits),), fault.detail) for fault in faults]
+    # A list may name an image that is missing: one fault, which the reader meets twice.
+    explained: dict[str, Fault] = {}
+    for fault in faults:
+        explained.setdefault(fault.id, fault)
+    found = [Finding(ENTRIES[fault.kind], (_entry(fault, splits),), fault.detail) for fault in explained.values()]
     found += _remarks(splits)
-    explained = {fault.id for fault in faults}
     doubts = getattr(reader, "doubts", None)
     if named and doubts and (note := doubts(path)):
         found.append(Finding(REMARK, (), note))
