@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from zoo import settings
 from zoo.data.check import Policy, checked
 from zoo.data.dataset import Dataset
-from zoo.data.readers import read, suited
+from zoo.data.readers import FORMATS, read, suited
 from zoo.data.unique import unified
 from zoo.data.writers import WRITERS
 from zoo.data.written import Folder
@@ -69,9 +70,9 @@ def convert_dataset(
         DataError: The data cannot be read, or the format cannot hold them; the message says why.
         UnknownNameError: The format is unknown.
     """
-    module, out = WRITERS[to], Path(out).expanduser()
+    module, out = WRITERS[to], settings.expanded(out)
     if isinstance(data, str | Path):
-        _check_place(Path(data).expanduser(), out)
+        _check_place(settings.expanded(data), out)
         splits = read(data, format, module.KINDS)
     else:
         splits = suited(unified({"all": data} if isinstance(data, Dataset) else data), module.KINDS)
@@ -84,7 +85,7 @@ def convert_dataset(
         folder = Folder(draft, link=link)
         draft.mkdir(parents=True)
         module.write(proper, folder)
-        said = (*said, *lost, *folder.notes, *_verify(proper, folder, module))
+        said = (*said, *lost, *folder.notes, *_verify(proper, folder, to if to in FORMATS else module.NAME))
         if out.is_dir():
             out.rmdir()
         draft.rename(out)
@@ -142,16 +143,16 @@ def _without_unfit_outlines(
     return splits, (f"{lost} outlines were drawn for another image size, and are not written.",) if lost else ()
 
 
-def _verify(splits: Mapping[str, Dataset], folder: Folder, module: Any) -> list[str]:
+def _verify(splits: Mapping[str, Dataset], folder: Folder, format: str) -> list[str]:
     """Read the written dataset and compare it with the original. Return a note on classes that no image has.
 
     Raises:
         DataError: it cannot be read, or differs.
     """
     first = next(iter(splits.values()))
-    what = f"the format {module.NAME} cannot hold {first.name.partition('/')[0]}"
+    what = f"the format {format} cannot hold {first.name.partition('/')[0]}"
     try:
-        back = read(folder.root, module.NAME, (first.kind,))
+        back = read(folder.root, format, (first.kind,))
     except DataError as error:
         reason = str(error).replace(f"{folder.root}{os.sep}", "").replace(str(folder.root), "what was written")
         raise DataError(f"{what}: {reason} Nothing was written.") from error

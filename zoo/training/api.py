@@ -21,8 +21,18 @@ from zoo.training.loop import fit, stopping
 from zoo.training.memory import ERRORS, is_exhausted, out_of_memory
 from zoo.training.options import configured
 from zoo.training.prepare import Splits, begin, fit_to_data, folder_for, make_phases, with_cache
-from zoo.training.run import Run, abandon, close, finished, write_history, write_metrics, write_tensorboard, writing
-from zoo.training.saving import TRAINED, write_best
+from zoo.training.run import (
+    TRAINED,
+    Run,
+    abandon,
+    close,
+    finished,
+    write_history,
+    write_metrics,
+    write_tensorboard,
+    writing,
+)
+from zoo.training.saving import write_best
 from zoo.training.session import Event, Session
 from zoo.training.sources import evaluation_source
 
@@ -64,9 +74,10 @@ def train(model: Model, data: Data, config: TrainConfig) -> Run:
         begin(folder, model, fitted, phases, recipe)
         return Run.open(folder)
     with locked(folder):
-        begin(folder, model, fitted, phases, recipe)
+        changed = begin(folder, model, fitted, phases, recipe)
         model.card = replace(model.card, notes=())  # the notes describe the weights that the model started from
-        session = Session(model, fitted.train, fitted.val, phases, recipe, folder, notes=(*uncached, *fitted.notes))
+        session = Session(model, fitted.train, fitted.val, phases, recipe, folder)
+        session.notes = (*uncached, *fitted.notes, *filter(None, [changed]))
         if not fitted.decoded:
             session.later = Later(fitted.all[1:])
         try:

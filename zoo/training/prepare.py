@@ -152,8 +152,12 @@ def folder_for(data: Splits, model: Model, recipe: Recipe) -> Path:
     return settings.expanded(recipe.out or _new_folder(data.train.root.name, model.card.backbone))
 
 
-def begin(folder: Path, model: Model, data: Splits, phases: Sequence[Phase], recipe: Recipe) -> None:
-    """Write the configuration of a run to its directory; for a resumed run, compare it with the stored one."""
+def begin(folder: Path, model: Model, data: Splits, phases: Sequence[Phase], recipe: Recipe) -> str:
+    """Write the configuration of a run to its directory; for a resumed run, compare it with the stored one.
+
+    Returns:
+        A remark for the user, or an empty string.
+    """
     manifest = {name: Split.of(one) for name, one in zip(("train", "val", "test"), data.all, strict=False)}
     asked: dict[str, Any] = {
         "model": identity(model),
@@ -165,7 +169,7 @@ def begin(folder: Path, model: Model, data: Splits, phases: Sequence[Phase], rec
     facts = {"root": str(data.train.root.resolve()), "versions": versions(), "plugins": plugins, "started": stamp()}
     if data.left_out:
         facts["left_out"] = data.left_out
-    prepare_folder(folder, {"asked": asked, **facts}, manifest, resume=recipe.resume)
+    return prepare_folder(folder, {"asked": asked, **facts}, manifest, resume=recipe.resume)
 
 
 def _new_folder(data: str, backbone: str) -> Path:

@@ -12,8 +12,8 @@ from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
 
 from zoo.data.dataset import Dataset, Sample
-from zoo.data.files import files, has_images, is_image, read_lines, subfolders
-from zoo.data.pairs import ANNOTATIONS, images_by_stem, notes_by_stem, one_image, pairs, split_folders, title
+from zoo.data.files import files, is_image, read_lines, subfolders
+from zoo.data.pairs import ANNOTATIONS, images_by_stem, notes_by_stem, one_image, pairs, split_folders, title, unpaired
 from zoo.data.refusals import attempt, refuse
 from zoo.data.split_paths import SPLIT_FIELDS
 from zoo.data.xml_file import load_xml, starts_with
@@ -59,7 +59,7 @@ def detect(path: Path) -> bool:
     """
     if not path.is_dir():
         return False
-    places = [notes for _, notes in _folders(path).values()] or _annotations(path)[0]
+    places = [notes for _, notes in _folders(path).values()] or unpaired(path, ANNOTATIONS)[0]
     return any(_is_note(file) for notes in places for file in notes_by_stem(notes, ".xml").values())
 
 
@@ -79,7 +79,7 @@ def read(path: Path) -> dict[str, Dataset]:
     """
     folders = _folders(path) if path.is_dir() else {}
     if not folders:
-        places, others = _annotations(path) if path.is_dir() else ([], [])
+        places, others = unpaired(path, ANNOTATIONS) if path.is_dir() else ([], [])
         if any(notes_by_stem(place, ".xml") for place in places):
             beside = f"these are: {', '.join(f'{folder.name}/' for folder in others)}" if others else "there is none"
             raise DataError(
@@ -125,19 +125,11 @@ def _folders(path: Path) -> dict[str, tuple[Path, Path]]:
         return by_split
     if any(file.suffix.lower() == ".xml" for file in files(path)):
         return {"all": (path, path)}
-    places, others = _annotations(path)
-    others = [path] if any(is_image(file.name) for file in files(path)) else others
+    places, others = unpaired(path, ANNOTATIONS)
     if len(places) == 1 and len(others) == 1:
         return {"all": (others[0], places[0])}
     inner = split_folders(path).items()
     return {s: (folder, folder) for s, folder in inner if any(f.suffix.lower() == ".xml" for f in files(folder))}
-
-
-def _annotations(path: Path) -> tuple[list[Path], list[Path]]:
-    """Return (the folders called annotations, the other folders with images), whatever those are called."""
-    folders = [folder for folder in subfolders(path) if ANNOTATIONS.fullmatch(folder.name)]
-    others = [folder for folder in subfolders(path) if folder not in folders and has_images(folder)]
-    return folders, others if folders else []
 
 
 def _is_note(file: Path) -> bool:
