@@ -27,8 +27,9 @@ from zoo.data.boxes import Boxes
 from zoo.data.convert import convert_dataset
 from zoo.data.masks import IGNORE, Mask, MaskFile, read_mask
 from zoo.data.writers import coco
-from zoo.errors import DataError
-from zoo.targets.outlines import Outlines, Polygons, Runs, inside
+from zoo.errors import ConfigError, DataError
+from zoo.targets.boxes import InstanceMasks
+from zoo.targets.outlines import Outlines, Polygons, Runs, box_of, inside
 
 SIZES = ((5, 7), (8, 8), (12, 6))
 few = settings(max_examples=8, derandomize=True, deadline=None, database=None)
@@ -209,6 +210,9 @@ def plain(dataset: Dataset, target: Any) -> Any:
     if dataset.kind == "boxes":
         rows = zip(target.boxes, target.labels, target.crowd, strict=True)
         objects = [(*(round(v, 3) for v in box), names[k], crowd) for box, k, crowd in rows]
+        if isinstance(target.masks, InstanceMasks):
+            pixels = np.asarray(Image.open(target.masks.file))
+            return target.size, objects, [(pixels == value).tolist() for value in target.masks.values]
         shapes = target.masks.shapes if target.masks else [None] * len(target)
         return target.size, objects, [None if one is None else inside(one, target.size).tolist() for one in shapes]
     return sorted(names[k] for k in ([target] if dataset.kind == "class" else target))
@@ -302,6 +306,39 @@ def test_yolo_keeps_every_name_and_number(data: Drawn) -> None:
 def test_masks(data: Drawn, to: str) -> None:
     _, after, _ = round_trip(data, to)
     assert all(one.classes == data.classes for one in after.values())
+
+
+@st.composite
+def objects(draw: st.DrawFn, i: int, count: int, number: int) -> Boxes:
+    """Draw objects that share no pixel, as runs."""
+    height, width = SIZES[number % len(SIZES)]
+    most = draw(st.integers(1 if i < count else 0, 4))
+    # Stripes with holes, so that no two boxes are equal.
+    values = np.tile(np.minimum(np.arange(width), most), (height, 1))
+    holes = np.random.default_rng(draw(st.integers(0, 99))).integers(0, 2, values.shape) == 0
+    values[2:] = np.where(holes[2:], 0, values[2:])
+    shapes = [Runs(runs_of(values == value)) for value in range(1, most + 1)]
+    corners = [box_of(one, (height, width)) for one in shapes]
+    outlines = Outlines(tuple(shapes)) if shapes else None
+    return Boxes(tuple(filter(None, corners)), (0,) * most, (False,) * most, (height, width), outlines)
+
+
+def runs_of(pixels: np.ndarray) -> tuple[int, ...]:
+    """Return the lengths of runs outside and inside an object in turn, column by column."""
+    runs, inner = [0], False
+    for value in pixels.T.reshape(-1).tolist():
+        if value != inner:
+            runs.append(0)
+            inner = value
+        runs[-1] += 1
+    return tuple(runs)
+
+
+@few
+@given(drawn("boxes", PLAIN, objects), st.sampled_from(PLAIN))
+def test_instances(data: Drawn, name: str) -> None:
+    data.classes = (name,)
+    round_trip(data, "instances")
 
 
 @settings(few, max_examples=3)
@@ -414,6 +451,16 @@ def test_nothing_is_left_of_a_conversion_that_fails(tmp_path: Path, monkeypatch:
     with pytest.raises(DataError, match="cannot hold drawn: the annotation of train/a.png is read back as another one"):
         convert_dataset(data, "coco", tmp_path / "out")
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_folder_in_use_is_refused_before_anything_is_done(tmp_path: Path) -> None:
+    data = boxed(tmp_path / "data")
+    for out, words in ((tmp_path / "data", "is not empty"), (data["train"][0].image, "is a file")):
+        with pytest.raises(ConfigError, match=words):
+            convert_dataset(data, "coco", out)
+    (tmp_path / "empty").mkdir()
+    assert convert_dataset(data, "coco", tmp_path / "empty").folder == tmp_path / "empty"
+    assert len(read(tmp_path / "empty")) == 2
 
 
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -29,6 +29,7 @@ from zoo.adapters.detector.heads import METHODS
 from zoo.cli.app import app
 from zoo.data import read
 from zoo.data.augment import named
+from zoo.data.convert import convert_dataset
 from zoo.data.readers import FORMATS
 from zoo.errors import ConfigError, DataError, PluginError, UnknownNameError
 from zoo.models.export import native_tensors
@@ -246,6 +247,11 @@ def test_a_data_format_of_others_is_recognised_where_zoo_reads_nothing(tmp_path:
     (flat / "listing.txt").write_text("\n".join(f"{i}.png\t{'ab'[i % 2]}" for i in range(len(files))))
     part = read(flat)["all"]
     assert (part.classes, len(part)) == (("a", "b"), len(files))
+    for name in ("listing", "zoo-extras/listing"):
+        convert_dataset(flat, name, out := tmp_path / name.replace("/", "-"))
+        assert (out / "listing.txt").read_text() == f"{(flat / 'listing.txt').read_text()}\n"
+    with pytest.raises(DataError, match="cannot hold flat: its splits are read as all, not train"):
+        convert_dataset({"train": part}, "listing", tmp_path / "split")
 
 
 class Steps:
@@ -400,9 +406,10 @@ def test_a_task_is_one_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert (picture[..., 0].astype(int) - picture[..., 1] > 150).any()  # a red cross
 
 
+@pytest.mark.usefixtures("installed")
 def test_a_command_of_others_is_listed_without_its_import_and_runs(site: Path, tmp_path: Path) -> None:
     folder = draw_folder(tmp_path / "data", count=3)
-    listed = kit.zoo("--help", paths=(site,))
+    listed = kit.called("--help")
     assert "census" in listed.stdout and "Count the images of each class" in listed.stdout
     found = kit.zoo("census", str(folder), paths=(site,))
     assert found.stdout == "all\tdisc\t3\nall\tframe\t3\n", found.stderr

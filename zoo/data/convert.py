@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from zoo import settings
 from zoo.data.check import Policy, checked
 from zoo.data.dataset import Dataset
-from zoo.data.readers import read, suited
+from zoo.data.readers import FORMATS, read, suited
 from zoo.data.unique import unified
 from zoo.data.writers import WRITERS
 from zoo.data.written import Folder
@@ -69,9 +70,9 @@ def convert_dataset(
         DataError: The data cannot be read, or the format cannot hold them; the message says why.
         UnknownNameError: The format is unknown.
     """
-    module, out = WRITERS[to], Path(out).expanduser()
+    module, out = WRITERS[to], settings.expanded(out)
+    _check_place(out, settings.expanded(data) if isinstance(data, str | Path) else None)
     if isinstance(data, str | Path):
-        _check_place(Path(data).expanduser(), out)
         splits = read(data, format, module.KINDS)
     else:
         splits = suited(unified({"all": data} if isinstance(data, Dataset) else data), module.KINDS)
@@ -81,10 +82,10 @@ def convert_dataset(
     proper, lost = _without_unfit_outlines(splits, proper)
     draft = out.with_name(f".{out.name}.{secrets.token_hex(4)}.partial")
     try:
-        folder = Folder(draft, link=link)
         draft.mkdir(parents=True)
+        folder = Folder(draft, link=link)
         module.write(proper, folder)
-        said = (*said, *lost, *folder.notes, *_verify(proper, folder, module))
+        said = (*said, *lost, *folder.notes, *_verify(proper, folder, to if to in FORMATS else module.NAME))
         if out.is_dir():
             out.rmdir()
         draft.rename(out)
@@ -98,13 +99,12 @@ def convert_dataset(
     )
 
 
-def _check_place(data: Path, out: Path) -> None:
-    """Raise `ConfigError` unless the folder is new or empty, and outside the data."""
+def _check_place(out: Path, data: Path | None) -> None:
+    """Raise `ConfigError` unless the folder to write is new or empty, and outside the folder of the data."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         what = "is not empty" if out.is_dir() else "is a file"
         raise ConfigError(f"{out} {what}: choose another folder to write.")
-    place, root = Path(os.path.realpath(out)), Path(os.path.realpath(data))
-    if root.is_dir() and place.is_relative_to(root):
+    if data is not None and data.is_dir() and Path(os.path.realpath(out)).is_relative_to(os.path.realpath(data)):
         raise ConfigError(f"{out} lies in {data}, which would then hold two datasets: choose a folder outside.")
 
 
@@ -142,16 +142,16 @@ def _without_unfit_outlines(
     return splits, (f"{lost} outlines were drawn for another image size, and are not written.",) if lost else ()
 
 
-def _verify(splits: Mapping[str, Dataset], folder: Folder, module: Any) -> list[str]:
+def _verify(splits: Mapping[str, Dataset], folder: Folder, format: str) -> list[str]:
     """Read the written dataset and compare it with the original. Return a note on classes that no image has.
 
     Raises:
         DataError: it cannot be read, or differs.
     """
     first = next(iter(splits.values()))
-    what = f"the format {module.NAME} cannot hold {first.name.partition('/')[0]}"
+    what = f"the format {format} cannot hold {first.name.partition('/')[0]}"
     try:
-        back = read(folder.root, module.NAME, (first.kind,))
+        back = read(folder.root, format, (first.kind,))
     except DataError as error:
         reason = str(error).replace(f"{folder.root}{os.sep}", "").replace(str(folder.root), "what was written")
         raise DataError(f"{what}: {reason} Nothing was written.") from error

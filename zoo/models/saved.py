@@ -95,6 +95,8 @@ def saved(file: TensorFile) -> Saved | None:
         return None
     try:
         said = json.loads(file.metadata[DESCRIPTION])
+        # Models that were saved before there was a background were trained on images without their transparency.
+        said["card"]["preprocess"] = {"background": [], **said["card"]["preprocess"]}
         card, labels = msgspec.convert(said["card"], Card), msgspec.convert(said["labels"], tuple[str, ...])
         described = Saved(card, labels, msgspec.convert(said["adapter"], dict[str, Any]))
         version = msgspec.convert(said["format"], int)

@@ -17,6 +17,7 @@ def zoo_parts():
         Part("segmenter.loss", "poly1", "zoo_extras.poly:of_pixels", "Poly-1 (arXiv:2204.12511)."),
         Part("classifier.loss", "poly1", "zoo_extras.poly:of_images", "Poly-1 (arXiv:2204.12511)."),
         Part("data.format", "listing", "zoo_extras.listing", "listing.txt: a line for each image, `file<tab>class`."),
+        Part("data.writer", "listing", "zoo_extras.listing", "listing.txt: a line for each image, `file<tab>class`."),
         Part("training.optimizer", "adabelief", "zoo_extras.optimizer:adabelief", "AdaBelief (arXiv:2010.07468)."),
         Part("training.plan", "gradual", "zoo_extras.gradual:gradual", "`gradual[:N]`: one stage more in each phase."),
         Part("augment.operation", "shift", "zoo_extras.shift:SHIFT", "Shift by up to a tenth of the sides."),
