@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from zoo.data import Dataset
-from zoo.data.damage import Later, all_named
-from zoo.errors import UnreadableError, ZooError
+from zoo.data.damage import Later, naming_all
+from zoo.errors import ZooError
 from zoo.models.model import Model
 from zoo.models.store import FILE
 from zoo.training.config import OPTIONS, Recipe, TrainConfig
@@ -80,10 +80,8 @@ def train(model: Model, data: Data, config: TrainConfig) -> Run:
         session.notes = (*uncached, *fitted.notes, *filter(None, [changed]))
         if not fitted.decoded:
             session.later = Later(fitted.all[1:])
-        try:
+        with naming_all(fitted.all):
             _fit(session)
-        except UnreadableError as error:  # the data are too large to be decoded beforehand, or have changed since
-            raise all_named(error, fitted.all) from error
         return _finish(session, fitted.test, began)
 
 

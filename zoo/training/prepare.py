@@ -10,7 +10,7 @@ from typing import Any
 from zoo import settings
 from zoo.data import Dataset
 from zoo.data.check import checked
-from zoo.data.damage import readable
+from zoo.data.damage import naming_all, readable
 from zoo.data.inspect.summary import summary
 from zoo.errors import ConfigError
 from zoo.models.model import Model
@@ -49,7 +49,8 @@ class Splits:
         """Read and check data of any format that suits the model's task. Targets are indexes of the data's labels."""
         parts = splits(data, recipe.format, model.adapter.targets_from)
         files = readable(parts, recipe.on_corrupt, _left_out(recipe))
-        splits_by_name, notes = checked(files.splits, recipe.annotations)
+        with naming_all(files.splits.values()):
+            splits_by_name, notes = checked(files.splits, recipe.annotations)
         train, val = training_splits(splits_by_name, recipe.val_fraction, recipe.seed)
         if "val" not in splits_by_name and len(train) < len(splits_by_name.get("train") or splits_by_name["all"]):
             notes = (f"the data has no validation split; {len(val)} of its images are set aside as one.", *notes)
