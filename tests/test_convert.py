@@ -27,7 +27,7 @@ from zoo.data.boxes import Boxes
 from zoo.data.convert import convert_dataset
 from zoo.data.masks import IGNORE, Mask, MaskFile, read_mask
 from zoo.data.writers import coco
-from zoo.errors import DataError
+from zoo.errors import ConfigError, DataError
 from zoo.targets.boxes import InstanceMasks
 from zoo.targets.outlines import Outlines, Polygons, Runs, box_of, inside
 
@@ -451,6 +451,16 @@ def test_nothing_is_left_of_a_conversion_that_fails(tmp_path: Path, monkeypatch:
     with pytest.raises(DataError, match="cannot hold drawn: the annotation of train/a.png is read back as another one"):
         convert_dataset(data, "coco", tmp_path / "out")
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_folder_in_use_is_refused_before_anything_is_done(tmp_path: Path) -> None:
+    data = boxed(tmp_path / "data")
+    for out, words in ((tmp_path / "data", "is not empty"), (data["train"][0].image, "is a file")):
+        with pytest.raises(ConfigError, match=words):
+            convert_dataset(data, "coco", out)
+    (tmp_path / "empty").mkdir()
+    assert convert_dataset(data, "coco", tmp_path / "empty").folder == tmp_path / "empty"
+    assert len(read(tmp_path / "empty")) == 2
 
 
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,6 +17,7 @@ from zoo.data.check import checked
 from zoo.data.damage import Later, all_named, files_of, readable, unreadable
 from zoo.data.sound import Sound
 from zoo.errors import ConfigError, DataError, LateError, UnreadableError
+from zoo.training.data import training_pool
 
 COUNT, SIDE = 24, 40
 
@@ -117,6 +118,7 @@ def test_all_damaged_files_are_named_or_left_out(layout: Callable[[Path], None],
     cut.write_bytes(cut.read_bytes()[:-60])
     page.write_text("<html>403</html>")
     splits = read(root)
+    assert training_pool(splits) is splits["all"]  # what the command line asks for first reads no files
     with pytest.raises(DataError) as caught:
         readable(splits)
     lines = str(caught.value).splitlines()

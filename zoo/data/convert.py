@@ -71,8 +71,8 @@ def convert_dataset(
         UnknownNameError: The format is unknown.
     """
     module, out = WRITERS[to], settings.expanded(out)
+    _check_place(out, settings.expanded(data) if isinstance(data, str | Path) else None)
     if isinstance(data, str | Path):
-        _check_place(settings.expanded(data), out)
         splits = read(data, format, module.KINDS)
     else:
         splits = suited(unified({"all": data} if isinstance(data, Dataset) else data), module.KINDS)
@@ -82,8 +82,8 @@ def convert_dataset(
     proper, lost = _without_unfit_outlines(splits, proper)
     draft = out.with_name(f".{out.name}.{secrets.token_hex(4)}.partial")
     try:
-        folder = Folder(draft, link=link)
         draft.mkdir(parents=True)
+        folder = Folder(draft, link=link)
         module.write(proper, folder)
         said = (*said, *lost, *folder.notes, *_verify(proper, folder, to if to in FORMATS else module.NAME))
         if out.is_dir():
@@ -99,13 +99,12 @@ def convert_dataset(
     )
 
 
-def _check_place(data: Path, out: Path) -> None:
-    """Raise `ConfigError` unless the folder is new or empty, and outside the data."""
+def _check_place(out: Path, data: Path | None) -> None:
+    """Raise `ConfigError` unless the folder to write is new or empty, and outside the folder of the data."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         what = "is not empty" if out.is_dir() else "is a file"
         raise ConfigError(f"{out} {what}: choose another folder to write.")
-    place, root = Path(os.path.realpath(out)), Path(os.path.realpath(data))
-    if root.is_dir() and place.is_relative_to(root):
+    if data is not None and data.is_dir() and Path(os.path.realpath(out)).is_relative_to(os.path.realpath(data)):
         raise ConfigError(f"{out} lies in {data}, which would then hold two datasets: choose a folder outside.")
 
 

@@ -27,7 +27,7 @@ class Folder:
     """A folder to write a dataset to.
 
     Attributes:
-        root: the folder.
+        root: the folder, which exists.
         link: whether images are symbolic links to the originals, instead of copies.
         images: original image -> its file in the folder, of all that were written.
         notes: what the format cannot hold, and images that were renamed; shown to the user.

@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 from zoo.data.dataset import Dataset, Sample
 from zoo.data.files import files, is_image, read_lines, subfolders
 from zoo.data.pairs import ANNOTATIONS, images_by_stem, notes_by_stem, one_image, pairs, split_folders, title, unpaired
-from zoo.data.refusals import refuse
+from zoo.data.refusals import attempt, refuse
 from zoo.data.split_paths import SPLIT_FIELDS
 from zoo.data.xml_file import load_xml, starts_with
 from zoo.errors import DataError, counted
@@ -165,7 +165,8 @@ def _notes(images: Path, notes: Path, remarks: list[str]) -> dict[str, _Note]:
             "images away, or add an .xml file without objects for images that show none."
         )
     images_of = {name: one_image(by_stem, stems[name], file) for name, file in xml_files.items()}
-    return {name: _note(xml_files[name], image) for name, image in images_of.items() if image}
+    read_notes = {name: attempt(image, _note, xml_files[name], image) for name, image in images_of.items() if image}
+    return {name: note for name, note in read_notes.items() if note}
 
 
 def _named(file: Path, by_stem: Mapping[str, list[Path]]) -> str:

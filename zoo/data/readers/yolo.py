@@ -36,6 +36,7 @@ from zoo.data.pairs import (
     title,
     unpaired,
 )
+from zoo.data.refusals import attempt
 from zoo.data.split_paths import listed_splits
 from zoo.errors import DataError, counted
 from zoo.image_header import size_if_readable
@@ -124,7 +125,11 @@ def read(path: Path) -> dict[str, Dataset]:
         raise DataError(f"{path} is not {LAYOUT}.")
     names = _names(root, by_split, described)
     rows = {
-        split: [(image, _lines(label, described.key_points) if label else []) for image, label in both]
+        split: [
+            (image, lines)
+            for image, label in both
+            if (lines := attempt(image, _lines, label, described.key_points) if label else []) is not None
+        ]
         for split, both in by_split.items()
     }
     lines = [line for both in rows.values() for _, one in both for line in one]
