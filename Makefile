@@ -14,7 +14,7 @@ PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadscope --no-loadscope-reorde
 demo: $(READY)
 	$(BIN)/zoo demo --out zoo-demo
 
-# What every change must pass, in ten to eleven minutes on two cores.
+# What every change must pass, in about ten minutes on two cores.
 test: $(READY)
 	$(PYTEST)
 

@@ -12,13 +12,14 @@ at their original resolution.
 Data: Penn-Fudan's people as masks and as boxes; blood cells (BCCD) as boxes, and as masks with the ellipses in the
 boxes taken for the cells; for style methods two folders of images, each with a painting. Results are collected in
 `docs/defaults.json`, where a new measurement of a row replaces the old one, and `docs/defaults.md` is written from it.
-The page names the rows that were not measured.
+The page names the rows that were not measured, and those whose recipe has other epochs today.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
@@ -299,7 +300,7 @@ def table(found: Mapping[str, Mapping[str, Any]]) -> str:
         lines += ["", f"## {title}"]
         for at in sorted(at for at in groups if at[0] == kind):
             lines += ["", *_section(at, groups[at])]
-        lines += ["", _missing(kind, groups)]
+        lines += ["", _missing(kind, groups), *_outdated(kind, groups)]
     return "\n".join(lines) + "\n"
 
 
@@ -320,6 +321,21 @@ def _section(at: tuple[str, ...], rows: list[Mapping[str, Any]]) -> list[str]:
         cells = (row["name"], f"{row['figure']:.3f}", more, row["epochs"], row["steps"], f"{row['cpu']:.0f}", times)
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return lines
+
+
+def _outdated(kind: str, groups: Mapping[tuple[str, ...], list[Mapping[str, Any]]]) -> list[str]:
+    """Return lines about rows that were measured with other epochs than their recipe gives today."""
+    lines = []
+    for at in sorted(at for at in groups if at[0] == kind):
+        for row in groups[at]:
+            recipe = options()[kind][row["name"]].recipe
+            if not row["epochs"] or "epochs" not in recipe:
+                continue
+            updates = row["steps"] / row["epochs"]
+            today = max(recipe["epochs"], math.ceil(recipe.get("steps", 0) / updates))
+            if row["epochs"] != today:
+                lines.append(f"- {row['name']} on {row['data']}, {row['backbone']}: {today} epochs today")
+    return ["", "Measured with other epochs than today's:", "", *lines] if lines else []
 
 
 def _missing(kind: str, groups: Mapping[tuple[str, ...], list[Mapping[str, Any]]]) -> str:

@@ -225,6 +225,39 @@ def _voc(folder: Path) -> list[Path]:
     return _texts(folder, {f"Annotations/{name}.xml": note.format(name) for name in "ab"} | lists)
 
 
+def _darknet(folder: Path) -> list[Path]:
+    _images(folder, "obj_train_data/a.png", "obj_train_data/b.png")
+    fields = "classes = 2\ntrain = data/train.txt\nnames = data/obj.names\nbackup = backup/\n"
+    lists = {"train.txt": "data/obj_train_data/a.png\ndata/obj_train_data/b.png\n", "obj.names": "cat\ndog\n"}
+    boxes = {f"obj_train_data/{name}.txt": "1 0.5 0.5 0.25 0.25 0.9\n" for name in "ab"}
+    return _texts(folder, {"obj.data": fields, **lists, **boxes})
+
+
+def _cvat(folder: Path) -> list[Path]:
+    _images(folder, "images/a.png")
+    text = (
+        "<annotations><meta><task><labels><label><name>cat</name></label></labels></task></meta>\n"
+        '<image id="0" name="a.png" subset="Train" width="32" height="24">\n'
+        '<box label="cat" xtl="2" ytl="2.5" xbr="20" ybr="18" rotation="30"/>\n'
+        '<polygon label="cat" points="1,2;20,2;20,15"/>\n'
+        '<mask label="cat" rle="0, 50" left="1" top="2" width="10" height="5"/></image></annotations>\n'
+    )
+    return _texts(folder, {"annotations.xml": text})
+
+
+def _label_studio(folder: Path) -> list[Path]:
+    _images(folder, "images/a.png")
+    sides = {"original_width": 32, "original_height": 24}
+    box = {"x": 10, "y": 10.5, "width": 30, "height": 40, "rotation": 0, "rectanglelabels": ["cat"]}
+    ring = {"points": [[1, 2], [60, 2], [60, 80]], "polygonlabels": ["cat"]}
+    task = {
+        "id": 1,
+        "data": {"image": "/data/upload/3/5f2c91ab-a.png"},
+        "annotations": [{"was_cancelled": False, "result": [{**sides, "value": value} for value in (box, ring)]}],
+    }
+    return _texts(folder, {"export.json": json.dumps([task])})
+
+
 def _csv(folder: Path) -> list[Path]:
     _images(folder, "images/a.png", "images/b.png", "images/c.png")
     text = 'image,label,split\nimages/a.png,cat|dog,train\nimages/b.png,"dog",train\nimages/c.png,cat,val\n'
@@ -393,6 +426,9 @@ TARGETS: Mapping[str, Target] = {
     "coco": Target(_coco, _dataset),
     "yolo": Target(_yolo, _dataset),
     "voc": Target(_voc, _dataset),
+    "darknet": Target(_darknet, _dataset),
+    "cvat": Target(_cvat, _dataset),
+    "label_studio": Target(_label_studio, _dataset),
     "csv": Target(_csv, _dataset),
     "labels": Target(_labels, _dataset),
     "masks": Target(_masks, _dataset),

@@ -38,9 +38,9 @@ class Decoded(list):
 def decoded(monkeypatch: pytest.MonkeyPatch) -> Decoded:
     seen, decode = Decoded(), zoo.models.predictor.decode
 
-    def counting(path: Path) -> np.ndarray:
+    def counting(path: Path, *args: Any, **kwargs: Any) -> np.ndarray:
         seen.append(path)
-        return decode(path)
+        return decode(path, *args, **kwargs)
 
     monkeypatch.setattr(zoo.models.predictor, "decode", counting)
     return seen
@@ -230,10 +230,10 @@ def test_an_unreadable_image_is_named_and_the_rest_kept(
     data = read(draw_folder(tmp_path / "data", count=COUNT))["all"]
     bad, decode = data[140].image, zoo.models.predictor.decode
 
-    def failing(path: Path) -> np.ndarray:
+    def failing(path: Path, *args: Any, **kwargs: Any) -> np.ndarray:
         if path == bad:
             raise DataError(f"{path} cannot be read for a moment.")
-        return decode(path)
+        return decode(path, *args, **kwargs)
 
     monkeypatch.setattr(zoo.models.predictor, "decode", failing)
     with pytest.raises(DataError, match=bad.name):

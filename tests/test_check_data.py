@@ -398,7 +398,7 @@ def test_an_injected_fault_is_the_only_finding(sources: dict[str, Path], tmp_pat
 def test_the_faults_cover_every_kind_of_finding():
     untested = set(every_check()) - {check for _, _, check, _ in FAULTS.values()}
     # These need several faults at once, or an annotation format of their own; see the tests below.
-    assert untested == {"annotations-refused", "mask-outline", "reader"}
+    assert untested == {"annotations-refused", "mask-outline", "reader", "unannotated-image"}
 
 
 def test_annotations_that_training_refuses(sources: dict[str, Path], tmp_path: Path):
@@ -413,6 +413,50 @@ def test_annotations_that_training_refuses(sources: dict[str, Path], tmp_path: P
     result = zoo.check(root)
     assert result.counts() == {"box-empty": 12, "annotations-refused": 1}
     assert "shares of the image (0 to 1) instead of pixels" in result.findings[-1].detail
+
+
+def test_files_that_pascal_voc_lacks(tmp_path: Path):
+    """An image without .xml file, an .xml file without image, a broken one, and a list that names all of them."""
+    folders = [tmp_path / name for name in ("JPEGImages", "Annotations", "ImageSets/Main")]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    size = f"<size><width>{SIZE[0]}</width><height>{SIZE[1]}</height></size>"
+    box = "<bndbox><xmin>3</xmin><ymin>4</ymin><xmax>20</xmax><ymax>18</ymax></bndbox>"
+    for i in range(6):
+        photo(50 + i).save(folders[0] / f"{i}.png")
+        text = f"<annotation>{size}<object><name>cat</name>{box}</object></annotation>"
+        (folders[1] / f"{i}.xml").write_text(text)
+    (folders[1] / "1.xml").unlink()
+    (folders[0] / "2.png").unlink()
+    (folders[1] / "3.xml").write_text("<annotation><object>")
+    (folders[2] / "train.txt").write_text("0\n1\n2\n3\n8\n")
+    (folders[2] / "val.txt").write_text("4\n5\n")
+    result = zoo.check(tmp_path)
+    assert [(one.check.name, one.places[0].id) for one in result.findings] == [
+        ("missing-image", "2"),
+        ("unreadable-annotation", "JPEGImages/3.png"),
+        ("unannotated-image", "1"),
+        ("unannotated-image", "8"),
+        ("unused-image", "JPEGImages/1.png"),
+    ]
+    with pytest.raises(DataError, match="1 image has no annotation"):
+        read(tmp_path)
+
+
+def test_broken_lines_of_yolo(tmp_path: Path):
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+    for i in range(4):
+        photo(70 + i).save(tmp_path / "images" / f"{i}.png")
+        (tmp_path / "labels" / f"{i}.txt").write_text("0 0.5 0.5 0.4 0.4\n")
+    (tmp_path / "labels" / "1.txt").write_text("0 0.5 0.5 0.4\n")
+    (tmp_path / "labels" / "9.txt").write_text("0 0.5 0.5 0.4 0.4\n")
+    (tmp_path / "images" / "2.png").write_bytes(b"junk")
+    assert [(one.check.name, one.places[0].id) for one in zoo.check(tmp_path).findings] == [
+        ("damaged-image", "images/2.png"),
+        ("missing-image", "9"),
+        ("unreadable-annotation", "images/1.png"),
+    ]
 
 
 def test_objects_without_an_outline(sources: dict[str, Path], tmp_path: Path):

@@ -17,6 +17,7 @@ from training_kit import draw_folder, draw_splits, installed, own_cache, picture
 import zoo.cli
 from zoo.data import damage
 from zoo.errors import DataError
+from zoo.models.predictor import WholeImages
 
 TINY = ("--backbone", "tinynet", "--scratch", "--augment", "none", "--batch-size", "8")
 
@@ -333,6 +334,10 @@ def test_missing_arguments(run):
     assert result.code == 2 and "--backbone" in result.err
 
 
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
 def test_one_bad_file_is_one_bad_row(run, data: Path, tmp_path: Path):
     """Everything else is predicted and written, the bad ones are named, and the exit code tells."""
     model, folder, out = tmp_path / "model", tmp_path / "photos", tmp_path / "out"
@@ -365,6 +370,12 @@ def test_one_bad_file_is_one_bad_row(run, data: Path, tmp_path: Path):
     assert table.code == 3 and table.out.count(".png") == 4
     again = run("predict", model, folder / "disc" / "0.png", "--out", out)
     assert again.code == 0 and not (out / "failed.json").exists()
+    with pytest.MonkeyPatch.context() as patch:  # Ctrl-C in the second batch
+        real, batches = WholeImages.__call__, iter([True, True, False])
+        patch.setattr(WholeImages, "__call__", lambda *args: real(*args) if next(batches) else interrupt())
+        stopped = run("predict", model, folder, "--batch-size", "4", "--out", tmp_path / "part")
+    assert stopped.code == 130 and "stopped after 4 of 8 images" in stopped.err
+    assert len(json.loads((tmp_path / "part" / "predictions.json").read_text())) == 3
     nothing = run("predict", model, folder / "disc" / "1.png", absent, "--out", tmp_path / "none")
     mistake(nothing, "none of the 2 images could be predicted", "1.png")
     assert not (tmp_path / "none").exists()

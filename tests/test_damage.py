@@ -14,9 +14,10 @@ from PIL import Image
 
 from zoo.data import damage, read
 from zoo.data.check import checked
-from zoo.data.damage import Later, all_named, files_of, readable, unreadable
+from zoo.data.damage import Later, all_named, files_of, naming_all, readable, unreadable
 from zoo.data.sound import Sound
 from zoo.errors import ConfigError, DataError, LateError, UnreadableError
+from zoo.training.data import training_pool
 
 COUNT, SIDE = 24, 40
 
@@ -117,6 +118,7 @@ def test_all_damaged_files_are_named_or_left_out(layout: Callable[[Path], None],
     cut.write_bytes(cut.read_bytes()[:-60])
     page.write_text("<html>403</html>")
     splits = read(root)
+    assert training_pool(splits) is splits["all"]  # what the command line asks for first reads no files
     with pytest.raises(DataError) as caught:
         readable(splits)
     lines = str(caught.value).splitlines()
@@ -191,6 +193,8 @@ def test_large_data_are_decoded_later(tmp_path: Path, monkeypatch: pytest.Monkey
         later.check()
     met = UnreadableError(str(tmp_path / "9.jpg"), "is a damaged JPEG.")
     assert "3.jpg" in str(all_named(met, [splits["all"]])) and "More may" not in str(all_named(met, [splits["all"]]))
+    with pytest.raises(DataError, match="(?s)3.jpg.*9.jpg"), naming_all([splits["all"]]):
+        raise met
     other = UnreadableError("style.jpg", "is empty.")
     assert all_named(other, [splits["all"]]) is other
     (tmp_path / "3.jpg").write_text("no image")  # a header

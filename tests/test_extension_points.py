@@ -406,9 +406,10 @@ def test_a_task_is_one_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert (picture[..., 0].astype(int) - picture[..., 1] > 150).any()  # a red cross
 
 
+@pytest.mark.usefixtures("installed")
 def test_a_command_of_others_is_listed_without_its_import_and_runs(site: Path, tmp_path: Path) -> None:
     folder = draw_folder(tmp_path / "data", count=3)
-    listed = kit.zoo("--help", paths=(site,))
+    listed = kit.called("--help")
     assert "census" in listed.stdout and "Count the images of each class" in listed.stdout
     found = kit.zoo("census", str(folder), paths=(site,))
     assert found.stdout == "all\tdisc\t3\nall\tframe\t3\n", found.stderr

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from zoo.errors import ConfigError, PluginError, UnknownNameError
 from zoo.models.adapter import Adapter, option_fields
 from zoo.models.model import Model
 from zoo.models.options import by_owner
+from zoo.models.saved import saved
 from zoo.numbers import Accepted, check_class_weights
 from zoo.registry import registry
 from zoo.registry.options import task_options
@@ -290,6 +291,12 @@ def test_the_background_of_transparent_images(tmp_path: Path):
             create(background=wrong)
     model = zoo.load(zoo.save(create("padnet", "classifier", background="1,2,3"), tmp_path / "m.safetensors"))
     assert model.card.preprocess.background == (1, 2, 3)
+    # A model of an earlier version was trained on what transparency hides.
+    file = read(tmp_path / "m.safetensors")
+    said = json.loads(file.metadata[DESCRIPTION])
+    del said["card"]["preprocess"]["background"]
+    earlier = saved(replace(file, metadata={DESCRIPTION: json.dumps(said)}))
+    assert earlier is not None and earlier.card.preprocess.background == ()
 
 
 def test_numbers_of_a_model():

@@ -293,6 +293,28 @@ def test_an_empty_line_among_the_names_is_a_number_without_a_name(tmp_path: Path
         read(tmp_path)
 
 
+@pytest.mark.parametrize("folder", ["pictures", "."])
+def test_images_beside_the_labels_in_a_folder_of_any_name(tmp_path: Path, folder: str) -> None:
+    put(tmp_path, "a", folder=folder)
+    (tmp_path / "labels").mkdir()
+    (tmp_path / folder / "a.txt").rename(tmp_path / "labels" / "a.txt")
+    part = read(tmp_path)["all"]
+    assert part[0].id.endswith("a.png") and part[0].target.boxes == (pytest.approx(BOX, abs=1e-3),)
+    put(tmp_path, "a", line=None, folder="first"), put(tmp_path, "a", line=None, folder="second")
+    if folder == "pictures":
+        with pytest.raises(DataError, match="labels holds .txt files.*there is: first/, pictures/, second/"):
+            read(tmp_path)
+
+
+def test_data_one_folder_deeper_are_no_class(tmp_path: Path) -> None:
+    put(tmp_path / "export", "a")
+    with pytest.raises(DataError, match="export is of the format yolo: give that path"):
+        read(tmp_path)
+    put(tmp_path / "more", "a")
+    with pytest.raises(DataError, match="in export/ annotation folders lie beside image folders"):
+        read(tmp_path)
+
+
 def test_what_is_wrong_is_said_by_the_reader(tmp_path: Path) -> None:
     put(tmp_path, "a", line="Car 0.00 0 -1.5 100 100 200 200")
     with pytest.raises(DataError, match="a.txt, line 1 is 'Car 0.00.*only numbers are accepted"):

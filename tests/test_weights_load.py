@@ -86,6 +86,8 @@ EXTRA = {
     "train_acc.confmat": "state of a metric",
     "val_metrics.f1.tp": "state of a metric",
     "optimizer_states.0.exp_avg": "state of the optimizer",
+    "state_dict.opt_state.exp_avg_sq.conv.weight": "state of the optimizer",
+    "model.bn1.total_ops": "a count by a profiler",
     "global_step": "a counter of the training",
     "ema_model.n_averaged": "a counter of the training",
 }
@@ -114,6 +116,12 @@ def test_a_second_copy_is_left_out_and_can_be_chosen(tmp_path: Path) -> None:
     for model, arrays in ((raw, tensors()), (ema, halved)):
         expected = create(saved(tmp_path / "one", arrays))
         assert all(np.array_equal(a, b) for (_, a), (_, b) in zip(values(expected), values(model), strict=True))
+    # The moments of an optimizer have all names and shapes as well, and here the shorter prefix.
+    moments = {f"exp_avg.{name}": array * 0 for name, array in tensors().items()}
+    wrapped = {f"state_dict.model.{name}": array for name, array in tensors().items()}
+    model = create(saved(tmp_path / "moments", wrapped | moments))
+    assert f"{len(moments)} ignored (state of the optimizer)" in model.card.notes[-1]
+    assert all(np.array_equal(a, b) for (_, a), (_, b) in zip(values(raw), values(model), strict=True))
     # An incomplete copy is no copy: it may be a part of another net.
     del both[next(name for name in both if name.startswith("model_ema.module.") and name.endswith("running_mean"))]
     renamed = {name.replace("model_ema.module", "other"): array for name, array in both.items()}

@@ -86,9 +86,7 @@ OWN: Mapping[str, Decoder] = {
     # The last convolutions of U-Net have 8 to 16 channels, where other decoders have 64 or more. A step of Adam moves
     # each weight by about the learning rate, so an output, a sum over few inputs, changes less per step: U-Net needs a
     # higher learning rate.
-    "unet": Decoder(
-        unet.UNet, (1, 2, *PYRAMID), dropout=0.0, auxiliary="levels", recipe={**RECIPE, "lr": 4e-3, "steps": 105}
-    ),
+    "unet": Decoder(unet.UNet, (1, 2, *PYRAMID), dropout=0.0, auxiliary="levels", recipe={**RECIPE, "lr": 8e-3}),
     "fpn": Decoder(fpn.FPN, norm="group", dropout=0.2, auxiliary="levels"),
     "upernet": Decoder(fpn.UPerNet, recipe={**RECIPE, "epochs": 6, "steps": 42}),
     "deeplabv3plus": Decoder(

@@ -46,7 +46,7 @@ def convert(
     splits = ", ".join(f"{name} {count}" for name, count in done.splits.items())
     images = counted(sum(done.splits.values()), "image")
     classes = counted(len(done.classes), "class", "classes")
-    print(f"written: {done.folder} ({done.format}), {images} ({splits}), {classes}")
+    output.line(f"written: {done.folder} ({done.format}), {images} ({splits}), {classes}")
 
 
 def register(app: typer.Typer) -> None:

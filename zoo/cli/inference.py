@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -152,8 +153,14 @@ def predict(
     )
     rasters = {name: output.picture_files(files, out / name, given) for name in model.adapter.rasters} if out else {}
     results = Results(model, files, out, pictures, rasters)
-    for row in model.predict_each(files, batch_size=batch_size):
-        results.add(row)
+    try:
+        for row in model.predict_each(files, batch_size=batch_size):
+            results.add(row)
+    except KeyboardInterrupt:
+        if out is not None and results.predictions:
+            results.write(as_images(files, given))
+        output.note(f"stopped after {results.done} of {counted(len(files), 'image')}.")
+        raise typer.Exit(128 + signal.SIGINT) from None
     if len(results.errors) == len(files):
         raise results.failure()
     if out is not None:

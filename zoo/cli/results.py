@@ -51,7 +51,7 @@ class Results:
 
     def add(self, row: Any) -> None:
         """Take the prediction of the next image, or the error that stands for it."""
-        index = len(self.predictions) + len(self.errors)
+        index = self.done
         try:
             if isinstance(row, ZooError):
                 raise row
@@ -68,6 +68,11 @@ class Results:
 
         self.predictions.append(without_pictures(row))
 
+    @property
+    def done(self) -> int:
+        """The number of images that were predicted or failed."""
+        return len(self.predictions) + len(self.errors)
+
     def _draw(self, index: int, prediction: Any) -> None:
         from PIL import Image
 
@@ -77,7 +82,8 @@ class Results:
         for name, targets in self.rasters.items():
             pictures[targets[index]] = adapter.rasters[name](prediction)
         if self._draws is not False:
-            drawn = adapter.picture(decode(self.files[index]), prediction)
+            pixels = decode(self.files[index], background=self.model.card.preprocess.background)
+            drawn = adapter.picture(pixels, prediction)
             self._draws = drawn is not None
             if drawn is not None:
                 pictures[self.pictures[index]] = Image.fromarray(drawn)
@@ -99,11 +105,11 @@ class Results:
         return DataError(f"none of the {len(self.errors)} images could be predicted, e.g.: {first}")
 
     def plain(self) -> list[dict[str, Any]]:
-        """Return a row for each image, ready for JSON; an image that failed has its `file` and `error`."""
+        """Return a row for each image so far, ready for JSON; an image that failed has its `file` and `error`."""
         from zoo.models.task.output import plain
 
         predictions, rows = iter(self.predictions), list[dict[str, Any]]()
-        for index, file in enumerate(self.files):
+        for index, file in enumerate(self.files[: self.done]):
             if index in self.errors:
                 rows.append({"file": str(file), "error": str(self.errors[index])})
                 continue

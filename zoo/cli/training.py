@@ -106,12 +106,12 @@ def _model_for_data(
     import zoo
     from zoo.data import read
     from zoo.models.create import check_options
-    from zoo.training.data import training_splits
+    from zoo.training.data import training_pool
 
     if task:
         check_options(backbone, task, creation)
     splits = read(data, config.format, kinds_of(task))
-    pool, _ = training_splits(splits, config.val_fraction, config.seed)
+    pool = training_pool(splits)
     return zoo.create(backbone, task or task_for(pool.kind, before), **{**creation, "labels": pool.classes}), splits
 
 

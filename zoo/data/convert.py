@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from zoo import settings
 from zoo.data.check import Policy, checked
 from zoo.data.dataset import Dataset
 from zoo.data.readers import FORMATS, read, suited
@@ -69,8 +70,8 @@ def convert_dataset(
         DataError: The data cannot be read, or the format cannot hold them; the message says why.
         UnknownNameError: The format is unknown.
     """
-    module, out = WRITERS[to], Path(out).expanduser()
-    _check_place(out, Path(data).expanduser() if isinstance(data, str | Path) else None)
+    module, out = WRITERS[to], settings.expanded(out)
+    _check_place(out, settings.expanded(data) if isinstance(data, str | Path) else None)
     if isinstance(data, str | Path):
         splits = read(data, format, module.KINDS)
     else:

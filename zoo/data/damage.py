@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -128,6 +129,18 @@ def files_of(dataset: Dataset) -> list[Path]:
     """Return the files of a dataset: images, and those that targets are read from."""
     kind = dataset.targets
     return [file for sample in dataset for file in (sample.image, *kind.read_from(sample.target))]
+
+
+@contextmanager
+def naming_all(splits: Iterable[Dataset]) -> Iterator[None]:
+    """Where a file of a dataset cannot be read, name all of them: see `all_named`.
+
+    For data that are too large to be decoded beforehand, or have changed since.
+    """
+    try:
+        yield
+    except UnreadableError as error:
+        raise all_named(error, splits) from error
 
 
 def all_named(error: UnreadableError, splits: Iterable[Dataset], seconds: float = 60.0) -> DataError:

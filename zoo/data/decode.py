@@ -46,6 +46,7 @@ _NO_PICTURES = {"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "PDF", "WMF"}
 _WITH_OPACITY = frozenset({"LA", "La", "PA", "RGBA", "RGBa"})
 """Pillow's modes of images with an opacity for each pixel. In others, a colour may be marked as transparent."""
 _EXTRANEOUS = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
+_TOO_LARGE = "is too large: its pixels do not fit into memory."
 _SCAN, _END_OF_IMAGE = 0xDA, b"\xff\xd9"
 _METADATA = {*range(0xE0, 0xF0), 0xFE}
 """Markers of APPn segments and comments."""
@@ -94,6 +95,8 @@ def decode(
         return np.ascontiguousarray(upright(_convert(pixels, channels), orientation))
     except BadImage as error:
         raise UnreadableError(name, str(error)) from error.__cause__
+    except MemoryError as error:
+        raise UnreadableError(name, _TOO_LARGE) from error
 
 
 def pixels_of(image: Image.Image, name: str = "the image", background: Background = WHITE) -> np.ndarray:
@@ -123,6 +126,8 @@ def check_pixels(path: str | Path) -> None:
             _pillow(data, "RGB", MAX_PIXELS)
     except BadImage as error:
         raise UnreadableError(str(path), str(error)) from error.__cause__
+    except MemoryError as error:
+        raise UnreadableError(str(path), _TOO_LARGE) from error
 
 
 @cache
@@ -231,7 +236,7 @@ def _pillow(data: bytes, channels: Channels, max_pixels: int, background: Backgr
         raise BadImage(f"is not an image of a known format; it starts with {start!r}.") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise BadImage(f"is too large: {error}") from error
-    except BadImage:
+    except (BadImage, MemoryError):
         raise
     except Exception as error:  # Pillow's parsers raise almost any exception on damaged files
         raise BadImage(f"is damaged or of an unsupported kind: {type(error).__name__}: {error}.") from error
@@ -242,6 +247,8 @@ def _loaded(image: Image.Image, channels: Channels, max_pixels: int, background:
     check_size(*image.size, max_pixels)
     try:
         image.load()
+    except MemoryError:
+        raise
     except Exception as error:
         raise BadImage(f"is damaged or of an unsupported kind: {type(error).__name__}: {error}.") from error
     # Read the orientation after loading: Pillow rotates a TIFF itself while loading, and drops its tag.

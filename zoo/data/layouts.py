@@ -71,6 +71,9 @@ def looks_like(path: Path) -> str:
     """
     if annotated(path):
         return "annotation folders lie beside image folders"
+    inner = subfolders(path)
+    if len(inner) <= _MOST_FOLDERS and (nested := next(filter(annotated, inner), None)):
+        return f"in {nested.name}/ annotation folders lie beside image folders"
     for level in (path, *split_folders(path).values()):
         folders = subfolders(level)
         for place in (level, *folders):

@@ -89,14 +89,14 @@ def _hint(path: Path, formats: Iterable[Any], fitting: Sequence[Any]) -> str:
     """Return a line on evidence of boxes or masks, on a single folder inside of a known format, or on other targets."""
     if not path.is_dir():
         return ""
+    inner = subfolders(path)
+    if len(inner) == 1 and (deeper := [format.NAME for format in formats if _fits(format, inner[0])]):
+        return f"{inner[0]} is of the format {' or '.join(deeper)}: give that path."
     if evidence := looks_like(path):
         return (
             f"It looks like boxes or masks: {evidence}. So its folders are not taken for classes. If they are "
             "classes, name the format: folder."
         )
-    inner = subfolders(path)
-    if len(inner) == 1 and (deeper := [format.NAME for format in formats if _fits(format, inner[0])]):
-        return f"{inner[0]} is of the format {' or '.join(deeper)}: give that path."
     if fitting:
         kinds = " or ".join(dict.fromkeys(kind for format in fitting for kind in format.KINDS))
         names = " and ".join(format.NAME for format in fitting)

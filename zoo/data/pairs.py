@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from zoo.data.data_yaml import describes_boxes
-from zoo.data.files import SPLITS, has_images, images_below, split_name, split_names, subfolders, walk
+from zoo.data.files import SPLITS, files, has_images, images_below, is_image, split_name, split_names, subfolders, walk
 from zoo.data.refusals import refuse
 from zoo.errors import DataError
 from zoo.targets.faults import Fault
@@ -72,6 +72,17 @@ def _by_name(path: Path, kind: re.Pattern[str]) -> dict[str, Pair]:
 def annotated(path: Path) -> bool:
     """Whether annotation folders lie beside image folders, or a `data.yaml` lists images. Then no folder is a class."""
     return any(pairs(path, kind) for kind in (LABELS, ANNOTATIONS, MASKS, SEGMENTED)) or describes_boxes(path)
+
+
+def unpaired(path: Path, kind: re.Pattern[str]) -> tuple[list[Path], list[Path]]:
+    """Return (annotation folders, the folders of images beside them), whatever the latter are called.
+
+    The folder itself is the one of images if images lie directly in it.
+    """
+    folders = [folder for folder in subfolders(path) if kind.fullmatch(folder.name)]
+    if not folders or any(is_image(file.name) for file in files(path)):
+        return folders, [path] if folders else []
+    return folders, [folder for folder in subfolders(path) if folder not in folders and has_images(folder)]
 
 
 def _beside(path: Path, kind: re.Pattern[str]) -> Pair | None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 from zoo.errors import DataError
 from zoo.targets.faults import Fault
+
+T = TypeVar("T")
 
 _COLLECTED: ContextVar[list[Fault] | None] = ContextVar("collected", default=None)
 
@@ -23,6 +27,18 @@ def refuse(error: str, *faults: Fault) -> None:
     if collected is None:
         raise DataError(error)
     collected.extend(faults)
+
+
+def attempt(image: Path, read: Callable[..., T], *args: Any) -> T | None:
+    """Return `read(*args)`, the annotation of an image. Within `collecting`, collect a `DataError`, and return None."""
+    try:
+        return read(*args)
+    except DataError as error:
+        collected = _COLLECTED.get()
+        if collected is None:
+            raise
+        collected.append(Fault("unreadable", str(image), None, "", str(error)))
+        return None
 
 
 def remark(text: str) -> tuple[str, ...]:

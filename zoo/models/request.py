@@ -57,6 +57,10 @@ class Request:
             raise ConfigError(f"{len(labels)} labels were given and num_classes={count}; give one of them.")
         if labels is not None and len(set(map(nfc, labels))) != len(labels):
             raise ConfigError("labels must be different from one another.")
+        if broken := [label for label in labels or () if any("\ud800" <= sign <= "\udfff" for sign in label)]:
+            raise ConfigError(
+                f"the label {broken[0]!r} cannot be written in UTF-8; use the class names of zoo.data.read."
+            )
         self._check_numbers()
 
     def _check_numbers(self) -> None:

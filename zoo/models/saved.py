@@ -95,16 +95,18 @@ def saved(file: TensorFile) -> Saved | None:
         return None
     try:
         said = json.loads(file.metadata[DESCRIPTION])
+        if (version := msgspec.convert(said["format"], int)) > FORMAT:
+            raise WeightsError(
+                f"{file.path} was written by a newer zoo: its format is {version}, and this version reads {FORMAT}."
+            )
+        # Models that were saved before there was a background were trained on images without their transparency.
+        said["card"]["preprocess"] = {"background": [], **said["card"]["preprocess"]}
         card, labels = msgspec.convert(said["card"], Card), msgspec.convert(said["labels"], tuple[str, ...])
-        described = Saved(card, labels, msgspec.convert(said["adapter"], dict[str, Any]))
-        version = msgspec.convert(said["format"], int)
+        return Saved(card, labels, msgspec.convert(said["adapter"], dict[str, Any]))
+    except WeightsError:
+        raise
     except (KeyError, TypeError, ValueError, RecursionError) as error:  # a ValidationError is a ValueError
         raise WeightsError(f"the description in {file.path} cannot be read: {error!r}.") from None
-    if version > FORMAT:
-        raise WeightsError(
-            f"{file.path} was written by a newer zoo: its format is {version}, and this version reads {FORMAT}."
-        )
-    return described
 
 
 def part_of(tensors: Mapping[str, np.ndarray], part: str) -> dict[str, np.ndarray]:

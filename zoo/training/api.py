@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from zoo.data import Dataset
-from zoo.data.damage import Later, all_named
-from zoo.errors import UnreadableError, ZooError
+from zoo.data.damage import Later, naming_all
+from zoo.errors import ZooError
 from zoo.models.model import Model
 from zoo.models.store import FILE
 from zoo.training.config import OPTIONS, Recipe, TrainConfig
@@ -21,8 +21,18 @@ from zoo.training.loop import fit, stopping
 from zoo.training.memory import ERRORS, is_exhausted, out_of_memory
 from zoo.training.options import configured
 from zoo.training.prepare import Splits, begin, fit_to_data, folder_for, make_phases, with_cache
-from zoo.training.run import Run, abandon, close, finished, write_history, write_metrics, write_tensorboard, writing
-from zoo.training.saving import TRAINED, write_best
+from zoo.training.run import (
+    TRAINED,
+    Run,
+    abandon,
+    close,
+    finished,
+    write_history,
+    write_metrics,
+    write_tensorboard,
+    writing,
+)
+from zoo.training.saving import write_best
 from zoo.training.session import Event, Session
 from zoo.training.sources import evaluation_source
 
@@ -64,15 +74,14 @@ def train(model: Model, data: Data, config: TrainConfig) -> Run:
         begin(folder, model, fitted, phases, recipe)
         return Run.open(folder)
     with locked(folder):
-        begin(folder, model, fitted, phases, recipe)
+        changed = begin(folder, model, fitted, phases, recipe)
         model.card = replace(model.card, notes=())  # the notes describe the weights that the model started from
-        session = Session(model, fitted.train, fitted.val, phases, recipe, folder, notes=(*uncached, *fitted.notes))
+        session = Session(model, fitted.train, fitted.val, phases, recipe, folder)
+        session.notes = (*uncached, *fitted.notes, *filter(None, [changed]))
         if not fitted.decoded:
             session.later = Later(fitted.all[1:])
-        try:
+        with naming_all(fitted.all):
             _fit(session)
-        except UnreadableError as error:  # the data are too large to be decoded beforehand, or have changed since
-            raise all_named(error, fitted.all) from error
         return _finish(session, fitted.test, began)
 
 
@@ -85,7 +94,8 @@ def _fit(session: Session) -> None:
             for event in fit(session, resume=recipe.resume):
                 display(event)
     except BaseException as error:
-        if not session.step and not recipe.resume and isinstance(error, Exception):
+        began = session.step or session.rollbacks or recipe.resume
+        if not began and isinstance(error, Exception):
             abandon(session.folder)
         with suppress(Exception):  # the error that ended the training matters more
             write_best(session)

@@ -39,6 +39,26 @@ def training_splits(parts: Mapping[str, Dataset], fraction: float, seed: int) ->
     Raises:
         DataError: there is no training data, or it has a single class.
     """
+    pool = training_pool(parts)
+    if "val" in parts:
+        return pool, parts["val"]
+    train, val = split(pool, fraction, seed)
+    if len(val):
+        return train, val
+    # One image for each class, such as reference pictures of products: to set one aside would lose its class.
+    note = (
+        "no class has a second image that could be set aside for validation: metrics are those of the training images, "
+        "and say nothing about new ones. Add images, or a validation split."
+    )
+    return pool, replace(pool, name=f"{pool.name}/val", notes=(*pool.notes, note))
+
+
+def training_pool(parts: Mapping[str, Dataset]) -> Dataset:
+    """Return the data to train on, before a share for validation is set aside. No files are read.
+
+    Raises:
+        DataError: there is no training data, or it has a single class.
+    """
     pool = parts.get("train") or parts.get("all")
     if pool is None:
         raise DataError(
@@ -51,17 +71,7 @@ def training_splits(parts: Mapping[str, Dataset], fraction: float, seed: int) ->
             f"{pool.name} has a single class ({pool.classes[0]}); training needs images of at least two classes."
             + f" If {inner} holds the folders of the classes, give that path." * deeper
         )
-    if "val" in parts:
-        return pool, parts["val"]
-    train, val = split(pool, fraction, seed)
-    if len(val):
-        return train, val
-    # One image for each class, such as reference pictures of products: to set one aside would lose its class.
-    note = (
-        "no class has a second image that could be set aside for validation: metrics are those of the training images, "
-        "and say nothing about new ones. Add images, or a validation split."
-    )
-    return pool, replace(pool, name=f"{pool.name}/val", notes=(*pool.notes, note))
+    return pool
 
 
 def evaluation_split(parts: Mapping[str, Dataset], name: str | None = None) -> Dataset:

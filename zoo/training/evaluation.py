@@ -17,8 +17,7 @@ from flax import nnx
 from zoo.data import Dataset
 from zoo.data.augment import identity
 from zoo.data.check import Policy, checked
-from zoo.data.damage import OnCorrupt, all_named, readable
-from zoo.errors import UnreadableError
+from zoo.data.damage import OnCorrupt, naming_all, readable
 from zoo.models.adapter import Metrics
 from zoo.models.model import Model
 from zoo.models.task.objective import total_loss
@@ -203,7 +202,8 @@ def evaluate(
         model = model.adjusted(**options)
     parts = splits(data, format, model.adapter.targets_from)
     files = readable({"": evaluation_split(parts, split)}, on_corrupt)
-    part, notes = checked(files.splits, annotations)
+    with naming_all(files.splits.values()):
+        part, notes = checked(files.splits, annotations)
     dataset = relabelled(part[""], model)
     model, cut = _with_room(model, dataset)
     source = evaluation_source(model, dataset, batch_size)
@@ -216,10 +216,8 @@ def evaluate(
             if progress:
                 progress(done, len(dataset))
 
-    try:
+    with naming_all([dataset]):
         evaluation = evaluate_batches(model, dataset, counted(), predictions=predictions)
-    except UnreadableError as error:
-        raise all_named(error, [dataset]) from error
     return replace(evaluation, notes=(*dataset.notes, *files.notes, *notes, *filter(None, [cut])))
 
 

@@ -44,8 +44,8 @@ def out_of_memory(session: Session, fitting: int | None = None) -> RunError:
         advice = f"About {fitting} images fit: use {how}, which keeps the number of images in an update; "
     return RunError(
         f"out of memory on {jax.default_backend()} in step {session.step + 1}, with batch_size {size}. {advice}"
-        "--remat, a smaller --image-size and --dtype bfloat16 save memory too. Options of a run cannot change: give "
-        "another --out."
+        "--remat, a smaller --image-size and --dtype bfloat16 save memory too. The options of a run that has begun "
+        "cannot be changed: if the run directory exists, choose another --out."
     )
 
 

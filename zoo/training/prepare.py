@@ -10,7 +10,7 @@ from typing import Any
 from zoo import settings
 from zoo.data import Dataset
 from zoo.data.check import checked
-from zoo.data.damage import readable
+from zoo.data.damage import naming_all, readable
 from zoo.data.inspect.summary import summary
 from zoo.errors import ConfigError
 from zoo.models.model import Model
@@ -49,7 +49,8 @@ class Splits:
         """Read and check data of any format that suits the model's task. Targets are indexes of the data's labels."""
         parts = splits(data, recipe.format, model.adapter.targets_from)
         files = readable(parts, recipe.on_corrupt, _left_out(recipe))
-        splits_by_name, notes = checked(files.splits, recipe.annotations)
+        with naming_all(files.splits.values()):
+            splits_by_name, notes = checked(files.splits, recipe.annotations)
         train, val = training_splits(splits_by_name, recipe.val_fraction, recipe.seed)
         if "val" not in splits_by_name and len(train) < len(splits_by_name.get("train") or splits_by_name["all"]):
             notes = (f"the data has no validation split; {len(val)} of its images are set aside as one.", *notes)
@@ -152,8 +153,12 @@ def folder_for(data: Splits, model: Model, recipe: Recipe) -> Path:
     return settings.expanded(recipe.out or _new_folder(data.train.root.name, model.card.backbone))
 
 
-def begin(folder: Path, model: Model, data: Splits, phases: Sequence[Phase], recipe: Recipe) -> None:
-    """Write the configuration of a run to its directory; for a resumed run, compare it with the stored one."""
+def begin(folder: Path, model: Model, data: Splits, phases: Sequence[Phase], recipe: Recipe) -> str:
+    """Write the configuration of a run to its directory; for a resumed run, compare it with the stored one.
+
+    Returns:
+        A remark for the user, or an empty string.
+    """
     manifest = {name: Split.of(one) for name, one in zip(("train", "val", "test"), data.all, strict=False)}
     asked: dict[str, Any] = {
         "model": identity(model),
@@ -165,7 +170,7 @@ def begin(folder: Path, model: Model, data: Splits, phases: Sequence[Phase], rec
     facts = {"root": str(data.train.root.resolve()), "versions": versions(), "plugins": plugins, "started": stamp()}
     if data.left_out:
         facts["left_out"] = data.left_out
-    prepare_folder(folder, {"asked": asked, **facts}, manifest, resume=recipe.resume)
+    return prepare_folder(folder, {"asked": asked, **facts}, manifest, resume=recipe.resume)
 
 
 def _new_folder(data: str, backbone: str) -> Path:

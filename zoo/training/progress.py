@@ -69,6 +69,7 @@ def _lines(session: Session) -> Callable[[Event], None]:
 
 def _bar(session: Session) -> Callable[[Event], None]:
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console, primary, size = Console(stderr=True), session.model.adapter.primary, session.recipe.batch_size
@@ -91,7 +92,9 @@ def _bar(session: Session) -> Callable[[Event], None]:
             console.print(printable(what["text"]), markup=False, highlight=False)
         elif what["kind"] == "phase":
             began, first = time.monotonic(), step
-            bar.reset(task, total=what["epochs"] * what["batches"], description=what["name"], rate="")
+            bar.reset(
+                task, total=what["epochs"] * what["batches"], description=escape(printable(what["name"])), rate=""
+            )
             console.print(printable(phase_line(what)), markup=False, highlight=False)
         elif what["kind"] == "epoch":
             console.print(printable(epoch_line(what, primary)), markup=False, highlight=False)

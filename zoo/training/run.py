@@ -15,6 +15,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import struct
 import time
@@ -39,6 +40,9 @@ from zoo.training.manifest import read as read_manifest
 from zoo.training.manifest import write as write_manifest
 
 PACKAGES = ("flax-zoo", "jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pillow", "simplejpeg")
+
+TRAINED = "trained.json"
+"""File in the run directory that says that training has ended, though the final metrics or plots are missing."""
 
 
 @dataclass
@@ -69,7 +73,7 @@ class Run:
         return cls(folder, load(folder), read_json(folder / "metrics.json"), read_lines(folder / "metrics.jsonl"))
 
 
-def prepare_folder(folder: Path, config: Mapping[str, Any], data: Manifest, *, resume: bool) -> None:
+def prepare_folder(folder: Path, config: Mapping[str, Any], data: Manifest, *, resume: bool) -> str:
     """Create the folder and write the configuration; for a resumed run, check that the configuration is the same.
 
     Args:
@@ -78,14 +82,16 @@ def prepare_folder(folder: Path, config: Mapping[str, Any], data: Manifest, *, r
         data: what identifies the data.
         resume: whether to continue the run that the folder may have.
 
+    Returns:
+        A remark on data that have changed in a way that does no harm, or an empty string.
+
     Raises:
         RunError: the folder is not empty or cannot be written, or the resumed run has other options or data.
     """
     file = folder / "config.json"
     if resume and file.is_file():
         verify(file)
-        _compare(folder, read_json(file), json.loads(json.dumps(config["asked"])), data)
-        return
+        return _compare(folder, read_json(file), json.loads(json.dumps(config["asked"])), data)
     try:
         if occupied(folder):
             if resume:
@@ -97,6 +103,7 @@ def prepare_folder(folder: Path, config: Mapping[str, Any], data: Manifest, *, r
         seal(folder)
     except OSError as error:
         raise RunError(f"the run directory {folder} cannot be written: {error.strerror or error}.") from error
+    return ""
 
 
 def finished(folder: Path) -> bool:
@@ -121,9 +128,12 @@ def writing(what: Path) -> Iterator[None]:
         ) from error
 
 
-def _compare(folder: Path, config: Any, asked: Mapping[str, Any], data: Manifest) -> None:
-    """Raise `RunError` unless a run was begun with these options and data."""
-    before = config.get("asked") if isinstance(config, dict) else None
+def _compare(folder: Path, config: Any, asked: Mapping[str, Any], data: Manifest) -> str:
+    """Raise `RunError` unless a run was begun with these options and data.
+
+    If training has ended, the test images may be others, and the remark that says so is returned.
+    """
+    before: Any = config.get("asked") if isinstance(config, dict) else None
     fingerprints = before.get("data") if isinstance(before, dict) else None
     if not isinstance(fingerprints, dict):
         raise RunError(
@@ -138,10 +148,13 @@ def _compare(folder: Path, config: Any, asked: Mapping[str, Any], data: Manifest
         known = read_manifest(folder, fingerprints)
         words = changes(known, data) if known else f"which of them is not known, because {NAME} is missing or damaged"
         difference, same = f"the data have changed: {words}", "data"
+        if (folder / TRAINED).is_file() and not _difference({**before, "data": None}, {**asked, "data": None}):
+            if {**fingerprints, "test": None} == {**asked["data"], "test": None}:
+                return f"{difference}. The test metrics are those of the present test images."
     elif found := _difference(before, asked):
         difference, same = "{} was {!r} and is now {!r}".format(*found), "options"
     else:
-        return
+        return ""
     advice = f"Use the same {same}, or a different folder."
     if finished(folder):
         advice = (
@@ -167,6 +180,7 @@ def abandon(folder: Path) -> None:
     """Undo `prepare_folder`, so that a training that never began leaves no folder behind."""
     for name in ("config.json", NAME, SUMS):
         (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     with suppress(OSError):  # it may be a mount, or contain other files by now
         folder.rmdir()
 

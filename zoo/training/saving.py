@@ -14,12 +14,10 @@ from zoo.errors import ZooError
 from zoo.models.store import FILE, load, save
 from zoo.training.checkpoint import intact, read, sealed
 from zoo.training.phase_sources import cache_features
-from zoo.training.run import read_json, write_json, writing
+from zoo.training.run import TRAINED, read_json, write_json, writing
 from zoo.training.session import Place, Session
 from zoo.training.step import Program, TrainState, install
 
-TRAINED = "trained.json"
-"""File in the run directory that says that training has ended, though the final metrics or plots are missing."""
 SHARE = 0.05
 """Largest share of the time that goes into writing the best model after each better epoch."""
 

@@ -24,20 +24,29 @@ _MODULES: tuple[tuple[re.Pattern[str], str], ...] = (
         re.compile(r"(?:\w*_)?(?:criteri(?:on|a)|loss(?:es)?)(?:_?\w+)?|\w*loss", re.IGNORECASE),
         "of the training's loss",
     ),
-    (
-        re.compile(r"(?:optim|opt)(?:imizer)?s?(?:_states?)?|(?:lr_)?schedulers?|(?:grad_|amp_)?scaler", re.IGNORECASE),
-        "of the optimizer",
-    ),
+    (re.compile(r"(?:lr_)?schedulers?|(?:grad_|amp_)?scaler", re.IGNORECASE), "of the optimizer"),
     (re.compile(_METRICS, re.IGNORECASE), "of a metric"),
     (re.compile(r"(?:model_|net_)?ema(?:_\w+)?|shadow(?:_params)?", re.IGNORECASE), "of a moving average"),
 )
 """(pattern of a module's name, what its tensors are)."""
+_OPTIMIZER = re.compile(
+    r"(?:^|\.)(?:opt(?:im(?:izer)?)?s?(?:_states?)?|(?:max_)?exp_avg(?:_sq)?|momentum_buffer|square_avg)\.",
+    re.IGNORECASE,
+)
+"""Modules of an optimizer, and its moments: arrays with the names and shapes of the parameters."""
+_PROFILED = frozenset({"total_ops", "total_params"})
+"""Buffers that a profiler (thop) leaves in every module."""
 _COUNTERS = re.compile(
     r"(?:ema_?\w*\.)?(?:epochs?|(?:global_)?steps?|iter(?:ation)?s?|n_averaged|num_updates|decay|initted|best_\w+)",
     re.IGNORECASE,
 )
 _PARAMETERS = frozenset({"weight", "bias", "running_mean", "running_var"})
 """Leaves that a metric does not have. A module that is called like one and has them is a part of the net."""
+
+
+def of_optimizer(name: str) -> bool:
+    """Whether a tensor is the state of an optimizer, whose names may be those of the parameters it belongs to."""
+    return _OPTIMIZER.search(name) is not None
 
 
 def why_extra(
@@ -52,6 +61,10 @@ def why_extra(
         used: names from which the net is read.
         copies: result of `copies_of`.
     """
+    if of_optimizer(name):
+        return "state of the optimizer"
+    if name.rpartition(".")[2] in _PROFILED:
+        return "a count by a profiler"
     for start in copies:
         if name.startswith(start):
             return copies[start]

@@ -14,7 +14,7 @@ import numpy as np
 
 from zoo.errors import WeightsError
 from zoo.registry.spec import BackboneSpec, Stored
-from zoo.weights.extra import copies_of, why_extra
+from zoo.weights.extra import copies_of, of_optimizer, why_extra
 from zoo.weights.mapping import UNUSED_LEAVES, Slot, common_wrapper, join, locate
 
 
@@ -93,7 +93,9 @@ def recognise(
     Raises:
         WeightsError: if fewer than half of the expected tensors are in the file under every layout.
     """
-    # Choose the layout, and the wrapper before its names, under which the file has most of the expected tensors.
+    # Choose the layout, and the wrapper before its names, under which the file has most of the expected tensors. The
+    # moments of an optimizer have the names of all parameters, too, and must not be taken for them.
+    names = [name for name in names if not of_optimizer(name)] or names
     given = set(names)
     best: tuple[int, str, str] = (-1, "", "")
     layouts = layouts_of(spec)

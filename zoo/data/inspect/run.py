@@ -46,7 +46,7 @@ UNREADABLE = Check(
     "unreadable-annotation",
     "error",
     "annotations that cannot be read",
-    "Save the mask again in a lossless format, such as PNG, or remove the image.",
+    "Correct the file that the message names, or remove the image. Save masks in a lossless format, such as PNG.",
 )
 REFUSED = Check(
     "annotations-refused",
@@ -70,7 +70,14 @@ ENTRIES = {
     "unlabelled": Check(
         "unlabelled-image", "error", "images without a label", "Label them, or remove them from the table."
     ),
+    "unannotated": Check(
+        "unannotated-image",
+        "error",
+        "images that a list of a split names, but that have no annotation",
+        "Annotate them, or remove them from the list.",
+    ),
     "contradicting": duplicates.CONTRADICTING,
+    "unreadable": UNREADABLE,
 }
 """Findings on entries of annotation files that are no samples: kind of fault -> description."""
 _LEFT_OUT = {NO_SAMPLE: UNUSED_IMAGE, NO_IMAGE: OTHER_FILE, HIDDEN: HIDDEN_FILE}
@@ -233,9 +240,15 @@ def _opened(data: str | Path | Dataset | Mapping[str, Dataset], format: str | No
     with collecting() as faults:
         read = reader.read(path)
     splits = {name: replace(dataset, classes=tuple(map(nfc, dataset.classes))) for name, dataset in read.items()}
-    found = [Finding(ENTRIES[fault.kind], (_entry(fault, splits),), fault.detail) for fault in faults]
+    # A list may name an image that is missing or unreadable: one fault, which the reader meets twice.
+    explained: dict[str, Fault] = {}
+    for fault in faults:
+        inside = path.is_dir() and Path(fault.id).is_relative_to(path)
+        id = Path(fault.id).relative_to(path).as_posix() if inside else fault.id
+        if not (fault.kind == "unannotated" and any(Path(other).stem == id for other in explained)):
+            explained.setdefault(id, fault)
+    found = [Finding(ENTRIES[fault.kind], (_entry(id, splits),), fault.detail) for id, fault in explained.items()]
     found += _remarks(splits)
-    explained = {fault.id for fault in faults}
     doubts = getattr(reader, "doubts", None)
     if named and doubts and (note := doubts(path)):
         found.append(Finding(REMARK, (), note))
@@ -251,10 +264,10 @@ def _remarks(splits: Mapping[str, Dataset]) -> tuple[Finding, ...]:
     return tuple(Finding(REMARK, (), note) for note in notes)
 
 
-def _entry(fault: Fault, splits: Mapping[str, Dataset]) -> Place:
+def _entry(id: str, splits: Mapping[str, Dataset]) -> Place:
     """Return the place of an entry of an annotation file: its sample, if one was made of it."""
-    samples = [(split, sample) for split, dataset in splits.items() for sample in dataset if sample.id == fault.id]
-    return Place(samples[0][0], fault.id, samples[0][1].image) if samples else Place("", fault.id)
+    samples = [(split, sample) for split, dataset in splits.items() for sample in dataset if sample.id == id]
+    return Place(samples[0][0], id, samples[0][1].image) if samples else Place("", id)
 
 
 def _examined(source: _Source, one: tuple[str, Sample]) -> _Examined:

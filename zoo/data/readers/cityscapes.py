@@ -66,7 +66,8 @@ def read(path: Path) -> dict[str, Dataset]:
         name = title(path, split)
         found, trained, remarks = _pairs(*pair, name)
         classes, table = _classes(path, trained)
-        if not any((looked_up(values_if_readable(mask), table) != IGNORE).any() for _, mask in found[:_LOOKED_AT]):
+        values = [values_if_readable(mask) for _, mask in found[:_LOOKED_AT]]
+        if all(one.size and (looked_up(one, table) == IGNORE).all() for one in values):
             notes.append(f"{name}: the masks hold only ignored pixels, as those of the test set: there is no {split}.")
             continue
         samples = tuple(sample(image, MaskFile(mask, table), path) for image, mask in found)

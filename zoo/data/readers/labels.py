@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ def _once(file: Path) -> Any:
 
 def _find(path: Path, name: str) -> Path | None:
     for file in (path / name, path / "images" / name):
-        if file.is_file():
+        if os.path.isfile(file):  # `Path.is_file` raises for names that are too long
             return file
     refuse(
         f"{path / 'labels.json'} lists {name!r}, which is neither in {path} nor in its images/ folder "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from itertools import islice
@@ -192,7 +193,7 @@ def _found(name: str, root: Path) -> Path | None:
     if not parts:
         return None
     whole = root / name.strip()
-    if whole.is_file():
+    if os.path.isfile(whole):  # `Path.is_file` raises for names that are too long
         return whole
     tails = (root.joinpath(*parts[first:]) for first in range(1 if parts[0] == "/" else 0, len(parts)))
-    return next((file for file in tails if file.is_file()), None)
+    return next((file for file in tails if os.path.isfile(file)), None)

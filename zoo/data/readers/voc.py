@@ -12,15 +12,16 @@ from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
 
 from zoo.data.dataset import Dataset, Sample
-from zoo.data.files import files, has_images, is_image, read_lines, subfolders
-from zoo.data.pairs import ANNOTATIONS, images_by_stem, notes_by_stem, one_image, pairs, split_folders, title
-from zoo.data.refusals import refuse
+from zoo.data.files import files, is_image, read_lines, subfolders
+from zoo.data.pairs import ANNOTATIONS, images_by_stem, notes_by_stem, one_image, pairs, split_folders, title, unpaired
+from zoo.data.refusals import attempt, refuse
 from zoo.data.split_paths import SPLIT_FIELDS
 from zoo.data.xml_file import load_xml, starts_with
 from zoo.errors import DataError, counted
 from zoo.image_header import MAX_PIXELS, size_if_readable
 from zoo.labels.spelling import nfc, ordered
 from zoo.targets.boxes import UNKNOWN, Box, Boxes
+from zoo.targets.faults import Fault
 
 NAME = "voc"
 KINDS = ("boxes",)
@@ -58,7 +59,7 @@ def detect(path: Path) -> bool:
     """
     if not path.is_dir():
         return False
-    places = [notes for _, notes in _folders(path).values()] or _annotations(path)[0]
+    places = [notes for _, notes in _folders(path).values()] or unpaired(path, ANNOTATIONS)[0]
     return any(_is_note(file) for notes in places for file in notes_by_stem(notes, ".xml").values())
 
 
@@ -78,7 +79,7 @@ def read(path: Path) -> dict[str, Dataset]:
     """
     folders = _folders(path) if path.is_dir() else {}
     if not folders:
-        places, others = _annotations(path) if path.is_dir() else ([], [])
+        places, others = unpaired(path, ANNOTATIONS) if path.is_dir() else ([], [])
         if any(notes_by_stem(place, ".xml") for place in places):
             beside = f"these are: {', '.join(f'{folder.name}/' for folder in others)}" if others else "there is none"
             raise DataError(
@@ -124,19 +125,11 @@ def _folders(path: Path) -> dict[str, tuple[Path, Path]]:
         return by_split
     if any(file.suffix.lower() == ".xml" for file in files(path)):
         return {"all": (path, path)}
-    places, others = _annotations(path)
-    others = [path] if any(is_image(file.name) for file in files(path)) else others
+    places, others = unpaired(path, ANNOTATIONS)
     if len(places) == 1 and len(others) == 1:
         return {"all": (others[0], places[0])}
     inner = split_folders(path).items()
     return {s: (folder, folder) for s, folder in inner if any(f.suffix.lower() == ".xml" for f in files(folder))}
-
-
-def _annotations(path: Path) -> tuple[list[Path], list[Path]]:
-    """Return (the folders called annotations, the other folders with images), whatever those are called."""
-    folders = [folder for folder in subfolders(path) if ANNOTATIONS.fullmatch(folder.name)]
-    others = [folder for folder in subfolders(path) if folder not in folders and has_images(folder)]
-    return folders, others if folders else []
 
 
 def _is_note(file: Path) -> bool:
@@ -172,7 +165,8 @@ def _notes(images: Path, notes: Path, remarks: list[str]) -> dict[str, _Note]:
             "images away, or add an .xml file without objects for images that show none."
         )
     images_of = {name: one_image(by_stem, stems[name], file) for name, file in xml_files.items()}
-    return {name: _note(xml_files[name], image) for name, image in images_of.items() if image}
+    read_notes = {name: attempt(image, _note, xml_files[name], image) for name, image in images_of.items() if image}
+    return {name: note for name, note in read_notes.items() if note}
 
 
 def _named(file: Path, by_stem: Mapping[str, list[Path]]) -> str:
@@ -276,7 +270,10 @@ def _image_sets(path: Path, notes: dict[str, _Note]) -> dict[str, dict[str, _Not
     both = lists.pop("trainval", None)
     if both and not {"train", "val"} & set(lists):
         lists = {"train": both, **lists}
-    return {split: dict(_listed(line, notes, lists[split]) for line in _lines(lists[split])) for split in lists}
+    return {
+        split: dict(filter(None, (_listed(line, notes, file) for line in _lines(file))))
+        for split, file in lists.items()
+    }
 
 
 def _list_folders(path: Path) -> list[Path]:
@@ -292,8 +289,8 @@ def _lines(file: Path) -> list[str]:
     return [line for line in lines if line]
 
 
-def _listed(line: str, notes: dict[str, _Note], file: Path) -> tuple[str, _Note]:
-    """Return the annotation that a line names, by its name or a path to it or its image.
+def _listed(line: str, notes: dict[str, _Note], file: Path) -> tuple[str, _Note] | None:
+    """Return the annotation that a line names, by its name or a path to it or its image. None if it is left out.
 
     Lists of a class (`cat_train.txt`) have a number after the name.
     """
@@ -303,4 +300,5 @@ def _listed(line: str, notes: dict[str, _Note], file: Path) -> tuple[str, _Note]
         for name in (text, str(bare), bare.name):
             if name in notes:
                 return name, notes[name]
-    raise DataError(f"{file} lists {line!r}, which has no annotation.")
+    refuse(f"{file} lists {line!r}, which has no annotation.", Fault("unannotated", line, None, "", file.name))
+    return None

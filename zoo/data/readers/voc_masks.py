@@ -9,8 +9,10 @@ from zoo.data.dataset import Dataset, Sample
 from zoo.data.files import has_images, read_lines, subfolders
 from zoo.data.pairs import images_by_stem, one_image, title
 from zoo.data.readers.masks import coloured
+from zoo.data.refusals import refuse
 from zoo.errors import DataError
 from zoo.image_header import size_if_readable
+from zoo.targets.faults import Fault
 from zoo.targets.masks import BACKGROUND, IGNORE, Mask, MaskFile
 
 NAME = "voc_masks"
@@ -114,6 +116,7 @@ def _lists(path: Path, masks: dict[str, Path]) -> tuple[dict[str, list[str]], tu
             notes.append(f"{file.name} lists {len(names)} images without masks: there is no {split} split.")
             continue
         if missing:
-            raise DataError(f"{file} lists {missing[0]!r}, which has no mask.")
-        by_split[split] = names
+            faults = [Fault("unannotated", name, None, "", file.name) for name in missing]
+            refuse(f"{file} lists {missing[0]!r}, which has no mask.", *faults)
+        by_split[split] = [name for name in names if name in masks]
     return by_split, tuple(notes)

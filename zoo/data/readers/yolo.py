@@ -25,7 +25,18 @@ from zoo.data.data_yaml import (
 from zoo.data.dataset import Dataset, Sample
 from zoo.data.files import files, read_lines, split_name, subfolders
 from zoo.data.left_out import TEXTS
-from zoo.data.pairs import LABELS, below, images_by_stem, notes_by_stem, one_image, pairs, split_folders, title
+from zoo.data.pairs import (
+    LABELS,
+    below,
+    images_by_stem,
+    notes_by_stem,
+    one_image,
+    pairs,
+    split_folders,
+    title,
+    unpaired,
+)
+from zoo.data.refusals import attempt
 from zoo.data.split_paths import listed_splits
 from zoo.errors import DataError, counted
 from zoo.image_header import size_if_readable
@@ -83,7 +94,7 @@ def detect(path: Path) -> bool:
             if name in by_stem and file.stat().st_size:
                 # In a folder called labels, a file that cannot be read is a fault, which `read` reports.
                 return images != labels or _reads(file)
-    return False
+    return not _folders(path) and _alone(path) is not None
 
 
 def read(path: Path) -> dict[str, Dataset]:
@@ -105,10 +116,20 @@ def read(path: Path) -> dict[str, Dataset]:
         described = replace(described, splits=splits, notes=(*described.notes, *notes))
     by_split = _listed(described) if described.splits else _beside(root)
     if not by_split:
+        if path.is_dir() and (labels := _alone(path)):
+            others = ", ".join(f"{folder.name}/" for folder in unpaired(path, LABELS)[1]) or "none"
+            raise DataError(
+                f"{labels} holds .txt files with boxes. Exactly one folder of images must lie beside it; there is: "
+                f"{others}. Put the images into images/."
+            )
         raise DataError(f"{path} is not {LAYOUT}.")
     names = _names(root, by_split, described)
     rows = {
-        split: [(image, _lines(label, described.key_points) if label else []) for image, label in both]
+        split: [
+            (image, lines)
+            for image, label in both
+            if (lines := attempt(image, _lines, label, described.key_points) if label else []) is not None
+        ]
         for split, both in by_split.items()
     }
     lines = [line for both in rows.values() for _, one in both for line in one]
@@ -199,7 +220,16 @@ def _folders(path: Path) -> dict[str, tuple[Path, Path]]:
     if darknet:
         splits = {split_name(name) or "train": folder for folder, name in darknet.items()}
         return {split: (folder, folder) for split, folder in splits.items()}
+    places, others = unpaired(path, LABELS)
+    if len(places) == 1 and len(others) == 1 and notes_by_stem(places[0], ".txt"):
+        return {"all": (others[0], places[0])}
     return {split: (folder, folder) for split, folder in split_folders(path).items() if _holds_both(folder)}
+
+
+def _alone(path: Path) -> Path | None:
+    """Return a folder of labels with boxes; None if there is none."""
+    texts = ((folder, file) for folder in unpaired(path, LABELS)[0] for file in notes_by_stem(folder, ".txt").values())
+    return next((folder for folder, file in texts if file.stat().st_size and _is_stray(file)), None)
 
 
 def _holds_both(folder: Path) -> bool:
