@@ -55,6 +55,7 @@ _PREPROCESS: _Types = {
     "crop_mode": (str,),
     "channels": (str,),
     "fill": (int,),
+    "background": (list,),
     "frames": (list,),
 }
 FIELDS: Mapping[str, _Types] = {
@@ -301,7 +302,7 @@ def _private_row(path: Path, name: str, data: dict[str, Any], trusted: bool) -> 
     source = data.get("source", "")
     if source and "://" not in source:
         data = {**data, "source": str(path.parent / settings.expanded(source))}
-    for key in ("size", "mean", "std"):
+    for key in ("size", "mean", "std", "background"):
         values = data.get(key, [])
         if isinstance(values, list) and not all(isinstance(v, int | float) for v in values):
             raise ConfigError(f'{path}: weights."{name}".{key} is {values!r}; it must hold numbers.')

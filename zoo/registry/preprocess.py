@@ -87,6 +87,12 @@ class Preprocess:
             )
         for name in ("mean", "std"):
             check_finite(name, getattr(self, name))
+        greys = (*self.background, *([] if self.fill is None else [self.fill]))
+        if len(self.background) not in (0, 3) or not all(0 <= grey <= 255 for grey in greys):
+            raise ConfigError(
+                f"background is {self.background} and fill is {self.fill}; the first must have no values or three, and "
+                "all must be from 0 to 255."
+            )
         if not 0 < self.crop_pct <= 1:
             raise ConfigError(f"crop_pct is {self.crop_pct}; accepted: numbers above 0 and at most 1.")
         if min(self.size) < 1 or min(self.std) <= 0:
