@@ -85,6 +85,10 @@ def nearest(given: str, accepted: Iterable[str], count: int = 5) -> list[str]:
     return (close + inside)[:count]
 
 
+SHORT_LIST = 20
+"""Number of names up to which an error lists all of them."""
+
+
 def unknown_name(
     kind: str, given: str, accepted: Iterable[str], hint: str = "", *, owner: str = ""
 ) -> UnknownNameError:
@@ -101,7 +105,7 @@ def unknown_name(
     close = nearest(given, names)
     if close:
         advice = "Nearest: " + ", ".join(close) + "."
-    elif len(names) <= 12:
+    elif len(names) <= SHORT_LIST:
         advice = "Accepted: " + (", ".join(names) or "none") + "."
     else:
         advice = f"None of the {len(names)} known names is close."
