@@ -78,7 +78,7 @@ OWN: Mapping[str, Method] = {
         0.6,
         extra=2,
         head_options=("convs", "steps"),
-        recipe={**RECIPE, "steps": 400},
+        recipe={**RECIPE, "steps": 300},
     ),
     "yolox": Method(
         (8, 16, 32),
@@ -101,7 +101,7 @@ OWN: Mapping[str, Method] = {
         source="pool",
         sized=True,
         head_options=("steps",),
-        recipe={**RECIPE, "epochs": 11, "steps": 150},  # fewer steps are enough, and each takes twice as long
+        recipe={**RECIPE, "steps": 150},
     ),
 }
 """zoo's own methods by name. `zoo_parts` of the detector contributes them."""
