@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import json
 import os
@@ -25,6 +26,8 @@ def distribution(folder: Path, name: str, source: str, *, catalogue: str = "", v
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
     (info / "entry_points.txt").write_text(f"[zoo.plugins]\n{name} = {module}\n")
+    sys.modules.pop(module, None)  # another test's distribution may have had that name
+    importlib.invalidate_caches()
     return module
 
 

@@ -1,10 +1,10 @@
 """The feature cache: the features that a frozen backbone gives the head, computed once per image and stored on disk.
 
 A cache is a folder named by a hash of everything that its values depend on: the backbone's parameters, the stages read
-by the head, preprocessing, dtype, and the content of the images in their order. A copy of the dataset shares it. Rows
-are written in blocks. The checksum of each finished block goes into `progress.json`, so an interrupted computation
-continues where it stopped. Opening a cache verifies every block; it is recomputed from the first damaged block on.
-Arrays are memory-mapped, so the features need not fit in memory.
+by the head, preprocessing, dtype, the content of the images in their order, and the release of JAX. A copy of the
+dataset shares it. Rows are written in blocks. The checksum of each finished block goes into `progress.json`, so an
+interrupted computation continues where it stopped. Opening a cache verifies every block; it is recomputed from the first
+damaged block on. Arrays are memory-mapped, so the features need not fit in memory.
 """
 
 from __future__ import annotations
@@ -106,6 +106,8 @@ def cache_key(model: Model, dataset: Dataset, view: View = PLAIN) -> str:
         "taps": list(model.adapter.taps(model.spec)),
         "reduction": _reduction(model),
         "images": images(dataset),
+        # Other releases and devices give the same features, but for rounding. A run must be the same in every bit.
+        "jax": [jax.__version__, jax.default_backend()],
         **view.facts(),
     }
     digest.update(json.dumps(facts, sort_keys=True).encode())
