@@ -3,8 +3,8 @@
 A cache is a folder named by a hash of everything that its values depend on: the backbone's parameters, the stages read
 by the head, preprocessing, dtype, the content of the images in their order, and the release of JAX. A copy of the
 dataset shares it. Rows are written in blocks. The checksum of each finished block goes into `progress.json`, so an
-interrupted computation continues where it stopped. Opening a cache verifies every block; it is recomputed from the first
-damaged block on. Arrays are memory-mapped, so the features need not fit in memory.
+interrupted computation continues where it stopped. Opening a cache verifies every block; it is recomputed from the
+first damaged block on. Arrays are memory-mapped, so the features need not fit in memory.
 """
 
 from __future__ import annotations
