@@ -56,6 +56,7 @@ def experiment(folder: Path, options: argparse.Namespace) -> int:
     from zoo.activations.cache import open_cache
     from zoo.data import read
     from zoo.training.checkpoint import Checkpoints
+    from zoo.training.manifest import read as read_manifest
     from zoo.training.run import Run, prepare_folder, read_json
     from zoo.weights import lock
 
@@ -66,6 +67,7 @@ def experiment(folder: Path, options: argparse.Namespace) -> int:
     lock.record(lock.Pin("hf://org/net", "main", "model.safetensors", "a" * 40, "b" * 64))
     images = sorted(data.rglob("*.png"))
     config = read_json(run / "config.json")
+    manifest = read_manifest(run, config["asked"]["data"])
     dataset = next(iter(read(data).values()))
     frozen = zoo.load(run)
 
@@ -77,7 +79,7 @@ def experiment(folder: Path, options: argparse.Namespace) -> int:
         return json.dumps([opened.metrics, opened.history], sort_keys=True)
 
     def resumed() -> object:
-        prepare_folder(run, config, resume=True)
+        prepare_folder(run, config, manifest, resume=True)
         return read_json(run / "config.json")
 
     def checkpoint() -> object:
