@@ -1,4 +1,4 @@
-"""What `zoo plugins check` says about the values of a backbone: one sentence for each promise that is broken."""
+"""`zoo plugins check` names each broken promise about the values of a backbone in one sentence."""
 
 from __future__ import annotations
 

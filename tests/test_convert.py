@@ -448,7 +448,9 @@ def test_nothing_is_left_of_a_conversion_that_fails(tmp_path: Path, monkeypatch:
 
     write = coco.write
     monkeypatch.setattr(coco, "write", wrong)
-    with pytest.raises(DataError, match="cannot hold drawn: the annotation of train/a.png is read back as another one"):
+    with pytest.raises(
+        DataError, match="cannot hold drawn: the annotation of train/a.png is different when it is read back"
+    ):
         convert_dataset(data, "coco", tmp_path / "out")
     assert sorted(tmp_path.rglob("*")) == before
 

@@ -72,7 +72,7 @@ def yolo(root: Path) -> None:
 
 
 def voc(root: Path) -> None:
-    """Of a tool that writes sizes of 0."""
+    """A VOC annotation as tools write it that do not open the image: with a size of 0."""
     (root / "Annotations").mkdir(parents=True)
     box = "<bndbox><xmin>3</xmin><ymin>4</ymin><xmax>20</xmax><ymax>30</ymax></bndbox>"
     for i in range(COUNT):

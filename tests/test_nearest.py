@@ -1,4 +1,4 @@
-"""What is said of data in no known layout: at most five lines, with the sentence of the nearest reader."""
+"""The error for data in no known layout has at most five lines, with the sentence of the nearest reader."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_single_files(tmp_path: Path):
 
 
 def test_the_command_line_prints_the_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch):
-    """And a name cannot forge another one."""
+    """A file name cannot add a line to an error."""
     table(tmp_path / "da\nta")
     monkeypatch.setattr("sys.argv", ["zoo", "check", str(tmp_path / "da\nta"), "--task", "classifier"])
     with pytest.raises(SystemExit):

@@ -73,7 +73,7 @@ def test_a_task_states_how_images_are_looked_at(model: Model) -> None:
 
 
 def test_a_task_may_refuse_one_image_of_a_batch(model: Model) -> None:
-    """Whether it computes a batch at once, or one image after the other; no image is computed twice in the second."""
+    """The task computes whole batches, or single images; then no image is computed twice."""
 
     class AtOnce:
         calls: list[int] = []

@@ -112,7 +112,7 @@ def test_the_moving_average_moves_with_the_updates():
 
 @pytest.fixture(scope="module")
 def plain(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Model:
-    """What two epochs without any option learn."""
+    """The state after two epochs of training with the defaults."""
     return zoo.train(create(), data, plan="all", epochs=2, out=tmp_path_factory.mktemp("plain") / "run", **FAST).model
 
 

@@ -31,7 +31,7 @@ _SETTLED_NS = 50_000_000
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What identifies the content of a file.
+    """Size and hash of a file, which identify its content.
 
     Attributes:
         size: in bytes.

@@ -192,6 +192,6 @@ def _compare(dataset: Dataset, back: Dataset, mapping: Sequence[int], folder: Fo
         if place not in written:
             raise DataError(f"{what}: {sample.id} is not read back.")
         if not kind.same(sample.target, kind.mapped(written[place], mapping), folder.tolerance):
-            raise DataError(f"{what}: the annotation of {sample.id} is read back as another one.")
+            raise DataError(f"{what}: the annotation of {sample.id} is different when it is read back.")
     if len(back) != len(dataset):
         raise DataError(f"{what}: {len(back)} images are read back, and {len(dataset)} were written.")

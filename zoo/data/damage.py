@@ -133,7 +133,7 @@ def files_of(dataset: Dataset) -> list[Path]:
 
 @contextmanager
 def naming_all(splits: Iterable[Dataset]) -> Iterator[None]:
-    """Where a file of a dataset cannot be read, name all of them: see `all_named`.
+    """Turn the error for one unreadable file into one that names all of them, see `all_named`.
 
     For data that are too large to be decoded beforehand, or have changed since.
     """

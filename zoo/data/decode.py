@@ -173,7 +173,7 @@ def _jpeg_orientation(data: bytes) -> int:
 
 
 def _harmless(data: bytes, space: str) -> bool:
-    """Whether what the JPEG decoder warned of does not concern the pixels, but metadata or padding.
+    """Whether the warnings of the JPEG decoder concern metadata or padding, and not the pixels.
 
     The decoder stops at its first warning. So whether there are others is found out without metadata and padding.
     """

@@ -44,6 +44,15 @@ class Entry:
     objects: tuple[Object, ...]
 
 
+def only_file(found: Sequence[Path], path: Path, layout: str) -> Path:
+    """Return the one annotation file that was found at `path`. Raise `DataError` if there are none or several."""
+    if not found:
+        raise DataError(f"{path} is not {layout}.")
+    if len(found) > 1:
+        raise DataError(f"{path} holds {found[0].name} and {found[1].name}. Give the path of one of them.")
+    return found[0]
+
+
 def root_of(path: Path, file: Path) -> Path:
     """Return the folder of a dataset: the given one, or that of the annotation file."""
     return path if path.is_dir() else file.parent

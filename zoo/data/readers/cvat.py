@@ -15,7 +15,7 @@ import numpy as np
 
 from zoo.data.dataset import Dataset
 from zoo.data.files import SPLITS, files, split_name
-from zoo.data.listed_boxes import Entry, Object, checked_size, datasets_of, root_of, turned
+from zoo.data.listed_boxes import Entry, Object, checked_size, datasets_of, only_file, root_of, turned
 from zoo.data.xml_file import load_xml, starts_with
 from zoo.errors import DataError, counted
 from zoo.labels.spelling import nfc, ordered
@@ -44,12 +44,7 @@ def read(path: Path) -> dict[str, Dataset]:
     Raises:
         DataError: an element is broken, or no image exists; names the file and the element.
     """
-    found = _annotation_files(path)
-    if not found:
-        raise DataError(f"{path} is not {LAYOUT}.")
-    if len(found) > 1:
-        raise DataError(f"{path} holds {found[0].name} and {found[1].name}. Give the path of one of them.")
-    file = found[0]
+    file = only_file(_annotation_files(path), path, LAYOUT)
     root = load_xml(file)
     if root.tag != "annotations":
         raise DataError(f"{file} is not of CVAT: its root element is not <annotations>.")

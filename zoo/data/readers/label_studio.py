@@ -14,7 +14,7 @@ from typing import Any
 from zoo.data.coco_file import shown
 from zoo.data.dataset import Dataset
 from zoo.data.files import files, is_image, load_json
-from zoo.data.listed_boxes import Entry, Object, checked_size, datasets_of, root_of, turned
+from zoo.data.listed_boxes import Entry, Object, checked_size, datasets_of, only_file, root_of, turned
 from zoo.data.listed_images import base_name
 from zoo.errors import DataError, counted
 from zoo.labels.spelling import nfc, ordered
@@ -54,12 +54,7 @@ def read(path: Path) -> dict[str, Dataset]:
     Raises:
         DataError: a task is broken, or no image exists; names the file and the task.
     """
-    found = _exports(path)
-    if not found:
-        raise DataError(f"{path} is not {LAYOUT}.")
-    if len(found) > 1:
-        raise DataError(f"{path} holds {found[0].name} and {found[1].name}. Give the path of one of them.")
-    file = found[0]
+    file = only_file(_exports(path), path, LAYOUT)
     tasks = load_json(file)
     if not isinstance(tasks, list):
         raise DataError(f"{file} must hold a JSON list of tasks.")
