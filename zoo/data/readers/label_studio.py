@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from zoo.data.coco_file import shown
 from zoo.data.dataset import Dataset
 from zoo.data.files import files, holds_key, is_image, load_json
 from zoo.data.listed_boxes import Entry, Object, checked_size, datasets_of, only_file, root_of, turned
@@ -19,6 +18,7 @@ from zoo.errors import DataError, counted
 from zoo.labels.spelling import nfc, ordered
 from zoo.reading import read_file
 from zoo.targets.outlines import Polygons, box_of, shape_of
+from zoo.text import shown
 
 NAME = "label_studio"
 KINDS = ("boxes",)
