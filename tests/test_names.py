@@ -18,6 +18,7 @@ from zoo import cli, settings
 from zoo.cli import output
 from zoo.data import content, read
 from zoo.data.content import contents
+from zoo.data.inspect.run import check
 from zoo.errors import ConfigError, DataError, RunError, UnreadableError, WeightsError
 from zoo.models.saved import saved
 from zoo.text import decoded, json_text, printable
@@ -186,6 +187,8 @@ def test_annotations_do_not_lead_out_of_their_folder(tmp_path: Path, monkeypatch
         table.write_text(f"image,label\n{place},a\n1.png,b\n")
         with pytest.raises(DataError, match=rf"1 file outside of the data's folder .*ZOO_DATA_FOLDERS={tmp_path}/mine"):
             read(table)
+        with pytest.raises(DataError, match="1 file outside of the data's folder"):
+            check(table)
     monkeypatch.setenv("ZOO_DATA_FOLDERS", f"/nowhere{os.pathsep}{tmp_path}/mine")
     assert len(read(table)["all"]) == 2
     monkeypatch.delenv("ZOO_DATA_FOLDERS")

@@ -12,6 +12,7 @@ import re
 import stat
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TypeVar
@@ -38,14 +39,18 @@ _KINDS = (
 )
 
 
-def read_file(path: str | Path) -> bytes:
-    """Return the content of a regular file.
+def read_file(path: str | Path, most: int = -1) -> bytes:
+    """Return the content of a regular file, or its first bytes.
+
+    Args:
+        path: the file.
+        most: number of bytes to read; by default all.
 
     Raises:
         UnreadableError: the file is missing, no regular file, cannot be read or does not fit into memory, or reading
             takes longer than the deadline.
     """
-    return in_time(whole, path)
+    return in_time(partial(whole, most=most), path)
 
 
 def read_text(path: str | Path) -> str:
@@ -120,11 +125,11 @@ def _regular(path: str) -> str:
     return path
 
 
-def whole(path: str) -> bytes:
-    """Return the content of a file, without a deadline: for functions that `in_time` runs. Raises `UnreadableError`."""
+def whole(path: str, most: int = -1) -> bytes:
+    """Return what `read_file` does, without a deadline: for functions that `in_time` runs. Raises `UnreadableError`."""
     try:
         with open(path, "rb", buffering=0) as stream:
-            return stream.read()
+            return stream.read(most)
     except OSError as error:
         raise UnreadableError(path, f"cannot be read: {error.strerror or error}.") from error
     except (MemoryError, OverflowError) as error:

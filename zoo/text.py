@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import reprlib
 from typing import Any
 
 _BYTES = re.compile("[\udc80-\udcff]+")
@@ -12,6 +13,10 @@ _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u
 """Controls, signs that reverse the direction of text, invisible signs, and halves of characters. The joiners of emoji
 and of Persian words are not among them."""
 _SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
+_BRIEF = reprlib.Repr()
+_BRIEF.maxlist = _BRIEF.maxdict = _BRIEF.maxtuple = 12
+_BRIEF.maxstring = _BRIEF.maxother = _BRIEF.maxlong = 80
+_BRIEF.maxlevel = 3
 
 
 def decoded(name: str) -> str:
@@ -38,6 +43,11 @@ def printable(text: object) -> str:
 def _escaped(match: re.Match[str]) -> str:
     code = ord(match[0])
     return _SHORT.get(match[0]) or (f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}")
+
+
+def shown(value: Any) -> str:
+    """Return a value from a file for messages. Nested and long values are cut."""
+    return _BRIEF.repr(value)
 
 
 def json_text(value: Any, indent: int | None = None) -> str:

@@ -16,11 +16,10 @@ from zoo.data.files import load_json
 from zoo.errors import DataError
 from zoo.image_header import MAX_PIXELS
 from zoo.targets.boxes import Box
+from zoo.text import shown
 
 KEYS = ("images", "annotations", "categories")
 Id = int | str
-_MOST_TEXT = 80
-"""Characters of a value that messages show."""
 
 
 def load(file: Path) -> dict[str, Any]:
@@ -33,12 +32,6 @@ def load(file: Path) -> dict[str, Any]:
             if not isinstance(entry, dict):
                 raise DataError(f"{file}: {key}[{number}] is {shown(entry)}; it must be a JSON object.")
     return content
-
-
-def shown(value: Any) -> str:
-    """Return a value for messages, cut if it is long."""
-    text = repr(value)
-    return text if len(text) <= _MOST_TEXT else f"{text[:_MOST_TEXT]}..."
 
 
 def id_of(entry: Mapping[str, Any], key: str, place: str) -> Id:

@@ -16,8 +16,9 @@ from typing import Any
 
 from zoo.data.files import files
 from zoo.data.split_paths import SPLIT_FIELDS, Places
-from zoo.data.yaml_file import load_yaml, shown
+from zoo.data.yaml_file import load_yaml
 from zoo.errors import DataError
+from zoo.text import shown
 
 SUFFIXES = (".yaml", ".yml")
 _READ = (*SPLIT_FIELDS, "path", "names", "nc", "kpt_shape", "task", "channels")

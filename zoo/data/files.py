@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import json
+import mmap
 import os
 import re
 from collections import Counter
@@ -145,6 +146,15 @@ def load_json(file: Path, pairs: Callable[[list[tuple[str, Any]]], Any] | None =
         raise
     except (ValueError, RecursionError) as error:
         raise DataError(f"{file} cannot be read as JSON: {error}.") from error
+
+
+def holds_key(file: Path, key: str) -> bool:
+    """Whether a JSON file contains a key. It is searched as text, since parsing a large file takes a minute."""
+    try:
+        with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as text:
+            return text.find(f'"{key}"'.encode()) >= 0
+    except (OSError, ValueError):  # ValueError: an empty file
+        return False
 
 
 def read_lines(file: Path) -> list[str]:

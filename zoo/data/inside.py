@@ -32,9 +32,10 @@ def require_inside(path: Path, datasets: Iterable[Dataset]) -> None:
     further = [settings.expanded(one) for one in os.environ.get(VARIABLE, "").split(os.pathsep) if one]
     for dataset in datasets:
         stated = () if path.is_dir() else (dataset.root,)
-        folders = [*dict.fromkeys(_prefix(folder) for folder in (own, *stated, *further))]
+        folders = tuple(_prefix(folder) for folder in (own, *stated, *further))
+        real = tuple(_prefix(os.path.realpath(folder)) for folder in folders)
         files = (file for sample in dataset for file in (sample.image, *dataset.targets.files(sample.target)))
-        if outside := [file for file in files if not _inside(file, folders)]:
+        if outside := [file for file in files if not _inside(file, folders, real)]:
             first = outside[0]
             raise DataError(
                 f"{dataset.name}: {counted(len(outside), 'file')} outside of the data's folder {own}, e.g. {first}. "
@@ -43,14 +44,11 @@ def require_inside(path: Path, datasets: Iterable[Dataset]) -> None:
             )
 
 
-def _prefix(folder: Path) -> str:
+def _prefix(folder: str | Path) -> str:
     return os.path.join(os.path.abspath(folder), "")
 
 
-def _inside(file: Path, folders: Iterable[str]) -> bool:
-    # `abspath` also removes `..`, without following links.
-    place = os.path.abspath(file)
-    if any(place.startswith(folder) for folder in folders):
-        return True
-    real = os.path.realpath(file)  # the folder may have been named by another path than the file
-    return any(real.startswith(os.path.join(os.path.realpath(folder), "")) for folder in folders)
+def _inside(file: Path, folders: tuple[str, ...], real: tuple[str, ...]) -> bool:
+    # `abspath` also removes `..`, without following links. If that fails, the folder may have been named by another
+    # path than the file.
+    return os.path.abspath(file).startswith(folders) or os.path.realpath(file).startswith(real)

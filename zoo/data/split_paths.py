@@ -8,8 +8,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from zoo.data.files import files, images_below, is_image, read_lines
-from zoo.data.yaml_file import shown
 from zoo.errors import DataError, counted
+from zoo.text import shown
 
 SPLIT_FIELDS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 """Field or name of a list -> split."""

@@ -38,9 +38,6 @@ def load_xml(file: Path) -> ElementTree.Element:
 
 
 def starts_with(file: Path, tag: str) -> bool:
-    """Whether an XML file starts with an element of that name. Its first 512 bytes tell."""
-    try:
-        start = read_file(file)[:512].replace(b"\0", b"")
-    except OSError:
-        return False
+    """Whether an XML file starts with an element of that name. Its first 512 bytes tell. Raises `UnreadableError`."""
+    start = read_file(file, 512).replace(b"\0", b"")
     return re.search(rf"<{tag}[\s>]".encode(), start, re.IGNORECASE) is not None

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import reprlib
 from pathlib import Path
 from typing import Any
 
 from zoo.errors import DataError
 from zoo.reading import read_text
+from zoo.text import shown
 
 _MOST_BYTES = 16_000_000
 _MOST_ALIASES = 20
@@ -76,12 +76,3 @@ def _repeated(node: Any) -> Any:
                     return key
                 seen.add((key.tag, key.value))
     return None
-
-
-def shown(value: Any) -> str:
-    """Return a value for messages. Nested and long values are cut."""
-    short = reprlib.Repr()
-    short.maxlist = short.maxdict = short.maxtuple = 12
-    short.maxstring = short.maxother = short.maxlong = 80
-    short.maxlevel = 3
-    return short.repr(value)

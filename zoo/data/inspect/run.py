@@ -19,12 +19,12 @@ from zoo.data.inspect.findings import Finding, Place, SplitFacts, ordered
 from zoo.data.inspect.images import Look
 from zoo.data.inspect.result import Inspection
 from zoo.data.left_out import HIDDEN, NO_IMAGE, NO_SAMPLE, TEXTS, files_of, unused
-from zoo.data.readers import reader_of, suited
+from zoo.data.readers import opened, reader_of, suited
 from zoo.data.refusals import collecting
 from zoo.errors import DataError, unknown_name
-from zoo.labels.spelling import nfc
 from zoo.targets import TargetKind, kind, names
 from zoo.targets.faults import Check, Fault
+from zoo.text import decoded
 
 UNUSED_IMAGE = Check(
     "unused-image",
@@ -119,7 +119,7 @@ def check(
         Facts and findings. Its `text()`, `to_dict()` and `save_page(file)` show them.
 
     Raises:
-        DataError: the data cannot be read.
+        DataError: the data cannot be read, or name files outside of their folder; see `zoo.data.inside`.
         UnknownNameError: the format or a name in `ignore` is unknown.
     """
     began = time.monotonic()
@@ -238,8 +238,7 @@ def _opened(data: str | Path | Dataset | Mapping[str, Dataset], format: str | No
         return _Source(next(iter(splits.values())).name, "", splits, _remarks(splits))
     path, reader, named = reader_of(data, format, kinds)
     with collecting() as faults:
-        read = reader.read(path)
-    splits = {name: replace(dataset, classes=tuple(map(nfc, dataset.classes))) for name, dataset in read.items()}
+        splits = opened(path, reader, named)
     # A list may name an image that is missing or unreadable: one fault, which the reader meets twice.
     explained: dict[str, Fault] = {}
     for fault in faults:
@@ -247,11 +246,10 @@ def _opened(data: str | Path | Dataset | Mapping[str, Dataset], format: str | No
         id = Path(fault.id).relative_to(path).as_posix() if inside else fault.id
         if not (fault.kind == "unannotated" and any(Path(other).stem == id for other in explained)):
             explained.setdefault(id, fault)
-    found = [Finding(ENTRIES[fault.kind], (_entry(id, splits),), fault.detail) for id, fault in explained.items()]
+    found = [
+        Finding(ENTRIES[fault.kind], (_entry(decoded(id), splits),), fault.detail) for id, fault in explained.items()
+    ]
     found += _remarks(splits)
-    doubts = getattr(reader, "doubts", None)
-    if named and doubts and (note := doubts(path)):
-        found.append(Finding(REMARK, (), note))
     if path.is_dir():
         for reason, files in unused(path, files_of(splits.values()), getattr(reader, "READS", TEXTS)).items():
             outside = [Place("", Path(file).relative_to(path).as_posix(), Path(file)) for file in files]

@@ -31,6 +31,7 @@ from zoo.data.files import describe
 from zoo.data.inside import require_inside
 from zoo.data.left_out import TEXTS, files_of, left_out
 from zoo.data.nearest import explained
+from zoo.data.refusals import remark
 from zoo.data.unique import unified
 from zoo.errors import DataError, PluginError
 from zoo.labels.spelling import nfc, twins
@@ -73,11 +74,7 @@ def read(path: str | Path, format: str | None = None, kinds: Sequence[str] = ())
         UnknownNameError: `format` is unknown.
     """
     path, module, named = reader_of(path, format, kinds)
-    splits = unified({name: _normalised(dataset) for name, dataset in module.read(path).items()})
-    require_inside(path, splits.values())
-    doubts = getattr(module, "doubts", None)
-    if named and doubts and (note := doubts(path)):
-        splits = {name: replace(dataset, notes=(*dataset.notes, note)) for name, dataset in splits.items()}
+    splits = unified(opened(path, module, named))
     if path.is_dir() and (note := left_out(path, files_of(splits.values()), getattr(module, "READS", TEXTS))):
         splits = {name: replace(dataset, notes=(*dataset.notes, note)) for name, dataset in splits.items()}
     return suited(splits, kinds)
@@ -100,6 +97,25 @@ def reader_of(path: str | Path, format: str | None = None, kinds: Sequence[str] 
     return path, module, bool(format)
 
 
+def opened(path: Path, module: Any, named: bool) -> dict[str, Dataset]:
+    """Return what a reader makes of the data, in which a file may still occur several times.
+
+    Args:
+        path: the folder or file.
+        module: the reader of its format.
+        named: whether the user named the format. Then evidence against it becomes a note.
+
+    Raises:
+        DataError: the data cannot be read, or a file lies outside of the data's folder; see `zoo.data.inside`.
+    """
+    splits = {name: _normalised(dataset) for name, dataset in module.read(path).items()}
+    require_inside(path, splits.values())
+    doubts = getattr(module, "doubts", None)
+    if named and doubts and (note := doubts(path)):
+        splits = {name: replace(dataset, notes=(*dataset.notes, note)) for name, dataset in splits.items()}
+    return splits
+
+
 def _normalised(dataset: Dataset) -> Dataset:
     """Return the dataset with class names in Unicode NFC, and a note on names that differ only by case or spaces.
 
@@ -111,9 +127,12 @@ def _normalised(dataset: Dataset) -> Dataset:
         samples = tuple(replace(sample, id=decoded(sample.id)) for sample in dataset)
         dataset = replace(dataset, samples=samples)
     notes = [
-        f"{dataset.name}: the classes {' and '.join(map(repr, group))} differ only by case or spaces; they count as "
-        "different classes. If they are the same class, give it one name."
+        note
         for group in twins(classes)
+        for note in remark(
+            f"{dataset.name}: the classes {' and '.join(map(repr, group))} differ only by case or spaces; they count "
+            "as different classes. If they are the same class, give it one name."
+        )
     ]
     return replace(dataset, classes=classes, notes=(*dataset.notes, *notes))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -25,7 +24,7 @@ from zoo.data.coco_file import (
     written_id,
 )
 from zoo.data.dataset import Dataset, Sample
-from zoo.data.files import files, split_name, subfolders
+from zoo.data.files import files, holds_key, split_name, subfolders
 from zoo.data.listed_images import find_listed, loose, places_of
 from zoo.data.pairs import below, split_folders, title
 from zoo.data.unique import listed
@@ -69,7 +68,7 @@ def read(path: Path) -> dict[str, Dataset]:
     files_by_split = _by_split(path)
     if not files_by_split:
         for file in _candidates(path):
-            lacks = ", ".join(key for key in KEYS if not _holds(file, (key,)))
+            lacks = ", ".join(key for key in KEYS if not holds_key(file, key))
             raise DataError(f"{file} lacks {lacks}; a COCO file has the lists {', '.join(KEYS)}.")
         raise DataError(f"{path} is not {LAYOUT}.")
     root = path if path.is_dir() else path.parent.parent if path.parent.name.lower() in _FOLDERS else path.parent
@@ -105,17 +104,8 @@ def _likeness(file: Path) -> float:
     """Return 1 for a file with all keys of COCO or a usual name, 0.5 for one that lacks one key, else 0."""
     if file.name.lower().startswith("instances_") or file.name.lower().endswith(".coco.json"):
         return 1
-    count = sum(_holds(file, (key,)) for key in KEYS)
+    count = sum(holds_key(file, key) for key in KEYS)
     return 1 if count == len(KEYS) else 0.5 * (count == len(KEYS) - 1)
-
-
-def _holds(file: Path, keys: Sequence[str]) -> bool:
-    """Whether a JSON file contains keys. It is searched as text, since parsing a large file takes a minute."""
-    try:
-        with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as text:
-            return all(text.find(f'"{key}"'.encode()) >= 0 for key in keys)
-    except (OSError, ValueError):  # ValueError: an empty file
-        return False
 
 
 def _by_split(path: Path) -> dict[str, Path]:

@@ -5,20 +5,20 @@ https://labelstud.io/guide/export#Label-Studio-JSON-format-of-annotated-tasks
 
 from __future__ import annotations
 
-import mmap
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from zoo.data.coco_file import shown
 from zoo.data.dataset import Dataset
-from zoo.data.files import files, is_image, load_json
+from zoo.data.files import files, holds_key, is_image, load_json
 from zoo.data.listed_boxes import Entry, Object, checked_size, datasets_of, only_file, root_of, turned
 from zoo.data.listed_images import base_name
 from zoo.errors import DataError, counted
 from zoo.labels.spelling import nfc, ordered
+from zoo.reading import read_file
 from zoo.targets.outlines import Polygons, box_of, shape_of
+from zoo.text import shown
 
 NAME = "label_studio"
 KINDS = ("boxes",)
@@ -75,11 +75,10 @@ def _exports(path: Path) -> list[Path]:
 def _is_export(file: Path) -> bool:
     """Whether a file is a list that has a shape of Label Studio. It is searched as text, which is fast."""
     try:
-        with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as text:
-            starts = text[:64].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
-            return starts and any(text.find(f'"{shape}"'.encode()) >= 0 for shape in _SHAPES)
-    except (OSError, ValueError):  # ValueError: an empty file
+        starts = read_file(file, 64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
+    except DataError:
         return False
+    return starts and any(holds_key(file, shape) for shape in _SHAPES)
 
 
 def _entry(task: Any, place: str, remarks: Counter[_Remark]) -> Entry | None:

@@ -19,6 +19,7 @@ from zoo.data.readers.masks import coded, sample
 from zoo.data.tables import SUFFIXES, header_of, rows_of
 from zoo.data.unique import listed
 from zoo.errors import DataError, counted
+from zoo.reading import read_file
 from zoo.targets.masks import MaskFile
 
 NAME = "mask_list"
@@ -124,10 +125,8 @@ def _is_list(file: Path) -> bool:
     try:
         if suffix not in (*SUFFIXES, *_TEXTS, ".json"):
             return False
-        if suffix == ".json":
-            with file.open("rb") as stream:
-                if not _LIKELY.search(stream.read(_START)):
-                    return False
+        if suffix == ".json" and not _LIKELY.search(read_file(file, _START)):
+            return False
         first = next(iter(_entries(file, "", 1)), None)
     except (DataError, OSError):
         return False
