@@ -21,9 +21,10 @@ from training_kit import draw_splits, installed, own_cache, tinynet  # noqa: F40
 import zoo
 from zoo.errors import RunError
 from zoo.models.model import Model
-from zoo.training import Augment, Run
+from zoo.training import Augment, Phase, Run
 from zoo.training.checkpoint import MANIFEST, Checkpoints
 from zoo.training.checkpoint import read as read_arrays
+from zoo.training.plans import preset
 from zoo.training.session import Event, Interrupted, Session
 
 
@@ -244,6 +245,40 @@ def test_a_damaged_checkpoint_costs_steps_and_nothing_else(data: Path, tmp_path:
     assert "checkpoint 7 is damaged" in damaged and "an earlier one is used" in damaged
     assert resumed == "resumed at step 6, in epoch 2"
     assert values(run.model) == values(uninterrupted.model) and timeless(run) == timeless(uninterrupted)
+
+
+def test_a_run_goes_on_where_the_cache_can_be_written_and_where_it_cannot(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The features are those of the backbone at the resumption, so the epoch that was best before is not among them."""
+    (tmp_path / "file").write_text("")
+    plan = [Phase(name, preset(create(), name), epochs, 1e-2) for name, epochs in (("all", 1), ("head", 2))]
+    sessions: list[Session] = []
+    cached: list[bool] = []
+
+    def stopping_at(step: int) -> Callable[[Session], Callable[[Event], None]]:
+        def show(session: Session) -> Callable[[Event], None]:
+            sessions.append(session)
+            stop = stopped_at(step)(session)
+
+            def event(event: Event) -> None:
+                stop(event)
+                if event[1]["kind"] == "phase" and event[1]["name"] == "head":
+                    cached.append(event[1]["cached"])
+
+            return event
+
+        return show
+
+    for step, folder in ((4, "file/cache"), (7, "cache")):  # in the first two epochs of the head
+        monkeypatch.setenv("ZOO_CACHE", str(tmp_path / folder))
+        with pytest.raises(Interrupted):
+            train(data, tmp_path / "run", plan=plan, show=stopping_at(step), resume=step != 4)
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "file" / "cache"))
+    run = train(data, tmp_path / "run", plan=plan, show=stopping_at(0), resume=True)
+    assert cached == [False, True, False] and len(run.history) == 3
+    assert sessions[1].cached_after == 1
+    assert "features are not cached" in sessions[0].notes[0] and "not cached" not in "".join(sessions[1].notes)
 
 
 def test_patience_is_counted_over_a_stop(data: Path, tmp_path: Path):

@@ -59,22 +59,23 @@ def train(model: Model, data: Data, config: TrainConfig) -> Run:
         RunError: The run directory cannot be used, or the loss is no longer finite.
     """
     began = time.monotonic()
-    recipe = Recipe.of(model.adapter, config, pretrained=bool(model.card.weights))
-    read = Splits.read(data, recipe, model)
+    asked = Recipe.of(model.adapter, config, pretrained=bool(model.card.weights))
+    read = Splits.read(data, asked, model)
     # A trial, for its errors only: the model takes the data's class names once nothing else can fail.
     trial = read.relabelled(model, by_position=True)
     if model.adapter.training.backbone == "fixed":
         model.adapter.fitted(trial.train)  # its errors are more specific than those of the plan
-    phases = make_phases(model, trial.train, recipe)
-    recipe, uncached = with_cache(model, phases, recipe)
+    phases = make_phases(model, trial.train, asked)
+    # A run may be resumed where the cache can be written, or no longer: its configuration has what was asked for.
+    recipe, uncached = with_cache(model, phases, asked)
     fitted = fit_to_data(model, read, phases, recipe)
     folder = folder_for(fitted, model, recipe)
     require_usable(folder, resume=recipe.resume)
     if recipe.resume and finished(folder):
-        begin(folder, model, fitted, phases, recipe)
+        begin(folder, model, fitted, phases, asked)
         return Run.open(folder)
     with locked(folder):
-        changed = begin(folder, model, fitted, phases, recipe)
+        changed = begin(folder, model, fitted, phases, asked)
         model.card = replace(model.card, notes=())  # the notes describe the weights that the model started from
         session = Session(model, fitted.train, fitted.val, phases, recipe, folder)
         session.notes = (*uncached, *fitted.notes, *filter(None, [changed]))

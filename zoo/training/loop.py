@@ -106,7 +106,7 @@ def _phase(session: Session, index: int, phase: Phase, resumed: Resumed | None) 
         yield session.step, {"kind": "note", "text": text}
     # Features may be cached only now: a checkpoint has just put its backbone into the model.
     sources = open_sources(session, assignment, images)
-    if resumed:
+    if resumed and resumed[1]["cached_after"] is not None:
         session.cached_after = resumed[1]["cached_after"]
     if maps and not resumed:
         state = _standardised(session, state, maps, sources)

@@ -70,8 +70,7 @@ def write_trained(session: Session) -> None:
         "best": session.best[0],
         "history": session.history,
         "step": session.step,
-        "cached_after": session.cached_after,
-        "cached": "val" in session.caches,
+        "cached_after": session.cached_after if session.caches else None,
     }
     with writing(session.folder / TRAINED):
         write_json(session.folder / TRAINED, sealed(record))
@@ -95,8 +94,9 @@ def read_trained(session: Session) -> tuple[bool, str]:
         return False, str(error)
     session.best, session.best_saved = (record["best"], best), True
     session.step, session.history = record["step"], record["history"]
-    session.cached_after = record["cached_after"]
-    if record["cached"]:  # the final metrics then come from the same features, and are the same to the last bit
+    if record["cached_after"] is not None and session.recipe.cache:
+        # The final metrics then come from the same features, and are the same to the last bit.
+        session.cached_after = record["cached_after"]
         cache_features(session, "val")
     return True, ""
 
@@ -105,7 +105,7 @@ def save_checkpoint(session: Session, state: TrainState, program: Program, at: P
     """Write a checkpoint, and the best model so far to the run directory."""
     write_best(session)
     position = {
-        "cached_after": session.cached_after,
+        "cached_after": session.cached_after if session.caches else None,
         "at": at.plain(),
         "step": session.step,
         "history": session.history,
