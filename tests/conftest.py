@@ -6,6 +6,7 @@ import ctypes
 import gc
 import os
 import sys
+import tempfile
 import tomllib
 from collections.abc import Iterator
 from contextlib import suppress
@@ -131,6 +132,21 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return " ".join([file, *sorted(named)])
 
     return ByFileAndBackbone(config, log)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def session_cache() -> Iterator[None]:
+    """Every session, and every worker of one, has a cache of its own, so that no test reads what another session or the
+    user left in theirs."""
+    if os.environ.get("ZOO_CACHE"):
+        yield
+        return
+    with (
+        tempfile.TemporaryDirectory(prefix="zoo-tests-", ignore_cleanup_errors=True) as folder,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setenv("ZOO_CACHE", folder)
+        yield
 
 
 @pytest.fixture(scope="session")

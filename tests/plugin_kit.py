@@ -52,8 +52,8 @@ def backbone_plugin(*names: str) -> str:
 def run(
     *command: str, paths: tuple[Path, ...] = (), cwd: Path | None = None, **variables: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run python with `paths` in front, in an environment without the user's settings."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("ZOO_")}
+    """Run python with `paths` in front, in an environment without the user's settings, with the cache of the tests."""
+    environment = {key: value for key, value in os.environ.items() if key == "ZOO_CACHE" or not key.startswith("ZOO_")}
     # Plugins are imported without an examination, which is tested by itself: each would start another process.
     environment |= {"PYTHONPATH": os.pathsep.join(map(str, paths)), "ZOO_CONFIG": "/nonexistent"}
     environment |= {"ZOO_PLUGIN_SECONDS": "0", **variables}
