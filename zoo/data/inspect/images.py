@@ -6,7 +6,7 @@ changes the sign of the odd frequencies across, so the hash of the mirror image 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +16,9 @@ from scipy.fft import dctn
 
 from zoo.data.content import content
 from zoo.data.decode import decode
+from zoo.data.inspect.checks import DAMAGED, ELONGATED, MIXED, ONE_COLOUR, TINY
 from zoo.data.inspect.findings import Finding, Place
 from zoo.errors import UnreadableError
-from zoo.targets.faults import Check
 
 SIDE = 32
 """Side of the image that is transformed."""
@@ -35,32 +35,6 @@ MUCH_SMALLER = 8
 LONG = 4.0
 """Sides of an image in a ratio above this, and above `MUCH_LONGER` times the usual ratio, are unusual."""
 MUCH_LONGER = 2.0
-
-DAMAGED = Check(
-    "damaged-image",
-    "error",
-    "images that cannot be read",
-    "Download them again, or remove them; --on-corrupt skip trains without them.",
-)
-ONE_COLOUR = Check("one-colour", "warning", "images of a single colour", "Remove them: there is nothing to learn from.")
-TINY = Check(
-    "tiny-image",
-    "warning",
-    "images much smaller than the others, or of less than 16 pixels",
-    "Replace thumbnails and placeholders by the real images.",
-)
-ELONGATED = Check(
-    "elongated-image",
-    "warning",
-    "images with an extreme aspect ratio",
-    "Crop them: resizing and centre crops leave little of them. Check for banners and failed crops.",
-)
-MIXED = Check(
-    "grey-and-colour",
-    "note",
-    "grey images among colour images, or the reverse",
-    "Fine in general. If only some classes have grey images, the model learns this difference: convert all images.",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +141,3 @@ def _mixed(good: Sequence[tuple[Place, Look]]) -> list[Finding]:
     few = grey <= len(good) / 2
     word = "grey" if few else "colour"
     return [Finding(MIXED, (place,), word) for place, one in good if one.grey is few]
-
-
-CHECKS: Mapping[str, Check] = {one.name: one for one in (DAMAGED, ONE_COLOUR, TINY, ELONGATED, MIXED)}

@@ -15,6 +15,7 @@ from typing import Any
 
 from zoo.data.dataset import Dataset, Sample
 from zoo.data.inspect import classes, duplicates, images
+from zoo.data.inspect.checks import CHECKS, ENTRIES, HIDDEN_FILE, OTHER_FILE, REFUSED, REMARK, UNREADABLE, UNUSED_IMAGE
 from zoo.data.inspect.findings import Finding, Place, SplitFacts, ordered
 from zoo.data.inspect.images import Look
 from zoo.data.inspect.result import Inspection
@@ -26,60 +27,6 @@ from zoo.labels.spelling import nfc
 from zoo.targets import TargetKind, kind, names
 from zoo.targets.faults import Check, Fault
 
-UNUSED_IMAGE = Check(
-    "unused-image",
-    "warning",
-    "image files that no sample uses",
-    "Annotate or list them, or move them out of the folder. Check the spelling of file names in the annotations.",
-)
-OTHER_FILE = Check(
-    "unused-file", "note", "files that are no images", "Fine if they are not meant as images; otherwise convert them."
-)
-HIDDEN_FILE = Check(
-    "hidden-image",
-    "note",
-    "images that are hidden or in system folders",
-    "Fine for files that the system made (._cat.jpg, .thumbnails). Rename others.",
-)
-REMARK = Check("reader", "note", "remarks of the reader", "Read them: they say how the files were understood.")
-UNREADABLE = Check(
-    "unreadable-annotation",
-    "error",
-    "annotations that cannot be read",
-    "Correct the file that the message names, or remove the image. Save masks in a lossless format, such as PNG.",
-)
-REFUSED = Check(
-    "annotations-refused",
-    "error",
-    "annotations with more faults than training accepts",
-    "Most are wrong in the same way: correct the export. --annotations drop leaves all faulty ones out.",
-)
-ENTRIES = {
-    "missing": Check(
-        "missing-image",
-        "error",
-        "images that are listed but do not exist",
-        "Copy them into the folder, or correct their names in the annotations.",
-    ),
-    "stray": Check(
-        "stray-annotation",
-        "error",
-        "annotations of images that are not listed",
-        "Correct the id of their image, or remove them.",
-    ),
-    "unlabelled": Check(
-        "unlabelled-image", "error", "images without a label", "Label them, or remove them from the table."
-    ),
-    "unannotated": Check(
-        "unannotated-image",
-        "error",
-        "images that a list of a split names, but that have no annotation",
-        "Annotate them, or remove them from the list.",
-    ),
-    "contradicting": duplicates.CONTRADICTING,
-    "unreadable": UNREADABLE,
-}
-"""Findings on entries of annotation files that are no samples: kind of fault -> description."""
 _LEFT_OUT = {NO_SAMPLE: UNUSED_IMAGE, NO_IMAGE: OTHER_FILE, HIDDEN: HIDDEN_FILE}
 _THREADS = min(8, os.cpu_count() or 1)
 
@@ -88,10 +35,8 @@ Progress = Callable[[int, int], None]
 
 def every_check() -> dict[str, Check]:
     """Return the name of each kind of finding -> its description, those of the kinds of target included."""
-    own = [*images.CHECKS.values(), *duplicates.CHECKS.values(), *classes.CHECKS.values()]
-    own += [*ENTRIES.values(), UNREADABLE, REFUSED, UNUSED_IMAGE, OTHER_FILE, HIDDEN_FILE, REMARK]
     targets = [check for name in names() for check in kind(name).checks.values()]
-    return {check.name: check for check in (*own, *targets)}
+    return {check.name: check for check in (*CHECKS, *targets)}
 
 
 def check(
