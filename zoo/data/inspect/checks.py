@@ -119,7 +119,7 @@ UNUSED_IMAGE = Check(
     "Annotate or list them, or move them out of the folder. Check the spelling of file names in the annotations.",
 )
 OTHER_FILE = Check(
-    "unused-file", "note", "files that are no images", "Fine if they are not meant as images; otherwise convert them."
+    "unused-file", "note", "files that are not images", "Fine if they are not meant as images; otherwise convert them."
 )
 HIDDEN_FILE = Check(
     "hidden-image",
@@ -153,7 +153,7 @@ ENTRIES = {
     "contradicting": CONTRADICTING,
     "unreadable": UNREADABLE,
 }
-"""Findings on entries of annotation files that are no samples: kind of fault -> description."""
+"""Findings on entries of annotation files that cannot become samples: kind of fault -> description."""
 
 CHECKS = (
     *(DAMAGED, ONE_COLOUR, TINY, ELONGATED, MIXED),

@@ -1,4 +1,4 @@
-"""What `zoo.check` finds in the classes of a dataset: missing and rare ones, and names that are nearly the same."""
+"""Findings on the classes of a dataset: missing and rare ones, and names that are nearly the same."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LONG_NAME = 8
 
 
 def findings(counts: Mapping[str, Mapping[str, int]], counted: str = "images") -> list[Finding]:
-    """Return what is wrong or unusual about the classes.
+    """Return the findings on the classes.
 
     Args:
         counts: split name -> class name -> count.

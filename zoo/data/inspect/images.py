@@ -1,4 +1,4 @@
-"""What `zoo.check` finds in single images, and the perceptual hash by which it finds near duplicates.
+"""Findings on single images, and the perceptual hash that finds near duplicates.
 
 The hash is pHash: the signs, relative to their median, of the lowest frequencies of the grey image. Mirroring an image
 changes the sign of the odd frequencies across, so the hash of the mirror image costs nothing.
@@ -39,7 +39,7 @@ MUCH_LONGER = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What one image looks like.
+    """The properties of one image.
 
     Attributes:
         size: height and width of the upright image; (0, 0) if it cannot be read.
@@ -81,7 +81,7 @@ def look(file: Path) -> Look:
 
 
 def digest(file: Path) -> str:
-    """Return what identifies the content of a file, empty if it cannot be read."""
+    """Return the sha256 of a file; empty if it cannot be read."""
     try:
         return content(file).sha256
     except OSError:
@@ -89,7 +89,7 @@ def digest(file: Path) -> str:
 
 
 def shrunk(image: Image.Image, side: int) -> np.ndarray:
-    """Return an RGB image as uint8 (side, side, 3), with antialiasing, whatever its aspect ratio."""
+    """Return an RGB image as uint8 (side, side, 3), with antialiasing. The aspect ratio is not kept."""
     # Halving first is faster, and what remains above twice the side keeps the result the same to a grey level.
     factor = min(image.size) // (4 * side)
     small = image.reduce(factor) if factor > 1 else image
@@ -108,7 +108,7 @@ def _code(frequencies: np.ndarray) -> int:
 
 
 def findings(places: Sequence[Place], looks: Sequence[Look]) -> list[Finding]:
-    """Return what is wrong or unusual about single images.
+    """Return the findings on single images.
 
     Args:
         places: of each image.

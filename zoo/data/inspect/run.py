@@ -108,7 +108,7 @@ def check(
 
 @dataclass(frozen=True)
 class _Source:
-    """What is checked.
+    """The data that is checked.
 
     Attributes:
         name: of the data, for the user.
@@ -130,10 +130,10 @@ class _Source:
 
 @dataclass(frozen=True, slots=True)
 class _Examined:
-    """What is known of one sample.
+    """The result for one sample.
 
     Attributes:
-        look: what the image looks like.
+        look: properties of the image.
         digest: identifies the content of the image file.
         labels: class indexes in its target.
         faults: of its target.
@@ -268,7 +268,7 @@ def _counts(
 
 
 def _refused(source: _Source, samples: Sequence[tuple[str, Sample]], looked: Sequence[_Examined]) -> list[Finding]:
-    """Return what training says about the annotations, if it refuses them although all of them can be read."""
+    """Return the error of training for annotations that it refuses although all of them can be read."""
     found = []
     for split, dataset in source.splits.items():
         both = [(sample, one) for (name, sample), one in zip(samples, looked, strict=True) if name == split]

@@ -7,7 +7,7 @@ Attributes:
     KINDS: kinds of target that it holds.
     LAYOUT: one line that says which files are written.
     write: function of the splits (name -> `Dataset`) and a `zoo.data.written.Folder`. It writes images by
-        `Folder.image`, and adds a note for whatever the format cannot hold.
+        `Folder.image`, and adds a note for everything that the format cannot hold.
 
 Each of zoo's formats is one file in this folder. What was written is read back and compared (`zoo.data.convert`), so
 that a format never loses anything in silence.
