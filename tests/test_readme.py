@@ -28,7 +28,7 @@ def blocks(language: str, holding: str) -> str:
 
 def commands() -> list[list[str]]:
     """Return every `zoo ...` line of the shell blocks, split into words."""
-    lines = [line for kind, text in BLOCKS if kind == "sh" for line in text.splitlines()]
+    lines = [line for kind, text in BLOCKS if kind == "sh" for line in text.replace("\\\n", "").splitlines()]
     return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("zoo ")]
 
 

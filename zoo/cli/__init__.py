@@ -31,7 +31,7 @@ def main() -> None:
     except ZooError as error:
         _fail(str(error))  # which is safe to print
     except OSError as error:
-        # Errors of the system that no other place has put into words: a full disk, a path that is too long, a drive
+        # System errors that nothing else has explained: a full disk, a path that is too long, a drive
         # that is gone.
         words = f"{error.filename}: {error.strerror}." if error.filename and error.strerror else f"{error}."
         _fail(printable(words))
@@ -40,7 +40,7 @@ def main() -> None:
 def _warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
 ) -> str:
-    """Return a warning as the command line shows it: what is meant for users without its place in the code."""
+    """Return a warning as the command line shows it. Warnings for users come without their place in the code."""
     if issubclass(category, UserWarning):
         return f"warning: {printable(message)}\n"
     return _format(message, category, filename, lineno, line)
@@ -65,7 +65,7 @@ def _fail(message: str) -> NoReturn:
 def _speak_utf8() -> None:
     """Make every file name and every character usable in the C (POSIX) locale, which knows only ASCII."""
     if sys.getfilesystemencoding() == "ascii" and "utf8" not in sys._xoptions:
-        # Python decides at its start how it spells the names of files, so it has to start again.
+        # Python chooses the encoding of file names when it starts, so it has to start again.
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

@@ -15,10 +15,9 @@ from zoo.data.check import Policy, checked
 from zoo.data.dataset import Dataset
 from zoo.data.readers import FORMATS, read, suited
 from zoo.data.unique import unified
-from zoo.data.writers import WRITERS
+from zoo.data.writers import WRITERS, quoted
 from zoo.data.written import Folder
 from zoo.errors import ConfigError, DataError, counted
-from zoo.labels import shown
 from zoo.labels.spelling import nfc
 from zoo.targets.boxes import Boxes
 from zoo.targets.outlines import Outlines
@@ -163,20 +162,16 @@ def _verify(splits: Mapping[str, Dataset], folder: Folder, format: str) -> list[
     strange = [name for name in classes if name not in names]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice and list(classes) != names:
-        raise DataError(f"{what}: several classes are called {_shown(twice)}, and it tells classes apart by name.")
+        raise DataError(f"{what}: several classes are called {quoted(twice)}, and it tells classes apart by name.")
     if strange or any(_occurs(splits.values(), first.classes.index(name)) for name in lost):
-        raise DataError(f"{what}: the classes {_shown(lost)} are read as {_shown(strange) or 'none'}.")
+        raise DataError(f"{what}: the classes {quoted(lost)} are read as {quoted(strange) or 'none'}.")
     mapping = [*range(len(names))] if list(classes) == names else [names.index(name) for name in classes]
     for split, dataset in splits.items():
         _compare(dataset, back[split], mapping, folder, what)
     if lost:
         count = counted(len(lost), "class that no image has is", "classes that no image has are")
-        return [f"{count} not written, because the format has no list of classes: {_shown(lost)}."]
+        return [f"{count} not written, because the format has no list of classes: {quoted(lost)}."]
     return []
-
-
-def _shown(names: Sequence[str]) -> str:
-    return shown([*map(repr, names)])
 
 
 def _occurs(datasets: Iterable[Dataset], index: int) -> bool:

@@ -116,6 +116,17 @@ class Folder:
         if count:
             self.notes.append(f"{counted(count, noun, plural)} not written, because the format has no place for them.")
 
+    def without_outlines(self, splits: Mapping[str, Dataset]) -> None:
+        """Add a note if the dataset has outlines of objects, which the format has no place for."""
+        targets = [sample.target for dataset in splits.values() for sample in dataset]
+        outlines = sum(len(target) for target in targets if target.masks is not None)
+        self.left_out(outlines, "outline is", "outlines are")
+
+    def without_crowds(self, splits: Mapping[str, Dataset]) -> None:
+        """Add a note if the dataset has marks of crowds or difficult objects, which the format has no place for."""
+        crowds = sum(sum(sample.target.crowd) for dataset in splits.values() for sample in dataset)
+        self.left_out(crowds, "mark of a crowd or a difficult object is", "marks of crowds or difficult objects are")
+
     def without_ids(self, splits: Mapping[str, Dataset]) -> None:
         """Add a note if the dataset has ids of images and categories, which the format has no place for."""
         if any(sample.number is not None for dataset in splits.values() for sample in dataset):

@@ -30,7 +30,7 @@ CHECKS: Mapping[str, Check] = {
         "Training turns or scales them if the aspect ratio fits. Export the annotations again for these image files.",
     ),
     "number": Check(
-        "box-number", "error", "boxes with a coordinate that is no finite number", "Annotate these boxes again."
+        "box-number", "error", "boxes with a coordinate that is not a finite number", "Annotate these boxes again."
     ),
     "class": Check(
         "box-class", "error", "boxes of an unknown class", "Add the class to the list of classes, or correct its name."
@@ -82,7 +82,7 @@ CHECKS: Mapping[str, Check] = {
         "no-boxes",
         "note",
         "images without boxes",
-        "Right for images without objects, which teach what is none; otherwise annotate them.",
+        "Right for images without objects, which teach the model to find none; otherwise annotate them.",
     ),
 }
 

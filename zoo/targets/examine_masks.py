@@ -22,7 +22,7 @@ CHECKS: Mapping[str, Check] = {
     "value": Check(
         "mask-value",
         "error",
-        "masks with values that are no class",
+        "masks with values that belong to no class",
         "Add a line for each value to the list of classes, called void if it is to be ignored. Many values mean that "
         "the mask was resized with blending or saved as JPEG.",
     ),

@@ -62,7 +62,10 @@ def make_plan(
         return (Phase("rules", tuple(rules), epochs, rate or FINE_RATE),)
     named = [phase for name in plan.split("+") for phase in _named(model, name)]
     if len(named) > epochs:
-        raise ConfigError(f"plan {plan} has {len(named)} phases and needs at least as many epochs; epochs is {epochs}.")
+        raise ConfigError(
+            f"plan {plan} has {len(named)} phases and needs at least as many epochs; epochs is {epochs}. Give at least "
+            f"{len(named)} epochs, or a plan of fewer phases, such as head."
+        )
     phases, left = [], epochs
     for index, (name, rules_of) in enumerate(named):
         after = len(named) - index - 1

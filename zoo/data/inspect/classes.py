@@ -1,4 +1,4 @@
-"""What `zoo.check` finds in the classes of a dataset: missing and rare ones, and names that are nearly the same."""
+"""Findings on the classes of a dataset: missing and rare ones, and names that are nearly the same."""
 
 from __future__ import annotations
 
@@ -7,59 +7,18 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from statistics import median
 
+from zoo.data.inspect.checks import BALANCE, IMBALANCE, MISSING, NOT_TRAINED, RARE, SIMILAR, UNUSED
 from zoo.data.inspect.findings import Finding, Place
 from zoo.labels.spelling import loose, number
-from zoo.targets.faults import Check
 
-BALANCE = 10
-"""A class with fewer than one in `BALANCE` of the most frequent class is reported."""
 USUAL = 5
 """A class with a single sample is reported if the median class has at least this many."""
 LONG_NAME = 8
 """Names of at least this many letters that differ by one letter more are taken for a slip."""
 
-NOT_TRAINED = Check(
-    "class-without-training",
-    "error",
-    "classes that occur in other splits, but not in train",
-    "Add training images of the class, or leave the class out: it cannot be learned.",
-)
-MISSING = Check(
-    "class-missing-from-split",
-    "warning",
-    "classes that a split lacks",
-    "Add images of the class to the split: without them, its metrics say nothing about the class.",
-)
-UNUSED = Check(
-    "unused-class",
-    "note",
-    "classes without any annotation",
-    "Remove the names from the list of classes, or annotate them.",
-)
-RARE = Check(
-    "rare-class",
-    "warning",
-    "classes with a single sample",
-    "Add images, or join the class with another: one sample cannot be both trained on and validated.",
-)
-IMBALANCE = Check(
-    "imbalance",
-    "note",
-    f"classes {BALANCE} times as rare as the most frequent one",
-    "Look at the metrics of each class, not only at the accuracy. Add images, or weight the classes if the task has an "
-    "option for it.",
-)
-SIMILAR = Check(
-    "similar-class-names",
-    "warning",
-    "class names that are nearly the same",
-    "If they are the same class, give it one name; otherwise they count as different classes.",
-)
-CHECKS: Mapping[str, Check] = {one.name: one for one in (NOT_TRAINED, MISSING, RARE, SIMILAR, UNUSED, IMBALANCE)}
-
 
 def findings(counts: Mapping[str, Mapping[str, int]], counted: str = "images") -> list[Finding]:
-    """Return what is wrong or unusual about the classes.
+    """Return the findings on the classes.
 
     Args:
         counts: split name -> class name -> count.

@@ -8,7 +8,7 @@ cannot be told from the images of one series, such as the faces of one person.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from zoo.data.decode import decode
+from zoo.data.inspect.checks import CONTRADICTING, COPY, LEAK, NEAR, NEAR_LEAK
 from zoo.data.inspect.findings import Finding, Place
 from zoo.data.inspect.images import Look, luminance, shrunk
 from zoo.errors import DataError
@@ -50,33 +51,6 @@ HUE = 0.8
 """Smallest cosine between the colours of two near duplicates."""
 _BLOCK = 1 << 23
 """Number of pairs of hashes that are compared at a time."""
-
-CONTRADICTING = Check(
-    "contradicting-labels",
-    "error",
-    "the same image with different annotations",
-    "Keep the right annotation, and remove the other copies.",
-)
-LEAK = Check(
-    "duplicate-across-splits",
-    "error",
-    "the same image in several splits",
-    "Remove it from all but one split: metrics on images that were trained on are too good.",
-)
-COPY = Check("duplicate", "warning", "the same image several times in a split", "Keep one of them.")
-NEAR_LEAK = Check(
-    "near-duplicate-across-splits",
-    "warning",
-    "nearly the same image in several splits",
-    "Put all versions of an image into one split.",
-)
-NEAR = Check(
-    "near-duplicate",
-    "warning",
-    "nearly the same image several times in a split",
-    "Keep one of them, unless they are augmented copies that you made on purpose.",
-)
-CHECKS: Mapping[str, Check] = {one.name: one for one in (CONTRADICTING, LEAK, COPY, NEAR_LEAK, NEAR)}
 
 
 @dataclass(frozen=True, slots=True)

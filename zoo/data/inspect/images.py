@@ -1,4 +1,4 @@
-"""What `zoo.check` finds in single images, and the perceptual hash by which it finds near duplicates.
+"""Findings on single images, and the perceptual hash that finds near duplicates.
 
 The hash is pHash: the signs, relative to their median, of the lowest frequencies of the grey image. Mirroring an image
 changes the sign of the odd frequencies across, so the hash of the mirror image costs nothing.
@@ -6,7 +6,7 @@ changes the sign of the odd frequencies across, so the hash of the mirror image 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +16,9 @@ from scipy.fft import dctn
 
 from zoo.data.content import content
 from zoo.data.decode import decode
+from zoo.data.inspect.checks import DAMAGED, ELONGATED, MIXED, ONE_COLOUR, TINY
 from zoo.data.inspect.findings import Finding, Place
 from zoo.errors import UnreadableError
-from zoo.targets.faults import Check
 
 SIDE = 32
 """Side of the image that is transformed."""
@@ -36,36 +36,10 @@ LONG = 4.0
 """Sides of an image in a ratio above this, and above `MUCH_LONGER` times the usual ratio, are unusual."""
 MUCH_LONGER = 2.0
 
-DAMAGED = Check(
-    "damaged-image",
-    "error",
-    "images that cannot be read",
-    "Download them again, or remove them; --on-corrupt skip trains without them.",
-)
-ONE_COLOUR = Check("one-colour", "warning", "images of a single colour", "Remove them: there is nothing to learn from.")
-TINY = Check(
-    "tiny-image",
-    "warning",
-    "images much smaller than the others, or of less than 16 pixels",
-    "Replace thumbnails and placeholders by the real images.",
-)
-ELONGATED = Check(
-    "elongated-image",
-    "warning",
-    "images with an extreme aspect ratio",
-    "Crop them: resizing and centre crops leave little of them. Check for banners and failed crops.",
-)
-MIXED = Check(
-    "grey-and-colour",
-    "note",
-    "grey images among colour images, or the reverse",
-    "Fine in general. If only some classes have grey images, the model learns this difference: convert all images.",
-)
-
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What one image looks like.
+    """The properties of one image.
 
     Attributes:
         size: height and width of the upright image; (0, 0) if it cannot be read.
@@ -107,7 +81,7 @@ def look(file: Path) -> Look:
 
 
 def digest(file: Path) -> str:
-    """Return what identifies the content of a file, empty if it cannot be read."""
+    """Return the sha256 of a file; empty if it cannot be read."""
     try:
         return content(file).sha256
     except OSError:
@@ -115,7 +89,7 @@ def digest(file: Path) -> str:
 
 
 def shrunk(image: Image.Image, side: int) -> np.ndarray:
-    """Return an RGB image as uint8 (side, side, 3), with antialiasing, whatever its aspect ratio."""
+    """Return an RGB image as uint8 (side, side, 3), with antialiasing. The aspect ratio is not kept."""
     # Halving first is faster, and what remains above twice the side keeps the result the same to a grey level.
     factor = min(image.size) // (4 * side)
     small = image.reduce(factor) if factor > 1 else image
@@ -134,7 +108,7 @@ def _code(frequencies: np.ndarray) -> int:
 
 
 def findings(places: Sequence[Place], looks: Sequence[Look]) -> list[Finding]:
-    """Return what is wrong or unusual about single images.
+    """Return the findings on single images.
 
     Args:
         places: of each image.
@@ -167,6 +141,3 @@ def _mixed(good: Sequence[tuple[Place, Look]]) -> list[Finding]:
     few = grey <= len(good) / 2
     word = "grey" if few else "colour"
     return [Finding(MIXED, (place,), word) for place, one in good if one.grey is few]
-
-
-CHECKS: Mapping[str, Check] = {one.name: one for one in (DAMAGED, ONE_COLOUR, TINY, ELONGATED, MIXED)}

@@ -15,6 +15,7 @@ from typing import Any
 
 from zoo.data.dataset import Dataset, Sample
 from zoo.data.inspect import classes, duplicates, images
+from zoo.data.inspect.checks import CHECKS, ENTRIES, HIDDEN_FILE, OTHER_FILE, REFUSED, REMARK, UNREADABLE, UNUSED_IMAGE
 from zoo.data.inspect.findings import Finding, Place, SplitFacts, ordered
 from zoo.data.inspect.images import Look
 from zoo.data.inspect.result import Inspection
@@ -26,60 +27,6 @@ from zoo.targets import TargetKind, kind, names
 from zoo.targets.faults import Check, Fault
 from zoo.text import decoded
 
-UNUSED_IMAGE = Check(
-    "unused-image",
-    "warning",
-    "image files that no sample uses",
-    "Annotate or list them, or move them out of the folder. Check the spelling of file names in the annotations.",
-)
-OTHER_FILE = Check(
-    "unused-file", "note", "files that are no images", "Fine if they are not meant as images; otherwise convert them."
-)
-HIDDEN_FILE = Check(
-    "hidden-image",
-    "note",
-    "images that are hidden or in system folders",
-    "Fine for files that the system made (._cat.jpg, .thumbnails). Rename others.",
-)
-REMARK = Check("reader", "note", "remarks of the reader", "Read them: they say how the files were understood.")
-UNREADABLE = Check(
-    "unreadable-annotation",
-    "error",
-    "annotations that cannot be read",
-    "Correct the file that the message names, or remove the image. Save masks in a lossless format, such as PNG.",
-)
-REFUSED = Check(
-    "annotations-refused",
-    "error",
-    "annotations with more faults than training accepts",
-    "Most are wrong in the same way: correct the export. --annotations drop leaves all faulty ones out.",
-)
-ENTRIES = {
-    "missing": Check(
-        "missing-image",
-        "error",
-        "images that are listed but do not exist",
-        "Copy them into the folder, or correct their names in the annotations.",
-    ),
-    "stray": Check(
-        "stray-annotation",
-        "error",
-        "annotations of images that are not listed",
-        "Correct the id of their image, or remove them.",
-    ),
-    "unlabelled": Check(
-        "unlabelled-image", "error", "images without a label", "Label them, or remove them from the table."
-    ),
-    "unannotated": Check(
-        "unannotated-image",
-        "error",
-        "images that a list of a split names, but that have no annotation",
-        "Annotate them, or remove them from the list.",
-    ),
-    "contradicting": duplicates.CONTRADICTING,
-    "unreadable": UNREADABLE,
-}
-"""Findings on entries of annotation files that are no samples: kind of fault -> description."""
 _LEFT_OUT = {NO_SAMPLE: UNUSED_IMAGE, NO_IMAGE: OTHER_FILE, HIDDEN: HIDDEN_FILE}
 _THREADS = min(8, os.cpu_count() or 1)
 
@@ -88,10 +35,8 @@ Progress = Callable[[int, int], None]
 
 def every_check() -> dict[str, Check]:
     """Return the name of each kind of finding -> its description, those of the kinds of target included."""
-    own = [*images.CHECKS.values(), *duplicates.CHECKS.values(), *classes.CHECKS.values()]
-    own += [*ENTRIES.values(), UNREADABLE, REFUSED, UNUSED_IMAGE, OTHER_FILE, HIDDEN_FILE, REMARK]
     targets = [check for name in names() for check in kind(name).checks.values()]
-    return {check.name: check for check in (*own, *targets)}
+    return {check.name: check for check in (*CHECKS, *targets)}
 
 
 def check(
@@ -163,7 +108,7 @@ def check(
 
 @dataclass(frozen=True)
 class _Source:
-    """What is checked.
+    """The data that is checked.
 
     Attributes:
         name: of the data, for the user.
@@ -185,10 +130,10 @@ class _Source:
 
 @dataclass(frozen=True, slots=True)
 class _Examined:
-    """What is known of one sample.
+    """The result for one sample.
 
     Attributes:
-        look: what the image looks like.
+        look: properties of the image.
         digest: identifies the content of the image file.
         labels: class indexes in its target.
         faults: of its target.
@@ -321,7 +266,7 @@ def _counts(
 
 
 def _refused(source: _Source, samples: Sequence[tuple[str, Sample]], looked: Sequence[_Examined]) -> list[Finding]:
-    """Return what training says about the annotations, if it refuses them although all of them can be read."""
+    """Return the error of training for annotations that it refuses although all of them can be read."""
     found = []
     for split, dataset in source.splits.items():
         both = [(sample, one) for (name, sample), one in zip(samples, looked, strict=True) if name == split]

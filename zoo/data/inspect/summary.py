@@ -1,4 +1,4 @@
-"""What training says about its data before the first step: the parts of `zoo.check` that cost next to nothing."""
+"""The note on its data that training prints before the first step: the cheap parts of `zoo.check`."""
 
 from __future__ import annotations
 

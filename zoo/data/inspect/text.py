@@ -28,7 +28,7 @@ def text(result: Inspection, most: int) -> str:
 
 
 def headline(result: Inspection) -> str:
-    """Return what was checked, in a line."""
+    """Return the dataset and its size in one line."""
     format = f", format {result.format}" if result.format else ""
     classes = f", {counted(len(result.classes), 'class', 'classes')}" if result.classes else ""
     return f"{result.data}: {counted(result.images, 'image')}{classes}{format}, targets of kind {result.kind}"
@@ -83,7 +83,7 @@ def images_lines(result: Inspection) -> list[str]:
 
 
 def verdict(result: Inspection) -> str:
-    """Return the number of findings, in a line."""
+    """Return the number of findings in one line."""
     number = {level: sum(finding.check.level == level for finding in result.findings) for level in LEVELS}
     listed = ", ".join(counted(count, level) for level, count in number.items() if count)
     searched = "" if result.searched else " Near duplicates were not searched for."

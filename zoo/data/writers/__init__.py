@@ -7,7 +7,7 @@ Attributes:
     KINDS: kinds of target that it holds.
     LAYOUT: one line that says which files are written.
     write: function of the splits (name -> `Dataset`) and a `zoo.data.written.Folder`. It writes images by
-        `Folder.image`, and adds a note for whatever the format cannot hold.
+        `Folder.image`, and adds a note for everything that the format cannot hold.
 
 Each of zoo's formats is one file in this folder. What was written is read back and compared (`zoo.data.convert`), so
 that a format never loses anything in silence.
@@ -15,7 +15,8 @@ that a format never loses anything in silence.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
 from zoo.data.dataset import Dataset
@@ -32,6 +33,21 @@ def classes_of(splits: Mapping[str, Dataset]) -> tuple[str, ...]:
     return next(iter(splits.values())).classes
 
 
+def place_of(split: str) -> str:
+    """Return the folder of a split, with a slash; empty for data without splits."""
+    return "" if split == "all" else f"{split}/"
+
+
+def without_suffix(name: str) -> str:
+    """Return the relative path of an image without its suffix: its annotation has the same one."""
+    return PurePosixPath(name).with_suffix("").as_posix()
+
+
+def quoted(names: Sequence[str]) -> str:
+    """Return the first names in quotation marks, and the number of those left out."""
+    return shown([*map(repr, names)])
+
+
 def refuse_names(names: list[str], format: str, reason: str, other: str) -> None:
     """Raise `DataError` if a format cannot hold some class names.
 
@@ -43,6 +59,6 @@ def refuse_names(names: list[str], format: str, reason: str, other: str) -> None
     """
     if names:
         raise DataError(
-            f"the format {format} cannot hold the class names {shown([*map(repr, names)])}: {reason}. Rename the "
+            f"the format {format} cannot hold the class names {quoted(names)}: {reason}. Rename the "
             f"classes, or write {other}."
         )

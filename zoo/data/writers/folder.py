@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from zoo.data.dataset import Dataset
 from zoo.data.files import hidden
-from zoo.data.writers import classes_of, refuse_names
+from zoo.data.writers import classes_of, place_of, refuse_names
 from zoo.data.written import Folder
 
 NAME = "folder"
@@ -24,7 +24,7 @@ def write(splits: Mapping[str, Dataset], folder: Folder) -> None:
     refuse_names(unfit + [name for name in classes if name and hidden(name)], NAME, "no folder can be called so", "csv")
     names = folder.names(splits)
     for split, dataset in splits.items():
-        place = "" if split == "all" else f"{split}/"
+        place = place_of(split)
         for sample, name in zip(dataset, names[split], strict=True):
             label = classes[sample.target]
             folder.image(sample, f"{place}{label}/{name.removeprefix(f'{label}/')}")

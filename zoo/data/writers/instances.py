@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import PurePosixPath
 
 import numpy as np
 
 from zoo.data.dataset import Dataset, Sample
-from zoo.data.writers import classes_of
+from zoo.data.writers import classes_of, place_of, without_suffix
 from zoo.data.writers.masks import write_table
 from zoo.data.written import Folder
 from zoo.errors import DataError
@@ -35,13 +34,11 @@ def write(splits: Mapping[str, Dataset], folder: Folder) -> None:
     write_table(folder, "classes.txt", classes, NAME)
     names = folder.names(splits, stems=True)
     for split, dataset in splits.items():
-        place = "" if split == "all" else f"{split}/"
         for sample, name in zip(dataset, names[split], strict=True):
-            folder.image(sample, f"images/{place}{name}")
-            folder.mask(f"masks/{place}{PurePosixPath(name).with_suffix('.png')}", _pixels(sample))
+            folder.image(sample, f"images/{place_of(split)}{name}")
+            folder.mask(f"masks/{place_of(split)}{without_suffix(name)}.png", _pixels(sample))
     folder.tolerance = _NEAR
-    crowds = sum(sum(sample.target.crowd) for dataset in splits.values() for sample in dataset)
-    folder.left_out(crowds, "mark of a crowd or a difficult object is", "marks of crowds or difficult objects are")
+    folder.without_crowds(splits)
     folder.without_ids(splits)
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import PurePosixPath
 
 from zoo.data.class_table import classes_of as named
 from zoo.data.class_table import read_table
 from zoo.data.dataset import Dataset
-from zoo.data.writers import classes_of, refuse_names
+from zoo.data.writers import classes_of, place_of, refuse_names, without_suffix
 from zoo.data.written import Folder
 from zoo.errors import DataError
 from zoo.targets.masks import read_mask
@@ -23,10 +22,9 @@ def write(splits: Mapping[str, Dataset], folder: Folder) -> None:
     write_table(folder, "classes.txt", classes_of(splits), NAME)
     names = folder.names(splits, stems=True)
     for split, dataset in splits.items():
-        place = "" if split == "all" else f"{split}/"
         for sample, name in zip(dataset, names[split], strict=True):
-            folder.image(sample, f"images/{place}{name}")
-            folder.mask(f"masks/{place}{PurePosixPath(name).with_suffix('.png')}", read_mask(sample.target))
+            folder.image(sample, f"images/{place_of(split)}{name}")
+            folder.mask(f"masks/{place_of(split)}{without_suffix(name)}.png", read_mask(sample.target))
 
 
 def write_table(folder: Folder, name: str, classes: tuple[str, ...], format: str) -> None:

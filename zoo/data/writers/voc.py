@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from pathlib import PurePosixPath
 from xml.etree import ElementTree
 
 from zoo.data.dataset import Dataset, Sample
-from zoo.data.writers import classes_of, refuse_names
+from zoo.data.writers import classes_of, refuse_names, without_suffix
 from zoo.data.written import Folder
 
 NAME = "voc"
@@ -31,17 +30,12 @@ def write(splits: Mapping[str, Dataset], folder: Folder) -> None:
     whole = all(value.is_integer() for sample, _ in samples for box in sample.target.boxes for value in box)
     for sample, name in samples:
         folder.image(sample, f"JPEGImages/{name}")
-        folder.text(f"Annotations/{_stem(name)}.xml", _annotation(sample, name, classes, whole))
+        folder.text(f"Annotations/{without_suffix(name)}.xml", _annotation(sample, name, classes, whole))
     for split in splits:
         if split != "all":
-            folder.lines(f"ImageSets/Main/{split}.txt", [_stem(name) for name in names[split]])
-    outlines = sum(len(sample.target) for sample, _ in samples if sample.target.masks is not None)
-    folder.left_out(outlines, "outline is", "outlines are")
+            folder.lines(f"ImageSets/Main/{split}.txt", [without_suffix(name) for name in names[split]])
+    folder.without_outlines(splits)
     folder.without_ids(splits)
-
-
-def _stem(name: str) -> str:
-    return PurePosixPath(name).with_suffix("").as_posix()
 
 
 def _annotation(sample: Sample, name: str, classes: tuple[str, ...], whole: bool) -> str:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import PurePosixPath
 
 from zoo.data.dataset import Dataset
-from zoo.data.writers import classes_of
+from zoo.data.writers import classes_of, without_suffix
 from zoo.data.writers.masks import write_table
 from zoo.data.written import Folder
 from zoo.targets.masks import read_mask
@@ -21,7 +20,7 @@ def write(splits: Mapping[str, Dataset], folder: Folder) -> None:
     write_table(folder, "class_names.txt", classes_of(splits), NAME)
     names = folder.names(splits, together=True, stems=True)
     for split, dataset in splits.items():
-        stems = [PurePosixPath(name).with_suffix("").as_posix() for name in names[split]]
+        stems = [without_suffix(name) for name in names[split]]
         for sample, name, stem in zip(dataset, names[split], stems, strict=True):
             folder.image(sample, f"JPEGImages/{name}")
             folder.mask(f"SegmentationClass/{stem}.png", read_mask(sample.target))

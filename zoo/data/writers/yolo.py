@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import PurePosixPath
 
 from zoo.data.dataset import Dataset
-from zoo.data.writers import classes_of, refuse_names
+from zoo.data.writers import classes_of, place_of, refuse_names, without_suffix
 from zoo.data.written import Folder
 from zoo.targets.boxes import Boxes
 from zoo.targets.outlines import Outlines, Polygons
@@ -32,11 +31,9 @@ def write(splits: Mapping[str, Dataset], folder: Folder) -> None:
     polygons = any(map(len, targets)) and all(map(_is_polygon, targets))
     names = folder.names(splits, stems=True)
     for split, dataset in splits.items():
-        place = "" if split == "all" else f"{split}/"
         for sample, name in zip(dataset, names[split], strict=True):
-            folder.image(sample, f"images/{place}{name}")
-            stem = PurePosixPath(name).with_suffix("").as_posix()
-            folder.lines(f"labels/{place}{stem}.txt", _lines(sample.target, polygons))
+            folder.image(sample, f"images/{place_of(split)}{name}")
+            folder.lines(f"labels/{place_of(split)}{without_suffix(name)}.txt", _lines(sample.target, polygons))
     described = {split: f"images/{split}" for split in splits if split != "all"}
     described |= {"task": "segment"} if polygons else {}
     names_of_classes = dict(enumerate(classes_of(splits)))
@@ -47,11 +44,8 @@ def write(splits: Mapping[str, Dataset], folder: Folder) -> None:
     if polygons:
         folder.tolerance = _NEAR
     else:
-        folder.left_out(
-            sum(len(target) for target in targets if target.masks is not None), "outline is", "outlines are"
-        )
-    crowds = sum(sum(target.crowd) for target in targets)
-    folder.left_out(crowds, "mark of a crowd or a difficult object is", "marks of crowds or difficult objects are")
+        folder.without_outlines(splits)
+    folder.without_crowds(splits)
     folder.without_ids(splits)
 
 
